@@ -1,0 +1,1 @@
+"""Trustworthy grade predictions for a university's gradebook, as one Dagster project."""

@@ -1,0 +1,44 @@
+"""The `grade-ml` command: one module per subcommand, each imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from grade_ml.core.errors import GradeMLError
+
+COMMANDS = ("up", "load", "run", "predict", "backtest", "status")
+
+
+class _LazyGroup(click.Group):
+    """Imports `grade_ml.cli.<name>` when the command is asked for, so that `--help` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"grade_ml.cli.{cmd_name}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="grade-ml")
+def group() -> None:
+    """Grades in, trustworthy predictions out."""
+
+
+def main() -> None:
+    """Run the command; an expected error is printed with its remedy and exits with status 1."""
+    try:
+        group(prog_name="grade-ml")
+    except GradeMLError as error:
+        click.echo(f"Error: {error.message}", err=True)
+        if error.remedy:
+            click.echo(f"What to do: {error.remedy}", err=True)
+        sys.exit(1)

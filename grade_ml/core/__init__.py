@@ -1,0 +1,1 @@
+"""What every other room stands on: settings, errors, database, artifact store; no domain rule."""

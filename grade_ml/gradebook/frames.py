@@ -1,0 +1,113 @@
+"""The gradebook as typed frames: the one shape in which other rooms see records."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy import Connection, Select
+
+from grade_ml.core.database import read_frame
+from grade_ml.gradebook import schema
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+@dataclass(frozen=True)
+class Gradebook:
+    """The eight tables, one frame each, with the columns of `schema` in that order.
+
+    Ids and other texts are `string[pyarrow]`, dates `datetime64[ns]` at midnight (missing: NaT),
+    numbers float64 or int64, `carried_over` bool; `attributes` holds JSON text.
+    """
+
+    students: pd.DataFrame
+    terms: pd.DataFrame
+    courses: pd.DataFrame
+    sections: pd.DataFrame
+    enrollments: pd.DataFrame
+    assignments: pd.DataFrame
+    results: pd.DataFrame
+    activity: pd.DataFrame
+
+
+def read(connection: Connection, courses: Collection[str] | None = None) -> Gradebook:
+    """Read the gradebook of `courses`, or all of it.
+
+    With `courses`, students and enrollments are those of their sections, and every other section
+    that one of those students ever took comes along with its own records of those students, so
+    that a student's history is whole. Records of other students in those other sections are left
+    out, except exam results, which decide whether an exam counts (see `outcomes`).
+    """
+    queries = _queries(courses)
+    frames = {
+        table.name: read_frame(connection, queries[table.name], _arrow_types(table))
+        for table in schema.TABLES
+    }
+    return Gradebook(
+        students=frames["student"],
+        terms=frames["term"],
+        courses=frames["course"],
+        sections=frames["section"],
+        enrollments=frames["enrollment"],
+        assignments=frames["assignment"],
+        results=frames["result"],
+        activity=frames["activity"],
+    )
+
+
+def _arrow_types(table: sa.Table) -> dict[str, Any]:
+    import pyarrow as pa
+
+    by_sql = {
+        sa.Date: pa.date32(),
+        sa.Double: pa.float64(),
+        sa.BigInteger: pa.int64(),
+        sa.Boolean: pa.bool_(),
+    }
+    return {column.name: by_sql.get(type(column.type), pa.string()) for column in table.columns}
+
+
+def _queries(courses: Collection[str] | None) -> dict[str, Select[Any]]:
+    everything = {
+        table.name: sa.select(table).order_by(*table.primary_key) for table in schema.TABLES
+    }
+    if courses is None:
+        return everything
+    section, enrollment = schema.section.c, schema.enrollment.c
+    assignment = schema.assignment.c
+    chosen_sections = sa.select(section.section_id).where(section.course_id.in_(sorted(courses)))
+    chosen_students = (
+        sa.select(enrollment.student_id)
+        .where(enrollment.section_id.in_(chosen_sections))
+        .distinct()
+    )
+    seen_sections = (
+        sa.select(enrollment.section_id)
+        .where(enrollment.student_id.in_(chosen_students))
+        .distinct()
+    ).union(chosen_sections)
+    seen_assignments = sa.select(assignment.assignment_id).where(
+        assignment.section_id.in_(seen_sections)
+    )
+    seen_exams = seen_assignments.where(sa.func.lower(assignment.category) == schema.EXAM_CATEGORY)
+    seen_courses = sa.select(section.course_id).where(section.section_id.in_(seen_sections))
+    return everything | {
+        "student": everything["student"].where(schema.student.c.student_id.in_(chosen_students)),
+        "course": everything["course"].where(schema.course.c.course_id.in_(seen_courses)),
+        "section": everything["section"].where(section.section_id.in_(seen_sections)),
+        "enrollment": everything["enrollment"].where(enrollment.student_id.in_(chosen_students)),
+        "assignment": everything["assignment"].where(assignment.section_id.in_(seen_sections)),
+        "result": everything["result"].where(
+            schema.result.c.assignment_id.in_(seen_assignments),
+            schema.result.c.student_id.in_(chosen_students)
+            | schema.result.c.assignment_id.in_(seen_exams),
+        ),
+        "activity": everything["activity"].where(
+            schema.activity.c.section_id.in_(chosen_sections),
+        ),
+    }

@@ -1,0 +1,132 @@
+"""The gradebook's tables (terms follow OneRoster 1.2), as SQLAlchemy Core metadata.
+
+The migrations create these tables; this module says what the code may rely on.
+"""
+
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+SCHEMA = "gradebook"
+metadata = sa.MetaData(schema=SCHEMA)
+
+
+class Outcome(StrEnum):
+    """How an enrollment ended; a running one has none."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    DISTINCTION = "distinction"
+    WITHDRAWN = "withdrawn"
+
+
+#: The category of final exams, compared without regard to case (see `outcomes`).
+EXAM_CATEGORY = "exam"
+
+student = sa.Table(
+    "student",
+    metadata,
+    sa.Column("student_id", sa.Text, primary_key=True),
+    sa.Column("attributes", JSONB, nullable=False, server_default=sa.text("'{}'")),
+)
+term = sa.Table(
+    "term",
+    metadata,
+    sa.Column("term_id", sa.Text, primary_key=True),
+    sa.Column("title", sa.Text),
+    sa.Column("starts_on", sa.Date, nullable=False),
+    sa.Column("ends_on", sa.Date, nullable=False),
+    sa.CheckConstraint("starts_on <= ends_on", name="term_dates_in_order"),
+)
+course = sa.Table(
+    "course",
+    metadata,
+    sa.Column("course_id", sa.Text, primary_key=True),
+    sa.Column("title", sa.Text),
+    sa.Column("subject", sa.Text),
+)
+section = sa.Table(
+    "section",
+    metadata,
+    sa.Column("section_id", sa.Text, primary_key=True),
+    sa.Column("course_id", sa.Text, sa.ForeignKey(course.c.course_id), nullable=False),
+    sa.Column("term_id", sa.Text, sa.ForeignKey(term.c.term_id), nullable=False),
+    sa.Column("starts_on", sa.Date, nullable=False),
+    sa.Column("ends_on", sa.Date, nullable=False),
+    sa.CheckConstraint("starts_on <= ends_on", name="section_dates_in_order"),
+)
+enrollment = sa.Table(
+    "enrollment",
+    metadata,
+    sa.Column("section_id", sa.Text, sa.ForeignKey(section.c.section_id), primary_key=True),
+    sa.Column("student_id", sa.Text, sa.ForeignKey(student.c.student_id), primary_key=True),
+    sa.Column("enrolled_on", sa.Date, comment="null: enrolled at an unknown date before the start"),
+    sa.Column("withdrawn_on", sa.Date),
+    sa.Column("outcome", sa.Text),
+    sa.Column("attributes", JSONB, nullable=False, server_default=sa.text("'{}'")),
+    sa.CheckConstraint(
+        "outcome in ('pass', 'fail', 'distinction', 'withdrawn')", name="enrollment_outcome"
+    ),
+)
+assignment = sa.Table(
+    "assignment",
+    metadata,
+    sa.Column("assignment_id", sa.Text, primary_key=True),
+    sa.Column("section_id", sa.Text, sa.ForeignKey(section.c.section_id), nullable=False),
+    sa.Column("category", sa.Text, nullable=False),
+    sa.Column("title", sa.Text),
+    sa.Column("due_on", sa.Date, comment="null: at the end of the section"),
+    sa.Column("weight", sa.Double, nullable=False),
+    sa.Column("max_score", sa.Double, nullable=False),
+    sa.CheckConstraint("weight >= 0", name="assignment_weight"),
+    sa.CheckConstraint("max_score > 0", name="assignment_max_score"),
+)
+result = sa.Table(
+    "result",
+    metadata,
+    sa.Column(
+        "assignment_id", sa.Text, sa.ForeignKey(assignment.c.assignment_id), primary_key=True
+    ),
+    sa.Column("student_id", sa.Text, sa.ForeignKey(student.c.student_id), primary_key=True),
+    sa.Column("score", sa.Double, comment="0-100, per cent of max_score; null: not graded yet"),
+    sa.Column("submitted_on", sa.Date),
+    sa.Column("graded_on", sa.Date),
+    sa.Column("carried_over", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.CheckConstraint("score between 0 and 100", name="result_score"),
+)
+activity = sa.Table(
+    "activity",
+    metadata,
+    sa.Column("section_id", sa.Text, sa.ForeignKey(section.c.section_id), primary_key=True),
+    sa.Column("student_id", sa.Text, sa.ForeignKey(student.c.student_id), primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("count >= 0", name="activity_count"),
+)
+quarantine = sa.Table(
+    "quarantine",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("file", sa.Text, nullable=False),
+    sa.Column("row", sa.BigInteger, nullable=False, comment="line number in the file, header is 1"),
+    sa.Column("column", sa.Text, nullable=False),
+    sa.Column("value", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+)
+load = sa.Table(
+    "load",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("source", sa.Text, nullable=False, comment="oulad, oneroster, csv or simulated"),
+    sa.Column("loaded_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("rows_loaded", JSONB, nullable=False, comment="table -> rows inserted or updated"),
+    sa.Column("rows_unchanged", JSONB, nullable=False),
+    sa.Column("rows_quarantined", sa.BigInteger, nullable=False),
+)
+
+#: The eight tables in an order in which every reference points backwards.
+TABLES = (student, term, course, section, enrollment, assignment, result, activity)

@@ -1,0 +1,1 @@
+"""Tests of grade_ml; the folders mirror the package."""

@@ -1,0 +1,61 @@
+"""Fixtures of every room's tests: a real PostgreSQL and settings that point nowhere else."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from grade_ml.core import database
+from grade_ml.core.settings import Settings
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> database.DatabaseUrls:
+    """One embedded PostgreSQL for the whole run, its `grade_ml` database migrated."""
+    home = tmp_path_factory.mktemp("home")
+    urls = database.start(Settings(_env_file=None, home=home))
+    engine = database.connect(urls.grade_ml)
+    database.migrate(engine)
+    engine.dispose()
+    return urls
+
+
+@pytest.fixture
+def settings(server: database.DatabaseUrls, tmp_path: Path) -> Iterator[Settings]:
+    """Settings of a fresh installation: empty migrated database, empty storage and registry."""
+    number = next(_numbers)
+    admin = create_engine(server.dagster, isolation_level="AUTOCOMMIT")
+    urls = {}
+    for name in database.DATABASES:
+        template = "template grade_ml" if name == "grade_ml" else ""
+        with admin.connect() as connection:
+            connection.execute(text(f'create database "{name}_{number}" {template}'))
+        urls[name] = server.grade_ml.replace("/grade_ml?", f"/{name}_{number}?")
+    yield Settings(
+        _env_file=None,
+        home=tmp_path / "home",
+        database_url=urls["grade_ml"],
+        dagster_postgres_url=urls["dagster"],
+        mlflow_tracking_uri=urls["mlflow"],
+        storage=str(tmp_path / "storage"),
+        dagster_home=tmp_path / "dagster",
+    )
+    for name in database.DATABASES:
+        with admin.connect() as connection:
+            connection.execute(text(f'drop database "{name}_{number}" with (force)'))
+    admin.dispose()
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[Engine]:
+    """An engine on an empty, migrated `grade_ml` database."""
+    assert settings.database_url is not None
+    engine = database.connect(settings.database_url)
+    yield engine
+    engine.dispose()
