@@ -1,0 +1,238 @@
+"""Model versions in MLflow, their artifacts under the storage root, and the two stage aliases.
+
+MLflow keeps names, versions, aliases, parameters and metrics; the files lie under
+`<storage root>/models/<run id>` with a SHA-256 manifest. Which version deserves which alias is
+decided in `promotion`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from upath import UPath
+
+from grade_ml.core import database
+from grade_ml.core.errors import ArtifactError
+from grade_ml.registry import manifest
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+    from mlflow.tracking import MlflowClient
+
+
+class Alias(StrEnum):
+    """The stages of a model; each is held by at most one version."""
+
+    CHAMPION = "champion"
+    CHALLENGER = "challenger"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One registered version.
+
+    `metrics` are numbers by name; `parameters` are texts; `trained_at` is timezone-aware;
+    `manifest_sha256` identifies the artifact's content.
+    """
+
+    name: str
+    version: int
+    run_id: str
+    manifest_sha256: str
+    metrics: Mapping[str, float]
+    parameters: Mapping[str, str]
+    features: Sequence[str]
+    data_version: str
+    code_version: str
+    trained_at: datetime
+
+
+class Registry:
+    """The registry of one installation.
+
+    Parameters
+    ----------
+    tracking_uri
+        MLflow's tracking and registry URI: the `mlflow` database, or a server's address.
+    storage_root
+        A path or URL for `universal_pathlib`.
+    """
+
+    def __init__(self, tracking_uri: str, storage_root: str) -> None:
+        self._tracking_uri = tracking_uri
+        self._models = UPath(storage_root) / "models"
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # Creating its tables, MLflow reports 30 lines that mean nothing to a user.
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        from mlflow.tracking import MlflowClient
+
+        def connect() -> MlflowClient:
+            client = MlflowClient(self._tracking_uri, self._tracking_uri)
+            client.search_registered_models(max_results=1)
+            return client
+
+        if not self._tracking_uri.startswith("postgresql"):
+            return connect()
+        engine = database.connect(self._tracking_uri)
+        with database.reachable(engine) as connection:
+            # The first connection creates MLflow's tables; two at once break each other.
+            connection.execute(sa.text("select pg_advisory_xact_lock(7146003)"))
+            client = connect()
+        engine.dispose()
+        return client
+
+    @cached_property
+    def _downloads(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="grade_ml_models_")
+
+    def register(  # noqa: PLR0913 - what a version must be traceable to
+        self,
+        name: str,
+        directory: Path,
+        *,
+        metrics: Mapping[str, float],
+        parameters: Mapping[str, object],
+        features: Sequence[str],
+        data_version: str,
+        code_version: str,
+        trained_at: datetime,
+    ) -> ModelVersion:
+        """Store the files of `directory` as the next version of `name`, without any alias.
+
+        The version appears in the registry after its artifact is complete, so a process that
+        dies halfway leaves no version behind. Two processes may register at the same time.
+        """
+        from mlflow.entities import Metric, Param
+
+        run = self._client.create_run(self._experiment(name))
+        run_id = run.info.run_id
+        digest = self._store(directory, run_id)
+        moment = int(trained_at.timestamp() * 1000)
+        self._client.log_batch(
+            run_id,
+            [Metric(key, value, moment, 0) for key, value in metrics.items()],
+            [Param(key, str(value)) for key, value in parameters.items()],
+        )
+        self._client.set_terminated(run_id)
+        self._ensure_model(name)
+        created = self._client.create_model_version(
+            name,
+            str(self._models / run_id),
+            run_id=run_id,
+            tags={
+                "manifest_sha256": digest,
+                "features": json.dumps(list(features)),
+                "data_version": data_version,
+                "code_version": code_version,
+                "trained_at": trained_at.astimezone(UTC).isoformat(),
+            },
+        )
+        return self._read(created)
+
+    def set_alias(self, name: str, alias: Alias, version: int) -> None:
+        """Let `alias` of `name` point to `version`, in one atomic call."""
+        self._client.set_registered_model_alias(name, alias, str(version))
+
+    def get(self, name: str, alias: Alias) -> ModelVersion | None:
+        """Return the version of `name` that holds `alias`, or None where there is none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._client.get_model_version_by_alias(name, alias)
+        except MlflowException as error:
+            # The first: the model has no such alias; the second: there is no such model.
+            if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+                return None
+            raise
+        return self._read(found)
+
+    def fetch(self, version: ModelVersion) -> Path:
+        """Return a local folder with the verified files of `version`.
+
+        A local storage root is read in place; a remote one is downloaded for the lifetime of this
+        object.
+
+        Raises
+        ------
+        ArtifactError
+            A file is missing, was changed, or was added; the error names it.
+        """
+        source = self._models / version.run_id
+        if source.protocol not in ("", "file"):
+            source = self._download(source, version.run_id)
+        manifest.verify(source, version.manifest_sha256)
+        return Path(source.path)
+
+    def _store(self, directory: Path, run_id: str) -> str:
+        source, target = UPath(directory), self._models / run_id
+        digest = manifest.write(source)
+        for name in (*manifest.file_names(source), manifest.MANIFEST):
+            path = target / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes((source / name).read_bytes())
+        return digest
+
+    def _download(self, source: UPath, run_id: str) -> UPath:
+        target = UPath(self._downloads.name) / run_id
+        try:
+            for name in (*manifest.file_names(source), manifest.MANIFEST):
+                path = target / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes((source / name).read_bytes())
+        except FileNotFoundError as error:
+            raise ArtifactError(
+                f"The model in {source} is incomplete: {error}.", "Train the model again."
+            ) from error
+        return target
+
+    def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        try:
+            return self._client.create_experiment(name, artifact_location=str(self._models))
+        except MlflowException as error:
+            # Another process created it in between.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return self._experiment(name)
+
+    def _ensure_model(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _read(self, found: MlflowVersion) -> ModelVersion:
+        run = self._client.get_run(str(found.run_id))
+        return ModelVersion(
+            name=found.name,
+            version=int(found.version),
+            run_id=str(found.run_id),
+            manifest_sha256=found.tags["manifest_sha256"],
+            metrics=dict(run.data.metrics),
+            parameters=dict(run.data.params),
+            features=tuple(json.loads(found.tags["features"])),
+            data_version=found.tags["data_version"],
+            code_version=found.tags["code_version"],
+            trained_at=datetime.fromisoformat(found.tags["trained_at"]),
+        )

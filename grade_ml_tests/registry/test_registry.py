@@ -1,0 +1,130 @@
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from grade_ml.core.errors import ArtifactError
+from grade_ml.core.settings import Settings
+from grade_ml.registry.registry import Alias, ModelVersion, Registry
+
+TRAINED_AT = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Registry:
+    assert settings.mlflow_tracking_uri is not None
+    return Registry(settings.mlflow_tracking_uri, settings.storage_root)
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    folder = tmp_path / "artifact"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "model.bin").write_bytes(b"\x00weights")
+    (folder / "inner" / "features.json").write_text('["level"]')
+    return folder
+
+
+def register(registry: Registry, artifact: Path) -> ModelVersion:
+    return registry.register(
+        "baseline",
+        artifact,
+        metrics={"rmse": 12.5},
+        parameters={"seed": 7},
+        features=["level", "trend"],
+        data_version="data-1",
+        code_version="0.1.0",
+        trained_at=TRAINED_AT,
+    )
+
+
+def test_a_version_comes_back_as_registered(registry: Registry, artifact: Path) -> None:
+    version = register(registry, artifact)
+    assert version.version == 1
+    assert version.metrics == {"rmse": 12.5}
+    assert version.parameters == {"seed": "7"}
+    assert version.features == ("level", "trend")
+    assert (version.data_version, version.code_version) == ("data-1", "0.1.0")
+    assert version.trained_at == TRAINED_AT
+    folder = registry.fetch(version)
+    assert (folder / "model.bin").read_bytes() == b"\x00weights"
+    assert json.loads((folder / "inner" / "features.json").read_text()) == ["level"]
+
+
+def test_an_alias_points_to_one_version_at_a_time(registry: Registry, artifact: Path) -> None:
+    assert registry.get("baseline", Alias.CHAMPION) is None
+    first, second = register(registry, artifact), register(registry, artifact)
+    assert registry.get("baseline", Alias.CHAMPION) is None
+    registry.set_alias("baseline", Alias.CHAMPION, first.version)
+    registry.set_alias("baseline", Alias.CHALLENGER, second.version)
+    assert registry.get("baseline", Alias.CHAMPION) == first
+    assert registry.get("baseline", Alias.CHALLENGER) == second
+    registry.set_alias("baseline", Alias.CHAMPION, second.version)
+    assert registry.get("baseline", Alias.CHAMPION) == second
+
+
+def test_the_same_bytes_have_the_same_digest(registry: Registry, artifact: Path) -> None:
+    first, second = register(registry, artifact), register(registry, artifact)
+    assert (first.version, second.version) == (1, 2)
+    assert first.manifest_sha256 == second.manifest_sha256
+
+
+def test_a_tampered_artifact_is_refused(registry: Registry, artifact: Path) -> None:
+    version = register(registry, artifact)
+    (registry.fetch(version) / "model.bin").write_bytes(b"\x00wEights")
+    with pytest.raises(ArtifactError, match=r"model\.bin of the model in .* was changed"):
+        registry.fetch(version)
+
+
+def test_an_object_store_is_downloaded_and_verified(settings: Settings, artifact: Path) -> None:
+    assert settings.mlflow_tracking_uri is not None
+    registry = Registry(settings.mlflow_tracking_uri, "memory://bucket/storage")
+    version = register(registry, artifact)
+    folder = registry.fetch(version)
+    assert (folder / "inner" / "features.json").read_text() == '["level"]'
+    from upath import UPath
+
+    (UPath("memory://bucket/storage/models") / version.run_id / "model.bin").write_bytes(b"x")
+    with pytest.raises(ArtifactError, match=r"model\.bin"):
+        registry.fetch(version)
+
+
+def test_a_moved_storage_root_still_serves(registry, artifact, settings, tmp_path) -> None:
+    version = register(registry, artifact)
+    Path(settings.storage_root).rename(tmp_path / "moved")
+    moved = Registry(settings.mlflow_tracking_uri, str(tmp_path / "moved"))
+    assert (moved.fetch(version) / "model.bin").exists()
+
+
+REGISTER = """
+import sys
+from pathlib import Path
+from grade_ml_tests.registry.test_registry import Registry, register
+print(register(Registry(sys.argv[1], sys.argv[2]), Path(sys.argv[3])).version)
+"""
+
+
+def test_two_processes_register_at_once(settings: Settings, artifact: Path, tmp_path) -> None:
+    import shutil
+
+    copies = [shutil.copytree(artifact, tmp_path / f"copy_{i}") for i in range(2)]
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                REGISTER,
+                str(settings.mlflow_tracking_uri),
+                settings.storage_root,
+                str(copy),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for copy in copies
+    ]
+    versions = sorted(process.communicate()[0].strip() for process in processes)
+    assert versions == ["1", "2"]
