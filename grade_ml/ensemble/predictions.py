@@ -1,0 +1,129 @@
+"""The table of stored predictions: one row per enrollment, day and model.
+
+No foreign key ties it to the gradebook: rows are written by key and read beside the gradebook,
+whose loader may replace an enrollment at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import JSONB, distinct_on
+
+from grade_ml.core.database import copy_frame, read_frame
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from grade_ml.registry.registry import ModelVersion
+
+metadata = sa.MetaData(schema="ensemble")
+
+grade_prediction = sa.Table(
+    "grade_prediction",
+    metadata,
+    sa.Column("section_id", sa.Text, primary_key=True),
+    sa.Column("student_id", sa.Text, primary_key=True),
+    sa.Column("as_of", sa.Date, primary_key=True, comment="what the prediction was made from"),
+    sa.Column("model_name", sa.Text, primary_key=True),
+    sa.Column("model_version", sa.Integer, nullable=False),
+    sa.Column("grade", sa.Double, comment="expected final grade, 0-100"),
+    sa.Column("lower80", sa.Double),
+    sa.Column("upper80", sa.Double),
+    sa.Column("lower95", sa.Double),
+    sa.Column("upper95", sa.Double),
+    sa.Column("risk", sa.Double, comment="probability of fail or withdrawal, 0-1"),
+    sa.Column("degraded", JSONB, nullable=False, server_default=sa.text("'[]'")),
+)
+NUMBERS = ("grade", "lower80", "upper80", "lower95", "upper95", "risk")
+_KEY = ("section_id", "student_id", "as_of", "model_name")
+
+
+def write_predictions(
+    connection: Connection,
+    frame: pd.DataFrame,
+    *,
+    as_of: date,
+    model: ModelVersion,
+    degraded: Sequence[str] = (),
+) -> int:
+    """Store the predictions of `model` made at `as_of`; return the number of rows.
+
+    Writing the same again changes nothing; a newer version of the same model replaces the rows of
+    that day.
+
+    Parameters
+    ----------
+    frame
+        Columns section_id, student_id and `NUMBERS`; one row per enrollment.
+    degraded
+        Why these predictions are less than they could be; empty: they are not.
+    """
+    rows = frame[["section_id", "student_id"]].astype("string[pyarrow]")
+    rows["as_of"] = pd.Timestamp(as_of)
+    rows["model_name"] = model.name
+    rows["model_version"] = model.version
+    rows[list(NUMBERS)] = frame[list(NUMBERS)].astype("float64")
+    rows["degraded"] = json.dumps(list(degraded))
+    connection.execute(
+        sa.text(
+            "create temporary table incoming_prediction on commit drop as "
+            "table ensemble.grade_prediction with no data"
+        )
+    )
+    copy_frame(connection, "incoming_prediction", rows)
+    updates = ", ".join(
+        f"{column.name} = excluded.{column.name}"
+        for column in grade_prediction.columns
+        if column.name not in _KEY
+    )
+    columns = ", ".join(column.name for column in grade_prediction.columns)
+    connection.execute(
+        sa.text(
+            f"insert into ensemble.grade_prediction ({columns}) "
+            f"select {columns} from incoming_prediction "
+            f"on conflict ({', '.join(_KEY)}) do update set {updates}"
+        )
+    )
+    connection.execute(sa.text("drop table incoming_prediction"))
+    return len(rows)
+
+
+def read_predictions(
+    connection: Connection,
+    *,
+    as_of: date,
+    model_name: str,
+    sections: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """Return each enrollment's newest prediction of `model_name` that is not later than `as_of`.
+
+    The columns are those of the table; `degraded` is JSON text.
+    """
+    table = grade_prediction.c
+    newest = (
+        sa.select(grade_prediction)
+        .ext(distinct_on(table.section_id, table.student_id))
+        .where(table.as_of <= as_of, table.model_name == model_name)
+        .order_by(table.section_id, table.student_id, table.as_of.desc())
+    )
+    if sections is not None:
+        newest = newest.where(table.section_id.in_(sorted(sections)))
+    return read_frame(connection, newest, _arrow_types())
+
+
+def _arrow_types() -> dict[str, pa.DataType]:
+    import pyarrow as pa
+
+    by_sql: dict[type[Any], pa.DataType] = {
+        sa.Date: pa.date32(),
+        sa.Double: pa.float64(),
+        sa.Integer: pa.int64(),
+    }
+    return {c.name: by_sql.get(type(c.type), pa.string()) for c in grade_prediction.columns}
