@@ -1,0 +1,1 @@
+"""The assets, one module per group; each asset calls a domain function and reports on it."""

@@ -1,0 +1,95 @@
+"""What assets, checks and sensors work with: connections that open when first used, and the date.
+
+Settings reach the assets as a plain object, not as resource configuration, because the UI shows
+configuration and a URL may hold a password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from dagster import Field, InitResourceContext, Noneable, ResourceDefinition, resource
+
+from grade_ml.core import database
+from grade_ml.core.errors import ConfigurationError
+from grade_ml.core.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The stores of one installation and the date of one run.
+
+    Nothing is started or connected to before it is asked for. `chosen` overrides the date that
+    `settings` give.
+    """
+
+    settings: Settings
+    chosen: date | None = None
+
+    @cached_property
+    def as_of(self) -> date:
+        """The date at which this run computes: its configuration, the setting, or today."""
+        return self.chosen or self.settings.date_at(datetime.now(UTC))
+
+    @cached_property
+    def urls(self) -> database.DatabaseUrls:
+        """The URLs of the databases; the embedded server is held from now on if there is one."""
+        return database.start(self.settings)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """An engine on the `grade_ml` database."""
+        return database.connect(self.urls.grade_ml)
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Open one transaction; raise `ServiceError` if the database does not answer."""
+        with database.reachable(self.engine) as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give back the connections that were opened."""
+        if "engine" in self.__dict__:
+            self.engine.dispose()
+
+
+def platform_resource(settings: Settings) -> ResourceDefinition:
+    """Return the resource `platform`; its one option `as_of` replays a date (YYYY-MM-DD)."""
+
+    @resource(
+        config_schema={
+            "as_of": Field(
+                Noneable(str),
+                default_value=None,
+                description="Compute as if it were this date (YYYY-MM-DD); "
+                "without it GRADE_ML_AS_OF, else today.",
+            )
+        },
+        description="Gradebook, storage and model registry, opened when first used.",
+    )
+    def platform(context: InitResourceContext) -> Iterator[Platform]:
+        opened = Platform(settings, _date(context.resource_config["as_of"]))
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+    return platform
+
+
+def _date(value: str | None) -> date | None:
+    try:
+        return None if value is None else date.fromisoformat(value)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"The run configuration gives as_of = {value!r}, which is not a date.",
+            "Write it as YYYY-MM-DD.",
+        ) from error
