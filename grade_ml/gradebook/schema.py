@@ -125,6 +125,7 @@ load = sa.Table(
     sa.Column("loaded_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("rows_loaded", JSONB, nullable=False, comment="table -> rows inserted or updated"),
     sa.Column("rows_unchanged", JSONB, nullable=False),
+    sa.Column("rows_removed", JSONB, nullable=False),
     sa.Column("rows_quarantined", sa.BigInteger, nullable=False),
 )
 

@@ -87,6 +87,7 @@ create table gradebook.load (
     loaded_at timestamptz not null,
     rows_loaded jsonb not null,
     rows_unchanged jsonb not null,
+    rows_removed jsonb not null default '{}',
     rows_quarantined bigint not null
 );
 """

@@ -1,0 +1,136 @@
+"""`grade-ml load`: bring a gradebook in from one of four sources and say what changed."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from grade_ml.core import database
+from grade_ml.core.settings import Settings
+from grade_ml.gradebook.bundle import Bundle
+from grade_ml.gradebook.loading import LoadReport
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+_path = click.Path(path_type=Path)
+
+
+@click.group()
+def command() -> None:
+    """Load records into the gradebook.
+
+    Loading again changes only what differs; nothing is deleted unless the source says so. Rows
+    that cannot be kept stand in the table gradebook.quarantine with file, row, column, value and
+    reason; the others are loaded. A file that cannot be read leaves the gradebook as it was.
+    """
+
+
+@command.command()
+@click.argument("folder", type=_path)
+@click.option(
+    "--shift-to-today",
+    is_flag=True,
+    help="Shift all dates by one whole number of days so that the newest presentations are half "
+    "over today. What has not happened by today is left out: later submissions, activity, "
+    "registrations and withdrawals, and the outcomes of presentations that still run.",
+)
+@_as_json
+def oulad(folder: Path, shift_to_today: bool, as_json: bool) -> None:
+    """Load a folder of the Open University Learning Analytics Dataset.
+
+    The files may be plain or gzipped (.csv or .csv.gz); studentVle and vle may be missing.
+    """
+    from grade_ml.gradebook import oulad as source
+
+    settings = Settings.from_environment()
+    today = settings.date_at(datetime.now(UTC)) if shift_to_today else None
+    _load(settings, source.bundle(folder, today), as_json)
+
+
+def _load(settings: Settings, bundle: Bundle, as_json: bool) -> None:
+    from grade_ml.gradebook.loading import load
+
+    with _Progress() as progress:
+        progress("Preparing the database", 0)
+        engine = database.connect(database.start(settings).grade_ml)
+        database.migrate(engine)
+        report = load(engine, bundle, loaded_at=datetime.now(UTC), on_progress=progress)
+        engine.dispose()
+    if as_json:
+        click.echo(json.dumps(_as_dict(report)))
+    else:
+        _print(report)
+
+
+class _Progress:
+    """A line on stderr with what is being done, the rows of the file so far, and the time."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:>12,.0f} rows"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )
+        self._task: Any = None
+        self._step = ""
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, step: str, rows: int) -> None:
+        if step != self._step:
+            self._finish()
+            self._task, self._step = self._bar.add_task(step, total=None), step
+        self._bar.advance(self._task, rows)
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            done = self._bar.tasks[self._task].completed
+            self._bar.update(self._task, total=done or 1, completed=done)
+
+
+def _as_dict(report: LoadReport) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        **asdict(report),
+        "quarantined": report.quarantined,
+        "changed": report.changed,
+    }
+
+
+def _print(report: LoadReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if report.loaded or report.removed or report.rejected:
+        table = Table("table", title=f"Loaded from {report.source}")
+        for name in ("loaded", "unchanged", "removed", "quarantined"):
+            table.add_column(name, justify="right")
+        for name in {**report.loaded, **report.removed, **report.rejected}:
+            counts = (report.loaded, report.unchanged, report.removed, report.rejected)
+            table.add_row(name, *(f"{c.get(name, 0):,}" for c in counts))
+        console.print(table)
+    if not report.changed:
+        console.print("Nothing changed: the gradebook already held all of this.")
+    if report.quarantined:
+        console.print(
+            f"{report.quarantined:,} rows were not loaded ({report.rejected_anew:,} problems are "
+            "new); correct them in the source and load again. The first of them:"
+        )
+        for problem in report.problems:
+            console.print(f"  {problem}", markup=False, highlight=False)
+        console.print("All of them: select * from gradebook.quarantine.", highlight=False)

@@ -1,0 +1,110 @@
+"""What a source hands to the loader: typed batches of rows, and where each row came from.
+
+Reading files belongs to the sources (`oulad`, `oneroster`, `csv_folder`, `simulated`), judging and
+storing rows to `loading`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import pandas as pd
+from sqlalchemy import Connection
+
+#: Columns that a batch may have beside those of its table: the line in the file (the header is
+#: line 1), and the order in which rows of one key are preferred (see `Repeats.FIRST`).
+ROW, RANK = "row", "rank"
+
+#: The columns of a frame of problems. `personal` says that the value identifies a student.
+PROBLEM_COLUMNS = ("file", ROW, "column", "value", "reason", "personal")
+
+
+class Repeats(StrEnum):
+    """What several rows of one key in one table mean."""
+
+    CONFLICT = "conflict"
+    """Equal rows count once; of differing rows the first is kept, the others are quarantined."""
+    FIRST = "first"
+    """The row of the lowest rank is kept; the others say nothing new."""
+    SUM = "sum"
+    """Counts are added up."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the rows of one table come from: the file and its names for the table's columns."""
+
+    file: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    repeats: Repeats = Repeats.CONFLICT
+
+    def name(self, column: str) -> str:
+        """Return the source's name of a gradebook column."""
+        return self.columns.get(column, column)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of one table, and the rows of the file that could not become any.
+
+    Parameters
+    ----------
+    table
+        Name of a gradebook table.
+    rows
+        Columns of the table (those left out are NULL or the default) and `row`: the line in the
+        file. Texts are `string[pyarrow]`, dates `datetime64`, `attributes` JSON text.
+    problems
+        Frame with `PROBLEM_COLUMNS`.
+    delete
+        The rows, of which only the keys matter, are to be removed from the gradebook.
+    """
+
+    table: str
+    rows: pd.DataFrame
+    problems: pd.DataFrame | None = None
+    delete: bool = False
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One delivery of one source, loaded in one transaction.
+
+    Parameters
+    ----------
+    source
+        `oulad`, `oneroster`, `csv` or `simulated`.
+    origins
+        Origin per table that the bundle may carry.
+    batches
+        Yields the batches, in any order of tables. The connection, inside the load's transaction,
+        tells what earlier deliveries brought.
+    """
+
+    source: str
+    origins: Mapping[str, Origin]
+    batches: Callable[[Connection], Iterator[Batch]]
+
+
+def problems(  # noqa: PLR0913 - the parts of one message
+    file: str,
+    rows: Sequence[int] | np.ndarray | pd.Series,
+    column: str,
+    values: pd.Series,
+    reason: str,
+    *,
+    personal: bool = False,
+) -> pd.DataFrame:
+    """Return problems of one kind, one per line in `rows`, as a frame with `PROBLEM_COLUMNS`."""
+    frame = pd.DataFrame(
+        {
+            ROW: np.asarray(rows, dtype="int64"),
+            "value": values.astype("string[pyarrow]").to_numpy(),
+        }
+    )
+    return frame.assign(file=file, column=column, reason=reason, personal=personal)[
+        list(PROBLEM_COLUMNS)
+    ]

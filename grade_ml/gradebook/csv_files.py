@@ -1,0 +1,445 @@
+"""Reading CSV files that people made: batch by batch, with line numbers and named faults.
+
+A fault of one value or one line becomes a problem of that line; a fault of the file (encoding,
+compression, header, quotes) is a `SourceError`. What columns mean is not known here.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from codecs import getincrementaldecoder
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from grade_ml.core.errors import SourceError
+from grade_ml.gradebook.bundle import ROW, problems
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Bytes parsed at a time: 100,000 to 300,000 rows of a gradebook, some 50 MB once parsed.
+BLOCK_BYTES = 8 << 20
+#: A header longer than this is no header; keeps a huge file without line ends from being read.
+HEADER_BYTES = 1 << 16
+#: More lines than this with too many or few values in one go: the header is wrong, not the lines.
+MALFORMED_ROWS = 100_000
+#: Dates outside these years are typing errors, and frames could not hold all of them.
+FIRST_YEAR, LAST_YEAR = 1900, 2199
+
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:.*)?$"
+_INTEGER = r"^[+-]?\d{1,15}$"
+
+
+class CsvRows:
+    """Rows of one file: text columns, line numbers, and the problems found so far.
+
+    The readers (`text`, `number`, …) return one value per row; a value that cannot be read becomes
+    missing and its row is rejected: listed in `problems` and left out by `frame`.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        columns: dict[str, pa.Array],
+        lines: np.ndarray,
+        personal: Collection[str] = (),
+    ) -> None:
+        import pyarrow.compute as pc
+
+        self.file = file
+        self.lines = lines
+        self._columns = {name: pc.utf8_trim_whitespace(c) for name, c in columns.items()}
+        self._personal = frozenset(personal)
+        self._accepted = np.ones(len(lines), dtype=bool)
+        self._problems: list[pd.DataFrame] = []
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that were read."""
+        return list(self._columns)
+
+    @property
+    def problems(self) -> pd.DataFrame | None:
+        """All problems so far, None if there are none."""
+        return pd.concat(self._problems, ignore_index=True) if self._problems else None
+
+    @property
+    def last_text(self) -> str:
+        """The values of the last row, joined."""
+        return "".join(c[-1].as_py() or "" for c in self._columns.values() if len(c))
+
+    def frame(self, columns: dict[str, Any], where: pd.Series | None = None) -> pd.DataFrame:
+        """Return `columns` and the line numbers of the rows not rejected (and in `where`)."""
+        chosen = self._accepted if where is None else self._accepted & np.asarray(where, dtype=bool)
+        return pd.DataFrame({**columns, ROW: self.lines})[chosen].reset_index(drop=True)
+
+    def text(self, name: str) -> pd.Series:
+        """Return the trimmed text, missing where empty or where the file lacks the column."""
+        import pyarrow as pa
+
+        return pd.Series(self._column(name), dtype=pd.ArrowDtype(pa.string())).astype(
+            "string[pyarrow]"
+        )
+
+    def required(self, name: str) -> pd.Series:
+        """Return the trimmed text; rows without it are rejected."""
+        values = self.text(name)
+        self.reject(values.isna(), name, "is empty; every row needs a value here")
+        return values
+
+    def number(self, name: str) -> pd.Series:
+        """Return float64; rows with other text or an infinite number are rejected."""
+        import pyarrow as pa
+
+        values, bad = _convert(self._column(name), pa.float64(), _NUMBER)
+        self.reject(bad, name, "is not a number; write a number such as 67.5 or leave it empty")
+        infinite = np.isinf(values) | (values.isna() & self.text(name).notna() & ~bad)
+        self.reject(infinite, name, "is not finite; write a number such as 67.5 or leave it empty")
+        return values.mask(infinite)
+
+    def integer(self, name: str) -> pd.Series:
+        """Return whole numbers as float64 (missing: NaN); rows with other text are rejected."""
+        import pyarrow as pa
+
+        values, bad = _convert(self._column(name), pa.int64(), _INTEGER)
+        self.reject(bad, name, "is not a whole number; write a number such as 12 or leave it empty")
+        return values.astype("float64")
+
+    def date(self, name: str) -> pd.Series:
+        """Return datetime64[s] of ISO dates (a time of day is dropped); others are rejected."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        column = self._column(name)
+        shaped = pc.match_substring_regex(column, _DATE)
+        plain = pc.if_else(
+            shaped, pc.utf8_slice_codeunits(column, 0, 10), pa.scalar(None, pa.string())
+        )
+        parsed = pc.strptime(plain, format="%Y-%m-%d", unit="s", error_is_null=True)
+        dates = pd.Series(parsed.to_numpy(zero_copy_only=False))
+        bad = np.asarray(pc.is_valid(column)) & dates.isna()
+        self.reject(bad, name, "is not a date; write it as 2024-01-31 or leave it empty")
+        wild = dates.notna() & ~dates.dt.year.between(FIRST_YEAR, LAST_YEAR)
+        self.reject(wild, name, f"lies outside the years {FIRST_YEAR} to {LAST_YEAR}; correct it")
+        return dates.mask(wild)
+
+    def choice(self, name: str, meanings: dict[str, Any]) -> pd.Series:
+        """Return the meaning of each text, compared without regard to case; others: rejected."""
+        texts = self.text(name)
+        lowered = texts.str.lower()
+        unknown = texts.notna() & ~lowered.isin(list(meanings))
+        self.reject(unknown, name, f"is unknown; write one of: {', '.join(meanings)}")
+        return lowered.map(meanings)
+
+    def attributes(self, texts: Iterable[str], numbers: Iterable[str] = ()) -> pd.Series:
+        """Return one JSON object per row with the columns that have a value."""
+        columns = {name: self.text(name) for name in texts}
+        columns |= {name: self.integer(name).astype("Int64") for name in numbers}
+        names = sorted(columns)
+        rows = zip(*(columns[name].astype(object) for name in names), strict=True)
+        objects = [
+            json.dumps({n: v for n, v in zip(names, row, strict=True) if v is not pd.NA})
+            for row in rows
+        ]
+        return pd.Series(objects or ["{}"] * len(self.lines), dtype="string[pyarrow]")
+
+    def reject(
+        self, bad: pd.Series | np.ndarray, column: str, reason: str, personal: bool = False
+    ) -> None:
+        """Reject the rows where `bad`, naming the column, its value and the reason."""
+        mask = np.asarray(bad, dtype=bool)
+        if mask.any():
+            personal = personal or column in self._personal
+            values = self.text(column)[mask]
+            found = problems(self.file, self.lines[mask], column, values, reason, personal=personal)
+            self._problems.append(found)
+            self._accepted &= ~mask
+
+    def drop_blank_lines(self) -> None:
+        """Leave out lines without any value, which trailing line ends make."""
+        import pyarrow.compute as pc
+
+        blank = np.ones(len(self.lines), dtype=bool)
+        for column in self._columns.values():
+            if column.null_count == 0:
+                return
+            blank &= np.asarray(pc.is_null(column))
+        self._accepted &= ~blank
+
+    def reject_nul(self) -> None:
+        """Reject rows with a NUL character, which the database cannot hold."""
+        import pyarrow.compute as pc
+
+        for name, column in self._columns.items():
+            bad = np.asarray(pc.fill_null(pc.match_substring(column, "\0"), False))
+            self._columns[name] = pc.replace_substring(column, "\0", "\u2400")
+            self.reject(bad, name, "holds a NUL character (shown as \u2400); remove it")
+
+    def add_malformed(self, malformed: Collection[Any], width: int) -> None:
+        """Add a problem for each line that has too many or too few values."""
+        for row in malformed:
+            reason = (
+                f"has {row.actual_columns} values where the header has {width}; "
+                "look for a comma or quote too many or too few"
+            )
+            text = row.text.replace("\0", "\u2400")
+            self._problems.append(
+                problems(
+                    self.file, [row.number + 1], "(line)", pd.Series([text]), reason, personal=True
+                )
+            )
+
+    def _column(self, name: str) -> pa.Array:
+        import pyarrow as pa
+
+        column = self._columns.get(name)
+        return pa.nulls(len(self.lines), pa.string()) if column is None else column
+
+
+def find(folder: Path, name: str) -> Path | None:
+    """Return `name` or `name.gz` in the folder, None if there is neither.
+
+    Raises
+    ------
+    SourceError
+        There is a folder of that name.
+    """
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_dir():
+            raise SourceError(f"{path} is a folder.", f"Put the file {name} in its place.")
+        if path.exists():
+            return path
+    return None
+
+
+def require(folder: Path, name: str) -> Path:
+    """Return `name` or `name.gz` in the folder; raise `SourceError` if there is neither."""
+    path = find(folder, name)
+    if path is None:
+        raise SourceError(
+            f"The folder {folder} has no {name} (nor {name}.gz).",
+            "Add the file, or name the folder that holds it.",
+        )
+    return path
+
+
+def require_folder(path: Path) -> None:
+    """Raise `SourceError` unless `path` is a folder; nothing is read."""
+    if path.is_dir():
+        return
+    if not path.exists():
+        raise SourceError(f"{path} does not exist.", "Name the folder that holds the files.")
+    raise SourceError(
+        f"{path} is a file ({path.stat().st_size:,} bytes), not a folder; it was not read.",
+        "Name the folder that holds the files.",
+    )
+
+
+def opener(path: Path) -> Callable[[], IO[bytes]]:
+    """Return a function that opens a plain or (by its name) gzipped file."""
+    return lambda: gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def read(  # noqa: PLR0913 - what a caller may ask of a file
+    open_file: Callable[[], IO[bytes]],
+    name: str,
+    required: Collection[str],
+    *,
+    optional: Collection[str] | None = (),
+    missing: str = "",
+    personal: Collection[str] = (),
+) -> Iterator[CsvRows]:
+    """Yield the rows of a CSV file (UTF-8, with or without BOM, any line ends), batch by batch.
+
+    Parameters
+    ----------
+    open_file
+        Opens the file for reading bytes.
+    name
+        The file's name in messages.
+    required, optional
+        Columns to read; None for `optional` means all. Columns beyond these are ignored.
+    missing
+        A text that means a missing value, beside the empty one.
+    personal
+        Columns whose values identify a student.
+
+    Raises
+    ------
+    SourceError
+        The file is empty, lacks a column, is not UTF-8, is cut short, or ends inside quotes.
+
+    Notes
+    -----
+    Lines are counted from 1, the header; a quoted value with line ends in it counts as one line.
+    """
+    try:
+        with open_file() as file:
+            stream = _CheckedStream(file, name)
+            header = _header(stream.header, name, required)
+            wanted = [n for n in header if optional is None or n in {*required, *optional}]
+            end = ""
+            for columns, lines, malformed in _blocks(stream, name, header, wanted, missing):
+                rows = CsvRows(name, columns, lines, personal)
+                rows.drop_blank_lines()
+                rows.add_malformed(malformed, len(header))
+                if stream.has_nul:
+                    rows.reject_nul()
+                end = malformed[-1].text if malformed else rows.last_text
+                yield rows
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise SourceError(
+            f"{name} is not a complete gzip file: {error}.", "Copy or download it again."
+        ) from error
+    except OSError as error:
+        raise SourceError(
+            f"{name} cannot be read: {error.strerror or error}.",
+            "Check the file and its permissions.",
+        ) from error
+    if stream.quotes % 2 and any(mark in end for mark in "\r\n"):
+        raise SourceError(
+            f"{name} ends inside a quoted value: a quote is never closed.",
+            'Close the quote; a quote inside a quoted value is written twice ("").',
+        )
+
+
+def _blocks(
+    stream: _CheckedStream, name: str, header: list[str], wanted: list[str], missing: str
+) -> Iterator[tuple[dict[str, pa.Array], np.ndarray, list[Any]]]:
+    """Yield text columns, their line numbers, and the rows that have too many or few values."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    malformed: list[Any] = []
+
+    def set_aside(row: Any) -> str:
+        malformed.append(row)
+        return "skip" if len(malformed) < MALFORMED_ROWS else "error"
+
+    if stream.at_end:
+        return
+    try:
+        reader = arrow_csv.open_csv(
+            pa.PythonFile(stream, mode="r"),
+            arrow_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=header),
+            arrow_csv.ParseOptions(
+                newlines_in_values=True, invalid_row_handler=set_aside, ignore_empty_lines=False
+            ),
+            arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(wanted, pa.string()),
+                include_columns=wanted,
+                null_values=["", missing],
+                strings_can_be_null=True,
+                check_utf8=False,
+            ),
+        )
+        line, skipped = 2, np.array([], dtype="int64")
+        for batch in reader:
+            found, malformed[:] = list(malformed), []
+            skipped = np.append(skipped, [row.number + 1 for row in found]).astype("int64")
+            lines = np.setdiff1d(np.arange(line, line + batch.num_rows + len(skipped)), skipped)
+            lines = lines[: batch.num_rows]
+            line = lines[-1] + 1 if len(lines) else line
+            skipped = skipped[skipped >= line]
+            yield dict(zip(batch.schema.names, batch.columns, strict=True)), lines, found
+        if malformed:
+            yield {n: pa.array([], pa.string()) for n in wanted}, skipped[:0], malformed
+    except pa.ArrowInvalid as error:
+        raise SourceError(
+            f"{name} is not a CSV file: {error}.",
+            "Look for a quote that is never closed, a value of several megabytes, or a header "
+            "that has another number of columns than the rows.",
+        ) from error
+
+
+class _CheckedStream(io.RawIOBase):
+    """The bytes of a text file behind its header line, checked on the way.
+
+    Raises `SourceError` at the first byte that is not UTF-8: here its line is still known.
+    """
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        super().__init__()
+        self._file, self._name = file, name
+        self._decoder = getincrementaldecoder("utf-8")()
+        self._ahead, self._line, self._position = b"", 1, 0
+        self.quotes, self.has_nul = 0, False
+        start = self._next_bytes(HEADER_BYTES)
+        self.header = b"".join(start.splitlines(keepends=True)[:1])
+        self._ahead = start[len(self.header) :]
+
+    def readable(self) -> bool:
+        return True
+
+    @property
+    def at_end(self) -> bool:
+        """Whether nothing is left to read."""
+        self._ahead = self._ahead or self._next_bytes(HEADER_BYTES)
+        return not self._ahead
+
+    def read(self, size: int = -1) -> bytes:
+        """Return at most `size` bytes, none at the end."""
+        taken, self._ahead = self._ahead[:size], self._ahead[size:]
+        return taken if self._ahead else taken + self._next_bytes(size - len(taken))
+
+    def _next_bytes(self, size: int) -> bytes:
+        data = self._file.read(size)
+        try:
+            self._decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            wrong = error.object[error.start]
+            line = self._line + error.object.count(b"\n", 0, error.start)
+            raise SourceError(
+                f"{self._name} is not UTF-8: line {line} has the byte 0x{wrong:02x}.",
+                "Save or export the file as UTF-8 and load it again.",
+            ) from error
+        self._line += data.count(b"\n")
+        self.quotes += data.count(b'"')
+        self.has_nul = self.has_nul or b"\0" in data
+        return data
+
+
+def _header(line: bytes, name: str, required: Collection[str]) -> list[str]:
+    """Return the column names of the first line; raise `SourceError` if they cannot serve."""
+    text = line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    if not text.strip():
+        raise SourceError(f"{name} is empty.", "A file begins with a line of column names.")
+    names = [n.strip() for n in next(csv.reader([text.replace("\0", "")]))]
+    absent = [n for n in required if n not in names]
+    if absent:
+        raise SourceError(
+            f"{name} has no column {', '.join(absent)}; its first line names "
+            f"{', '.join(n[:40] for n in names[:20])}.",
+            "Add the column, or correct its name; upper and lower case matter.",
+        )
+    twice = sorted({n for n in names if n and names.count(n) > 1})
+    if twice:
+        raise SourceError(f"{name} names the column {', '.join(twice)} twice.", "Rename one.")
+    return names
+
+
+def _convert(column: pa.Array, kind: pa.DataType, pattern: str) -> tuple[pd.Series, np.ndarray]:
+    """Return the numbers of texts (missing: NaN) and the mask of the texts that are none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    bad = np.zeros(len(column), dtype=bool)
+    try:
+        values = pc.cast(column, kind)
+    except pa.ArrowInvalid:
+        shaped = pc.match_substring_regex(column, pattern)
+        bad = ~np.asarray(pc.fill_null(shaped, True))
+        plain = pc.replace_substring(
+            pc.if_else(shaped, column, pa.scalar(None, pa.string())), "+", ""
+        )
+        values = pc.cast(plain, kind)
+    return pd.Series(values.to_numpy(zero_copy_only=False)), bad

@@ -1,0 +1,381 @@
+"""Loading a bundle: every row is staged, judged and merged by set-based SQL in one transaction.
+
+Which rows a source has is decided by the sources (`bundle`). Rows that cannot be kept stand in
+`gradebook.quarantine` afterwards; a bundle that cannot be read leaves the gradebook as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+from sqlalchemy import Connection, Engine, Table, text
+
+from grade_ml.core import database
+from grade_ml.gradebook import schema
+from grade_ml.gradebook.bundle import PROBLEM_COLUMNS, RANK, ROW, Batch, Bundle, Repeats, problems
+from grade_ml.gradebook.rules import violations
+
+#: Called with what is being done and how many rows were just read, 0 for steps without a count.
+Progress = Callable[[str, int], None]
+
+#: Problems that a report quotes; all of them stand in the quarantine.
+SAMPLE = 20
+#: Sorting and hashing of a million staged rows in memory; beyond it PostgreSQL uses its disk.
+WORK_MEMORY = "64MB"
+HIDDEN = "(a student's data: see gradebook.quarantine)"
+
+_TABLES = {table.name: table for table in schema.TABLES}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One row that was not loaded; `value` is hidden where it identifies a student."""
+
+    file: str
+    row: int
+    column: str
+    value: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        value = "" if self.value is None else f" {self.value!r}"
+        return f"{self.file}, row {self.row}, {self.column}:{value} {self.reason}."
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did: rows per table, and the first problems.
+
+    `loaded` counts rows inserted or changed, `unchanged` rows that said nothing new, `removed`
+    rows deleted because the source says so, `rejected` rows put into quarantine, of which
+    `rejected_anew` (all tables) were not there yet.
+    """
+
+    source: str
+    loaded: dict[str, int]
+    unchanged: dict[str, int]
+    removed: dict[str, int]
+    rejected: dict[str, int]
+    rejected_anew: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def quarantined(self) -> int:
+        """Rows that were not loaded, all tables."""
+        return sum(self.rejected.values())
+
+    @property
+    def changed(self) -> bool:
+        """Whether the gradebook or its quarantine differ from before."""
+        return any((*self.loaded.values(), *self.removed.values(), self.rejected_anew))
+
+
+def load(
+    engine: Engine,
+    bundle: Bundle,
+    *,
+    loaded_at: datetime,
+    on_progress: Progress | None = None,
+) -> LoadReport:
+    """Load a bundle and return what changed.
+
+    Loads of several processes wait for each other. Rows are updated by key; nothing is deleted
+    that the bundle does not name.
+
+    Raises
+    ------
+    SourceError
+        A file of the bundle cannot be read; the gradebook is as before.
+    ServiceError
+        The database does not answer.
+    """
+    progress = on_progress or (lambda step, rows: None)
+    with database.reachable(engine) as connection:
+        connection.execute(text("select pg_advisory_xact_lock(7146003)"))
+        connection.execute(text(f"set local work_mem = '{WORK_MEMORY}'"))
+        work = _Load(connection, bundle, progress)
+        work.stage()
+        removed = {t.name: work.remove(t) for t in reversed(schema.TABLES) if t in work.removals}
+        counts = {t.name: work.merge(t) for t in schema.TABLES if t in work.staged}
+        rejected, anew = work.quarantine(loaded_at)
+        report = LoadReport(
+            source=bundle.source,
+            loaded={name: loaded for name, (loaded, _) in counts.items()},
+            unchanged={name: same for name, (_, same) in counts.items()},
+            removed=removed,
+            rejected=rejected,
+            rejected_anew=anew,
+            problems=work.sample(),
+        )
+        if report.changed:
+            connection.execute(
+                schema.load.insert().values(
+                    source=report.source,
+                    loaded_at=loaded_at,
+                    rows_loaded=report.loaded,
+                    rows_unchanged=report.unchanged,
+                    rows_removed=report.removed,
+                    rows_quarantined=report.quarantined,
+                )
+            )
+    return report
+
+
+class _Load:
+    """The steps of one load on one connection; staging tables vanish with the transaction."""
+
+    def __init__(self, connection: Connection, bundle: Bundle, progress: Progress) -> None:
+        self._connection = connection
+        self._bundle = bundle
+        self._progress = progress
+        self.staged: set[Table] = set()
+        self.removals: set[Table] = set()
+
+    def stage(self) -> None:
+        """Copy every batch into staging tables; rows that break a rule become problems."""
+        self._run(
+            'create temp table problem (owner text, file text, "row" bigint, "column" text, '
+            "value text, reason text, personal boolean) on commit drop"
+        )
+        for batch in self._bundle.batches(self._connection):
+            table = _TABLES[batch.table]
+            if batch.problems is not None:
+                self._add_problems(table, batch.problems)
+            rows = batch.rows[[*_keys(table), ROW]] if batch.delete else self._judged(table, batch)
+            stage = self._stage_of(table, batch.delete)
+            if len(rows):
+                database.copy_frame(self._connection, stage, rows)
+            self._progress(f"Reading {self._bundle.origins[batch.table].file}", len(batch.rows))
+        for table in self.staged:
+            self._run(f"analyze staged_{table.name}")
+
+    def remove(self, table: Table) -> int:
+        """Delete the rows that the source wants gone; return how many were there."""
+        self._progress(f"Removing from {table.name}", 0)
+        match = " and ".join(f"t.{c} = s.{c}" for c in _keys(table))
+        self._reject(
+            table,
+            stage="removal",
+            where=f"not exists (select from {table} t where {match})",
+            columns=_keys(table),
+            reason="is to be deleted but is not in the gradebook; was it deleted before?",
+        )
+        for child in reversed(schema.TABLES):
+            for own, foreign in _references(child, table):
+                self._reject(
+                    table,
+                    stage="removal",
+                    where=f"exists (select from {child} c where c.{own} = s.{foreign})",
+                    columns=_keys(table),
+                    reason=f"is to be deleted but rows of {child.name} still refer to it; "
+                    "deliver their deletion too",
+                )
+        return self._run(f"delete from {table} t using removal_{table.name} s where {match}")
+
+    def merge(self, table: Table) -> tuple[int, int]:
+        """Insert or update what differs; return the rows so changed, and the rows unchanged."""
+        self._progress(f"Storing {table.name}", 0)
+        stage = f"staged_{table.name}"
+        repeats = self._bundle.origins[table.name].repeats
+        again = 0
+        if repeats is Repeats.SUM:
+            stage = self._sum(table)
+        elif repeats is Repeats.FIRST:
+            self._keep_first(table)
+        else:
+            again = self._settle_repeats(table)
+        for own, parent in _parents(table):
+            self._reject(
+                table,
+                where=f"not exists (select from {parent} p where p.{_keys(parent)[0]} = s.{own})",
+                columns=[own],
+                reason=f"is no known {parent.name}; deliver the {parent.name}, or correct the id",
+            )
+        names = [c.name for c in table.columns]
+        keys = _keys(table)
+        others = [n for n in names if n not in keys]
+        loaded = self._run(
+            f"""
+            insert into {table} ({_list(names)})
+            select {_list(names, "s.")} from {stage} s left join {table} t
+                on {" and ".join(f"t.{k} = s.{k}" for k in keys)}
+            where t.{keys[0]} is null
+                or ({_list(others, "t.")}) is distinct from ({_list(others, "s.")})
+            on conflict ({_list(keys)}) do update set
+                {", ".join(f'"{n}" = excluded."{n}"' for n in others)}
+            """
+        )
+        kept = self._scalar(f"select count(*) from {stage}")
+        return loaded, kept - loaded + again
+
+    def quarantine(self, seen_at: datetime) -> tuple[dict[str, int], int]:
+        """Store the problems; return the rows rejected per table, and how many problems are new."""
+        anew = self._run(
+            """
+            insert into gradebook.quarantine (source, file, "row", "column", value, reason, seen_at)
+            select :source, file, "row", "column", value, reason, :seen_at
+            from problem order by file, "row" on conflict do nothing
+            """,
+            source=self._bundle.source,
+            seen_at=seen_at,
+        )
+        rows = self._connection.execute(
+            text('select owner, count(distinct (file, "row")) from problem group by owner')
+        )
+        return {owner: count for owner, count in rows}, anew
+
+    def sample(self) -> tuple[Problem, ...]:
+        """Return the first problems, students' data hidden."""
+        rows = self._connection.execute(
+            text(
+                'select file, "row", "column", value, reason, personal from problem '
+                f'order by file, "row", "column" limit {SAMPLE}'
+            )
+        )
+        return tuple(
+            Problem(r.file, r.row, r.column, HIDDEN if r.personal else r.value, r.reason)
+            for r in rows
+        )
+
+    def _judged(self, table: Table, batch: Batch) -> pd.DataFrame:
+        """Return the rows that keep the table's rules; the others become problems."""
+        origin = self._bundle.origins[table.name]
+        rows = batch.rows
+        accepted = np.ones(len(rows), dtype=bool)
+        for column, mask, reason in violations(table, rows):
+            bad = np.asarray(mask, dtype=bool)
+            if bad.any():
+                found = problems(
+                    origin.file,
+                    rows[ROW][bad],
+                    origin.name(column),
+                    rows[column][bad],
+                    reason,
+                    personal=column == "student_id",
+                )
+                self._add_problems(table, found)
+                accepted &= ~bad
+        return rows if accepted.all() else rows[accepted]
+
+    def _stage_of(self, table: Table, delete: bool) -> str:
+        stage = f"{'removal' if delete else 'staged'}_{table.name}"
+        known = self.removals if delete else self.staged
+        if table not in known:
+            columns = _list(_keys(table) if delete else [c.name for c in table.columns])
+            self._run(
+                f"create temp table {stage} on commit drop as select {columns}, "
+                f'0::bigint as "{ROW}", 0::bigint as "{RANK}" from {table} limit 0'
+            )
+            known.add(table)
+        return stage
+
+    def _sum(self, table: Table) -> str:
+        """Stage one row per key with the counts added up; return that stage's name."""
+        keys = _list(_keys(table))
+        self._run(
+            f'create temp table summed on commit drop as select {keys}, sum("count")::bigint as '
+            f'"count", min("{ROW}") as "{ROW}", 0::bigint as "{RANK}" '
+            f"from staged_{table.name} group by {keys}"
+        )
+        self._run(f"drop table staged_{table.name}")
+        self._run(f"alter table summed rename to staged_{table.name}")
+        self._run(f"analyze staged_{table.name}")
+        return f"staged_{table.name}"
+
+    def _keep_first(self, table: Table) -> None:
+        self._run(
+            f"""
+            delete from staged_{table.name} where ctid not in (
+                select distinct on ({_list(_keys(table))}) ctid from staged_{table.name}
+                order by {_list(_keys(table))}, "{RANK}", "{ROW}")
+            """
+        )
+
+    def _settle_repeats(self, table: Table) -> int:
+        """Keep the first row of each key; return how many equal rows were dropped."""
+        stage, keys = f"staged_{table.name}", _list(_keys(table))
+        repeated = self._scalar(
+            f"select exists (select from {stage} group by {keys} having count(*) > 1)"
+        )
+        if not repeated:
+            return 0
+        values = f"row({_list(c.name for c in table.columns)})"
+        self._run(
+            f"""
+            create temp table repeat on commit drop as
+            select place, "{ROW}", kept, differs from (
+                select ctid as place, "{ROW}", row_number() over by_key as number,
+                    first_value("{ROW}") over by_key as kept,
+                    {values} is distinct from first_value({values}) over by_key as differs
+                from {stage} window by_key as (partition by {keys} order by "{ROW}", ctid)
+            ) numbered where number > 1
+            """
+        )
+        self._reject(
+            table,
+            where="s.ctid in (select place from repeat where differs)",
+            columns=_keys(table),
+            reason="stands in an earlier row too, with other values, which was kept; "
+            "deliver one row for each key",
+        )
+        same = self._run(
+            f"delete from {stage} where ctid in (select place from repeat where not differs)"
+        )
+        self._run("drop table repeat")
+        return same
+
+    def _reject(
+        self, table: Table, *, where: str, columns: list[str], reason: str, stage: str = "staged"
+    ) -> None:
+        """Move the staged rows (alias s) where `where` holds to the problems."""
+        origin = self._bundle.origins[table.name]
+        self._run(
+            f"""
+            with bad as (delete from {stage}_{table.name} s where {where} returning s.*)
+            insert into problem
+            select :owner, :file, "{ROW}", :name, concat_ws(', ', {_list(columns)}), :reason,
+                :personal
+            from bad
+            """,
+            owner=table.name,
+            file=origin.file,
+            name=", ".join(dict.fromkeys(origin.name(c) for c in columns)),
+            reason=reason,
+            personal="student_id" in columns,
+        )
+
+    def _add_problems(self, table: Table, found: pd.DataFrame) -> None:
+        frame = found[list(PROBLEM_COLUMNS)].assign(owner=table.name)
+        database.copy_frame(self._connection, "problem", frame)
+
+    def _run(self, statement: str, **values: object) -> int:
+        return self._connection.execute(text(statement), values).rowcount
+
+    def _scalar(self, statement: str) -> int:
+        value = self._connection.execute(text(statement)).scalar_one()
+        return int(value)
+
+
+def _keys(table: Table) -> list[str]:
+    return [column.name for column in table.primary_key]
+
+
+def _parents(table: Table) -> Iterator[tuple[str, Table]]:
+    """Yield the columns of `table` that name a row of another table, and that table."""
+    for column in table.columns:
+        for reference in column.foreign_keys:
+            yield column.name, reference.column.table
+
+
+def _references(child: Table, parent: Table) -> Iterator[tuple[str, str]]:
+    for own, table in _parents(child):
+        if table is parent:
+            yield own, _keys(parent)[0]
+
+
+def _list(names: Iterable[str], prefix: str = "") -> str:
+    return ", ".join(f'{prefix}"{name}"' for name in names)

@@ -1,0 +1,65 @@
+"""What must hold for a row on its own, whatever its source; relations between rows are elsewhere.
+
+The same rules stand as constraints in the database; here they give each offending row a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+
+from grade_ml.gradebook import schema
+
+#: (first, second): the second date may not come before the first.
+_ORDERED_DATES = {
+    "term": ("starts_on", "ends_on"),
+    "section": ("starts_on", "ends_on"),
+    "enrollment": ("enrolled_on", "withdrawn_on"),
+    "result": ("submitted_on", "graded_on"),
+}
+
+
+def violations(table: sa.Table, rows: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, str]]:
+    """Yield (column, mask of offending rows, reason with remedy) for each rule of the table.
+
+    Parameters
+    ----------
+    table
+        One of `schema.TABLES`.
+    rows
+        Columns of the table in the types that `bundle.Batch` names; columns may be missing.
+    """
+    for column in table.columns:
+        if column.name in rows and not column.nullable:
+            yield column.name, rows[column.name].isna(), "is empty; every row needs a value here"
+    if table is schema.result:
+        yield (
+            "score",
+            rows["score"].notna() & ~rows["score"].between(0, 100),
+            "is not between 0 and 100 per cent of the maximum; correct the score or the maximum",
+        )
+    if table is schema.assignment:
+        weight, highest = rows["weight"], rows["max_score"]
+        yield (
+            "weight",
+            (weight < 0) | np.isinf(weight),
+            "is no weight; write a number of 0 or more",
+        )
+        yield (
+            "max_score",
+            (highest <= 0) | np.isinf(highest),
+            "is no maximum; write a number above 0",
+        )
+    if table is schema.activity:
+        yield "count", rows["count"] < 0, "is less than 0; correct the count"
+    if table.name in _ORDERED_DATES:
+        first, second = _ORDERED_DATES[table.name]
+        if first in rows and second in rows:
+            yield (
+                second,
+                rows[second] < rows[first],
+                f"comes before {first.replace('_', ' ')}; correct one of the two dates",
+            )
