@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dagster import Definitions
+from dagster import Definitions, in_process_executor
 
 from grade_ml.core.settings import Settings
+from grade_ml.orchestration.assets.features import FEATURE_ASSETS
 from grade_ml.orchestration.assets.gradebook import GRADEBOOK_ASSETS
+from grade_ml.orchestration.assets.models import MODEL_ASSETS
 from grade_ml.orchestration.checks import GRADEBOOK_CHECKS
+from grade_ml.orchestration.jobs import JOBS
 from grade_ml.orchestration.resources import platform_resource
+from grade_ml.orchestration.schedules import build_schedules
+from grade_ml.orchestration.sensors import SENSORS
 
 
 def build_defs(settings: Settings | None = None) -> Definitions:
@@ -20,7 +25,12 @@ def build_defs(settings: Settings | None = None) -> Definitions:
     """
     settings = settings or Settings.from_environment()
     return Definitions(
-        assets=GRADEBOOK_ASSETS,
+        assets=[*GRADEBOOK_ASSETS, *FEATURE_ASSETS, *MODEL_ASSETS],
         asset_checks=GRADEBOOK_CHECKS,
+        jobs=JOBS,
+        schedules=build_schedules(settings.timezone),
+        sensors=SENSORS,
         resources={"platform": platform_resource(settings)},
+        # Starting a process for each step costs more than most steps take.
+        executor=in_process_executor,
     )

@@ -103,7 +103,7 @@ def _column_schema(table: Table) -> TableSchema:
     )
 
 
-def _report(connection: Connection, source: _Source) -> MaterializeResult[None]:
+def _report(connection: Connection, source: _Source) -> MaterializeResult:
     found = quality.profile(connection, source.table)
     missing = [(name, 100 * share) for name, share in found.null_shares.items()]
     metadata: dict[str, Any] = {
@@ -137,7 +137,7 @@ def _gradebook_asset(source: _Source) -> AssetsDefinition:
             "dagster/table_name": MetadataValue.text(source.table.fullname),
         },
     )
-    def profiled(platform: ResourceParam[Platform]) -> MaterializeResult[None]:
+    def profiled(platform: ResourceParam[Platform]) -> MaterializeResult:
         with platform.connection() as connection:
             return _report(connection, source)
 

@@ -1,0 +1,39 @@
+"""What the gradebook holds, in a few keys: its courses and its newest load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from grade_ml.gradebook.schema import course, load
+
+
+@dataclass(frozen=True)
+class Load:
+    """One load that changed the gradebook; `id` grows, `loaded_at` is timezone-aware."""
+
+    id: int
+    loaded_at: datetime
+
+    @property
+    def key(self) -> str:
+        """A text that no other load has, not even one of a database made anew."""
+        return f"load-{self.id}-{self.loaded_at:%Y%m%dT%H%M%S%f}"
+
+
+def course_ids(connection: Connection) -> list[str]:
+    """Return the ids of all courses, sorted."""
+    return list(
+        connection.execute(sa.select(course.c.course_id).order_by(course.c.course_id)).scalars()
+    )
+
+
+def newest_load(connection: Connection) -> Load | None:
+    """Return the newest load, or None where nothing was ever loaded."""
+    row = connection.execute(
+        sa.select(load.c.id, load.c.loaded_at).order_by(load.c.id.desc()).limit(1)
+    ).one_or_none()
+    return None if row is None else Load(row.id, row.loaded_at)

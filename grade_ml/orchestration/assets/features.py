@@ -1,0 +1,47 @@
+"""The group `features`: point-in-time snapshots, kept per course under the storage root."""
+
+from dagster import (
+    AssetExecutionContext,
+    MaterializeResult,
+    ResourceParam,
+    asset,
+)
+
+from grade_ml.orchestration.partitions import course, many_courses
+from grade_ml.orchestration.resources import Platform
+
+
+@asset(
+    group_name="features",
+    deps=[
+        "students",
+        "terms",
+        "courses",
+        "sections",
+        "enrollments",
+        "assignments",
+        "results",
+        "activity",
+    ],
+    partitions_def=course,
+    backfill_policy=many_courses,
+    kinds={"pandas", "parquet"},
+    owners=["team:data-engineering"],
+    code_version="1",
+)
+def grade_snapshots(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult:
+    """Describe each enrollment at each cut (weekly, and today) by what was visible then."""
+    from grade_ml.features.refresh import refresh
+
+    with platform.connection() as connection:
+        counts = refresh(
+            connection, platform.settings.storage_root, context.partition_keys, platform.as_of
+        )
+    for key, rows in counts.items():
+        context.add_asset_metadata({"dagster/row_count": rows}, partition_key=key)
+    return MaterializeResult(metadata={"as_of": platform.as_of.isoformat()})
+
+
+FEATURE_ASSETS = [grade_snapshots]

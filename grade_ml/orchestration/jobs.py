@@ -1,0 +1,23 @@
+"""The jobs: which assets are materialized together, in one process."""
+
+from dagster import AssetSelection, define_asset_job, in_process_executor
+
+_gradebook = AssetSelection.groups("gradebook")
+_snapshots = AssetSelection.assets("grade_snapshots")
+
+refresh_gradebook = define_asset_job(
+    "refresh_gradebook",
+    _gradebook | _snapshots,
+    description="Looks at the gradebook's tables and computes the features of the courses anew.",
+    executor_def=in_process_executor,
+)
+
+train_traditional_models = define_asset_job(
+    "train_traditional_models",
+    _gradebook | _snapshots | AssetSelection.assets("baseline_model", "grade_predictions"),
+    description="From the gradebook to predictions: checks the tables, computes features, trains "
+    "the baseline of all courses, and predicts every running enrollment of the courses.",
+    executor_def=in_process_executor,
+)
+
+JOBS = [refresh_gradebook, train_traditional_models]

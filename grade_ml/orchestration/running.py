@@ -1,0 +1,220 @@
+"""Runs a job in this process, for chosen courses, and reports what came of it.
+
+The daemon and the UI do not use this; `grade-ml run` does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from time import perf_counter
+from typing import Any
+
+from dagster import (
+    AssetKey,
+    DagsterEvent,
+    DagsterEventType,
+    DagsterInstance,
+    Definitions,
+    EventLogEntry,
+    ExecuteInProcessResult,
+    JobDefinition,
+)
+
+from grade_ml.core.errors import NotFoundError, NotReadyError
+from grade_ml.core.settings import Settings
+from grade_ml.gradebook.catalog import course_ids
+from grade_ml.orchestration import catalog
+from grade_ml.orchestration.build import build_defs
+from grade_ml.orchestration.jobs import JOBS
+from grade_ml.orchestration.partitions import range_tags, ranges
+from grade_ml.orchestration.resources import Platform
+
+#: What a listener is told: the step's name and whether it has "started", "finished" or "failed".
+StepListener = Callable[[str, str], None]
+
+_STATES = {
+    DagsterEventType.STEP_START: "started",
+    DagsterEventType.STEP_SUCCESS: "finished",
+    DagsterEventType.STEP_FAILURE: "failed",
+    DagsterEventType.STEP_SKIPPED: "skipped",
+}
+# The events go to the listener; Dagster's own lines on the console would bury them.
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass
+class AssetSummary:
+    """What was materialized of one asset: partitions, rows, seconds, and its numeric metadata."""
+
+    asset: str
+    partitions: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class RunReport:
+    """What came of a job: `failures` gives the reason by step, `warnings` names failed checks."""
+
+    job: str
+    courses: int
+    run_ids: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    assets: list[AssetSummary] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def success(self) -> bool:
+        """Whether every step succeeded."""
+        return not self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        return {"success": self.success, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One run: the assets (None: all of the job) and the first and last partition."""
+
+    assets: tuple[AssetKey, ...] | None
+    span: tuple[str, str]
+
+
+def run_job(
+    settings: Settings,
+    instance: DagsterInstance,
+    name: str,
+    courses: Collection[str] = (),
+    on_step: StepListener = lambda step, state: None,
+) -> RunReport:
+    """Run the job `name` for `courses` (none given: for all) and report on it.
+
+    The partitions are brought in step with the gradebook first. A failure of a step is in the
+    report, not raised.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such job or course; the error lists those there are.
+    NotReadyError
+        The gradebook is empty.
+    """
+    if name not in [job.name for job in JOBS]:
+        known = ", ".join(job.name for job in JOBS)
+        raise NotFoundError(f"There is no job {name!r}.", f"Known jobs: {known}.")
+    chosen, spans = _spans(settings, instance, courses)
+    definitions = build_defs(settings)
+    job = definitions.resolve_job_def(name)
+    report = RunReport(name, len(chosen))
+    started = perf_counter()
+    for phase in phases(definitions, job, spans):
+        _absorb(report, _execute(job, instance, phase, on_step))
+        if report.failures:
+            break
+    report.seconds = perf_counter() - started
+    return report
+
+
+def _spans(
+    settings: Settings, instance: DagsterInstance, courses: Collection[str]
+) -> tuple[set[str], list[tuple[str, str]]]:
+    with closing(Platform(settings)) as platform, platform.connection() as connection:
+        present = course_ids(connection)
+    if not present:
+        raise NotReadyError("The gradebook has no course.", "Load one with `grade-ml load`.")
+    unknown = sorted(set(courses) - set(present))
+    if unknown:
+        some = ", ".join(present[:20]) + (", …" if len(present) > 20 else "")
+        raise NotFoundError(f"There is no course {', '.join(unknown)}.", f"Known courses: {some}.")
+    known = catalog.synchronize(instance, present)
+    chosen = set(courses) or set(present)
+    return chosen, list(ranges(known, chosen))
+
+
+def phases(
+    definitions: Definitions, job: JobDefinition, spans: Sequence[tuple[str, str]]
+) -> Iterator[Phase]:
+    """Yield the runs that materialize `job` over `spans` and everything unpartitioned only once."""
+    if len(spans) == 1:
+        yield Phase(None, spans[0])
+        return
+    graph = definitions.resolve_asset_graph()
+    selected = job.asset_layer.selected_asset_keys
+    order = [key for key in graph.toposorted_asset_keys if key in selected]
+    for partitioned, keys in itertools.groupby(order, lambda key: graph.get(key).is_partitioned):
+        assets = tuple(keys)
+        for span in spans if partitioned else spans[:1]:
+            yield Phase(assets, span)
+
+
+def _execute(
+    job: JobDefinition, instance: DagsterInstance, phase: Phase, on_step: StepListener
+) -> ExecuteInProcessResult:
+    run_id = str(uuid.uuid4())
+
+    def listen(entry: EventLogEntry) -> None:
+        event = entry.dagster_event
+        if event and event.step_key and event.event_type in _STATES:
+            on_step(event.step_key, _STATES[event.event_type])
+
+    instance.add_event_listener(run_id, listen)
+    return job.execute_in_process(
+        run_config=_QUIET,
+        instance=instance,
+        raise_on_error=False,
+        asset_selection=phase.assets,
+        run_id=run_id,
+        tags=range_tags(*phase.span),
+    )
+
+
+def _absorb(report: RunReport, result: ExecuteInProcessResult) -> None:
+    report.run_ids.append(result.run_id)
+    seconds = {}
+    for event in result.all_events:
+        if event.event_type is DagsterEventType.STEP_SUCCESS:
+            seconds[str(event.step_key)] = event.step_success_data.duration_ms / 1000
+        elif event.event_type is DagsterEventType.STEP_FAILURE:
+            report.failures[str(event.step_key)] = _reason(event)
+        elif event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if not check.passed:
+                report.warnings.append(f"{check.asset_key.to_user_string()}: {check.check_name}")
+        elif event.event_type is DagsterEventType.ASSET_MATERIALIZATION:
+            _add_materialization(report, event)
+    if not result.success and not report.failures:
+        report.failures["run"] = f"The run {result.run_id} failed outside of its steps."
+    for asset in report.assets:
+        asset.seconds += seconds.get(asset.asset, 0.0)
+
+
+def _add_materialization(report: RunReport, event: DagsterEvent) -> None:
+    materialization = event.step_materialization_data.materialization
+    name = materialization.asset_key.to_user_string()
+    summary = next((asset for asset in report.assets if asset.asset == name), None)
+    if summary is None:
+        summary = AssetSummary(name)
+        report.assets.append(summary)
+    summary.partitions += materialization.partition is not None
+    numbers = {
+        name: value.value
+        for name, value in materialization.metadata.items()
+        if isinstance(value.value, int | float)
+    }
+    summary.rows += int(numbers.pop("dagster/row_count", 0))
+    if materialization.partition is None:
+        summary.figures.update(numbers)
+
+
+def _reason(event: DagsterEvent) -> str:
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return "unknown" if error is None else error.message.strip()
