@@ -1,0 +1,99 @@
+"""Fixtures of the Dagster tests: definitions over the test's own stores, and small gradebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from dagster import DagsterInstance, Definitions
+from sqlalchemy import Engine
+
+from grade_ml.core.settings import Settings
+from grade_ml.gradebook import schema
+from grade_ml.orchestration.build import build_defs
+
+
+@pytest.fixture
+def definitions(settings: Settings) -> Definitions:
+    return build_defs(settings)
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
+    with DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield instance
+
+
+@pytest.fixture
+def add_courses(engine: Engine) -> Callable[..., None]:
+    """Put courses into the gradebook and record a load, as a loader would."""
+
+    def add(*courses: str) -> None:
+        with engine.begin() as connection:
+            if courses:
+                connection.execute(
+                    sa.insert(schema.course), [{"course_id": name} for name in courses]
+                )
+            connection.execute(
+                sa.insert(schema.load).values(
+                    source="csv",
+                    loaded_at=datetime.now(UTC),
+                    rows_loaded={"course": len(courses)},
+                    rows_unchanged={},
+                    rows_quarantined=0,
+                )
+            )
+
+    return add
+
+
+@pytest.fixture
+def one_of_each(engine: Engine) -> None:
+    """A gradebook with one row in every table."""
+    start, end = date(2024, 9, 1), date(2024, 12, 20)
+    rows = {
+        schema.student: {"student_id": "s", "attributes": {}},
+        schema.term: {"term_id": "t", "title": "T", "starts_on": start, "ends_on": end},
+        schema.course: {"course_id": "c", "title": "C", "subject": "x"},
+        schema.section: {
+            "section_id": "c1",
+            "course_id": "c",
+            "term_id": "t",
+            "starts_on": start,
+            "ends_on": end,
+        },
+        schema.enrollment: {
+            "section_id": "c1",
+            "student_id": "s",
+            "enrolled_on": start,
+            "attributes": {},
+        },
+        schema.assignment: {
+            "assignment_id": "a",
+            "section_id": "c1",
+            "category": "TMA",
+            "title": "A",
+            "due_on": date(2024, 10, 1),
+            "weight": 100,
+            "max_score": 10,
+        },
+        schema.result: {
+            "assignment_id": "a",
+            "student_id": "s",
+            "score": 95,
+            "submitted_on": date(2024, 9, 30),
+        },
+        schema.activity: {
+            "section_id": "c1",
+            "student_id": "s",
+            "day": date(2024, 9, 30),
+            "kind": "forum",
+            "count": 3,
+        },
+    }
+    with engine.begin() as connection:
+        for table, row in rows.items():
+            connection.execute(sa.insert(table).values(**row))

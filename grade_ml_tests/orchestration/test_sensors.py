@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import sqlalchemy as sa
+from dagster import (
+    DagsterInstance,
+    DagsterRunStatus,
+    Definitions,
+    SensorResult,
+    SkipReason,
+    build_schedule_context,
+    build_sensor_context,
+)
+from dagster._core.test_utils import create_run_for_test
+from sqlalchemy import Engine
+
+from grade_ml.core.settings import Settings
+from grade_ml.gradebook import schema
+from grade_ml.orchestration.build import build_defs
+from grade_ml.orchestration.partitions import RANGE_END, RANGE_START, course, range_tags
+
+
+@contextmanager
+def _context(definitions: Definitions, instance: DagsterInstance, cursor: str | None = None):
+    with build_sensor_context(
+        instance=instance,
+        cursor=cursor,
+        definitions=definitions,
+        resources={"platform": definitions.resources["platform"]},
+    ) as context:
+        yield context
+
+
+@pytest.fixture
+def tick(
+    definitions: Definitions, instance: DagsterInstance
+) -> Iterator[Callable[..., SensorResult | SkipReason]]:
+    """Evaluate a sensor as the daemon would, applying what it asks of the partitions."""
+
+    def evaluate(name: str, cursor: str | None = None) -> SensorResult | SkipReason:
+        with _context(definitions, instance, cursor) as context:
+            result = definitions.resolve_sensor_def(name)(context)
+        for request in getattr(result, "dynamic_partitions_requests", None) or ():
+            if hasattr(request, "partition_keys") and "Add" in type(request).__name__:
+                instance.add_dynamic_partitions("course", list(request.partition_keys))
+            else:
+                for key in request.partition_keys:
+                    instance.delete_dynamic_partition("course", key)
+        return result
+
+    yield evaluate
+
+
+def _known(instance: DagsterInstance) -> list[str]:
+    return list(instance.get_dynamic_partitions(str(course.name)))
+
+
+def _drop_course(engine: Engine, name: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.delete(schema.course).where(schema.course.c.course_id == name))
+
+
+def test_the_partitions_follow_the_gradebook(add_courses, engine, instance, tick):
+    add_courses("A", "B", "C")
+    assert isinstance(tick("course_catalog"), SensorResult)
+    assert _known(instance) == ["A", "B", "C"]
+    assert isinstance(tick("course_catalog"), SkipReason)
+    _drop_course(engine, "B")
+    tick("course_catalog")
+    assert _known(instance) == ["A", "C"]
+
+
+@pytest.mark.parametrize(
+    "tags", [{"dagster/partition": "B"}, range_tags("A", "C")], ids=["one", "range"]
+)
+def test_a_partition_with_a_run_in_flight_stays(add_courses, engine, instance, tick, tags):
+    add_courses("A", "B", "C")
+    tick("course_catalog")
+    run = create_run_for_test(instance, tags=tags, status=DagsterRunStatus.STARTED)
+    _drop_course(engine, "B")
+    result = tick("course_catalog")
+    assert isinstance(result, SkipReason)
+    assert "1 to remove" in str(result.skip_message)
+    assert _known(instance) == ["A", "B", "C"]
+    instance.report_run_canceled(run)
+    tick("course_catalog")
+    assert _known(instance) == ["A", "C"]
+
+
+def test_a_failed_read_changes_nothing_and_says_why(
+    add_courses, engine, instance, tick, settings: Settings
+):
+    add_courses("A", "B")
+    tick("course_catalog")
+    assert settings.database_url
+    unreachable = settings.model_copy(
+        update={"database_url": settings.database_url.replace("/grade_ml_", "/gone_")}
+    )
+    broken = build_defs(unreachable)
+    for name in ("course_catalog", "gradebook_changes"):
+        with _context(broken, instance) as context:
+            result = broken.resolve_sensor_def(name)(context)
+        assert isinstance(result, SkipReason)
+        assert "could not be read" in str(result.skip_message)
+    assert _known(instance) == ["A", "B"]
+
+
+def test_a_table_that_is_missing_is_a_failed_read(add_courses, engine, instance, tick):
+    add_courses("A")
+    tick("course_catalog")
+    with engine.begin() as connection:
+        connection.execute(sa.text("alter table gradebook.course rename to mislaid"))
+    assert isinstance(tick("course_catalog"), SkipReason)
+    assert _known(instance) == ["A"]
+
+
+def test_a_load_asks_for_one_run_over_all_courses(add_courses, tick):
+    assert isinstance(tick("gradebook_changes"), SkipReason)
+    add_courses("A", "B", "C")
+    waiting = tick("gradebook_changes")
+    assert isinstance(waiting, SkipReason)
+    assert "3 courses" in str(waiting.skip_message)
+    tick("course_catalog")
+
+    first, again = tick("gradebook_changes"), tick("gradebook_changes")
+    assert isinstance(first, SensorResult) and isinstance(again, SensorResult)
+    (request,) = first.run_requests or ()
+    assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("A", "C")
+    # Nothing was ever trained: the first load is answered by training.
+    assert request.job_name == "train_traditional_models"
+    assert [same.run_key for same in again.run_requests or ()] == [request.run_key]
+
+    assert isinstance(tick("gradebook_changes", first.cursor), SkipReason)
+    add_courses("D")
+    tick("course_catalog")
+    second = tick("gradebook_changes", first.cursor)
+    assert isinstance(second, SensorResult)
+    assert [r.run_key for r in second.run_requests or ()] != [request.run_key]
+
+
+def test_the_schedule_asks_for_all_courses_in_one_run(add_courses, definitions, instance, tick):
+    schedule = definitions.resolve_schedule_def("traditional_training")
+    empty = schedule.evaluate_tick(build_schedule_context(instance=instance))
+    assert empty.run_requests == [] and "grade-ml load" in str(empty.skip_message)
+    add_courses("B", "A", "C")
+    tick("course_catalog")
+    (request,) = schedule.evaluate_tick(build_schedule_context(instance=instance)).run_requests
+    assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("A", "C")
