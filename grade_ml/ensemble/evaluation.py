@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,23 @@ class Evaluation:
             for name, value in figures.items()
             if value is not None
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {
+            "metrics": {phase: dict(figures) for phase, figures in self.metrics.items()},
+            "calibration": self.calibration.to_dict("list"),
+            "sample": self.sample.to_dict("list"),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return what `to_dict` described."""
+        return cls(
+            values["metrics"],
+            pd.DataFrame(values["calibration"]),
+            pd.DataFrame(values["sample"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -136,6 +153,8 @@ def risk_metrics(risk: pd.Series, at_risk: pd.Series) -> Metrics:
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
+    known = risk.notna()
+    risk, at_risk = risk[known], at_risk[known]
     predicted, actual = risk.to_numpy(float), at_risk.to_numpy(bool)
     if not actual.size:
         return {"auc": None, "ap": None, "brier": None, "ece": None}

@@ -36,6 +36,8 @@ def deserves_champion(
     members = np.unique(clusters, return_inverse=True)[1]
     excess = np.bincount(members, challenger_loss - champion_loss)
     size = np.bincount(members)
-    draws = np.random.default_rng(seed).integers(0, size.size, (RESAMPLES, size.size))
-    means = excess[draws].sum(axis=1) / size[draws].sum(axis=1)
+    random = np.random.default_rng(seed)
+    # One resample at a time: all together would take 8 kB of memory per student.
+    draws = (random.integers(0, size.size, size.size) for _ in range(RESAMPLES))
+    means = [excess[draw].sum() / size[draw].sum() for draw in draws]
     return bool(np.quantile(means, 0.05) <= 0)

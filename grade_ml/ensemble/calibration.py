@@ -1,0 +1,107 @@
+"""From raw predictions to honest ones: calibrated risk, and intervals around the grade.
+
+Everything here is learned from held-out rows; how these came about is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from grade_ml.ensemble.intervals import Conformal
+
+Floats = npt.NDArray[np.float64]
+
+#: What the expected size of an error depends on.
+CONTEXT = ("grade", "risk", "collected", "progress", "weight_remaining")
+#: Points; an interval is never narrower than a multiple of this.
+_MIN_SCALE = 0.05
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A fitted scale of the errors, their conformal quantiles, and a curve for the risk.
+
+    `scale` is None where no grade is known; `risk_curve` is None where the risk never varied.
+    """
+
+    scale: Any
+    conformal: Conformal
+    risk_curve: Any
+
+    @classmethod
+    def fit(cls, held_out: pd.DataFrame, seed: int) -> Self:
+        """Learn from held-out rows.
+
+        Parameters
+        ----------
+        held_out
+            `CONTEXT` (uncalibrated), final_grade (0-100 or NaN) and at_risk (bool).
+        """
+        known = held_out[held_out["final_grade"].notna() & held_out["grade"].notna()]
+        scale = _fit_scale(known, seed) if len(known) else None
+        ratio = np.zeros(1)
+        if scale is not None:
+            residual = (known["final_grade"] - known["grade"]).to_numpy(np.float64)
+            ratio = residual / _scale(scale, known)
+        progress = known["progress"].to_numpy(np.float64) if len(known) else np.zeros(1)
+        return cls(scale, Conformal.fit(ratio, progress), _fit_risk_curve(held_out))
+
+    def apply(self, raw: pd.DataFrame) -> pd.DataFrame:
+        """Return `raw` (with the columns `CONTEXT`) with intervals and calibrated risk."""
+        calibrated = raw.copy()
+        unknown = np.full(len(raw), np.nan)
+        scale = unknown if self.scale is None or raw.empty else _scale(self.scale, raw)
+        bounds = self.conformal.intervals(
+            raw["grade"].to_numpy(np.float64), scale, raw["progress"].to_numpy(np.float64)
+        )
+        for name, values in bounds.items():
+            calibrated[name] = values
+        if self.risk_curve is not None and len(raw):
+            calibrated["risk"] = self.risk_curve.predict_proba(_logit(raw["risk"]))[:, 1]
+        return calibrated
+
+    @classmethod
+    def from_parts(cls, scale: Any, risk_curve: Any, conformal: Mapping[str, Any]) -> Self:
+        """Return a calibration from its stored parts."""
+        return cls(scale, Conformal.from_dict(conformal), risk_curve)
+
+
+def _fit_scale(known: pd.DataFrame, seed: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    error = (known["final_grade"] - known["grade"]).abs().to_numpy(np.float64)
+    model = HistGradientBoostingRegressor(
+        max_iter=60,
+        learning_rate=0.1,
+        max_leaf_nodes=15,
+        min_samples_leaf=100,
+        early_stopping=False,
+        random_state=seed,
+    )
+    return model.fit(known[list(CONTEXT)].to_numpy(np.float64), error)
+
+
+def _scale(model: Any, rows: pd.DataFrame) -> Floats:
+    predicted: Floats = model.predict(rows[list(CONTEXT)].to_numpy(np.float64))
+    return np.maximum(predicted, _MIN_SCALE)
+
+
+def _fit_risk_curve(held_out: pd.DataFrame) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    at_risk = held_out["at_risk"].to_numpy(bool)
+    if not 0 < at_risk.sum() < at_risk.size:
+        return None
+    return LogisticRegression(C=1e3).fit(_logit(held_out["risk"]), at_risk)
+
+
+def _logit(risk: pd.Series) -> Floats:
+    share = risk.to_numpy(np.float64).clip(1e-4, 1 - 1e-4)
+    logit: Floats = np.log(share / (1 - share))[:, None]
+    return logit

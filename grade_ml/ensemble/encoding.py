@@ -1,0 +1,90 @@
+"""From a typed feature frame to the matrix a model reads, the same way at every later prediction.
+
+What a feature means is known to `grade_ml.features`; which ones a model may see is said here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+ATTRIBUTE = "attribute_"
+#: Rarer values of a text attribute than this many become missing: they are names, not groups.
+MAX_CATEGORIES = 100
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The columns a model was fitted on, in order, and the known values of the text columns.
+
+    A text is encoded as its position among the known values in order of their name. Missing
+    values, unknown values and columns that a frame does not have become NaN.
+    """
+
+    numeric: tuple[str, ...]
+    categories: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def fit(cls, frame: pd.DataFrame, numeric: Collection[str], texts: Collection[str]) -> Self:
+        """Learn the known values of the columns `texts` of `frame`."""
+        return cls(tuple(numeric), {name: _frequent_values(frame[name]) for name in texts})
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the matrix's columns."""
+        return (*self.numeric, *self.categories)
+
+    def transform(self, frame: pd.DataFrame) -> npt.NDArray[np.float32]:
+        """Return a matrix of shape (rows, features)."""
+        matrix = np.full((len(frame), len(self.features)), np.nan, dtype=np.float32)
+        for i, name in enumerate(self.numeric):
+            if name in frame:
+                matrix[:, i] = pd.to_numeric(frame[name], errors="coerce").to_numpy(
+                    np.float32, na_value=np.nan
+                )
+        for i, (name, values) in enumerate(self.categories.items(), start=len(self.numeric)):
+            if name in frame:
+                codes = pd.Categorical(frame[name].astype("object"), categories=values).codes
+                matrix[:, i] = np.where(codes < 0, np.nan, codes)
+        return matrix
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the encoder as plain values."""
+        return {
+            "numeric": list(self.numeric),
+            "categories": {name: list(values) for name, values in self.categories.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the encoder that `to_dict` described."""
+        return cls(
+            tuple(values["numeric"]),
+            {name: tuple(known) for name, known in values["categories"].items()},
+        )
+
+
+def attributes(frame: pd.DataFrame, excluded: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the numeric and the text attribute columns of `frame`, without those `excluded`.
+
+    `excluded` holds attribute names without the prefix; case does not matter.
+    """
+    hidden = {name.lower() for name in excluded}
+    columns = sorted(
+        name
+        for name in frame.columns
+        if name.startswith(ATTRIBUTE) and name.removeprefix(ATTRIBUTE).lower() not in hidden
+    )
+    numeric = [name for name in columns if pd.api.types.is_numeric_dtype(frame[name])]
+    return numeric, [name for name in columns if name not in numeric]
+
+
+def _frequent_values(column: pd.Series) -> tuple[str, ...]:
+    counts = column.dropna().astype("object").value_counts()
+    ranked = counts.reset_index().sort_values(["count", column.name], ascending=[False, True])
+    return tuple(sorted(str(value) for value in ranked[column.name].head(MAX_CATEGORIES)))
