@@ -50,6 +50,22 @@ def oulad(folder: Path, shift_to_today: bool, as_json: bool) -> None:
     _load(settings, source.bundle(folder, today), as_json)
 
 
+@command.command("csv")
+@click.argument("folder", type=_path)
+@_as_json
+def csv_folder(folder: Path, as_json: bool) -> None:
+    """Load a folder with one CSV file per table of the gradebook.
+
+    The files: students, terms, courses, sections, enrollments, assignments, results (.csv or
+    .csv.gz), and activity if there is any; the column names are those of the gradebook's tables.
+    Scores are per cent of the maximum. Further columns of students and enrollments become their
+    attributes. A file may be left out once the gradebook has rows of its table.
+    """
+    from grade_ml.gradebook import csv_folder as source
+
+    _load(Settings.from_environment(), source.bundle(folder), as_json)
+
+
 def _load(settings: Settings, bundle: Bundle, as_json: bool) -> None:
     from grade_ml.gradebook.loading import load
 
@@ -133,4 +149,6 @@ def _print(report: LoadReport) -> None:
         )
         for problem in report.problems:
             console.print(f"  {problem}", markup=False, highlight=False)
-        console.print("All of them: select * from gradebook.quarantine.", highlight=False)
+        console.print(
+            "All, with hidden values: select * from gradebook.quarantine.", highlight=False
+        )

@@ -6,13 +6,15 @@ storing rows to `loading`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
 import pandas as pd
 from sqlalchemy import Connection
+
+from grade_ml.gradebook import schema
 
 #: Columns that a batch may have beside those of its table: the line in the file (the header is
 #: line 1), and the order in which rows of one key are preferred (see `Repeats.FIRST`).
@@ -87,6 +89,23 @@ class Bundle:
     source: str
     origins: Mapping[str, Origin]
     batches: Callable[[Connection], Iterator[Batch]]
+
+
+def from_frames(source: str, frames: Callable[[], Iterable[tuple[str, pd.DataFrame]]]) -> Bundle:
+    """Return typed frames, each with the name of its table, as a bundle.
+
+    Rows of a table are numbered in the order in which they come, as if below a header.
+    """
+
+    def batches(connection: Connection) -> Iterator[Batch]:
+        lines = dict.fromkeys(origins, 2)
+        for table, frame in frames():
+            start = lines[table]
+            lines[table] += len(frame)
+            yield Batch(table, frame.assign(**{ROW: np.arange(start, start + len(frame))}))
+
+    origins = {table.name: Origin(table.name) for table in schema.TABLES}
+    return Bundle(source, origins, batches)
 
 
 def problems(  # noqa: PLR0913 - the parts of one message

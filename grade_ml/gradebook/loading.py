@@ -26,7 +26,7 @@ Progress = Callable[[str, int], None]
 SAMPLE = 20
 #: Sorting and hashing of a million staged rows in memory; beyond it PostgreSQL uses its disk.
 WORK_MEMORY = "64MB"
-HIDDEN = "(a student's data: see gradebook.quarantine)"
+HIDDEN = "[hidden]"
 
 _TABLES = {table.name: table for table in schema.TABLES}
 
@@ -42,8 +42,8 @@ class Problem:
     reason: str
 
     def __str__(self) -> str:
-        value = "" if self.value is None else f" {self.value!r}"
-        return f"{self.file}, row {self.row}, {self.column}:{value} {self.reason}."
+        value = "" if self.value is None else f"{self.value} "
+        return f"{self.file}, row {self.row}, {self.column}: {value}{self.reason}."
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ class _Load:
         rows = batch.rows
         accepted = np.ones(len(rows), dtype=bool)
         for column, mask, reason in violations(table, rows):
-            bad = np.asarray(mask, dtype=bool)
+            bad = np.asarray(mask.fillna(False), dtype=bool)
             if bad.any():
                 found = problems(
                     origin.file,

@@ -209,8 +209,8 @@ def _shift(sections: pd.DataFrame, running_on: date) -> pd.Timedelta:
     newest = sections[sections["starts_on"] == sections["starts_on"].max()]
     if newest.empty:
         return pd.Timedelta(0)
-    half = (newest["ends_on"].max() - newest["starts_on"].max()) // 2
-    return pd.Timestamp(running_on) - (newest["starts_on"].max() + half).normalize()
+    start, end = newest["starts_on"].max(), newest["ends_on"].max()
+    return pd.Timedelta((pd.Timestamp(running_on) - start).days - (end - start).days // 2, unit="D")
 
 
 def _section_batches(sections: pd.DataFrame, found: pd.DataFrame | None) -> Iterator[Batch]:

@@ -22,7 +22,7 @@ _ORDERED_DATES = {
 }
 
 
-def violations(table: sa.Table, rows: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, str]]:
+def violations(table: sa.Table, rows: pd.DataFrame) -> Iterator[tuple[str, pd.Series, str]]:
     """Yield (column, mask of offending rows, reason with remedy) for each rule of the table.
 
     Parameters
