@@ -255,6 +255,8 @@ def read(  # noqa: PLR0913 - what a caller may ask of a file
 ) -> Iterator[CsvRows]:
     """Yield the rows of a CSV file (UTF-8, with or without BOM, any line ends), batch by batch.
 
+    A file with a header only yields one batch without rows.
+
     Parameters
     ----------
     open_file
@@ -320,7 +322,9 @@ def _blocks(
         malformed.append(row)
         return "skip" if len(malformed) < MALFORMED_ROWS else "error"
 
+    nothing = {n: pa.array([], pa.string()) for n in wanted}, np.array([], dtype="int64")
     if stream.at_end:
+        yield *nothing, []
         return
     try:
         reader = arrow_csv.open_csv(
@@ -347,7 +351,7 @@ def _blocks(
             skipped = skipped[skipped >= line]
             yield dict(zip(batch.schema.names, batch.columns, strict=True)), lines, found
         if malformed:
-            yield {n: pa.array([], pa.string()) for n in wanted}, skipped[:0], malformed
+            yield *nothing, malformed
     except pa.ArrowInvalid as error:
         raise SourceError(
             f"{name} is not a CSV file: {error}.",
