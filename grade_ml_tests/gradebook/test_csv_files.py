@@ -1,0 +1,172 @@
+"""Reading CSV files: what is accepted, and how a broken file is named."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grade_ml.core.errors import SourceError
+from grade_ml.gradebook import csv_files
+from grade_ml.gradebook.csv_files import CsvRows
+
+
+def _read(data: bytes, **options: object) -> list[CsvRows]:
+    return list(csv_files.read(lambda: io.BytesIO(data), "a.csv", ["x", "y"], **options))  # type: ignore[arg-type]
+
+
+def _one(data: bytes, **options: object) -> CsvRows:
+    (rows,) = _read(data, **options)
+    return rows
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"x,y\n1,a\n2,b\n",
+        b"\xef\xbb\xbfx,y\n1,a\n2,b\n",
+        b"x,y\r\n1,a\n2,b\r\n",
+        b"x,y\r1,a\r2,b",
+        b'"x", y ,z\n"1",a,\n2," b",9',
+        b"y,x\n\na,1\n\n\nb,2\n\n",
+    ],
+    ids=["plain", "bom", "mixed ends", "old mac ends", "quotes and blanks", "empty lines"],
+)
+def test_the_ways_in_which_people_write_the_same_rows(data: bytes) -> None:
+    rows = _one(data, optional=())
+    frame = rows.frame({"x": rows.number("x"), "y": rows.text("y")})
+
+    assert frame["x"].tolist() == [1, 2]
+    assert frame["y"].tolist() == ["a", "b"]
+    assert rows.problems is None
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "a.csv is empty"),
+        (b"\n1,2\n", "a.csv is empty"),
+        (b"x,z\n1,2\n", "has no column y; its first line names x, z"),
+        (b"X,y\n1,2\n", "has no column x"),
+        (b"x,y,y\n1,2,3\n", "names the column y twice"),
+        (b"x,y\n1,a\n2,\xe9\n", "not UTF-8: line 3 has the byte 0xe9"),
+        ("x,y\n1,a\n".encode("utf-16"), "not UTF-8: line 1 has the byte 0xff"),
+        (b'x,y\n1,a\n2,"b\n3,c\n', "a quote is never closed"),
+        (b'x,y\n1,"a\n2,b\n3,c\n', "a quote is never closed"),
+        (b"x,y\n1," + b"a" * 2 * csv_files.BLOCK_BYTES + b"\n2,b\n", "is not a CSV file"),
+    ],
+)
+def test_a_file_that_cannot_be_trusted_is_an_error_with_a_remedy(data: bytes, message: str) -> None:
+    with pytest.raises(SourceError, match=message) as caught:
+        _read(data)
+    assert caught.value.remedy
+
+
+def test_a_gzip_file_cut_short_or_not_gzip_is_an_error() -> None:
+    random = np.random.default_rng(0).integers(0, 9, 100_000)
+    whole = gzip.compress(b"x,y\n" + b"".join(b"%d,a\n" % n for n in random))
+
+    def opener(data: bytes) -> Callable[[], io.BufferedIOBase]:
+        return lambda: gzip.GzipFile(fileobj=io.BytesIO(data))
+
+    for data in (whole[: len(whole) // 2], whole[:-4], b"x,y\n1,2\n"):
+        with pytest.raises(SourceError, match="not a complete gzip file"):
+            list(csv_files.read(opener(data), "a.csv", ["x", "y"]))
+    read = csv_files.read(opener(whole), "a.csv", ["x", "y"])
+    assert sum(len(rows.lines) for rows in read) == len(random)
+
+
+def test_a_header_only_gives_no_rows() -> None:
+    for data in (b"x,y", b"x,y\n", b"\xef\xbb\xbfx,y\r\n"):
+        assert len(_one(data).lines) == 0
+
+
+def test_lines_with_too_many_or_few_values_are_set_aside_with_their_numbers() -> None:
+    rows = _one(b"x,y\n1,a\n2\n3,c,d\n4,d\n5\n")
+    rows.text("x")
+
+    assert rows.lines.tolist() == [2, 5]
+    assert rows.problems is not None
+    assert rows.problems["row"].tolist() == [3, 4, 6]
+    assert rows.problems["value"].tolist() == ["2", "3,c,d", "5"]
+    assert "has 1 values where the header has 2" in rows.problems["reason"][0]
+
+
+@given(st.lists(st.sampled_from([b"1,a\n", b"2\n", b"\n", b"3,4,5\r\n", b"6,b\r\n"]), max_size=40))
+def test_line_numbers_are_exact_among_faulty_and_empty_lines(lines: list[bytes]) -> None:
+    rows = _one(b"x,y\n" + b"".join(lines))
+    good = rows.frame({"x": rows.text("x")})["row"].tolist()
+    bad = [] if rows.problems is None else rows.problems["row"].tolist()
+
+    assert good == [n for n, line in enumerate(lines, 2) if line in (b"1,a\n", b"6,b\r\n")]
+    assert bad == [n for n, line in enumerate(lines, 2) if line in (b"2\n", b"3,4,5\r\n")]
+
+
+def test_line_numbers_go_on_over_the_blocks_of_a_large_file() -> None:
+    line = b"%07d," + b"a" * 90 + b"\n"
+    count = 2 * csv_files.BLOCK_BYTES // 98
+    data = b"x,y\n" + b"".join(line % n if n % 1000 else b"bad\n" for n in range(2, count))
+    batches = _read(data)
+
+    assert len(batches) > 1
+    for rows in batches:
+        assert (rows.number("x") == rows.lines).all()
+    bad = [row for b in batches if b.problems is not None for row in b.problems["row"]]
+    assert bad == list(range(1000, count, 1000))
+
+
+def test_a_nul_character_rejects_its_row_only() -> None:
+    rows = _one(b"x,y\n1,a\n2,b\0c\n")
+
+    assert rows.frame({"y": rows.text("y")})["y"].tolist() == ["a"]
+    assert rows.problems is not None
+    assert rows.problems[["row", "column", "value"]].to_numpy().tolist() == [[3, "y", "b␀c"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("1.5e1", "number", 15.0),
+        ("+.5", "number", 0.5),
+        ("-0", "number", 0.0),
+        ("nan", "number", None),
+        ("-Infinity", "number", None),
+        ("1e999", "number", None),
+        ("1,5", "number", None),
+        ("0x1F", "number", None),
+        ("12", "integer", 12),
+        ("12.0", "integer", None),
+        ("9" * 30, "integer", None),
+        ("2024-02-29", "date", "2024-02-29"),
+        ("2024-02-29T23:59:00Z", "date", "2024-02-29"),
+        ("2023-02-29", "date", None),
+        ("29.02.2024", "date", None),
+        ("20240229", "date", None),
+        ("2024-02-29Tnoon", "date", None),
+        ("0201-05-01", "date", None),
+        ("9999-12-31", "date", None),
+    ],
+)
+def test_values_are_read_exactly_or_rejected(text: str, kind: str, value: object) -> None:
+    rows = _one(f'x,y\n"{text}",a\n,b\n'.encode())
+    read = getattr(rows, kind)("x")
+
+    assert read.isna().tolist() == [value is None, True]
+    if value is None:
+        assert rows.problems is not None
+        assert rows.problems["value"].tolist() == [text]
+    else:
+        assert rows.problems is None
+        assert (str(read[0].date()) if kind == "date" else read[0]) == value
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_numbers_survive_reading(numbers: list[float]) -> None:
+    rows = _one(b"x,y\n" + "".join(f"{n!r},a\n" for n in numbers).encode())
+
+    assert rows.number("x").tolist() == numbers
