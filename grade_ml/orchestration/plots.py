@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, GREY, ORANGE = "#2f6db3", "#9aa5b1", "#d9822b"
+BLUE, GREY = "#2f6db3", "#9aa5b1"
 
 
 def bars(
@@ -63,20 +63,11 @@ def calibration(
 def agreement(
     title: str, predicted: Sequence[float], actual: Sequence[float]
 ) -> MarkdownMetadataValue:
-    """Draw how often each pair of predicted and actual grade (0-100) occurs."""
+    """Draw one dot for each pair of predicted and actual grade (0-100)."""
     figure, axes = _canvas(title, "predicted grade", "actual grade")
-    cells = axes.hexbin(
-        predicted,
-        actual,
-        gridsize=32,
-        extent=(0, 100, 0, 100),
-        bins="log",
-        cmap="Blues",
-        linewidths=0,
-        mincnt=1,
-    )
-    axes.plot([0, 100], [0, 100], color=ORANGE, linestyle="--", linewidth=1)
-    figure.colorbar(cells, ax=axes, label="predictions")
+    axes.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1)
+    axes.scatter(predicted, actual, s=8, alpha=0.25, color=BLUE, linewidths=0)
+    axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
     return _embed(figure, title)
 
 

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import base64
+from datetime import date
+
+import pytest
+from dagster import MarkdownMetadataValue
+
+from grade_ml.orchestration import plots
+
+PREFIX = "(data:image/png;base64,"
+
+
+def png(value: MarkdownMetadataValue) -> bytes:
+    picture = value.value[value.value.index(PREFIX) + len(PREFIX) : -1]
+    return base64.b64decode(picture, validate=True)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        plots.bars("b", [(f"term {n}", n) for n in range(40)], "n"),
+        plots.bars("b", [], "n"),
+        plots.line("l", [(date(2024, 1, 1), 3), (date(2024, 1, 8), 5)], "n"),
+        plots.line("l", [], "n"),
+        plots.calibration("c", [0.1, 0.9], [0.2, 0.8]),
+        plots.agreement("a", [50.0, 60.0], [55.0, 70.0]),
+        plots.agreement("a", [], []),
+    ],
+)
+def test_a_picture_is_a_small_png_with_a_title(picture: MarkdownMetadataValue):
+    assert picture.value.startswith("![")
+    assert png(picture).startswith(b"\x89PNG\r\n")
+    assert len(picture.value) < 60_000
