@@ -20,6 +20,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> database.DatabaseUrls:
     """One embedded PostgreSQL for the whole run, its `grade_ml` database migrated."""
     home = tmp_path_factory.mktemp("home")
     urls = database.start(Settings(_env_file=None, home=home))
+    admin = create_engine(urls.dagster, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        # Making and dropping a database per test waits for the disk otherwise.
+        connection.execute(text("alter system set fsync = off"))
+        connection.execute(text("select pg_reload_conf()"))
+    admin.dispose()
     engine = database.connect(urls.grade_ml)
     database.migrate(engine)
     engine.dispose()
