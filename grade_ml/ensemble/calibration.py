@@ -18,7 +18,7 @@ from grade_ml.ensemble.intervals import Conformal
 Floats = npt.NDArray[np.float64]
 
 #: What the expected size of an error depends on.
-CONTEXT = ("grade", "risk", "collected", "progress", "weight_remaining")
+CONTEXT = ("grade", "risk", "collected", "progress", "weight_remaining", "course_seen")
 #: Points; an interval is never narrower than a multiple of this.
 _MIN_SCALE = 0.05
 

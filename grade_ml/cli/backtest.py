@@ -1,0 +1,140 @@
+"""`grade-ml backtest`: honest accuracy, out of time, on the gradebook's own terms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+import sqlalchemy as sa
+
+from grade_ml.core import database
+from grade_ml.core.settings import Settings
+from grade_ml.gradebook import schema
+
+if TYPE_CHECKING:
+    from grade_ml.ensemble.backtest import BacktestReport
+    from grade_ml.ensemble.evaluation import Cut
+    from grade_ml.gradebook.frames import Gradebook
+
+
+class _Terms(click.ParamType):
+    name = "TERM[,TERM…]"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        terms = tuple(term.strip() for term in str(value).split(",") if term.strip())
+        return terms or self.fail("name at least one term", param, ctx)
+
+
+class _Fractions(click.ParamType):
+    name = "SHARE[,SHARE…]"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            fractions = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 0.25,0.5", param, ctx)
+        if not all(0 < fraction <= 1 for fraction in fractions):
+            self.fail("each share lies above 0 and not above 1", param, ctx)
+        return fractions
+
+
+@click.command()
+@click.option("--train-terms", type=_Terms(), required=True, help="Fit on these, whole.")
+@click.option("--test-terms", type=_Terms(), required=True, help="Predict these.")
+@click.option(
+    "--at",
+    "fractions",
+    type=_Fractions(),
+    default="0.25,0.5,0.75",
+    show_default=True,
+    help="Where in a section to predict, as shares of its days.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+def command(
+    train_terms: tuple[str, ...],
+    test_terms: tuple[str, ...],
+    fractions: tuple[float, ...],
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Measure how well the baseline predicts terms that it has not seen.
+
+    It is fitted on every section of the training terms with their final outcomes and predicts
+    every student still enrolled at each cut of the test terms, from what was known at the cut.
+    The "forecasts" of the JSON output are empty: scores of single assignments are not forecast.
+    """
+    from grade_ml.ensemble.backtest import backtest
+
+    report = backtest(
+        _gradebook((*train_terms, *test_terms)),
+        train_terms,
+        test_terms,
+        fractions=fractions,
+        seed=seed,
+        on_progress=lambda message: click.echo(f"{message} …", err=True),
+    )
+    click.echo(json.dumps(report.to_dict()) if as_json else _tables(report))
+
+
+def _gradebook(terms: tuple[str, ...]) -> Gradebook:
+    """Read the courses that are taught in `terms`, whole."""
+    from grade_ml.gradebook import frames
+
+    engine = database.connect(database.start(Settings.from_environment()).grade_ml)
+    database.migrate(engine)
+    section = schema.section.c
+    try:
+        with database.reachable(engine) as connection:
+            courses = connection.execute(
+                sa.select(section.course_id).where(section.term_id.in_(terms)).distinct()
+            ).scalars()
+            # No such term: read all, so that the error can name the terms there are.
+            return frames.read(connection, set(courses) or None)
+    finally:
+        engine.dispose()
+
+
+def _tables(report: BacktestReport) -> str:
+    parts = [
+        f"Trained on {', '.join(report.train_terms)} in {report.train_seconds:.0f} s, "
+        f"tested on {', '.join(report.test_terms)}; peak memory {report.peak_mb:.0f} MB."
+    ]
+    parts += [
+        _table(name, {**model.cuts, "all": model.all}) for name, model in report.models.items()
+    ]
+    parts += [_table(f"baseline by {name}", cuts) for name, cuts in report.groups.items()]
+    return "\n\n".join(parts)
+
+
+def _table(title: str, cuts: Mapping[str, Cut]) -> str:
+    columns = {
+        "RMSE": ("grade", "rmse", 2),
+        "MAE": ("grade", "mae", 2),
+        "in 80%": ("grade", "coverage80", 3),
+        "in 95%": ("grade", "coverage95", 3),
+        "width 80": ("grade", "width80", 1),
+        "AUC": ("risk", "auc", 4),
+        "AP": ("risk", "ap", 4),
+        "Brier": ("risk", "brier", 4),
+        "ECE": ("risk", "ece", 4),
+    }
+    lines = [f"{title:<30}{'n':>8}" + "".join(f"{name:>10}" for name in columns)]
+    for name, cut in cuts.items():
+        figures = cut.to_dict()
+        cells = [
+            "-" if figures[kind][key] is None else f"{figures[kind][key]:.{digits}f}"
+            for kind, key, digits in columns.values()
+        ]
+        lines.append(f"{name[:29]:<30}{cut.n:>8}" + "".join(f"{cell:>10}" for cell in cells))
+    return "\n".join(lines)

@@ -1,0 +1,332 @@
+"""`PredictiveAnalyticsEngine`: the question "how will this student do in this course?", answered.
+
+It brings records, features and the champion model together for one enrollment; each of these is
+made elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, RowMapping
+
+from grade_ml.core import database
+from grade_ml.core.errors import NotFoundError, NotReadyError
+from grade_ml.ensemble.baseline import NAIVE, NAME, PREDICTED, BaselineModel
+from grade_ml.gradebook import schema
+from grade_ml.registry.registry import Alias, Registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from grade_ml.core.settings import Settings
+    from grade_ml.registry.registry import ModelVersion
+
+
+class Status(StrEnum):
+    """Where an enrollment stood on the day of the question."""
+
+    UPCOMING = "upcoming"
+    RUNNING = "running"
+    WITHDRAWN = "withdrawn"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class GradePrediction:
+    """What is known and expected about one enrollment on one day.
+
+    Grades and interval bounds are points, 0-100; `risk` is the probability of failing or
+    withdrawing, 0-1. Predicted values are None where there is nothing left to predict (`status`
+    other than running); `recorded_*` are the outcome, where the section has ended by now.
+
+    Attributes
+    ----------
+    naive
+        The rate of points collected so far, the forecast a person would make.
+    degraded
+        Why the prediction is less than it could be; empty: it is not.
+    """
+
+    student_id: str
+    course_id: str
+    section_id: str
+    as_of: date
+    status: Status
+    starts_on: date
+    ends_on: date
+    withdrawn_on: date | None = None
+    recorded_grade: float | None = None
+    recorded_outcome: str | None = None
+    grade: float | None = None
+    lower80: float | None = None
+    upper80: float | None = None
+    lower95: float | None = None
+    upper95: float | None = None
+    risk: float | None = None
+    naive: float | None = None
+    model_name: str | None = None
+    model_version: int | None = None
+    degraded: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values; dates are ISO texts."""
+        return {
+            name: value.isoformat() if isinstance(value, date) else value
+            for name, value in asdict(self).items()
+        }
+
+    def in_words(self) -> str:
+        """Return two or three plain sentences for an adviser."""
+        sentences = [self._standing(), *self._expectation()]
+        if self.recorded_outcome is not None or self.recorded_grade is not None:
+            sentences.append(self._record())
+        sentences += [f"Note: {reason}." for reason in self.degraded]
+        return " ".join(sentences)
+
+    def _standing(self) -> str:
+        section = f"section {self.section_id} of course {self.course_id}"
+        match self.status:
+            case Status.UPCOMING:
+                return f"The {section} starts on {self.starts_on}; nothing can be predicted yet."
+            case Status.WITHDRAWN:
+                return (
+                    f"The student withdrew from {section} on {self.withdrawn_on}; "
+                    "there is nothing left to predict."
+                )
+            case Status.ENDED:
+                return f"The {section} ended on {self.ends_on}; there is nothing left to predict."
+            case Status.RUNNING:
+                return f"On {self.as_of} the {section} is running; it ends on {self.ends_on}."
+
+    def _expectation(self) -> list[str]:
+        sentences = []
+        if self.grade is not None:
+            naive = "" if self.naive is None else f"; the points so far alone say {self.naive:.0f}"
+            sentences.append(
+                f"The final grade is expected at about {self.grade:.0f} of 100, with 80% "
+                f"confidence between {self.lower80:.0f} and {self.upper80:.0f}{naive}."
+            )
+        if self.risk is not None:
+            sentences.append(
+                f"The risk of failing or withdrawing is {self.risk:.0%} "
+                f"({self.model_name}, version {self.model_version})."
+            )
+        return sentences
+
+    def _record(self) -> str:
+        grade = (
+            "no final grade"
+            if self.recorded_grade is None
+            else f"the final grade {self.recorded_grade:.0f} of 100"
+        )
+        return f"On record: {grade}, outcome {self.recorded_outcome or 'unknown'}."
+
+
+class PredictiveAnalyticsEngine:
+    """Answers questions about single enrollments from the gradebook and the champion model.
+
+    Parameters
+    ----------
+    settings
+        The installation; its database is started where it is embedded.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        urls = database.start(settings)
+        self._engine = database.connect(urls.grade_ml)
+        database.migrate(self._engine)
+        self._registry = Registry(urls.mlflow, settings.storage_root)
+
+    def close(self) -> None:
+        """Give the database connections back."""
+        self._engine.dispose()
+
+    def predict(self, student_id: str, course_id: str, as_of: date) -> GradePrediction:
+        """Return what is known and expected of the student's latest section of the course.
+
+        Everything is computed as of the end of the day `as_of`, by the same feature code as in
+        training. For a past `as_of` of a section that has ended by now, `recorded_*` hold the
+        outcome too.
+
+        Raises
+        ------
+        NotFoundError
+            The student or the course does not exist, or the one is not enrolled in the other.
+        NotReadyError
+            A running enrollment, and no model has been trained yet.
+        ArtifactError
+            The champion's files do not match their manifest.
+        """
+        with database.reachable(self._engine) as connection:
+            answer = _standing(connection, student_id, course_id, as_of)
+            if answer.status is Status.RUNNING:
+                return self._with_prediction(connection, answer)
+            return _with_record(connection, answer)
+
+    def _with_prediction(self, connection: Connection, answer: GradePrediction) -> GradePrediction:
+        version, model = self._champion
+        row = _snapshot(connection, answer)
+        if row.empty:
+            reason = "the records do not allow a prediction on this day"
+            return replace(answer, degraded=(reason,))
+        predicted = model.predict(row).iloc[0]
+        return replace(
+            answer,
+            **{name: _number(predicted[name]) for name in PREDICTED},
+            naive=_number(row[NAIVE].iloc[0]),
+            model_name=version.name,
+            model_version=version.version,
+            degraded=_reservations(model, answer, predicted["grade"]),
+        )
+
+    @cached_property
+    def _champion(self) -> tuple[ModelVersion, BaselineModel]:
+        version = self._registry.get(NAME, Alias.CHAMPION)
+        if version is None:
+            raise NotReadyError(
+                "No model has been trained yet.", "Run grade-ml run train_traditional_models."
+            )
+        return version, BaselineModel.load(self._registry.fetch(version))
+
+
+def _standing(
+    connection: Connection, student_id: str, course_id: str, as_of: date
+) -> GradePrediction:
+    """Return where the student's latest enrollment in the course stands, without predictions."""
+    enrollments = _enrollments(connection, student_id, course_id)
+    if not enrollments:
+        raise _unknown(connection, student_id, course_id)
+    visible = [row for row in enrollments if _enrolled_on(row) <= as_of]
+    if not visible:
+        first = min(map(_enrolled_on, enrollments))
+        raise NotFoundError(
+            f"On {as_of} the student {student_id} was not enrolled in the course {course_id} yet.",
+            f"Ask for {first} or a later day.",
+        )
+    # A section that has started comes before one that the student has only signed up for.
+    latest = max(visible, key=lambda row: (row["starts_on"] <= as_of, row["starts_on"]))
+    return GradePrediction(
+        student_id=student_id,
+        course_id=course_id,
+        section_id=latest["section_id"],
+        as_of=as_of,
+        status=_status(latest, as_of),
+        starts_on=latest["starts_on"],
+        ends_on=latest["ends_on"],
+        withdrawn_on=_visible(latest["withdrawn_on"], as_of),
+    )
+
+
+def _enrollments(connection: Connection, student_id: str, course_id: str) -> Sequence[RowMapping]:
+    section, enrollment = schema.section.c, schema.enrollment.c
+    query = (
+        sa.select(
+            section.section_id,
+            section.starts_on,
+            section.ends_on,
+            enrollment.enrolled_on,
+            enrollment.withdrawn_on,
+        )
+        .join_from(schema.section, schema.enrollment)
+        .where(section.course_id == course_id, enrollment.student_id == student_id)
+        .order_by(section.section_id)
+    )
+    return connection.execute(query).mappings().all()
+
+
+def _unknown(connection: Connection, student_id: str, course_id: str) -> NotFoundError:
+    """Return the error that says which of the two does not exist."""
+    known = schema.student.c.student_id == student_id, schema.course.c.course_id == course_id
+    missing = [
+        name
+        for name, condition in zip(
+            (f"student {student_id}", f"course {course_id}"), known, strict=True
+        )
+        if not connection.execute(sa.select(sa.exists().where(condition))).scalar()
+    ]
+    if not missing:
+        return NotFoundError(
+            f"The student {student_id} is not enrolled in the course {course_id}.",
+            "Check both ids; the courses of a student stand in gradebook.enrollment.",
+        )
+    return NotFoundError(
+        f"The gradebook has no {' and no '.join(missing)}.",
+        "Check the spelling (ids are compared exactly), or load the data with grade-ml load.",
+    )
+
+
+def _enrolled_on(enrollment: RowMapping) -> date:
+    day: date = enrollment["enrolled_on"] or enrollment["starts_on"]
+    return day
+
+
+def _visible(day: date | None, as_of: date) -> date | None:
+    return day if day is not None and day <= as_of else None
+
+
+def _status(enrollment: RowMapping, as_of: date) -> Status:
+    if _visible(enrollment["withdrawn_on"], as_of):
+        return Status.WITHDRAWN
+    if enrollment["ends_on"] < as_of:
+        return Status.ENDED
+    return Status.RUNNING if enrollment["starts_on"] <= as_of else Status.UPCOMING
+
+
+def _snapshot(connection: Connection, answer: GradePrediction) -> pd.DataFrame:
+    """Return the enrollment's features as of the day of the question: one row, or none."""
+    import pandas as pd
+
+    from grade_ml.features.snapshots import grade_snapshots
+    from grade_ml.gradebook import frames
+
+    day = float((answer.as_of - answer.starts_on).days)
+    cuts = pd.DataFrame({"section_id": [answer.section_id], "cut_day": [day]})
+    gradebook = frames.read(connection, {answer.course_id})
+    rows = grade_snapshots(gradebook, cuts, answer.as_of)
+    return rows[rows["student_id"].astype(str) == answer.student_id]
+
+
+def _with_record(connection: Connection, answer: GradePrediction) -> GradePrediction:
+    """Add the final grade and the outcome, where they are visible on the day of the question."""
+    from grade_ml.gradebook import frames
+    from grade_ml.gradebook.outcomes import outcomes
+
+    if answer.status is Status.UPCOMING:
+        return answer
+    enrollment = schema.enrollment.c
+    outcome = connection.execute(
+        sa.select(enrollment.outcome).where(
+            enrollment.section_id == answer.section_id, enrollment.student_id == answer.student_id
+        )
+    ).scalar()
+    known = outcomes(frames.read(connection, {answer.course_id}), answer.as_of)
+    mine = known[
+        (known["section_id"].astype(str) == answer.section_id)
+        & (known["student_id"].astype(str) == answer.student_id)
+    ]
+    grade = _number(mine["final_grade"].iloc[0]) if len(mine) else None
+    return replace(answer, recorded_grade=grade, recorded_outcome=outcome)
+
+
+def _reservations(model: BaselineModel, answer: GradePrediction, grade: float) -> tuple[str, ...]:
+    reasons = []
+    if answer.section_id in model.sections:
+        reasons.append(
+            "the model was trained after this section had ended and knows its outcome, so this "
+            "shows how the model works, not how well it forecasts"
+        )
+    if grade != grade:
+        reasons.append("no section with coursework has ended yet, so no grade can be predicted")
+    return tuple(reasons)
+
+
+def _number(value: float) -> float | None:
+    """Return a plain number; not-a-number becomes None."""
+    return None if value != value else float(value)

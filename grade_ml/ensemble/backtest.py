@@ -1,0 +1,235 @@
+"""Accuracy out of time: fit on whole past terms, predict every section of later ones at its cuts.
+
+The protocol is fixed by the benchmarks: training uses every section of the training terms with its
+final outcome, even where such a section ended after a test term had begun; nothing of a test
+term's sections enters training, and a test row's features use nothing after its cut.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import date
+from time import perf_counter
+from typing import Any
+
+import pandas as pd
+
+from grade_ml.core.errors import ConfigurationError, NotFoundError, NotReadyError
+from grade_ml.ensemble import baseline
+from grade_ml.ensemble.evaluation import Cut, cut_table
+from grade_ml.features import snapshots as features
+from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.outcomes import outcomes
+
+_ROW = ["section_id", "student_id", "cut_day"]
+_ENROLLMENT = ["section_id", "student_id"]
+
+
+@dataclass(frozen=True)
+class ModelFigures:
+    """One model's figures per cut (keyed "0.25", …) and over all of them."""
+
+    cuts: Mapping[str, Cut]
+    all: Cut
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain values."""
+        return {
+            "cuts": {name: cut.to_dict() for name, cut in self.cuts.items()},
+            "all": self.all.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class BacktestReport:
+    """What `backtest` measured.
+
+    Attributes
+    ----------
+    models
+        Figures by model: "baseline", and "naive" (the rate of points so far; it states no risk
+        and no interval).
+    groups
+        The baseline's figures over all cuts, by "course" and by each protected attribute.
+    train_seconds, predict_seconds
+        Features and fit; features and predictions of the test rows.
+    peak_mb
+        Peak memory of the process so far.
+    """
+
+    train_terms: tuple[str, ...]
+    test_terms: tuple[str, ...]
+    train_seconds: float
+    predict_seconds: float
+    peak_mb: float
+    models: Mapping[str, ModelFigures]
+    groups: Mapping[str, Mapping[str, Cut]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values; the top-level figures are the baseline's."""
+        return {
+            "train_terms": list(self.train_terms),
+            "test_terms": list(self.test_terms),
+            "train_seconds": self.train_seconds,
+            "predict_seconds": self.predict_seconds,
+            "peak_mb": self.peak_mb,
+            **self.models["baseline"].to_dict(),
+            "models": {name: model.to_dict() for name, model in self.models.items()},
+            "groups": {
+                name: {value: cut.to_dict() for value, cut in cuts.items()}
+                for name, cuts in self.groups.items()
+            },
+            "forecasts": {},
+        }
+
+
+def backtest(  # noqa: PLR0913 - the protocol's parameters
+    gradebook: Gradebook,
+    train_terms: Sequence[str],
+    test_terms: Sequence[str],
+    fractions: Sequence[float] = (0.25, 0.5, 0.75),
+    seed: int = 0,
+    on_progress: Callable[[str], None] = lambda message: None,
+) -> BacktestReport:
+    """Fit the baseline on `train_terms` and measure it on `test_terms`.
+
+    Parameters
+    ----------
+    gradebook
+        Whole courses, with every term asked for.
+    fractions
+        Where in a section to predict, as shares of its days (0-1).
+    on_progress
+        Is told what is being done.
+
+    Raises
+    ------
+    NotFoundError
+        A term does not exist; the known ones are listed.
+    ConfigurationError
+        A term is asked for on both sides.
+    NotReadyError
+        There is nothing to train on, or nothing finished to test on.
+    """
+    _check_terms(gradebook, train_terms, test_terms)
+    end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
+    started = perf_counter()
+    model = _fit(gradebook, train_terms, test_terms, end, seed, on_progress)
+    trained = perf_counter()
+    on_progress(f"Predicting the terms {', '.join(test_terms)}")
+    rows = _test_rows(gradebook, model, test_terms, fractions, end)
+    predicted = perf_counter()
+    return BacktestReport(
+        train_terms=tuple(train_terms),
+        test_terms=tuple(test_terms),
+        train_seconds=round(trained - started, 2),
+        predict_seconds=round(predicted - trained, 2),
+        peak_mb=round(_peak_mb(), 1),
+        models={
+            "baseline": _figures(rows),
+            "naive": _figures(_naive(rows)),
+        },
+        groups=_groups(rows),
+    )
+
+
+def without_terms(gradebook: Gradebook, terms: Sequence[str]) -> Gradebook:
+    """Return `gradebook` without the sections of `terms` and everything that happened in them."""
+    sections = gradebook.sections[~gradebook.sections["term_id"].isin(terms)]
+    assignments = gradebook.assignments
+    assignments = assignments[assignments["section_id"].isin(sections["section_id"])]
+    kept = {"sections": sections, "assignments": assignments}
+    for field in fields(gradebook):
+        frame = getattr(gradebook, field.name)
+        if field.name in ("enrollments", "activity"):
+            kept[field.name] = frame[frame["section_id"].isin(sections["section_id"])]
+    results = gradebook.results
+    kept["results"] = results[results["assignment_id"].isin(assignments["assignment_id"])]
+    return replace(
+        gradebook, **{name: frame.reset_index(drop=True) for name, frame in kept.items()}
+    )
+
+
+def _check_terms(
+    gradebook: Gradebook, train_terms: Sequence[str], test_terms: Sequence[str]
+) -> None:
+    known = sorted(gradebook.sections["term_id"].unique())
+    for term in (*train_terms, *test_terms):
+        if term not in known:
+            raise NotFoundError(
+                f"There is no term {term} with sections in the gradebook.",
+                f"Known terms: {', '.join(known) or 'none; run grade-ml load first'}.",
+            )
+    both = sorted(set(train_terms) & set(test_terms))
+    if both:
+        raise ConfigurationError(
+            f"The term {both[0]} is in both --train-terms and --test-terms.",
+            "A model must not be tested on what it was fitted on; remove it on one side.",
+        )
+
+
+def _fit(  # noqa: PLR0913
+    gradebook: Gradebook,
+    train_terms: Sequence[str],
+    test_terms: Sequence[str],
+    end: date,
+    seed: int,
+    on_progress: Callable[[str], None],
+) -> baseline.BaselineModel:
+    on_progress(f"Features of the terms {', '.join(train_terms)}")
+    known = without_terms(gradebook, test_terms)
+    sections = known.sections[known.sections["term_id"].isin(train_terms)]
+    frame = features.grade_snapshots(known, features.weekly_cuts(sections, end), end)
+    on_progress(f"Fitting on {len(frame):,} snapshots")
+    return baseline.fit(frame, outcomes(known, end), seed)
+
+
+def _test_rows(
+    gradebook: Gradebook,
+    model: baseline.BaselineModel,
+    test_terms: Sequence[str],
+    fractions: Sequence[float],
+    end: date,
+) -> pd.DataFrame:
+    sections = gradebook.sections[gradebook.sections["term_id"].isin(test_terms)]
+    cuts = features.fraction_cuts(sections, fractions)
+    frame = features.grade_snapshots(gradebook, cuts, end)
+    rows = baseline.with_outcomes(model, frame, outcomes(gradebook, end))
+    if rows.empty:
+        raise NotReadyError(
+            f"No enrollment of the terms {', '.join(test_terms)} has a result to compare with.",
+            "Choose test terms that have ended.",
+        )
+    return rows.merge(cuts[["section_id", "cut_day", "fraction"]], on=["section_id", "cut_day"])
+
+
+def _figures(rows: pd.DataFrame) -> ModelFigures:
+    return ModelFigures(
+        cuts={f"{cut:g}": cut_table(group) for cut, group in rows.groupby("fraction")},
+        all=cut_table(rows),
+    )
+
+
+def _naive(rows: pd.DataFrame) -> pd.DataFrame:
+    unknown = dict.fromkeys(("lower80", "upper80", "lower95", "upper95", "risk"), float("nan"))
+    return rows.assign(grade=rows["naive"], **unknown)
+
+
+def _groups(rows: pd.DataFrame) -> dict[str, dict[str, Cut]]:
+    columns = {"course": "course_id"} | {
+        name: f"attribute_{name}"
+        for name in baseline.PROTECTED_ATTRIBUTES
+        if f"attribute_{name}" in rows
+    }
+    return {
+        name: {str(value): cut_table(group) for value, group in rows.groupby(column, observed=True)}
+        for name, column in columns.items()
+    }
+
+
+def _peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -1,0 +1,340 @@
+"""The "traditional" model: scikit-learn only, one for all courses, for final grade and risk.
+
+The grade is learned as what comes on top of the points collected so far; the risk as the
+probability of failing or withdrawing. Intervals and calibration come from predictions of sections
+that the predicting model had not seen. Where and under which name a fitted model is kept is
+decided in `grade_ml.registry` and above.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from grade_ml.core.errors import ArtifactError, NotReadyError
+from grade_ml.ensemble import persistence
+from grade_ml.ensemble.calibration import Calibration
+from grade_ml.ensemble.encoding import Encoder, attributes
+from grade_ml.ensemble.evaluation import Evaluation, evaluate
+from grade_ml.ensemble.folds import section_folds
+from grade_ml.features.snapshots import NUMERIC_FEATURES
+
+NAME = "baseline"
+#: Never seen by a model, kept in the snapshots for audits of its errors.
+PROTECTED_ATTRIBUTES = ("gender", "disability", "imd_band", "age_band", "deprivation_band")
+#: What the grade is predicted on top of, and what a person would guess: points, 0-100.
+COLLECTED, NAIVE = "grade_if_nothing_more", "grade_rate_so_far"
+PREDICTED = ("grade", "lower80", "upper80", "lower95", "upper95", "risk")
+
+_ROW = ["section_id", "student_id", "cut_day"]
+_ENROLLMENT = ["section_id", "student_id"]
+#: Of the mean, the median and the trees.
+GRADE_WEIGHTS = (0.4, 0.2, 0.4)
+#: Small trees on few columns each: weekly rows of a student are near-copies, and later terms differ.
+_BOOSTING = {
+    "max_leaf_nodes": 15,
+    "min_samples_leaf": 200,
+    "l2_regularization": 10.0,
+    "max_features": 0.3,
+    "early_stopping": False,
+}
+THREADS = 2
+_MODEL, _FITTED = "model.json", "fitted.skops"
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BaselineSettings:
+    """The judgements of the baseline, each with its reason."""
+
+    #: Weekly rows of one student repeat each other: more rows cost time and gained nothing.
+    max_rows: int = 80_000
+    folds: int = 3
+    #: Below this, held-out residuals say nothing about a 95% interval.
+    min_enrollments: int = 20
+    #: Errors shrink towards the end of a section, so late rows weigh more: by 1 / (this + the
+    #: share of days to come). Without it, squared errors of the early weeks are all that counts.
+    open_share: float = 0.1
+
+
+SETTINGS = BaselineSettings()
+
+
+@dataclass(frozen=True)
+class Members:
+    """Fitted regressors of the points still to come and classifiers of the risk.
+
+    Either is empty where its target was never known, or, for the risk, always the same; then the
+    grade is unknown, and the risk is `base_rate`.
+    """
+
+    grade: Sequence[Any]
+    risk: Sequence[Any]
+    base_rate: float
+
+    def predict(self, matrix: npt.NDArray[np.float32], collected: Floats) -> pd.DataFrame:
+        """Return uncalibrated grade (0-100, NaN: unknown) and risk (0-1) per row."""
+        rows = len(matrix)
+        grade, risk = np.full(rows, np.nan), np.full(rows, self.base_rate)
+        if self.grade and rows:
+            each = [member.predict(matrix) for member in self.grade]
+            to_come = np.average(each, axis=0, weights=GRADE_WEIGHTS)
+            grade = np.clip(collected + to_come, 0, 100)
+        if self.risk and rows:
+            risk = np.mean([member.predict_proba(matrix)[:, 1] for member in self.risk], axis=0)
+        return pd.DataFrame({"grade": grade, "risk": risk})
+
+
+@dataclass(frozen=True)
+class BaselineModel:
+    """A fitted baseline.
+
+    Attributes
+    ----------
+    sections
+        The sections whose outcomes it has seen.
+    evaluation
+        What its predictions of held-out sections were worth.
+    """
+
+    encoder: Encoder
+    members: Members
+    calibration: Calibration
+    sections: tuple[str, ...]
+    evaluation: Evaluation
+    seed: int
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the columns it reads."""
+        return self.encoder.features
+
+    def predict(self, snapshots: pd.DataFrame) -> pd.DataFrame:
+        """Return one row per snapshot, in order.
+
+        Columns: section_id, student_id, cut_day; grade and its 80% and 95% interval in points
+        (0-100; NaN where no training section had coursework); risk of failing or withdrawing
+        (0-1).
+        """
+        raw = self.members.predict(self.encoder.transform(snapshots), _collected(snapshots))
+        known = snapshots.reset_index(drop=True)
+        seen = self.encoder.categories["course_id"]
+        calibrated = self.calibration.apply(raw.assign(**_context(known, seen)))
+        return pd.concat([known[_ROW], calibrated[list(PREDICTED)]], axis=1)
+
+    def save(self, directory: Path) -> None:
+        """Write the model to `directory`; the same model gives the same bytes."""
+        directory.mkdir(parents=True, exist_ok=True)
+        persistence.save(
+            {
+                "grade": list(self.members.grade),
+                "risk": list(self.members.risk),
+                "scale": self.calibration.scale,
+                "risk_curve": self.calibration.risk_curve,
+            },
+            directory / _FITTED,
+        )
+        described = {
+            "model": NAME,
+            "seed": self.seed,
+            "base_rate": self.members.base_rate,
+            "sections": list(self.sections),
+            "encoder": self.encoder.to_dict(),
+            "conformal": self.calibration.conformal.to_dict(),
+            "evaluation": self.evaluation.to_dict(),
+        }
+        (directory / _MODEL).write_text(json.dumps(described, indent=1, sort_keys=True))
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ArtifactError
+            The folder does not hold a baseline that this version of the program can read.
+        """
+        fitted: Any = persistence.load(directory / _FITTED)
+        try:
+            described = json.loads((directory / _MODEL).read_text())
+            return cls(
+                encoder=Encoder.from_dict(described["encoder"]),
+                members=Members(fitted["grade"], fitted["risk"], described["base_rate"]),
+                calibration=Calibration.from_parts(
+                    fitted["scale"], fitted["risk_curve"], described["conformal"]
+                ),
+                sections=tuple(described["sections"]),
+                evaluation=Evaluation.from_dict(described["evaluation"]),
+                seed=described["seed"],
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"The model in {directory} cannot be read: {error!r}.", "Train the model again."
+            ) from error
+
+
+def fit(snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int) -> BaselineModel:
+    """Fit the baseline.
+
+    Parameters
+    ----------
+    snapshots
+        As `grade_snapshots` gives them, protected attributes included; they are not read.
+    outcomes
+        Columns section_id, student_id, final_grade (0-100, NaN: no coursework), at_risk (bool).
+        A section in which an enrollment has no outcome is still running and is left out whole:
+        those who withdrew early would be all that is known of it.
+
+    Raises
+    ------
+    NotReadyError
+        No section has ended, or too few enrollments have an outcome.
+    """
+    rows = _training_rows(snapshots, outcomes, seed)
+    numeric, texts = attributes(rows, PROTECTED_ATTRIBUTES)
+    encoder = Encoder.fit(rows, [*NUMERIC_FEATURES, *numeric], ["course_id", *texts])
+    matrix = encoder.transform(rows)
+    held_out = _held_out(rows, matrix, seed)
+    return BaselineModel(
+        encoder=encoder,
+        members=_fit_members(matrix, rows, seed),
+        calibration=Calibration.fit(held_out, seed),
+        sections=tuple(sorted(rows["section_id"].astype(str).unique())),
+        evaluation=evaluate(_cross_calibrated(held_out, seed), seed),
+        seed=seed,
+    )
+
+
+def with_outcomes(
+    model: BaselineModel, snapshots: pd.DataFrame, outcomes: pd.DataFrame
+) -> pd.DataFrame:
+    """Return predictions beside what came true, for the snapshots whose outcome is known.
+
+    Columns: those of `predict`, final_grade, at_risk, progress, naive (points), course_id and the
+    attributes.
+    """
+    beside = snapshots.reset_index(drop=True)
+    kept = ["course_id", "progress", *(c for c in beside.columns if c.startswith("attribute_"))]
+    rows = pd.concat([model.predict(beside), beside[kept]], axis=1)
+    rows["naive"] = beside[NAIVE].fillna(0.0)
+    return _join(rows, outcomes)
+
+
+def _training_rows(snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int) -> pd.DataFrame:
+    joined = _join(snapshots, outcomes, how="left")
+    running = joined.loc[joined["at_risk"].isna(), "section_id"].unique()
+    rows = joined[~joined["section_id"].isin(running)]
+    enrollments = len(rows[_ENROLLMENT].drop_duplicates())
+    if enrollments < SETTINGS.min_enrollments:
+        raise NotReadyError(
+            f"A model needs at least {SETTINGS.min_enrollments} enrollments in sections that have "
+            f"ended; the gradebook has {enrollments}.",
+            "Load finished terms (grade-ml load), or wait for the first term to end.",
+        )
+    if len(rows) > SETTINGS.max_rows:
+        rows = rows.sample(SETTINGS.max_rows, random_state=seed)
+    return rows.sort_values(_ROW, ignore_index=True)
+
+
+def _join(rows: pd.DataFrame, outcomes: pd.DataFrame, how: Any = "inner") -> pd.DataFrame:
+    keys = {name: "string[pyarrow]" for name in _ENROLLMENT}
+    truth = outcomes[[*_ENROLLMENT, "final_grade", "at_risk"]].astype(keys)
+    return rows.astype(keys).merge(truth, on=_ENROLLMENT, how=how)
+
+
+def _collected(snapshots: pd.DataFrame) -> Floats:
+    return snapshots[COLLECTED].fillna(0.0).to_numpy(np.float64)
+
+
+def _context(rows: pd.DataFrame, seen_courses: Collection[str]) -> dict[str, Floats]:
+    """Return what the size of an error depends on, beside the predictions themselves."""
+    return {
+        "course_seen": rows["course_id"].astype("object").isin(seen_courses).to_numpy(np.float64),
+        "collected": _collected(rows),
+        "progress": rows["progress"].to_numpy(np.float64),
+        "weight_remaining": rows["weight_remaining"].to_numpy(np.float64),
+    }
+
+
+def _fit_members(matrix: npt.NDArray[np.float32], rows: pd.DataFrame, seed: int) -> Members:
+    at_risk = rows["at_risk"].to_numpy(bool)
+    graded = rows["final_grade"].notna().to_numpy()
+    to_come = rows["final_grade"].to_numpy(np.float64) - _collected(rows)
+    weight = 1 / (SETTINGS.open_share + 1 - rows["progress"].to_numpy(np.float64))
+    return Members(
+        grade=_fit_grade(matrix[graded], to_come[graded], weight[graded], seed)
+        if graded.any()
+        else [],
+        risk=_fit_risk(matrix, at_risk, np.sqrt(weight), seed)
+        if 0 < at_risk.sum() < at_risk.size
+        else [],
+        base_rate=float((at_risk.sum() + 0.5) / (at_risk.size + 1)),
+    )
+
+
+def _fit_grade(
+    matrix: npt.NDArray[np.float32], to_come: Floats, weight: Floats, seed: int
+) -> list[Any]:
+    """Return boosting for the mean, boosting for the median, and extremely randomised trees.
+
+    The mean is best early in a section, the trees late; the median lowers the absolute error. In
+    the order of `GRADE_WEIGHTS`.
+    """
+    from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
+
+    boosting = partial(HistGradientBoostingRegressor, **_BOOSTING, max_iter=200, random_state=seed)
+    return [
+        boosting(learning_rate=0.05).fit(matrix, to_come, weight),
+        boosting(learning_rate=0.05, loss="absolute_error").fit(matrix, to_come),
+        ExtraTreesRegressor(
+            60, min_samples_leaf=8, max_features=0.5, n_jobs=THREADS, random_state=seed
+        ).fit(matrix, to_come),
+    ]
+
+
+def _fit_risk(
+    matrix: npt.NDArray[np.float32], at_risk: npt.NDArray[np.bool_], weight: Floats, seed: int
+) -> list[Any]:
+    from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
+
+    return [
+        HistGradientBoostingClassifier(
+            **_BOOSTING, max_iter=300, learning_rate=0.03, random_state=seed
+        ).fit(matrix, at_risk, weight),
+        ExtraTreesClassifier(
+            60, min_samples_leaf=10, max_features=0.4, n_jobs=THREADS, random_state=seed
+        ).fit(matrix, at_risk, weight),
+    ]
+
+
+def _held_out(rows: pd.DataFrame, matrix: npt.NDArray[np.float32], seed: int) -> pd.DataFrame:
+    """Return each row's uncalibrated prediction by members that saw neither section nor student."""
+    parts = []
+    for number, (train, held) in enumerate(section_folds(rows, SETTINGS.folds, seed)):
+        members = _fit_members(matrix[train], rows[train], seed)
+        kept = rows[held]
+        raw = members.predict(matrix[held], _collected(kept))
+        raw = raw.assign(**_context(kept, set(rows.loc[train, "course_id"])))
+        for name in ("final_grade", "at_risk", "section_id", "student_id"):
+            raw[name] = kept[name].to_numpy()
+        raw["naive"] = kept[NAIVE].fillna(0.0).to_numpy()
+        parts.append(raw.assign(fold=number))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _cross_calibrated(held_out: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the held-out rows calibrated by the other folds, so that the figures are honest."""
+    parts = []
+    for fold, rows in held_out.groupby("fold"):
+        others = held_out[held_out["fold"] != fold]
+        parts.append(Calibration.fit(others, seed).apply(rows))
+    return pd.concat(parts, ignore_index=True)

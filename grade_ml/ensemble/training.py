@@ -1,0 +1,168 @@
+"""From snapshots to a registered baseline: fit, judge, register, and let it become champion.
+
+What a baseline is stands in `baseline`, where versions live in `grade_ml.registry`. Nothing is
+fitted where neither the data nor the program changed since the champion was trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from datetime import date, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import pandas as pd
+
+from grade_ml.core.errors import NotReadyError
+from grade_ml.ensemble import baseline
+from grade_ml.ensemble.baseline import NAME, BaselineModel
+from grade_ml.ensemble.evaluation import Evaluation
+from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.outcomes import outcomes
+from grade_ml.registry.registry import Alias, ModelVersion, Registry
+
+
+@dataclass(frozen=True)
+class PromotionSettings:
+    """What a new version must show on sections that it had not seen."""
+
+    #: How far below its promise an interval may fall: a term differs from the one before, and
+    #: within a section the errors go together.
+    coverage80: float = 0.75
+    coverage95: float = 0.91
+
+
+SETTINGS = PromotionSettings()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one condition of becoming champion is met, with the figures that decided it."""
+
+    name: str
+    passed: bool
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What came of training; `fitted` is False where the champion was still up to date."""
+
+    version: ModelVersion
+    model: BaselineModel
+    verdicts: tuple[Verdict, ...]
+    fitted: bool
+
+    @property
+    def accepted(self) -> bool:
+        """Whether this version may be, and so is, the champion."""
+        return all(verdict.passed for verdict in self.verdicts)
+
+
+def train(
+    snapshots: pd.DataFrame,
+    results: pd.DataFrame,
+    registry: Registry,
+    *,
+    trained_at: datetime,
+    seed: int = 0,
+) -> Training:
+    """Fit the baseline, register it, and make it champion if every verdict is favourable.
+
+    Parameters
+    ----------
+    snapshots
+        Of all courses; rows of sections without outcomes are ignored.
+    results
+        Outcomes of all sections that have ended, and of no other (see `finished`).
+    trained_at
+        Timezone-aware.
+
+    Raises
+    ------
+    NotReadyError
+        Too few enrollments have an outcome.
+    """
+    data, code = fingerprint(snapshots, results), installed_version("grade-ml")
+    champion = registry.get(NAME, Alias.CHAMPION)
+    if champion and (champion.data_version, champion.code_version) == (data, code):
+        model = BaselineModel.load(registry.fetch(champion))
+        return Training(champion, model, verdicts(model.evaluation), fitted=False)
+    model = baseline.fit(snapshots, results, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder))
+        version = registry.register(
+            NAME,
+            Path(folder),
+            metrics=model.evaluation.flat(),
+            parameters={"seed": seed, "sections": len(model.sections)},
+            features=model.features,
+            data_version=data,
+            code_version=code,
+            trained_at=trained_at,
+        )
+    training = Training(version, model, verdicts(model.evaluation), fitted=True)
+    if training.accepted:
+        registry.set_alias(NAME, Alias.CHAMPION, version.version)
+    return training
+
+
+def verdicts(evaluation: Evaluation) -> tuple[Verdict, ...]:
+    """Return the conditions of becoming champion; a figure that is unknown speaks for no one."""
+    known = evaluation.flat()
+    errors = {name: known[name] for name in ("all_rmse", "all_naive_rmse") if name in known}
+    coverage = {name: known[name] for name in ("all_coverage80", "all_coverage95") if name in known}
+    floors = {"all_coverage80": SETTINGS.coverage80, "all_coverage95": SETTINGS.coverage95}
+    better = len(errors) < 2 or errors["all_rmse"] < errors["all_naive_rmse"]
+    return (
+        Verdict("better_than_naive", better, errors),
+        Verdict(
+            "intervals_cover",
+            all(share >= floors[name] for name, share in coverage.items()),
+            coverage,
+        ),
+    )
+
+
+def finished(gradebook: Gradebook, as_of: date) -> pd.DataFrame:
+    """Return the outcomes of the sections that ended before `as_of`.
+
+    Withdrawals from running sections are known too, but alone they say nothing: those who stay
+    have no outcome yet.
+    """
+    known = outcomes(gradebook, as_of)
+    sections = gradebook.sections
+    ended = sections.loc[sections["ends_on"] < pd.Timestamp(as_of), "section_id"]
+    return known[known["section_id"].astype("string[pyarrow]").isin(ended)]
+
+
+def fingerprint(snapshots: pd.DataFrame, results: pd.DataFrame) -> str:
+    """Return a text that is the same for the same training rows, in whatever order."""
+    digest = hashlib.sha256()
+    ended = results["section_id"].astype("string[pyarrow]").unique()
+    rows = snapshots[snapshots["section_id"].astype("string[pyarrow]").isin(ended)]
+    for frame in (rows, results):
+        hashes = pd.util.hash_pandas_object(frame, index=False).sort_values()
+        digest.update(" ".join(frame.columns).encode())
+        digest.update(hashes.to_numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def champion(registry: Registry) -> tuple[ModelVersion, BaselineModel]:
+    """Return the champion and its version.
+
+    Raises
+    ------
+    NotReadyError
+        No model has been trained yet.
+    ArtifactError
+        Its files do not match their manifest.
+    """
+    version = registry.get(NAME, Alias.CHAMPION)
+    if version is None:
+        raise NotReadyError(
+            "No model has been trained yet.", "Run grade-ml run train_traditional_models."
+        )
+    return version, BaselineModel.load(registry.fetch(version))
