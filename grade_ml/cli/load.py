@@ -50,6 +50,21 @@ def oulad(folder: Path, shift_to_today: bool, as_json: bool) -> None:
     _load(settings, source.bundle(folder, today), as_json)
 
 
+@command.command()
+@click.argument("path", type=_path)
+@_as_json
+def oneroster(path: Path, as_json: bool) -> None:
+    """Load OneRoster 1.1 or 1.2 CSV: a zip file or a folder, bulk or delta.
+
+    The manifest says which files are bulk and which delta. A delta removes the rows that it marks
+    tobedeleted; a bulk file removes nothing. Read: academicSessions, courses, classes, users,
+    roles, demographics, enrollments (role student), categories, lineItems and results.
+    """
+    from grade_ml.gradebook import oneroster as source
+
+    _load(Settings.from_environment(), source.bundle(path), as_json)
+
+
 @command.command("csv")
 @click.argument("folder", type=_path)
 @_as_json

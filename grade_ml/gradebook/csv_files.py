@@ -10,12 +10,13 @@ import csv
 import gzip
 import io
 import json
+import zipfile
 import zlib
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,9 @@ from grade_ml.gradebook.bundle import ROW, problems
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+#: Opens a file for reading its (unpacked) bytes.
+Opener = Callable[[], IO[bytes] | io.BufferedIOBase]
 
 #: Bytes parsed at a time: 100,000 to 300,000 rows of a gradebook, some 50 MB once parsed.
 BLOCK_BYTES = 8 << 20
@@ -239,13 +243,13 @@ def require_folder(path: Path) -> None:
     )
 
 
-def opener(path: Path) -> Callable[[], io.BufferedIOBase]:
+def opener(path: Path) -> Opener:
     """Return a function that opens a plain or (by its name) gzipped file."""
     return lambda: gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def read(  # noqa: PLR0913 - what a caller may ask of a file
-    open_file: Callable[[], io.BufferedIOBase],
+    open_file: Opener,
     name: str,
     required: Collection[str],
     *,
@@ -293,9 +297,9 @@ def read(  # noqa: PLR0913 - what a caller may ask of a file
                     rows.reject_nul()
                 end = malformed[-1].text if malformed else rows.last_text
                 yield rows
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         raise SourceError(
-            f"{name} is not a complete gzip file: {error}.", "Copy or download it again."
+            f"{name} is cut short or damaged: {error}.", "Copy or download it again."
         ) from error
     except OSError as error:
         raise SourceError(
@@ -366,7 +370,7 @@ class _CheckedStream(io.RawIOBase):
     Raises `SourceError` at the first byte that is not UTF-8: here its line is still known.
     """
 
-    def __init__(self, file: io.BufferedIOBase, name: str) -> None:
+    def __init__(self, file: IO[bytes] | io.BufferedIOBase, name: str) -> None:
         super().__init__()
         self._file, self._name = file, name
         self._decoder = getincrementaldecoder("utf-8")()

@@ -145,10 +145,9 @@ class _Load:
             table = _TABLES[batch.table]
             if batch.problems is not None:
                 self._add_problems(table, batch.problems)
-            rows = batch.rows[[*_keys(table), ROW]] if batch.delete else self._judged(table, batch)
-            stage = self._stage_of(table, batch.delete)
-            if len(rows):
-                database.copy_frame(self._connection, stage, rows)
+            if not batch.rows.empty:
+                rows = batch.rows[[*_keys(table), ROW]] if batch.delete else self._judged(batch)
+                database.copy_frame(self._connection, self._stage_of(table, batch.delete), rows)
             self._progress(f"Reading {self._bundle.origins[batch.table].file}", len(batch.rows))
         for table in self.staged:
             self._run(f"analyze staged_{table.name}")
@@ -241,8 +240,9 @@ class _Load:
             for r in rows
         )
 
-    def _judged(self, table: Table, batch: Batch) -> pd.DataFrame:
+    def _judged(self, batch: Batch) -> pd.DataFrame:
         """Return the rows that keep the table's rules; the others become problems."""
+        table = _TABLES[batch.table]
         origin = self._bundle.origins[table.name]
         rows = batch.rows
         accepted = np.ones(len(rows), dtype=bool)
@@ -307,9 +307,8 @@ class _Load:
         self._run(
             f"""
             create temp table repeat on commit drop as
-            select place, "{ROW}", kept, differs from (
-                select ctid as place, "{ROW}", row_number() over by_key as number,
-                    first_value("{ROW}") over by_key as kept,
+            select place, differs from (
+                select ctid as place, row_number() over by_key as number,
                     {values} is distinct from first_value({values}) over by_key as differs
                 from {stage} window by_key as (partition by {keys} order by "{ROW}", ctid)
             ) numbered where number > 1

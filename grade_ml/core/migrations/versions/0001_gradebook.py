@@ -90,6 +90,12 @@ create table gradebook.load (
     rows_removed jsonb not null default '{}',
     rows_quarantined bigint not null
 );
+create table gradebook.oneroster_row (
+    file text,
+    sourced_id text,
+    fields jsonb not null,
+    primary key (file, sourced_id)
+);
 """
 
 
