@@ -58,8 +58,8 @@ def score_running(
     predictions = model.predict(snapshots)
     predictions["course_id"] = snapshots["course_id"].astype("string[pyarrow]").to_numpy()
     degraded: list[str] = []
-    for day, rows in predictions.groupby(snapshots["cut_on"].to_numpy()):
-        made_on = pd.Timestamp(day).date()
+    for made_on in sorted(snapshots["cut_on"].dt.date.unique()):
+        rows = predictions[(snapshots["cut_on"].dt.date == made_on).to_numpy()]
         old = [] if made_on == as_of else [f"features of {made_on}, not of {as_of}"]
         write_predictions(connection, rows, as_of=made_on, model=version, degraded=old)
         degraded += old

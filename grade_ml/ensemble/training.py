@@ -111,18 +111,17 @@ def train(
 
 def verdicts(evaluation: Evaluation) -> tuple[Verdict, ...]:
     """Return the conditions of becoming champion; a figure that is unknown speaks for no one."""
-    known = evaluation.flat()
-    errors = {name: known[name] for name in ("all_rmse", "all_naive_rmse") if name in known}
-    coverage = {name: known[name] for name in ("all_coverage80", "all_coverage95") if name in known}
-    floors = {"all_coverage80": SETTINGS.coverage80, "all_coverage95": SETTINGS.coverage95}
-    better = len(errors) < 2 or errors["all_rmse"] < errors["all_naive_rmse"]
+    figures = {
+        name: value for name, value in evaluation.metrics["all"].items() if value is not None
+    }
+    errors = {name: value for name, value in figures.items() if name in ("rmse", "naive_rmse")}
+    floors = {"coverage80": SETTINGS.coverage80, "coverage95": SETTINGS.coverage95}
+    shares = {name: figures[name] for name in floors if name in figures}
+    better = len(errors) < 2 or errors["rmse"] < errors["naive_rmse"]
+    cover = all(share >= floors[name] for name, share in shares.items())
     return (
         Verdict("better_than_naive", better, errors),
-        Verdict(
-            "intervals_cover",
-            all(share >= floors[name] for name, share in coverage.items()),
-            coverage,
-        ),
+        Verdict("intervals_cover", cover, shares),
     )
 
 
@@ -135,7 +134,8 @@ def finished(gradebook: Gradebook, as_of: date) -> pd.DataFrame:
     known = outcomes(gradebook, as_of)
     sections = gradebook.sections
     ended = sections.loc[sections["ends_on"] < pd.Timestamp(as_of), "section_id"]
-    return known[known["section_id"].astype("string[pyarrow]").isin(ended)]
+    rows: pd.DataFrame = known[known["section_id"].astype("string[pyarrow]").isin(ended)]
+    return rows
 
 
 def fingerprint(snapshots: pd.DataFrame, results: pd.DataFrame) -> str:

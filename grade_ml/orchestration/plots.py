@@ -21,10 +21,15 @@ BLUE, GREY = "#2f6db3", "#9aa5b1"
 
 
 def bars(
-    title: str, values: Sequence[tuple[str, float]], y_label: str, x_label: str = ""
+    title: str,
+    values: Sequence[tuple[str, float]],
+    y_label: str,
+    x_label: str = "",
+    top: float | None = None,
 ) -> MarkdownMetadataValue:
-    """Draw one bar for each (label, value)."""
+    """Draw one bar for each (label, value), up to the value `top` or the highest."""
     figure, axes = _canvas(title, x_label, y_label)
+    axes.set_ylim(0, top)
     labels = [label for label, _ in values]
     axes.bar(range(len(values)), [value for _, value in values], color=BLUE)
     step = max(1, len(labels) // 12)
@@ -34,13 +39,11 @@ def bars(
     return _embed(figure, title)
 
 
-def line(
-    title: str, points: Sequence[tuple[date, float]], y_label: str, x_label: str = ""
-) -> MarkdownMetadataValue:
+def line(title: str, points: Sequence[tuple[date, float]], y_label: str) -> MarkdownMetadataValue:
     """Draw a line through (date, value)."""
     import numpy as np
 
-    figure, axes = _canvas(title, x_label, y_label)
+    figure, axes = _canvas(title, "", y_label)
     days = np.array([day for day, _ in points], dtype="datetime64[D]")
     axes.plot(days, [value for _, value in points], color=BLUE)
     axes.set_ylim(bottom=0)

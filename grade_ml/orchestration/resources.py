@@ -22,6 +22,8 @@ from grade_ml.core.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
+    from grade_ml.registry.registry import Registry
+
 
 @dataclass(frozen=True)
 class Platform:
@@ -48,6 +50,13 @@ class Platform:
     def engine(self) -> Engine:
         """An engine on the `grade_ml` database."""
         return database.connect(self.urls.grade_ml)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The model registry."""
+        from grade_ml.registry.registry import Registry
+
+        return Registry(self.urls.mlflow, self.settings.storage_root)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:

@@ -31,7 +31,7 @@ from grade_ml.orchestration.resources import Platform
 )
 def grade_snapshots(
     context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult:
+) -> MaterializeResult[None]:
     """Describe each enrollment at each cut (weekly, and today) by what was visible then."""
     from grade_ml.features.refresh import refresh
 

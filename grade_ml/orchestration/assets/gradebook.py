@@ -103,19 +103,22 @@ def _column_schema(table: Table) -> TableSchema:
     )
 
 
-def _report(connection: Connection, source: _Source) -> MaterializeResult:
+def _missingness(found: quality.Profile) -> dict[str, Any]:
+    shares = found.null_shares
+    if not shares:
+        return {}
+    bars = [(name, 100 * share) for name, share in shares.items()]
+    picture = plots.bars("Columns without a value", bars, "per cent of rows", top=100)
+    return {"missingness": picture, **{f"missing_{name}": shares[name] for name in shares}}
+
+
+def _report(connection: Connection, source: _Source) -> MaterializeResult[None]:
     found = quality.profile(connection, source.table)
-    missing = [(name, 100 * share) for name, share in found.null_shares.items()]
     metadata: dict[str, Any] = {
         "dagster/row_count": found.rows,
         "quarantined_rows": found.quarantined,
-        **{f"missing_{name}": share for name, share in found.null_shares.items()},
         **({"newest_date": found.newest.isoformat()} if found.newest else {}),
-        **(
-            {"missingness": plots.bars("Columns without a value", missing, "per cent of rows")}
-            if missing
-            else {}
-        ),
+        **_missingness(found),
         **(source.pictures(connection) if found.rows else {}),
     }
     return MaterializeResult(metadata=metadata, data_version=DataVersion(found.version))
@@ -137,7 +140,7 @@ def _gradebook_asset(source: _Source) -> AssetsDefinition:
             "dagster/table_name": MetadataValue.text(source.table.fullname),
         },
     )
-    def profiled(platform: ResourceParam[Platform]) -> MaterializeResult:
+    def profiled(platform: ResourceParam[Platform]) -> MaterializeResult[None]:
         with platform.connection() as connection:
             return _report(connection, source)
 
