@@ -81,6 +81,26 @@ def csv_folder(folder: Path, as_json: bool) -> None:
     _load(Settings.from_environment(), source.bundle(folder), as_json)
 
 
+@command.command()
+@click.option("--students", default=600, show_default=True, type=click.IntRange(1))
+@click.option("--courses", default=8, show_default=True, type=click.IntRange(1))
+@click.option("--terms", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--seed", default=0, show_default=True, type=int)
+@_as_json
+def simulated(students: int, courses: int, terms: int, seed: int, as_json: bool) -> None:
+    """Load a simulated campus, whose newest term is half over today.
+
+    The same numbers and the same day give the same campus.
+    """
+    from grade_ml.gradebook.bundle import from_frames
+    from grade_ml.gradebook.simulated import Campus, CampusConfig
+
+    settings = Settings.from_environment()
+    config = CampusConfig(students=students, courses=courses, terms=terms, seed=seed)
+    campus = Campus(config, settings.date_at(datetime.now(UTC)))
+    _load(settings, from_frames("simulated", campus.batches), as_json)
+
+
 def _load(settings: Settings, bundle: Bundle, as_json: bool) -> None:
     from grade_ml.gradebook.loading import load
 

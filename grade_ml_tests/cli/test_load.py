@@ -1,0 +1,99 @@
+"""`grade-ml load`, as a person and as a program call it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from grade_ml.cli.load import command
+from grade_ml.core.errors import SourceError
+from grade_ml.core.settings import Settings
+from grade_ml_tests.factories import write_oulad
+
+
+@pytest.fixture
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables that point a command at the test's own services."""
+    return {
+        "GRADE_ML_HOME": str(settings.home),
+        "GRADE_ML_DATABASE_URL": str(settings.database_url),
+        "DAGSTER_POSTGRES_URL": str(settings.dagster_postgres_url),
+        "MLFLOW_TRACKING_URI": str(settings.mlflow_tracking_uri),
+        "GRADE_ML_STORAGE": settings.storage_root,
+    }
+
+
+def _run(environment: dict[str, str], *arguments: str) -> Result:
+    return CliRunner().invoke(
+        command, arguments, env={**environment, "COLUMNS": "200"}, catch_exceptions=False
+    )
+
+
+def test_a_summary_per_table_is_printed_and_the_second_load_says_nothing_changed(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    folder = str(write_oulad(tmp_path / "oulad", modules=["AAA"]))
+    first = _run(environment, "oulad", folder)
+    second = _run(environment, "oulad", folder)
+
+    lines = {line.split()[1]: line.split() for line in first.stdout.splitlines() if "│" in line}
+    assert lines["result"][3::2] == ["30", "0", "0", "0"]
+    assert "Nothing changed" not in first.stdout
+    assert "Nothing changed" in second.stdout
+    assert "Reading studentVle.csv" in first.stderr
+
+
+def test_json_is_the_only_thing_on_stdout(environment: dict[str, str], tmp_path: Path) -> None:
+    folder = write_oulad(tmp_path / "oulad", modules=["AAA"])
+    with (folder / "studentAssessment.csv").open("a") as file:
+        file.write("11,4242424242,3,0,50\n")
+    report = json.loads(_run(environment, "oulad", str(folder), "--json").stdout)
+
+    assert report["source"] == "oulad"
+    assert report["loaded"]["enrollment"] == 12
+    assert report["quarantined"] == 1
+    assert report["problems"][0]["row"] == 32
+    assert "4242424242" not in json.dumps(report)
+
+
+def test_a_bad_row_is_shown_with_its_place_and_remedy_but_no_student(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    folder = write_oulad(tmp_path / "oulad", modules=["AAA"])
+    with (folder / "studentAssessment.csv").open("a") as file:
+        file.write("11,4242424242,3,0,50\n12,65000,3,0,500\n")
+    output = _run(environment, "oulad", str(folder)).output
+
+    assert "studentAssessment.csv, row 33, score: 500.0 is not between 0 and 100" in output
+    assert "studentAssessment.csv, row 32, id_student: [hidden] is no known student" in output
+    assert "4242424242" not in output
+
+
+def test_shift_to_today_uses_the_setting_for_today(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    folder = str(write_oulad(tmp_path / "oulad", modules=["AAA"]))
+    environment["GRADE_ML_AS_OF"] = "2020-06-01"
+    first = _run(environment, "oulad", folder, "--shift-to-today", "--json")
+    again = _run(environment, "oulad", folder, "--shift-to-today", "--json")
+
+    assert json.loads(first.stdout)["loaded"]["result"] < 30
+    assert not json.loads(again.stdout)["changed"]
+
+
+@pytest.mark.parametrize("source", ["oulad", "oneroster", "csv"])
+def test_a_path_that_does_not_exist_is_an_error_before_any_service_starts(
+    tmp_path: Path, source: str
+) -> None:
+    home = tmp_path / "home"
+    with pytest.raises(SourceError, match="does not exist"):
+        _run({"GRADE_ML_HOME": str(home)}, source, str(tmp_path / "nothing"))
+    assert not home.exists()
+
+
+def test_every_source_has_help() -> None:
+    for source in ("oulad", "oneroster", "csv", "simulated"):
+        assert "--json" in _run({}, source, "--help").stdout

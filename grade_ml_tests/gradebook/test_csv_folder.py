@@ -1,0 +1,193 @@
+"""CSV folders: what was written is what the gradebook then holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as options
+from hypothesis import strategies as st
+from sqlalchemy import Engine, text
+
+from grade_ml.core.errors import SourceError
+from grade_ml.gradebook import csv_folder, frames
+from grade_ml.gradebook.csv_folder import FILES
+from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.loading import LoadReport, load
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+SMALL = {
+    "students.csv": 'student_id,region,note\ns1,Wales,\ns2,,"says ""hi"""\n',
+    "terms.csv": "term_id,title,starts_on,ends_on\nT,Autumn,2024-09-01,2024-12-20\n",
+    "courses.csv": "course_id\nC\n",
+    "sections.csv": "section_id,course_id,term_id,starts_on,ends_on\nS,C,T,2024-09-01,2024-12-20\n",
+    "enrollments.csv": "section_id,student_id,outcome,credits\nS,s1,Pass,60\nS,s2,,\n",
+    "assignments.csv": "assignment_id,section_id,category,weight,max_score\nA,S,TMA,1,20\n",
+    "results.csv": "assignment_id,student_id,score,submitted_on,carried_over\n"
+    "A,s1,55.5,2024-10-01,t\n",
+}
+
+
+def _write(folder: Path, **changed: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, content in {**SMALL, **{f"{k}.csv": v for k, v in changed.items()}}.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return folder
+
+
+def _load(engine: Engine, folder: Path) -> LoadReport:
+    return load(engine, csv_folder.bundle(folder), loaded_at=NOW)
+
+
+def _read(engine: Engine) -> Gradebook:
+    with engine.connect() as connection:
+        return frames.read(connection)
+
+
+def test_columns_may_be_left_out_and_further_ones_become_attributes(
+    engine: Engine, tmp_path: Path
+) -> None:
+    report = _load(engine, _write(tmp_path / "csv"))
+
+    assert report.quarantined == 0
+    book = _read(engine)
+    assert [json.loads(a) for a in book.students["attributes"]] == [
+        {"region": "Wales"},
+        {"note": 'says "hi"'},
+    ]
+    assert [json.loads(a) for a in book.enrollments["attributes"]] == [{"credits": "60"}, {}]
+    assert book.enrollments["outcome"].fillna("-").tolist() == ["pass", "-"]
+    assert book.results[["score", "carried_over"]].to_numpy().tolist() == [[55.5, True]]
+    assert book.results["graded_on"].isna().all()
+
+
+def test_a_file_may_be_left_out_once_the_gradebook_has_its_table(
+    engine: Engine, tmp_path: Path
+) -> None:
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    (folder / "results.csv").write_text(SMALL["results.csv"])
+    with pytest.raises(
+        SourceError, match=r"has no students\.csv, and the gradebook has no student"
+    ):
+        _load(engine, folder)
+    _load(engine, _write(tmp_path / "whole"))
+
+    assert not _load(engine, folder).changed
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("results", "assignment_id,score\nA,5\n", "results.csv has no column student_id"),
+        ("results", SMALL["results.csv"].replace("score", "mark"), "unknown column mark"),
+        ("students", "student_id,attributes\ns1,{}\n", "has a column attributes"),
+        ("courses", "", "courses.csv is empty"),
+        ("student", SMALL["students.csv"], "student.csv, which is no file of this format"),
+    ],
+)
+def test_a_file_of_another_shape_is_named_and_nothing_is_loaded(
+    engine: Engine, tmp_path: Path, file: str, content: str, message: str
+) -> None:
+    folder = _write(tmp_path / "csv", **{file: content})
+    with pytest.raises(SourceError, match=message):
+        _load(engine, folder)
+    assert _read(engine).students.empty
+
+
+def test_a_folder_without_any_file_of_the_format_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="holds no CSV file of this format"):
+        csv_folder.bundle(tmp_path)
+
+
+_ids = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=6)
+_texts = st.none() | st.text(
+    st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), max_size=9
+).map(str.strip).map(lambda value: value or None)
+_dates = st.none() | st.dates(pd.Timestamp("1950-01-01").date(), pd.Timestamp("2150-01-01").date())
+_numbers = st.floats(0, 100)
+
+
+@st.composite
+def _gradebooks(draw: st.DrawFn) -> dict[str, pd.DataFrame]:
+    """Draw tables as the user would write them, every reference known."""
+    start, end = pd.Timestamp("2024-01-01").date(), pd.Timestamp("2024-06-30").date()
+
+    def unique(most: int) -> list[str]:
+        return draw(st.lists(_ids, min_size=1, max_size=most, unique=True))
+
+    students, courses, sections, assignments = unique(4), unique(2), unique(3), unique(4)
+    course = st.sampled_from(courses)
+    section = st.sampled_from(sections)
+
+    def pairs(left: list[str]) -> list[tuple[str, str]]:
+        both = st.tuples(st.sampled_from(left), st.sampled_from(students))
+        return draw(st.lists(both, max_size=6, unique=True))
+
+    rows: dict[str, list[tuple[object, ...]]] = {
+        "student": [(s, draw(_texts)) for s in students],
+        "term": [("T", draw(_texts), start, end)],
+        "course": [(c, draw(_texts), draw(_texts)) for c in courses],
+        "section": [(s, draw(course), "T", start, end) for s in sections],
+        "enrollment": [
+            (*pair, draw(_dates), None, draw(st.sampled_from([None, "pass", "fail"])))
+            for pair in pairs(sections)
+        ],
+        "assignment": [
+            (a, draw(section), draw(_ids), draw(_texts), draw(_dates), draw(_numbers), 1.0)
+            for a in assignments
+        ],
+        "result": [
+            (*pair, draw(st.none() | _numbers), draw(_dates), None, draw(st.booleans()))
+            for pair in pairs(assignments)
+        ],
+        "activity": [(*p, start, "click", draw(st.integers(0, 2**40))) for p in pairs(sections)],
+    }
+    columns = {
+        "student": "student_id note",
+        "term": "term_id title starts_on ends_on",
+        "course": "course_id title subject",
+        "section": "section_id course_id term_id starts_on ends_on",
+        "enrollment": "section_id student_id enrolled_on withdrawn_on outcome",
+        "assignment": "assignment_id section_id category title due_on weight max_score",
+        "result": "assignment_id student_id score submitted_on graded_on carried_over",
+        "activity": "section_id student_id day kind count",
+    }
+    return {
+        name: pd.DataFrame(rows[name], columns=columns[name].split(), dtype=object)
+        for name in columns
+    }
+
+
+@options(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(tables=_gradebooks())
+def test_what_is_written_is_what_is_read(
+    engine: Engine, tmp_path: Path, tables: dict[str, pd.DataFrame]
+) -> None:
+    with engine.begin() as connection:
+        names = "gradebook.student, gradebook.term, gradebook.course"
+        connection.execute(text(f"truncate {names} cascade"))
+    for name, frame in tables.items():
+        frame.to_csv(tmp_path / FILES[name], index=False)
+    report = _load(engine, tmp_path)
+
+    assert report.quarantined == 0
+    book = _read(engine)
+    for written, field in zip(tables.values(), fields(Gradebook), strict=True):
+        assert _rows(getattr(book, field.name), written.columns) == _rows(written, written.columns)
+    assert not _load(engine, tmp_path).changed
+
+
+def _rows(frame: pd.DataFrame, columns: pd.Index) -> list[tuple[object, ...]]:
+    if "note" in columns and "note" not in frame:
+        frame = frame.assign(note=[json.loads(a).get("note") for a in frame["attributes"]])
+    plain = [
+        tuple(None if pd.isna(v) else str(v).removesuffix(" 00:00:00") for v in row)
+        for row in frame[list(columns)].astype(object).to_numpy().tolist()
+    ]
+    return sorted(plain, key=str)
