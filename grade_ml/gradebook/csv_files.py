@@ -39,6 +39,9 @@ MALFORMED_ROWS = 100_000
 #: Dates outside these years are typing errors, and frames could not hold all of them.
 FIRST_YEAR, LAST_YEAR = 1900, 2199
 
+#: Whole numbers up to here are exact as float64, and sums of them fit the database's bigint.
+LARGEST_COUNT = 10**15
+
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _INTEGER = r"^[+-]?\d{1,15}$"
 
@@ -114,8 +117,9 @@ class CsvRows:
         import pyarrow as pa
 
         values, bad = _convert(self._column(name), pa.int64(), _INTEGER)
+        bad = bad | np.asarray(values.abs() > LARGEST_COUNT)
         self.reject(bad, name, "is not a whole number; write a number such as 12 or leave it empty")
-        return values.astype("float64")
+        return values.astype("float64").mask(bad)
 
     def date(self, name: str) -> pd.Series:
         """Return datetime64[s] of ISO dates (a time of day is dropped); others are rejected."""
@@ -357,10 +361,15 @@ def _blocks(
         if malformed:
             yield *nothing, malformed
     except pa.ArrowInvalid as error:
+        # The parser's own words are left out: they quote the row.
+        fault = (
+            f"{MALFORMED_ROWS:,} lines have more or fewer values than the header"
+            if len(malformed) >= MALFORMED_ROWS
+            else f"a value is longer than {BLOCK_BYTES:,} bytes"
+        )
         raise SourceError(
-            f"{name} is not a CSV file: {error}.",
-            "Look for a quote that is never closed, a value of several megabytes, or a header "
-            "that has another number of columns than the rows.",
+            f"{name} is not a CSV file of this header: {fault}.",
+            "Look for a quote that is never closed, and compare the header with the rows.",
         ) from error
 
 
@@ -419,9 +428,11 @@ def _header(line: bytes, name: str, required: Collection[str]) -> list[str]:
     names = [n.strip() for n in next(csv.reader([text.replace("\0", "")]))]
     absent = [n for n in required if n not in names]
     if absent:
+        # A first line without any known name may be a student's row, which is not to be shown.
+        known = len(absent) < len(required)
+        found = f"its first line names {', '.join(names)}" if known else "its first line names none"
         raise SourceError(
-            f"{name} has no column {', '.join(absent)}; its first line names "
-            f"{', '.join(n[:40] for n in names[:20])}.",
+            f"{name} has no column {', '.join(absent)}; {found}.",
             "Add the column, or correct its name; upper and lower case matter.",
         )
     twice = sorted({n for n in names if n and names.count(n) > 1})

@@ -6,6 +6,7 @@ The same rules stand as constraints in the database; here they give each offendi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ import sqlalchemy as sa
 
 from grade_ml.gradebook import schema
 
+#: PostgreSQL cannot index texts beyond 2,700 bytes; no source's ids come near.
+LONGEST_ID = 255
 #: (first, second): the second date may not come before the first.
 _ORDERED_DATES = {
     "term": ("starts_on", "ends_on"),
@@ -35,6 +38,9 @@ def violations(table: sa.Table, rows: pd.DataFrame) -> Iterator[tuple[str, pd.Se
     for column in table.columns:
         if column.name in rows and not column.nullable:
             yield column.name, rows[column.name].isna(), "is empty; every row needs a value here"
+        if column.name in rows and (column.primary_key or column.foreign_keys) and _is_text(column):
+            long = rows[column.name].str.len() > LONGEST_ID
+            yield column.name, long, f"is longer than {LONGEST_ID} characters; look for lost quotes"
     if table is schema.result:
         yield (
             "score",
@@ -63,3 +69,7 @@ def violations(table: sa.Table, rows: pd.DataFrame) -> Iterator[tuple[str, pd.Se
                 rows[second] < rows[first],
                 f"comes before {first.replace('_', ' ')}; correct one of the two dates",
             )
+
+
+def _is_text(column: sa.Column[Any]) -> bool:
+    return isinstance(column.type, sa.Text)

@@ -53,12 +53,17 @@ def test_the_ways_in_which_people_write_the_same_rows(data: bytes) -> None:
         (b"\n1,2\n", "a.csv is empty"),
         (b"x,z\n1,2\n", "has no column y; its first line names x, z"),
         (b"X,y\n1,2\n", "has no column x"),
+        (b"11391,2013J\n", "has no column x, y; its first line names none"),
+        (b"x,y\n" + b"1\n" * csv_files.MALFORMED_ROWS, "100,000 lines have more or fewer values"),
         (b"x,y,y\n1,2,3\n", "names the column y twice"),
         (b"x,y\n1,a\n2,\xe9\n", "not UTF-8: line 3 has the byte 0xe9"),
         ("x,y\n1,a\n".encode("utf-16"), "not UTF-8: line 1 has the byte 0xff"),
         (b'x,y\n1,a\n2,"b\n3,c\n', "a quote is never closed"),
         (b'x,y\n1,"a\n2,b\n3,c\n', "a quote is never closed"),
-        (b"x,y\n1," + b"a" * 2 * csv_files.BLOCK_BYTES + b"\n2,b\n", "is not a CSV file"),
+        (
+            b"x,y\n1," + b"a" * 2 * csv_files.BLOCK_BYTES + b"\n2,b\n",
+            "a value is longer than 8,388,608 bytes",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_trusted_is_an_error_with_a_remedy(data: bytes, message: str) -> None:
@@ -142,6 +147,7 @@ def test_a_nul_character_rejects_its_row_only() -> None:
         ("12", "integer", 12),
         ("12.0", "integer", None),
         ("9" * 30, "integer", None),
+        ("9" * 18, "integer", None),
         ("2024-02-29", "date", "2024-02-29"),
         ("2024-02-29T23:59:00Z", "date", "2024-02-29"),
         ("2023-02-29", "date", None),

@@ -143,6 +143,7 @@ BROKEN = [
     ("section", "term_id", "X", 8),
     ("section", "ends_on", pd.Timestamp("2024-01-30"), 8),
     ("term", "ends_on", pd.Timestamp("2024-01-30"), 9),
+    ("section", "section_id", "S" * 256, 8),
     ("enrollment", "student_id", "X", 1),
     ("enrollment", "withdrawn_on", pd.Timestamp("2024-01-30"), 1),
     ("assignment", "section_id", "X", 3),
