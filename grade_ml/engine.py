@@ -6,6 +6,7 @@ made elsewhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -322,11 +323,11 @@ def _reservations(model: BaselineModel, answer: GradePrediction, grade: float) -
             "the model was trained after this section had ended and knows its outcome, so this "
             "shows how the model works, not how well it forecasts"
         )
-    if grade != grade:
+    if math.isnan(grade):
         reasons.append("no section with coursework has ended yet, so no grade can be predicted")
     return tuple(reasons)
 
 
 def _number(value: float) -> float | None:
     """Return a plain number; not-a-number becomes None."""
-    return None if value != value else float(value)
+    return None if math.isnan(value) else float(value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from time import perf_counter
 from typing import Any
@@ -90,6 +90,7 @@ def backtest(  # noqa: PLR0913 - the protocol's parameters
     gradebook: Gradebook,
     train_terms: Sequence[str],
     test_terms: Sequence[str],
+    *,
     fractions: Sequence[float] = (0.25, 0.5, 0.75),
     seed: int = 0,
     on_progress: Callable[[str], None] = lambda message: None,
@@ -117,7 +118,8 @@ def backtest(  # noqa: PLR0913 - the protocol's parameters
     _check_terms(gradebook, train_terms, test_terms)
     end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
     started = perf_counter()
-    model = _fit(gradebook, train_terms, test_terms, end, seed, on_progress)
+    known = without_terms(gradebook, test_terms)
+    model = _fit(known, train_terms, end, seed, on_progress)
     trained = perf_counter()
     on_progress(f"Predicting the terms {', '.join(test_terms)}")
     rows = _test_rows(gradebook, model, test_terms, fractions, end)
@@ -139,17 +141,18 @@ def backtest(  # noqa: PLR0913 - the protocol's parameters
 def without_terms(gradebook: Gradebook, terms: Sequence[str]) -> Gradebook:
     """Return `gradebook` without the sections of `terms` and everything that happened in them."""
     sections = gradebook.sections[~gradebook.sections["term_id"].isin(terms)]
-    assignments = gradebook.assignments
-    assignments = assignments[assignments["section_id"].isin(sections["section_id"])]
-    kept = {"sections": sections, "assignments": assignments}
-    for field in fields(gradebook):
-        frame = getattr(gradebook, field.name)
-        if field.name in ("enrollments", "activity"):
-            kept[field.name] = frame[frame["section_id"].isin(sections["section_id"])]
-    results = gradebook.results
-    kept["results"] = results[results["assignment_id"].isin(assignments["assignment_id"])]
+
+    def kept(frame: pd.DataFrame, key: str, known: pd.Series) -> pd.DataFrame:
+        return frame[frame[key].isin(known)].reset_index(drop=True)
+
+    assignments = kept(gradebook.assignments, "section_id", sections["section_id"])
     return replace(
-        gradebook, **{name: frame.reset_index(drop=True) for name, frame in kept.items()}
+        gradebook,
+        sections=sections.reset_index(drop=True),
+        assignments=assignments,
+        enrollments=kept(gradebook.enrollments, "section_id", sections["section_id"]),
+        activity=kept(gradebook.activity, "section_id", sections["section_id"]),
+        results=kept(gradebook.results, "assignment_id", assignments["assignment_id"]),
     )
 
 
@@ -171,17 +174,11 @@ def _check_terms(
         )
 
 
-def _fit(  # noqa: PLR0913
-    gradebook: Gradebook,
-    train_terms: Sequence[str],
-    test_terms: Sequence[str],
-    end: date,
-    seed: int,
-    on_progress: Callable[[str], None],
+def _fit(
+    known: Gradebook, terms: Sequence[str], end: date, seed: int, on_progress: Callable[[str], None]
 ) -> baseline.BaselineModel:
-    on_progress(f"Features of the terms {', '.join(train_terms)}")
-    known = without_terms(gradebook, test_terms)
-    sections = known.sections[known.sections["term_id"].isin(train_terms)]
+    on_progress(f"Features of the terms {', '.join(terms)}")
+    sections = known.sections[known.sections["term_id"].isin(terms)]
     frame = features.grade_snapshots(known, features.weekly_cuts(sections, end), end)
     on_progress(f"Fitting on {len(frame):,} snapshots")
     return baseline.fit(frame, outcomes(known, end), seed)

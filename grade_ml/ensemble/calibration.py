@@ -41,16 +41,14 @@ class Calibration:
         Parameters
         ----------
         held_out
-            `CONTEXT` (uncalibrated), final_grade (0-100 or NaN) and at_risk (bool).
+            `CONTEXT` (uncalibrated), final_grade (0-100 or NaN), at_risk (bool), and fold: rows
+            of one fold do not set the scale of their own residuals, except where there is one only.
         """
         known = held_out[held_out["final_grade"].notna() & held_out["grade"].notna()]
-        scale = _fit_scale(known, seed) if len(known) else None
-        ratio = np.zeros(1)
-        if scale is not None:
-            residual = (known["final_grade"] - known["grade"]).to_numpy(np.float64)
-            ratio = residual / _scale(scale, known)
-        progress = known["progress"].to_numpy(np.float64) if len(known) else np.zeros(1)
-        return cls(scale, Conformal.fit(ratio, progress), _fit_risk_curve(held_out))
+        if known.empty:
+            return cls(None, Conformal.fit(np.zeros(1), np.zeros(1)), _fit_risk_curve(held_out))
+        conformal = Conformal.fit(_ratios(known, seed), known["progress"].to_numpy(np.float64))
+        return cls(_fit_scale(known, seed), conformal, _fit_risk_curve(held_out))
 
     def apply(self, raw: pd.DataFrame) -> pd.DataFrame:
         """Return `raw` (with the columns `CONTEXT`) with intervals and calibrated risk."""
@@ -72,12 +70,23 @@ class Calibration:
         return cls(scale, Conformal.from_dict(conformal), risk_curve)
 
 
+def _ratios(known: pd.DataFrame, seed: int) -> Floats:
+    """Return each row's residual over the error that the other folds let expect."""
+    residual = (known["final_grade"] - known["grade"]).to_numpy(np.float64)
+    scale = np.empty(len(known))
+    for fold in known["fold"].unique():
+        own = (known["fold"] == fold).to_numpy()
+        scale[own] = _scale(_fit_scale(known if own.all() else known[~own], seed), known[own])
+    ratios: Floats = residual / scale
+    return ratios
+
+
 def _fit_scale(known: pd.DataFrame, seed: int) -> Any:
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     error = (known["final_grade"] - known["grade"]).abs().to_numpy(np.float64)
     model = HistGradientBoostingRegressor(
-        max_iter=60,
+        max_iter=50,
         learning_rate=0.1,
         max_leaf_nodes=15,
         min_samples_leaf=100,

@@ -57,7 +57,8 @@ class Encoder:
         """Return the encoder as plain values."""
         return {
             "numeric": list(self.numeric),
-            "categories": {name: list(values) for name, values in self.categories.items()},
+            # A list, for the order of the columns must survive JSON with sorted keys.
+            "categories": [[name, list(values)] for name, values in self.categories.items()],
         }
 
     @classmethod
@@ -65,7 +66,7 @@ class Encoder:
         """Return the encoder that `to_dict` described."""
         return cls(
             tuple(values["numeric"]),
-            {name: tuple(known) for name, known in values["categories"].items()},
+            {name: tuple(known) for name, known in values["categories"]},
         )
 
 

@@ -56,7 +56,7 @@ class Conformal:
         )
 
     def intervals(self, grade: Floats, scale: Floats, progress: Floats) -> dict[str, Floats]:
-        """Return lower80, upper80, lower95 and upper95 in points, within 0-100 and around `grade`."""
+        """Return lower80, upper80, lower95 and upper95 in points, in 0-100, around `grade`."""
         chosen = self.quantiles[np.digitize(progress, PHASE_BOUNDS)]
         bounds: dict[str, Floats] = {}
         for i, level in enumerate(LEVELS):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 
@@ -35,8 +37,10 @@ def test_unknown_and_missing_values_become_nan() -> None:
 
 
 def test_an_encoder_survives_storage() -> None:
-    encoder = Encoder.fit(FRAME, ["level"], ["course_id"])
-    assert Encoder.from_dict(encoder.to_dict()) == encoder
+    encoder = Encoder.fit(FRAME, ["level"], ["course_id", "attribute_Region"])
+    again = Encoder.from_dict(json.loads(json.dumps(encoder.to_dict(), sort_keys=True)))
+    assert again == encoder
+    assert again.features == encoder.features
 
 
 def test_ten_thousand_categories_keep_the_frequent_ones() -> None:

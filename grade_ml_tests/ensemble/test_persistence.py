@@ -17,7 +17,7 @@ Y = X[:, 0] > 0
 def fitted() -> dict[str, object]:
     return {
         "boosting": HistGradientBoostingClassifier(max_iter=5, random_state=0).fit(X, Y),
-        "trees": [ExtraTreesRegressor(5, random_state=0).fit(X, X[:, 1])],
+        "trees": [ExtraTreesRegressor(50, random_state=0).fit(X, X[:, 1])],
         "bayes": GaussianNB().fit(X, Y),
         "none": None,
     }

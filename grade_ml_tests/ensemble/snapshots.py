@@ -1,0 +1,43 @@
+"""Snapshots with a known truth, made without a gradebook: ability drives grade and risk."""
+
+import numpy as np
+import pandas as pd
+from grade_ml.features.snapshots import NUMERIC_FEATURES
+
+
+def snapshots(
+    sections: int = 6, students: int = 60, weeks: int = 8, seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return (snapshots, outcomes); a student takes one section of each of two courses."""
+    random = np.random.default_rng(seed)
+    enrollments = pd.DataFrame(
+        {
+            "section_id": np.repeat([f"section {i}" for i in range(sections)], students),
+            "student_id": [
+                f"s{(i // 2) * students + j}" for i in range(sections) for j in range(students)
+            ],
+            "course_id": np.repeat([f"course {i % 2}" for i in range(sections)], students),
+            "attribute_gender": random.choice(["F", "M"], sections * students),
+            "attribute_region": random.choice(["north", "south", "east"], sections * students),
+            "attribute_credits": random.choice([30.0, 60.0], sections * students),
+        }
+    )
+    ability = random.normal(60, 18, len(enrollments)).clip(0, 100)
+    enrollments["final_grade"] = (ability + random.normal(0, 6, len(enrollments))).clip(0, 100)
+    enrollments["at_risk"] = enrollments["final_grade"] + random.normal(0, 8, len(ability)) < 45
+    rows = enrollments.assign(ability=ability).merge(
+        pd.DataFrame({"cut_day": np.arange(1, weeks + 1) * 7.0}), how="cross"
+    )
+    rows["progress"] = rows["cut_day"] / (weeks * 7)
+    for name in NUMERIC_FEATURES:
+        if name not in rows:
+            rows[name] = random.normal(size=len(rows))
+    noise = random.normal(0, 30, len(rows)) * (1 - rows["progress"])
+    rows["grade_rate_so_far"] = (rows["ability"] + noise).clip(0, 100)
+    rows["grade_if_nothing_more"] = rows["grade_rate_so_far"] * rows["progress"]
+    rows["weight_remaining"] = 100 * (1 - rows["progress"])
+    rows[list(NUMERIC_FEATURES)] = rows[list(NUMERIC_FEATURES)].astype("float32")
+    for name in ("section_id", "student_id", "course_id", "attribute_gender", "attribute_region"):
+        rows[name] = rows[name].astype("category")
+    truth = ["section_id", "student_id", "final_grade", "at_risk"]
+    return rows.drop(columns=["final_grade", "at_risk", "ability"]), enrollments[truth]
