@@ -61,6 +61,7 @@ _FILES = {
 _OPTIONAL_FILES = ("studentVle", "vle")
 _SECTION = {"section_id": ", ".join(_PRESENTATION)}
 _ENROLLMENT = {**_SECTION, "student_id": "id_student"}
+_WITHDRAWN = Outcome.WITHDRAWN.value
 _OUTCOMES = {outcome.value: outcome.value for outcome in Outcome}
 
 
@@ -256,7 +257,7 @@ def _enrollments(paths: dict[str, Path], calendar: _Calendar) -> Iterator[Batch]
             "student_id": students,
             "enrolled_on": dates["enrolled_on"],
             "withdrawn_on": withdrawn,
-            "outcome": outcome.mask(running & withdrawn.isna(), None),
+            "outcome": outcome.mask(running & (withdrawn.isna() | (outcome != _WITHDRAWN)), None),
             "attributes": rows.attributes((), ENROLLMENT_ATTRIBUTES),
         }
         starts = sections.map(calendar.starts).astype("datetime64[s]")
