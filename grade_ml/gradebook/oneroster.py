@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,8 @@ _COLUMNS: dict[str, tuple[list[str], list[str]]] = {
         ["missing"],
     ),
 }
-_STUDENT_COLUMNS = ("userSourcedId", "studentSourcedId")
+#: How the names of a source's own columns begin.
+METADATA = "metadata."
 _STATUS = ["status", "dateLastModified"]
 _ORIGINS = {
     "term": Origin(
@@ -111,7 +111,7 @@ def bundle(path: Path) -> Bundle:
     files = _files(path)
     modes = _modes(files)
     for name in (*_COLUMNS, "users", "demographics"):
-        if modes.get(name, "absent") != "absent" and files.opener(f"{name}.csv") is None:
+        if modes.get(name, "absent") != "absent" and files(f"{name}.csv") is None:
             raise SourceError(
                 f"{path} has no {name}.csv, which its manifest.csv announces.",
                 f"Add the file, or write file.{name},absent into the manifest.",
@@ -121,11 +121,8 @@ def bundle(path: Path) -> Bundle:
     )
 
 
-@dataclass(frozen=True)
-class _Files:
-    """Opens the files of a folder or of a zip file."""
-
-    opener: Callable[[str], Opener | None]
+#: Gives an opener for the file of a name, None if the delivery has no such file.
+_Files = Callable[[str], Opener | None]
 
 
 def _files(path: Path) -> _Files:
@@ -135,7 +132,7 @@ def _files(path: Path) -> _Files:
             found = csv_files.find(path, name)
             return None if found is None else csv_files.opener(found)
 
-        return _Files(in_folder)
+        return in_folder
     if not path.exists():
         raise SourceError(f"{path} does not exist.", "Name a OneRoster folder or zip file.")
     if not zipfile.is_zipfile(path):
@@ -153,12 +150,12 @@ def _files(path: Path) -> _Files:
         info = entries.get(name)
         return None if info is None else lambda: archive.open(info)
 
-    return _Files(in_archive)
+    return in_archive
 
 
 def _modes(files: _Files) -> dict[str, str]:
     """Return bulk, delta or absent per file of the manifest."""
-    opener = files.opener("manifest.csv")
+    opener = files("manifest.csv")
     if opener is None:
         raise SourceError(
             "There is no manifest.csv.", "A OneRoster delivery has one; export it again."
@@ -198,7 +195,11 @@ class _Delivery:
         spans = {name: _span(name, sessions) for name in sessions}
         used = yield from self._sections(spans)
         used |= set(self._known(schema.term.c.term_id))
-        terms = {k: v for k, v in sessions.items() if v["type"] in TERM_TYPES or k in used}
+        terms = {
+            id_: fields
+            for id_, fields in sessions.items()
+            if id_ in used or (fields[ROW] and fields["type"] in TERM_TYPES)
+        }
         yield Batch("term", _table("term_id", terms, ["title", "starts_on", "ends_on"]))
         yield from self._courses()
         yield from self._students()
@@ -212,7 +213,7 @@ class _Delivery:
     def _read(self, name: str, personal: str = "") -> Iterator[tuple[CsvRows, pd.Series]]:
         """Yield the rows of a file, and which of them are to be deleted."""
         mode = self._modes.get(name, "absent")
-        opener = None if mode == "absent" else self._files.opener(f"{name}.csv")
+        opener = None if mode == "absent" else self._files(f"{name}.csv")
         if opener is None:
             return
         required, optional = _COLUMNS.get(name, (["sourcedId"], None))
@@ -229,12 +230,18 @@ class _Delivery:
                 rows.reject(strange, "status", "is no status; write active or tobedeleted")
             yield rows, status.eq("tobedeleted").fillna(False).astype(bool)
 
-    def _kept_and_deleted(
-        self, table: str, rows: CsvRows, gone: pd.Series, columns: dict[str, Any]
+    def _split(
+        self,
+        table: str,
+        rows: CsvRows,
+        gone: pd.Series,
+        columns: dict[str, Any],
+        chosen: pd.Series | bool = True,
     ) -> Iterator[Batch]:
-        yield Batch(table, rows.frame(columns, ~gone), rows.problems)
-        if self._modes[rows.file.removesuffix(".csv")] == "delta" and gone.any():
-            yield Batch(table, rows.frame(columns, gone), delete=True)
+        """Yield the chosen rows: those to keep and, of a delta, those to delete."""
+        yield Batch(table, rows.frame(columns, ~gone & chosen), rows.problems)
+        if self._modes[rows.file.removesuffix(".csv")] == "delta":
+            yield Batch(table, rows.frame(columns, gone & chosen), delete=True)
 
     def _overlay(
         self, name: str, table: str | None, key: str, read: Callable[[CsvRows], dict[str, Any]]
@@ -294,11 +301,11 @@ class _Delivery:
                 "section_id": rows.required("sourcedId"),
                 "course_id": rows.text("courseSourcedId"),
                 "term_id": pd.Series(terms, dtype="string[pyarrow]"),
-                "starts_on": _dates(min((s[1] for s in f), default=None) for f in found),
-                "ends_on": _dates(max((s[2] for s in f), default=None) for f in found),
+                "starts_on": _dates(min((s[1] for s in f if s[1]), default=None) for f in found),
+                "ends_on": _dates(max((s[2] for s in f if s[2]), default=None) for f in found),
             }
             self.section_ends |= zip(columns["section_id"], columns["ends_on"], strict=True)
-            yield from self._kept_and_deleted("section", rows, gone, columns)
+            yield from self._split("section", rows, gone, columns)
         return used
 
     def _courses(self) -> Iterator[Batch]:
@@ -308,59 +315,64 @@ class _Delivery:
                 "title": rows.text("title"),
                 "subject": rows.text("subjects").str.partition(",")[0],
             }
-            yield from self._kept_and_deleted("course", rows, gone, columns)
+            yield from self._split("course", rows, gone, columns)
 
     def _students(self) -> Iterator[Batch]:
         """Yield users with the role of a student; other users are none of ours."""
-        facts = self._demographics()
-        students = {
-            user
-            for rows, gone in self._read("roles")
-            for user in rows.text("userSourcedId")[
-                rows.text("role").str.lower().eq("student") & ~gone
-            ]
-        }
-        known = self._attributes()
+        facts = yield from self._demographics()
+        students: set[str] = set()
+        for rows, gone in self._read("roles", personal="userSourcedId"):
+            role = rows.text("role").str.lower().eq("student") & ~gone
+            students |= set(rows.required("userSourcedId")[role.fillna(False).astype(bool)])
+            yield Batch("student", pd.DataFrame(), rows.problems)
         for rows, gone in self._read("users", personal="sourcedId"):
             ids = rows.required("sourcedId")
-            role = rows.text("role").str.lower().eq("student").fillna(False)
-            chosen = role.astype(bool) | ids.isin(students) | ids.isin(known)
-            metadata = [name for name in rows.names if name.startswith("metadata.")]
-            own = [json.loads(a) for a in rows.attributes(metadata)]
+            known = self._attributes(ids.dropna())
+            student = rows.text("role").str.lower().eq("student").fillna(False).astype(bool)
+            metadata = [name for name in rows.names if name.startswith(METADATA)]
+            own = [
+                {name.removeprefix(METADATA): value for name, value in json.loads(row).items()}
+                for row in rows.attributes(metadata)
+            ]
             merged = [
-                _merged(
-                    known.get(id_),
-                    {k.removeprefix("metadata."): v for k, v in facts_.items()},
-                    facts.pop(id_, {}),
-                )
-                for id_, facts_ in zip(ids, own, strict=True)
+                _merged(known.get(id_), new, facts.pop(id_, {}))
+                for id_, new in zip(ids, own, strict=True)
             ]
             columns = {"student_id": ids, "attributes": pd.Series(merged, dtype="string[pyarrow]")}
-            yield Batch("student", rows.frame(columns, chosen & ~gone), rows.problems)
-            if self._modes["users"] == "delta" and gone.any():
-                yield Batch("student", rows.frame(columns, chosen & gone), delete=True)
-        others = {id_: _merged(known[id_], {}, new) for id_, new in facts.items() if id_ in known}
-        if others:
-            yield Batch(
-                "student",
-                pd.DataFrame({"student_id": others.keys(), "attributes": others.values(), ROW: 0}),
-            )
+            chosen = student | ids.isin(students) | ids.isin(known)
+            yield from self._split("student", rows, gone, columns, chosen)
+        known = self._attributes(facts)
+        merged = [_merged(attributes, facts[id_]) for id_, attributes in known.items()]
+        yield Batch(
+            "student", pd.DataFrame({"student_id": list(known), "attributes": merged, ROW: 0})
+        )
 
-    def _attributes(self) -> dict[str, dict[str, Any]]:
-        student = schema.student.c
-        rows = self._connection.execute(sa.select(student.student_id, student.attributes))
-        return {row.student_id: row.attributes for row in rows}
+    def _attributes(self, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the attributes of those students that the gradebook has."""
+        query = text(
+            "select student_id, attributes from gradebook.student where student_id = any(:ids)"
+        )
+        return {
+            row.student_id: row.attributes
+            for row in self._connection.execute(query, {"ids": list(ids)})
+        }
 
-    def _demographics(self) -> dict[str, dict[str, str | None]]:
+    def _demographics(self) -> Generator[Batch, None, dict[str, dict[str, Any]]]:
         """Return the demographics per user; a value of None is to be forgotten."""
-        facts: dict[str, dict[str, str | None]] = {}
+        facts: dict[str, dict[str, Any]] = {}
         for rows, gone in self._read("demographics", personal="sourcedId"):
             names = [n for n in rows.names if n not in ("sourcedId", *_STATUS)]
             frame = pd.DataFrame({name: rows.text(name) for name in names}, dtype=object)
             if "birthDate" in frame:
                 frame["birthYear"] = frame.pop("birthDate").str[:4]
             frame.loc[gone.to_numpy()] = None
-            facts |= zip(rows.text("sourcedId"), _records(frame), strict=True)
+            ids = rows.required("sourcedId")
+            facts |= (
+                (id_, fact)
+                for id_, fact in zip(ids, _records(frame), strict=True)
+                if not pd.isna(id_)
+            )
+            yield Batch("student", pd.DataFrame(), rows.problems)
         return facts
 
     def _enrollments(self) -> Iterator[Batch]:
@@ -380,9 +392,7 @@ class _Delivery:
                 "outcome": early.map({True: schema.Outcome.WITHDRAWN.value}),
                 "attributes": "{}",
             }
-            yield Batch("enrollment", rows.frame(columns, student & ~gone), rows.problems)
-            if self._modes["enrollments"] == "delta" and gone.any():
-                yield Batch("enrollment", rows.frame(columns, student & gone), delete=True)
+            yield from self._split("enrollment", rows, gone, columns, student)
 
     def _assignments(
         self, items: dict[str, dict[str, Any]], categories: dict[str, dict[str, Any]]
@@ -439,11 +449,9 @@ class _Delivery:
                 "graded_on": scored_on.where(score.notna()),
                 "carried_over": False,
             }
-            yield Batch("result", rows.frame(columns, ~gone & ~absent), rows.problems)
-            withdrawn = self._stored_results(rows.frame(columns, ~gone & absent))
-            deleted = rows.frame(columns, gone & (self._modes["results"] == "delta"))
-            if len(withdrawn) or len(deleted):
-                yield Batch("result", pd.concat([deleted, withdrawn]), delete=True)
+            yield from self._split("result", rows, gone, columns, gone | ~absent)
+            missing = self._stored_results(rows.frame(columns, ~gone & absent))
+            yield Batch("result", missing, delete=True)
 
     def _stored_results(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return those of `rows` that the gradebook holds: results since declared missing."""
