@@ -8,6 +8,7 @@ decided in `grade_ml.registry` and above.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from grade_ml.ensemble.encoding import Encoder, attributes
 from grade_ml.ensemble.evaluation import Evaluation, evaluate
 from grade_ml.ensemble.folds import section_folds
 from grade_ml.features.snapshots import NUMERIC_FEATURES
+from grade_ml.registry.promotion import deserves_champion
 
 NAME = "baseline"
 #: Never seen by a model, kept in the snapshots for audits of its errors.
@@ -99,6 +101,9 @@ class BaselineModel:
         The sections whose outcomes it has seen.
     evaluation
         What its predictions of held-out sections were worth.
+    held_out
+        These predictions beside what came true, right after `fit`; None for a loaded model.
+        Columns: the row's keys and those that `evaluate` takes.
     """
 
     encoder: Encoder
@@ -107,6 +112,7 @@ class BaselineModel:
     sections: tuple[str, ...]
     evaluation: Evaluation
     seed: int
+    held_out: pd.DataFrame | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -201,13 +207,15 @@ def fit(snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int) -> BaselineM
     matrix = encoder.transform(rows)
     with threadpool_limits(_threads(len(rows))):
         held_out = _held_out(rows, matrix, seed)
+        honest = _cross_calibrated(held_out, seed)
         return BaselineModel(
             encoder=encoder,
             members=_fit_members(matrix, rows, seed),
             calibration=Calibration.fit(held_out, seed),
             sections=tuple(sorted(rows["section_id"].astype(str).unique())),
-            evaluation=evaluate(_cross_calibrated(held_out, seed), seed),
+            evaluation=evaluate(honest, seed),
             seed=seed,
+            held_out=honest,
         )
 
 
@@ -224,6 +232,40 @@ def with_outcomes(
     rows = pd.concat([model.predict(beside), beside[kept]], axis=1)
     rows["naive"] = beside[NAIVE].fillna(0.0)
     return _join(rows, outcomes)
+
+
+def may_become_champion(candidate: BaselineModel, champion: BaselineModel | None) -> bool:
+    """Return whether a freshly fitted candidate may take the champion's place.
+
+    Both are judged on the sections that the champion was fitted on, each by the Brier score of its
+    held-out predictions: the candidate's own rows, the champion's figure on record. A champion
+    that shares no section with the candidate knows other data and is replaced. See
+    `deserves_champion`.
+    """
+    held_out = candidate.held_out
+    if held_out is None:
+        return False
+    shared = held_out[held_out["section_id"].isin(champion.sections)] if champion else held_out[:0]
+    if champion is None or shared.empty:
+        return True
+    loss = (shared["risk"] - shared["at_risk"].astype(float)).to_numpy(np.float64) ** 2
+    students = pd.factorize(shared["student_id"].astype("object"))[0]
+    on_record = champion.evaluation.metrics["all"]["brier"]
+    assert on_record is not None
+    return deserves_champion(loss, on_record, students, candidate.seed)
+
+
+def data_version(snapshots: pd.DataFrame, outcomes: pd.DataFrame) -> str:
+    """Return a text that changes when a value does, and does not with the order of rows."""
+    digest = hashlib.sha256()
+    for frame in (snapshots, outcomes):
+        digest.update(json.dumps(list(frame.columns)).encode())
+        digest.update(np.sort(pd.util.hash_pandas_object(frame, index=False)).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _as_text(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.astype(dict.fromkeys(_ENROLLMENT, "string[pyarrow]"))
 
 
 def _threads(rows: int) -> int:
@@ -247,9 +289,8 @@ def _training_rows(snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int) -
 
 
 def _join(rows: pd.DataFrame, outcomes: pd.DataFrame, how: Any = "inner") -> pd.DataFrame:
-    keys = {name: "string[pyarrow]" for name in _ENROLLMENT}
-    truth = outcomes[[*_ENROLLMENT, "final_grade", "at_risk"]].astype(keys)
-    return rows.astype(keys).merge(truth, on=_ENROLLMENT, how=how)
+    truth = _as_text(outcomes[[*_ENROLLMENT, "final_grade", "at_risk"]])
+    return _as_text(rows).merge(truth, on=_ENROLLMENT, how=how)
 
 
 def _collected(snapshots: pd.DataFrame) -> Floats:
@@ -348,7 +389,7 @@ def _held_out(rows: pd.DataFrame, matrix: npt.NDArray[np.float32], seed: int) ->
         kept = rows[held]
         raw = members.predict(matrix[held], _collected(kept))
         raw = raw.assign(**_context(kept, set(rows.loc[train, "course_id"])))
-        for name in ("final_grade", "at_risk", "section_id", "student_id"):
+        for name in ("final_grade", "at_risk", *_ROW):
             raw[name] = kept[name].to_numpy()
         raw["naive"] = kept[NAIVE].fillna(0.0).to_numpy()
         parts.append(raw.assign(fold=number))

@@ -55,7 +55,7 @@ def _without_chance(content: bytes) -> bytes:
     array = np.load(io.BytesIO(content), allow_pickle=False)
     if array.dtype.names is None:
         return content
-    clean = np.zeros_like(array)
+    clean = np.zeros(array.shape, array.dtype)  # zeros_like would leave the gaps as they are
     for name in array.dtype.names:
         clean[name] = array[name]
     if {"left_child", "missing_go_to_left"} <= set(array.dtype.names):

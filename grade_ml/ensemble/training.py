@@ -7,6 +7,7 @@ fitted where neither the data nor the program changed since the champion was tra
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -15,13 +16,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from grade_ml.core.errors import NotReadyError
+from grade_ml.core.errors import ArtifactError, NotReadyError
 from grade_ml.ensemble import baseline
 from grade_ml.ensemble.baseline import NAME, BaselineModel
 from grade_ml.ensemble.evaluation import Evaluation
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,9 @@ def train(
         Too few enrollments have an outcome.
     """
     data, code = fingerprint(snapshots, results), installed_version("grade-ml")
-    champion = registry.get(NAME, Alias.CHAMPION)
-    if champion and (champion.data_version, champion.code_version) == (data, code):
-        model = BaselineModel.load(registry.fetch(champion))
-        return Training(champion, model, verdicts(model.evaluation), fitted=False)
+    current = _current(registry, data, code)
+    if current is not None:
+        return current
     model = baseline.fit(snapshots, results, seed)
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
@@ -107,6 +109,19 @@ def train(
     if training.accepted:
         registry.set_alias(NAME, Alias.CHAMPION, version.version)
     return training
+
+
+def _current(registry: Registry, data: str, code: str) -> Training | None:
+    """Return the champion's training if it came of the same data and program, and is intact."""
+    version = registry.get(NAME, Alias.CHAMPION)
+    if version is None or (version.data_version, version.code_version) != (data, code):
+        return None
+    try:
+        model = BaselineModel.load(registry.fetch(version))
+    except ArtifactError as error:
+        logger.warning("Training anew, since the champion is unusable: %s", error)
+        return None
+    return Training(version, model, verdicts(model.evaluation), fitted=False)
 
 
 def verdicts(evaluation: Evaluation) -> tuple[Verdict, ...]:

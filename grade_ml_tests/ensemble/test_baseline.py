@@ -184,3 +184,25 @@ def test_a_single_section_trains(data) -> None:
     model = baseline.fit(frame[one], truth[truth["section_id"] == "section 0"], seed=0)
     assert model.sections == ("section 0",)
     assert model.predict(frame.head(5))["grade"].notna().all()
+
+
+def test_the_first_model_becomes_champion(model) -> None:
+    assert baseline.may_become_champion(model, None)
+
+
+def test_an_equal_model_replaces_the_champion_and_a_worse_one_does_not(data, model) -> None:
+    frame, truth = data
+    assert baseline.may_become_champion(model, model)
+    noisy = truth.assign(at_risk=np.random.default_rng(1).permutation(truth["at_risk"]))
+    assert not baseline.may_become_champion(baseline.fit(frame, noisy, seed=0), model)
+
+
+def test_a_champion_of_other_data_is_replaced(model, later) -> None:
+    assert baseline.may_become_champion(baseline.fit(*later, seed=0), model)
+
+
+def test_the_data_version_follows_values_and_not_the_order_of_rows(data) -> None:
+    frame, truth = data
+    version = baseline.data_version(frame, truth)
+    assert baseline.data_version(frame[::-1], truth.sample(frac=1, random_state=0)) == version
+    assert baseline.data_version(frame, truth.assign(at_risk=True)) != version
