@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from grade_ml.core import database
 from grade_ml.core.settings import Settings
-from grade_ml.gradebook.bundle import Bundle
-from grade_ml.gradebook.loading import LoadReport
+
+if TYPE_CHECKING:
+    from grade_ml.gradebook.bundle import Bundle
+    from grade_ml.gradebook.loading import LoadReport
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 _path = click.Path(path_type=Path)

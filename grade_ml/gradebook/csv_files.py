@@ -169,6 +169,7 @@ class CsvRows:
 
     def drop_blank_lines(self) -> None:
         """Leave out lines without any value, which trailing line ends make."""
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         blank = np.ones(len(self.lines), dtype=bool)
@@ -176,7 +177,8 @@ class CsvRows:
             if column.null_count == 0:
                 return
             blank &= np.asarray(pc.is_null(column))
-        self._accepted &= ~blank
+        self._columns = {name: c.filter(pa.array(~blank)) for name, c in self._columns.items()}
+        self.lines, self._accepted = self.lines[~blank], self._accepted[~blank]
 
     def reject_nul(self) -> None:
         """Reject rows with a NUL character, which the database cannot hold."""

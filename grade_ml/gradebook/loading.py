@@ -289,9 +289,11 @@ class _Load:
     def _keep_first(self, table: Table) -> None:
         self._run(
             f"""
-            delete from staged_{table.name} where ctid not in (
-                select distinct on ({_list(_keys(table))}) ctid from staged_{table.name}
-                order by {_list(_keys(table))}, "{RANK}", "{ROW}")
+            delete from staged_{table.name} s using (
+                select ctid as place, row_number() over (
+                    partition by {_list(_keys(table))} order by "{RANK}", "{ROW}") as number
+                from staged_{table.name}) numbered
+            where s.ctid = place and number > 1
             """
         )
 

@@ -88,6 +88,18 @@ def test_gzipped_files_and_a_missing_click_log_load_the_same(
     assert _read(engine).activity.empty
 
 
+def test_a_byte_order_mark_and_windows_line_ends_change_nothing(
+    engine: Engine, tmp_path: Path
+) -> None:
+    folder = write_oulad(tmp_path / "oulad")
+    _load(engine, folder)
+    for path in folder.iterdir():
+        lines = path.read_bytes().replace(b"\n", b"\r\n", 3)
+        path.write_bytes(b"\xef\xbb\xbf" + lines + b"\n\n")
+
+    assert not _load(engine, folder).changed
+
+
 def test_a_students_attributes_come_from_the_earliest_presentation(
     engine: Engine, tmp_path: Path
 ) -> None:
