@@ -18,10 +18,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
 
 from grade_ml.core import database
-from grade_ml.core.errors import NotFoundError, NotReadyError
-from grade_ml.ensemble.baseline import NAIVE, NAME, PREDICTED, BaselineModel
+from grade_ml.core.errors import NotFoundError
+from grade_ml.ensemble.baseline import NAIVE, PREDICTED, BaselineModel
+from grade_ml.ensemble.training import champion
 from grade_ml.gradebook import schema
-from grade_ml.registry.registry import Alias, Registry
+from grade_ml.registry.registry import Registry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ class GradePrediction:
 
     Grades and interval bounds are points, 0-100; `risk` is the probability of failing or
     withdrawing, 0-1. Predicted values are None where there is nothing left to predict (`status`
-    other than running); `recorded_*` are the outcome, where the section has ended by now.
+    other than running); `recorded_*` are the outcome, where the section had ended by that day.
 
     Attributes
     ----------
@@ -153,8 +154,7 @@ class PredictiveAnalyticsEngine:
         """Return what is known and expected of the student's latest section of the course.
 
         Everything is computed as of the end of the day `as_of`, by the same feature code as in
-        training. For a past `as_of` of a section that has ended by now, `recorded_*` hold the
-        outcome too.
+        training. For a past day, what happened later is not told; only the model is today's.
 
         Raises
         ------
@@ -178,9 +178,10 @@ class PredictiveAnalyticsEngine:
             reason = "the records do not allow a prediction on this day"
             return replace(answer, degraded=(reason,))
         predicted = model.predict(row).iloc[0]
+        figures: dict[str, Any] = {name: _number(predicted[name]) for name in PREDICTED}
         return replace(
             answer,
-            **{name: _number(predicted[name]) for name in PREDICTED},
+            **figures,
             naive=_number(row[NAIVE].iloc[0]),
             model_name=version.name,
             model_version=version.version,
@@ -189,12 +190,7 @@ class PredictiveAnalyticsEngine:
 
     @cached_property
     def _champion(self) -> tuple[ModelVersion, BaselineModel]:
-        version = self._registry.get(NAME, Alias.CHAMPION)
-        if version is None:
-            raise NotReadyError(
-                "No model has been trained yet.", "Run grade-ml run train_traditional_models."
-            )
-        return version, BaselineModel.load(self._registry.fetch(version))
+        return champion(self._registry)
 
 
 def _standing(

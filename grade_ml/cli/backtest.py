@@ -19,44 +19,37 @@ if TYPE_CHECKING:
     from grade_ml.gradebook.frames import Gradebook
 
 
-class _Terms(click.ParamType):
-    name = "TERM[,TERM…]"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        terms = tuple(term.strip() for term in str(value).split(",") if term.strip())
-        return terms or self.fail("name at least one term", param, ctx)
+def _terms(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
+    terms = tuple(term.strip() for term in value.split(",") if term.strip())
+    if not terms:
+        raise click.BadParameter("name at least one term")
+    return terms
 
 
-class _Fractions(click.ParamType):
-    name = "SHARE[,SHARE…]"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            fractions = tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers such as 0.25,0.5", param, ctx)
-        if not all(0 < fraction <= 1 for fraction in fractions):
-            self.fail("each share lies above 0 and not above 1", param, ctx)
-        return fractions
+def _fractions(context: click.Context, option: click.Parameter, value: str) -> tuple[float, ...]:
+    try:
+        fractions = tuple(float(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 0.25,0.5") from error
+    if not all(0 < fraction <= 1 for fraction in fractions):
+        raise click.BadParameter("each share lies above 0 and not above 1")
+    return fractions
 
 
 @click.command()
-@click.option("--train-terms", type=_Terms(), required=True, help="Fit on these, whole.")
-@click.option("--test-terms", type=_Terms(), required=True, help="Predict these.")
+@click.option(
+    "--train-terms", callback=_terms, required=True, metavar="TERM[,TERM…]", help="Fit on these."
+)
+@click.option(
+    "--test-terms", callback=_terms, required=True, metavar="TERM[,TERM…]", help="Predict these."
+)
 @click.option(
     "--at",
     "fractions",
-    type=_Fractions(),
+    callback=_fractions,
     default="0.25,0.5,0.75",
     show_default=True,
+    metavar="SHARE[,SHARE…]",
     help="Where in a section to predict, as shares of its days.",
 )
 @click.option("--seed", type=int, default=0, show_default=True)

@@ -87,5 +87,5 @@ def attributes(frame: pd.DataFrame, excluded: Collection[str]) -> tuple[list[str
 
 def _frequent_values(column: pd.Series) -> tuple[str, ...]:
     counts = column.dropna().astype("object").value_counts()
-    ranked = counts.reset_index().sort_values(["count", column.name], ascending=[False, True])
-    return tuple(sorted(str(value) for value in ranked[column.name].head(MAX_CATEGORIES)))
+    ranked = counts.reset_index().sort_values(["count", str(column.name)], ascending=[False, True])
+    return tuple(sorted(str(value) for value in ranked[str(column.name)].head(MAX_CATEGORIES)))

@@ -6,7 +6,6 @@ fitted where neither the data nor the program changed since the champion was tra
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import tempfile
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ import pandas as pd
 from grade_ml.core.errors import ArtifactError, NotReadyError
 from grade_ml.ensemble import baseline
 from grade_ml.ensemble.baseline import NAME, BaselineModel
-from grade_ml.ensemble.evaluation import Evaluation
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
@@ -51,17 +49,21 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Training:
-    """What came of training; `fitted` is False where the champion was still up to date."""
+    """What came of training.
+
+    Attributes
+    ----------
+    fitted
+        False where the champion was still up to date.
+    promoted
+        Whether this version is the champion now.
+    """
 
     version: ModelVersion
     model: BaselineModel
     verdicts: tuple[Verdict, ...]
     fitted: bool
-
-    @property
-    def accepted(self) -> bool:
-        """Whether this version may be, and so is, the champion."""
-        return all(verdict.passed for verdict in self.verdicts)
+    promoted: bool
 
 
 def train(
@@ -72,7 +74,10 @@ def train(
     trained_at: datetime,
     seed: int = 0,
 ) -> Training:
-    """Fit the baseline, register it, and make it champion if every verdict is favourable.
+    """Fit the baseline and register it; make it challenger if every verdict is favourable.
+
+    The challenger becomes champion at once unless it is clearly worse than the present one; see
+    `may_become_champion`.
 
     Parameters
     ----------
@@ -88,11 +93,13 @@ def train(
     NotReadyError
         Too few enrollments have an outcome.
     """
-    data, code = fingerprint(snapshots, results), installed_version("grade-ml")
-    current = _current(registry, data, code)
-    if current is not None:
-        return current
-    model = baseline.fit(snapshots, results, seed)
+    ended = results["section_id"].astype("string[pyarrow]").unique()
+    rows = snapshots[snapshots["section_id"].astype("string[pyarrow]").isin(ended)]
+    data, code = baseline.data_version(rows, results), installed_version("grade-ml")
+    current, champion = _usable_champion(registry)
+    if current and champion and (current.data_version, current.code_version) == (data, code):
+        return Training(current, champion, verdicts(champion, champion), fitted=False)
+    model = baseline.fit(rows, results, seed)
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
         version = registry.register(
@@ -105,38 +112,37 @@ def train(
             code_version=code,
             trained_at=trained_at,
         )
-    training = Training(version, model, verdicts(model.evaluation), fitted=True)
+    training = Training(version, model, verdicts(model, champion), fitted=True)
     if training.accepted:
         registry.set_alias(NAME, Alias.CHAMPION, version.version)
     return training
 
 
-def _current(registry: Registry, data: str, code: str) -> Training | None:
-    """Return the champion's training if it came of the same data and program, and is intact."""
+def _usable_champion(registry: Registry) -> tuple[ModelVersion, BaselineModel] | tuple[None, None]:
     version = registry.get(NAME, Alias.CHAMPION)
-    if version is None or (version.data_version, version.code_version) != (data, code):
-        return None
+    if version is None:
+        return None, None
     try:
-        model = BaselineModel.load(registry.fetch(version))
+        return version, BaselineModel.load(registry.fetch(version))
     except ArtifactError as error:
-        logger.warning("Training anew, since the champion is unusable: %s", error)
-        return None
-    return Training(version, model, verdicts(model.evaluation), fitted=False)
+        logger.warning("Training without regard to the champion: %s", error)
+        return None, None
 
 
-def verdicts(evaluation: Evaluation) -> tuple[Verdict, ...]:
+def verdicts(model: BaselineModel, champion: BaselineModel | None) -> tuple[Verdict, ...]:
     """Return the conditions of becoming champion; a figure that is unknown speaks for no one."""
-    figures = {
-        name: value for name, value in evaluation.metrics["all"].items() if value is not None
-    }
+    everywhere = model.evaluation.metrics["all"]
+    figures = {name: value for name, value in everywhere.items() if value is not None}
     errors = {name: value for name, value in figures.items() if name in ("rmse", "naive_rmse")}
     floors = {"coverage80": SETTINGS.coverage80, "coverage95": SETTINGS.coverage95}
     shares = {name: figures[name] for name in floors if name in figures}
     better = len(errors) < 2 or errors["rmse"] < errors["naive_rmse"]
     cover = all(share >= floors[name] for name, share in shares.items())
+    keeps_up = model is champion or baseline.may_become_champion(model, champion)
     return (
         Verdict("better_than_naive", better, errors),
         Verdict("intervals_cover", cover, shares),
+        Verdict("keeps_up_with_champion", keeps_up, {}),
     )
 
 
@@ -151,18 +157,6 @@ def finished(gradebook: Gradebook, as_of: date) -> pd.DataFrame:
     ended = sections.loc[sections["ends_on"] < pd.Timestamp(as_of), "section_id"]
     rows: pd.DataFrame = known[known["section_id"].astype("string[pyarrow]").isin(ended)]
     return rows
-
-
-def fingerprint(snapshots: pd.DataFrame, results: pd.DataFrame) -> str:
-    """Return a text that is the same for the same training rows, in whatever order."""
-    digest = hashlib.sha256()
-    ended = results["section_id"].astype("string[pyarrow]").unique()
-    rows = snapshots[snapshots["section_id"].astype("string[pyarrow]").isin(ended)]
-    for frame in (rows, results):
-        hashes = pd.util.hash_pandas_object(frame, index=False).sort_values()
-        digest.update(" ".join(frame.columns).encode())
-        digest.update(hashes.to_numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def champion(registry: Registry) -> tuple[ModelVersion, BaselineModel]:
