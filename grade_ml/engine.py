@@ -287,7 +287,8 @@ def _snapshot(connection: Connection, answer: GradePrediction) -> pd.DataFrame:
     cuts = pd.DataFrame({"section_id": [answer.section_id], "cut_day": [day]})
     gradebook = frames.read(connection, {answer.course_id})
     rows = grade_snapshots(gradebook, cuts, answer.as_of)
-    return rows[rows["student_id"].astype(str) == answer.student_id]
+    mine: pd.DataFrame = rows[rows["student_id"].astype(str) == answer.student_id]
+    return mine
 
 
 def _with_record(connection: Connection, answer: GradePrediction) -> GradePrediction:

@@ -8,6 +8,7 @@ decided in `grade_ml.registry` and above.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -252,6 +253,15 @@ def may_become_champion(candidate: BaselineModel, champion: BaselineModel | None
     on_record = champion.evaluation.metrics["all"]["brier"]
     assert on_record is not None
     return deserves_champion(loss, on_record, students, candidate.seed)
+
+
+def data_version(snapshots: pd.DataFrame, outcomes: pd.DataFrame) -> str:
+    """Return a text that changes when a value does, and does not with the order of rows."""
+    digest = hashlib.sha256()
+    for frame in (snapshots, outcomes):
+        digest.update(json.dumps(list(frame.columns)).encode())
+        digest.update(np.sort(pd.util.hash_pandas_object(frame, index=False)).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _as_text(rows: pd.DataFrame) -> pd.DataFrame:

@@ -49,21 +49,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Training:
-    """What came of training.
-
-    Attributes
-    ----------
-    fitted
-        False where the champion was still up to date.
-    promoted
-        Whether this version is the champion now.
-    """
+    """What came of training; `fitted` is False where the champion was still up to date."""
 
     version: ModelVersion
     model: BaselineModel
     verdicts: tuple[Verdict, ...]
     fitted: bool
-    promoted: bool
+
+    @property
+    def accepted(self) -> bool:
+        """Whether this version may be, and so is, the champion."""
+        return all(verdict.passed for verdict in self.verdicts)
 
 
 def train(
@@ -74,10 +70,7 @@ def train(
     trained_at: datetime,
     seed: int = 0,
 ) -> Training:
-    """Fit the baseline and register it; make it challenger if every verdict is favourable.
-
-    The challenger becomes champion at once unless it is clearly worse than the present one; see
-    `may_become_champion`.
+    """Fit the baseline and register it as challenger, and as champion if every verdict allows.
 
     Parameters
     ----------
@@ -112,6 +105,7 @@ def train(
             code_version=code,
             trained_at=trained_at,
         )
+    registry.set_alias(NAME, Alias.CHALLENGER, version.version)
     training = Training(version, model, verdicts(model, champion), fitted=True)
     if training.accepted:
         registry.set_alias(NAME, Alias.CHAMPION, version.version)

@@ -199,3 +199,10 @@ def test_an_equal_model_replaces_the_champion_and_a_worse_one_does_not(data, mod
 
 def test_a_champion_of_other_data_is_replaced(model, later) -> None:
     assert baseline.may_become_champion(baseline.fit(*later, seed=0), model)
+
+
+def test_the_data_version_follows_values_and_not_the_order_of_rows(data) -> None:
+    frame, truth = data
+    version = baseline.data_version(frame, truth)
+    assert baseline.data_version(frame[::-1], truth.sample(frac=1, random_state=0)) == version
+    assert baseline.data_version(frame, truth.assign(at_risk=True)) != version

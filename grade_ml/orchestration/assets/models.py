@@ -81,7 +81,7 @@ def _training_metadata(training: "Training", seconds: float) -> dict[str, Any]:
     return {
         **evaluation.flat(),
         "model_version": version.version,
-        "champion": training.promoted,
+        "champion": training.accepted,
         "fitted": training.fitted,
         "features": len(training.model.features),
         "feature_list": ", ".join(training.model.features),
