@@ -118,8 +118,8 @@ def _report(connection: Connection, source: _Source) -> MaterializeResult[None]:
         "dagster/row_count": found.rows,
         "quarantined_rows": found.quarantined,
         **({"newest_date": found.newest.isoformat()} if found.newest else {}),
-        **_missingness(found),
         **(source.pictures(connection) if found.rows else {}),
+        **_missingness(found),
     }
     return MaterializeResult(metadata=metadata, data_version=DataVersion(found.version))
 

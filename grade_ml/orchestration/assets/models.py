@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,10 @@ from dagster import (
     AssetExecutionContext,
     DataVersion,
     MaterializeResult,
+    MetadataValue,
     ResourceParam,
+    TableMetadataValue,
+    TableRecord,
     asset,
 )
 
@@ -78,20 +82,36 @@ def baseline_model(platform: ResourceParam[Platform]) -> MaterializeResult:  # t
 
 def _training_metadata(training: "Training", seconds: float) -> dict[str, Any]:
     version, evaluation = training.version, training.model.evaluation
+    overall = {f"all_{name}": value for name, value in _known(evaluation.metrics["all"]).items()}
     return {
-        **evaluation.flat(),
         "model_version": version.version,
         "champion": training.accepted,
         "fitted": training.fitted,
+        **_pictures(evaluation),
+        "phases": _phases(evaluation),
+        **overall,
+        "sections": len(training.model.sections),
         "features": len(training.model.features),
         "feature_list": ", ".join(training.model.features),
-        "sections": len(training.model.sections),
-        "data_version": version.data_version,
-        "manifest_sha256": version.manifest_sha256,
         "training_seconds": seconds,
         "peak_megabytes": _peak_megabytes(),
-        **_pictures(evaluation),
+        "data_version": version.data_version,
+        "manifest_sha256": version.manifest_sha256,
     }
+
+
+def _known(figures: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def _phases(evaluation: "Evaluation") -> TableMetadataValue:
+    """Return one row for each third of a section."""
+    return MetadataValue.table(
+        [
+            TableRecord({"phase": phase, **_known(figures)})
+            for phase, figures in evaluation.metrics.items()
+        ]
+    )
 
 
 def _pictures(evaluation: "Evaluation") -> dict[str, Any]:
