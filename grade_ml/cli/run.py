@@ -13,9 +13,13 @@ from grade_ml.core.errors import GradeMLError
 from grade_ml.core.settings import Settings
 
 if TYPE_CHECKING:
+    from dagster import DagsterInstance
     from rich.console import Console
 
     from grade_ml.orchestration.running import RunReport, StepListener
+
+#: Of an asset's figures, those that a summary shows; `--json` has all of them.
+_HEADLINES = ("model_version", "all_rmse", "all_mae", "all_coverage80", "all_auc", "all_brier")
 
 
 @click.command("run")
@@ -36,11 +40,10 @@ def command(job: str, courses: tuple[str, ...], as_json: bool) -> None:
     """
     from rich.console import Console
 
-    from grade_ml.orchestration.instance import dagster_instance
     from grade_ml.orchestration.running import run_job
 
     settings = Settings.from_environment()
-    with dagster_instance(settings) as instance, _progress(Console(stderr=True)) as on_step:
+    with _instance(settings) as instance, _progress(Console(stderr=True)) as on_step:
         report = run_job(settings, instance, job, courses, on_step)
     if as_json:
         click.echo(json.dumps(report.to_dict()))
@@ -52,6 +55,14 @@ def command(job: str, courses: tuple[str, ...], as_json: bool) -> None:
             + " ".join(f"{step}: {reason}" for step, reason in report.failures.items()),
             "The run's page in the Dagster UI has the whole log.",
         )
+
+
+def _instance(settings: Settings) -> DagsterInstance:
+    from dagster import DagsterInstance
+
+    home = settings.dagster_home or settings.home / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    return DagsterInstance.from_config(str(home))
 
 
 @contextmanager
@@ -77,9 +88,10 @@ def _progress(console: Console) -> Iterator[StepListener]:
 def _print_summary(console: Console, report: RunReport) -> None:
     from rich.table import Table
 
-    table = Table("asset", "partitions", "rows", "seconds", "figures", box=None)
+    table = Table("asset", "partitions", "rows", "seconds", "", box=None)
     for asset in report.assets:
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in asset.figures.items())
+        shown = {name: asset.figures[name] for name in _HEADLINES if name in asset.figures}
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
         table.add_row(
             asset.asset,
             str(asset.partitions or "-"),

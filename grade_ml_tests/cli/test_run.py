@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner
+from sqlalchemy import Engine
+
+from grade_ml.cli.run import command
+from grade_ml.core.errors import GradeMLError, NotFoundError, NotReadyError
+from grade_ml.core.settings import Settings
+from grade_ml.gradebook import schema
+
+
+@pytest.fixture
+def installation(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings of this test, as the environment gives them to a command."""
+    values = {
+        "GRADE_ML_HOME": settings.home,
+        "GRADE_ML_DATABASE_URL": settings.database_url,
+        "DAGSTER_POSTGRES_URL": settings.dagster_postgres_url,
+        "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
+        "GRADE_ML_STORAGE": settings.storage,
+        "DAGSTER_HOME": settings.dagster_home,
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, str(value))
+    return settings
+
+
+@pytest.fixture
+def courses(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.insert(schema.course), [{"course_id": c} for c in "ABC"])
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(command, arguments)
+
+
+@pytest.mark.usefixtures("installation", "courses")
+def test_an_unknown_job_names_the_known_ones():
+    error = run("train").exception
+    assert isinstance(error, NotFoundError)
+    assert "train_traditional_models" in error.remedy
+
+
+@pytest.mark.usefixtures("installation", "courses")
+def test_an_unknown_course_names_the_known_ones():
+    error = run("refresh_gradebook", "--course", "A", "--course", "X").exception
+    assert isinstance(error, NotFoundError)
+    assert "X" in error.message and "A, B, C" in error.remedy
+
+
+@pytest.mark.usefixtures("installation", "engine")
+def test_an_empty_gradebook_is_not_ready():
+    error = run("refresh_gradebook").exception
+    assert isinstance(error, NotReadyError)
+    assert "grade-ml load" in error.remedy
+
+
+@pytest.mark.usefixtures("installation", "courses")
+def test_a_failed_step_is_reported_with_its_reason(tmp_path: Path):
+    ran = run("train_traditional_models", "--json")
+    assert isinstance(ran.exception, GradeMLError)
+    assert "baseline_model" in ran.exception.message
+    report = json.loads(ran.stdout)
+    assert report["success"] is False
+    assert list(report["failures"]) == ["baseline_model"]
+    assert {"asset": "courses", "rows": 3}.items() <= report["assets"][0].items()
