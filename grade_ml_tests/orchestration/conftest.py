@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import sqlalchemy as sa
 from dagster import DagsterInstance, Definitions
 from sqlalchemy import Engine
 
+from grade_ml.core.database import copy_frame
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import schema
+from grade_ml.gradebook.frames import Gradebook
 from grade_ml.orchestration.build import build_defs
 
 
@@ -97,3 +100,32 @@ def one_of_each(engine: Engine) -> None:
     with engine.begin() as connection:
         for table, row in rows.items():
             connection.execute(sa.insert(table).values(**row))
+
+
+TODAY = date(2024, 11, 1)
+
+
+@pytest.fixture(scope="session")
+def small_campus() -> Gradebook:
+    """Three courses, three finished terms and one that runs on `TODAY`."""
+    from grade_ml.gradebook import simulated
+
+    return simulated.gradebook(simulated.CampusConfig(students=150, courses=3, terms=4), TODAY)
+
+
+@pytest.fixture
+def campus(small_campus: Gradebook, settings: Settings, engine: Engine) -> Settings:
+    """Settings of an installation that holds the small campus, on the day `TODAY`."""
+    with engine.begin() as connection:
+        for table, field in zip(schema.TABLES, fields(small_campus), strict=True):
+            copy_frame(connection, table.fullname, getattr(small_campus, field.name))
+        connection.execute(
+            sa.insert(schema.load).values(
+                source="simulated",
+                loaded_at=datetime.now(UTC),
+                rows_loaded={table.name: 1 for table in schema.TABLES},
+                rows_unchanged={},
+                rows_quarantined=0,
+            )
+        )
+    return settings.model_copy(update={"as_of": TODAY})
