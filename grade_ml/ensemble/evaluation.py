@@ -135,9 +135,9 @@ def point_errors(predicted: pd.Series, actual: pd.Series) -> Metrics:
 
 
 def grade_metrics(rows: pd.DataFrame) -> Metrics:
-    """Return rmse, mae (points), coverage80/95 (0-1) and width80/95 (points)."""
+    """Return rmse, mae (points), coverage80/95 (0-1) and width80/95 (points); None if unknown."""
     figures = point_errors(rows["grade"], rows["final_grade"])
-    known = rows[rows["final_grade"].notna() & rows["grade"].notna()]
+    known = rows[rows["final_grade"].notna() & rows["lower80"].notna()]
     for level in (80, 95):
         lower, upper = known[f"lower{level}"], known[f"upper{level}"]
         inside = known["final_grade"].between(lower, upper)

@@ -81,3 +81,9 @@ def test_an_evaluation_covers_phases_and_survives_storage() -> None:
     assert evaluation.metrics["all"]["naive_rmse"] > evaluation.metrics["all"]["rmse"]
     assert list(evaluation.sample.columns) == ["predicted", "actual"]
     assert Evaluation.from_dict(evaluation.to_dict()).flat() == evaluation.flat()
+
+
+def test_a_forecast_without_intervals_and_risk_has_errors_only() -> None:
+    cut = cut_table(rows().assign(lower80=np.nan, upper80=np.nan, lower95=np.nan, risk=np.nan))
+    assert cut.grade["rmse"] > 0
+    assert cut.grade["coverage80"] is cut.grade["width95"] is cut.risk["brier"] is None

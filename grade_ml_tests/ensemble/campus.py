@@ -1,0 +1,53 @@
+"""A small simulated campus in the database, and a model fitted on its finished terms."""
+
+from dataclasses import fields
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
+from sqlalchemy import Engine
+
+from grade_ml.core.database import copy_frame
+from grade_ml.core.settings import Settings
+from grade_ml.ensemble import baseline
+from grade_ml.ensemble.training import finished
+from grade_ml.gradebook import schema, simulated
+from grade_ml.gradebook.frames import Gradebook
+from grade_ml.registry.registry import Alias, Registry
+
+TODAY = date(2025, 11, 10)
+
+
+def campus(students: int = 200, terms: int = 4) -> Gradebook:
+    config = simulated.CampusConfig(students=students, courses=3, terms=terms, seed=4)
+    return simulated.gradebook(config, TODAY)
+
+
+def store(engine: Engine, gradebook: Gradebook) -> None:
+    with engine.begin() as connection:
+        for table, field in zip(schema.TABLES, fields(gradebook), strict=True):
+            copy_frame(connection, table.fullname, getattr(gradebook, field.name))
+
+
+def fit(gradebook: Gradebook) -> baseline.BaselineModel:
+    cuts = weekly_cuts(gradebook.sections, TODAY)
+    snapshots = grade_snapshots(gradebook, cuts, TODAY)
+    return baseline.fit(snapshots, finished(gradebook, TODAY), seed=0)
+
+
+def make_champion(settings: Settings, model: baseline.BaselineModel, folder: Path) -> Registry:
+    assert settings.mlflow_tracking_uri is not None
+    registry = Registry(settings.mlflow_tracking_uri, settings.storage_root)
+    model.save(folder)
+    version = registry.register(
+        baseline.NAME,
+        folder,
+        metrics={},
+        parameters={},
+        features=model.features,
+        data_version="data",
+        code_version="code",
+        trained_at=datetime(2025, 11, 9, tzinfo=UTC),
+    )
+    registry.set_alias(baseline.NAME, Alias.CHAMPION, version.version)
+    return registry

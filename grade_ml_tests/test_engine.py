@@ -1,0 +1,162 @@
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from sqlalchemy import Engine
+
+from grade_ml.core.errors import ArtifactError, NotFoundError, NotReadyError
+from grade_ml.core.settings import Settings
+from grade_ml.engine import PredictiveAnalyticsEngine, Status
+from grade_ml.ensemble.baseline import PREDICTED, BaselineModel
+from grade_ml.gradebook.frames import Gradebook
+from grade_ml_tests.ensemble.campus import TODAY, campus, fit, make_champion, store
+
+
+@pytest.fixture(scope="module")
+def gradebook() -> Gradebook:
+    return campus()
+
+
+@pytest.fixture(scope="module")
+def model(gradebook: Gradebook) -> BaselineModel:
+    return fit(gradebook)
+
+
+@pytest.fixture
+def asked(settings: Settings, engine: Engine, gradebook) -> Iterator[PredictiveAnalyticsEngine]:
+    store(engine, gradebook)
+    asked = PredictiveAnalyticsEngine(settings)
+    yield asked
+    asked.close()
+
+
+def enrollments(gradebook: Gradebook) -> pd.DataFrame:
+    """Each student's latest enrollment per course, with the dates of its section."""
+    rows = gradebook.enrollments.merge(gradebook.sections, on="section_id")
+    return rows.sort_values("starts_on").drop_duplicates(["student_id", "course_id"], keep="last")
+
+
+def pick(gradebook: Gradebook, condition: str) -> tuple[str, str, pd.Series]:
+    today = pd.Timestamp(TODAY)
+    rows = enrollments(gradebook)
+    gone = rows["withdrawn_on"].notna() & (rows["withdrawn_on"] <= today)
+    running = (rows["starts_on"] <= today) & (rows["ends_on"] >= today)
+    chosen = {
+        "running": running & ~gone,
+        "ended": (rows["ends_on"] < today) & ~gone,
+        "withdrawn": gone,
+    }[condition]
+    row = rows[chosen].iloc[0]
+    return row["student_id"], row["course_id"], row
+
+
+def test_a_running_enrollment_is_predicted(asked, gradebook, model, settings, tmp_path) -> None:
+    make_champion(settings, model, tmp_path / "model")
+    student, course, row = pick(gradebook, "running")
+    answer = asked.predict(student, course, TODAY)
+    assert answer.status is Status.RUNNING
+    assert answer.section_id == row["section_id"]
+    assert (answer.model_name, answer.model_version) == ("baseline", 1)
+    assert 0 <= answer.lower95 <= answer.lower80 <= answer.grade <= answer.upper80 <= 100
+    assert 0 <= answer.risk <= 1
+    assert answer.degraded == ()
+    assert answer.recorded_outcome is None
+    words = answer.in_words()
+    assert f"about {answer.grade:.0f} of 100" in words
+    assert student not in words
+    plain = answer.to_dict()
+    assert plain["as_of"] == TODAY.isoformat()
+    assert plain["status"] == "running"
+
+
+def test_a_past_day_shows_what_was_known_then(asked, gradebook, model, settings, tmp_path) -> None:
+    make_champion(settings, model, tmp_path / "model")
+    student, course, row = pick(gradebook, "ended")
+    then = (row["starts_on"] + (row["ends_on"] - row["starts_on"]) / 2).date()
+    answer = asked.predict(student, course, then)
+    assert answer.status is Status.RUNNING
+    assert answer.grade is not None
+    assert answer.recorded_outcome is None
+    assert "knows its outcome" in answer.degraded[0]
+
+
+def test_an_ended_section_answers_with_the_record(asked, gradebook) -> None:
+    student, course, row = pick(gradebook, "ended")
+    answer = asked.predict(student, course, TODAY)
+    assert answer.status is Status.ENDED
+    assert answer.recorded_outcome == row["outcome"]
+    assert 0 <= answer.recorded_grade <= 100
+    assert all(getattr(answer, name) is None for name in PREDICTED)
+    assert f"outcome {row['outcome']}" in answer.in_words()
+
+
+def test_a_withdrawn_student_is_not_predicted(asked, gradebook) -> None:
+    student, course, row = pick(gradebook, "withdrawn")
+    answer = asked.predict(student, course, TODAY)
+    assert answer.status is Status.WITHDRAWN
+    assert answer.withdrawn_on == row["withdrawn_on"].date()
+    assert answer.grade is None
+    assert "nothing left to predict" in answer.in_words()
+
+
+def test_before_the_start_nothing_is_predicted(asked, gradebook) -> None:
+    rows = gradebook.enrollments.merge(gradebook.sections, on="section_id")
+    early = rows[rows["enrolled_on"] < rows["starts_on"]].sort_values("starts_on").iloc[0]
+    answer = asked.predict(
+        early["student_id"], early["course_id"], early["starts_on"].date() - timedelta(days=1)
+    )
+    assert answer.status is Status.UPCOMING
+    assert answer.risk is None
+
+
+@pytest.mark.parametrize(
+    ("student", "course", "named"),
+    [
+        ("nobody", "nowhere", "no student nobody and no course nowhere"),
+        (None, "nowhere", "no course nowhere"),
+        ("nobody", None, "no student nobody"),
+    ],
+)
+def test_what_does_not_exist_is_named(asked, gradebook, student, course, named) -> None:
+    known_student, known_course, _ = pick(gradebook, "running")
+    with pytest.raises(NotFoundError, match=named) as caught:
+        asked.predict(student or known_student, course or known_course, TODAY)
+    assert "grade-ml load" in caught.value.remedy
+
+
+def test_a_student_who_is_not_enrolled_is_said(asked, gradebook) -> None:
+    rows = enrollments(gradebook)
+    taken = set(zip(rows["student_id"], rows["course_id"], strict=True))
+    student, course = next(
+        (student, course)
+        for student in gradebook.students["student_id"]
+        for course in gradebook.courses["course_id"]
+        if (student, course) not in taken
+    )
+    with pytest.raises(NotFoundError, match="is not enrolled in the course"):
+        asked.predict(student, course, TODAY)
+
+
+def test_a_day_before_enrollment_is_said(asked, gradebook) -> None:
+    student, course, _ = pick(gradebook, "running")
+    with pytest.raises(NotFoundError, match=r"was not enrolled .* yet"):
+        asked.predict(student, course, date(1990, 1, 1))
+
+
+def test_without_a_model_the_remedy_is_named(asked, gradebook) -> None:
+    student, course, _ = pick(gradebook, "running")
+    with pytest.raises(NotReadyError) as caught:
+        asked.predict(student, course, TODAY)
+    assert "grade-ml run train_traditional_models" in caught.value.remedy
+
+
+def test_a_tampered_model_does_not_answer(asked, gradebook, model, settings, tmp_path) -> None:
+    registry = make_champion(settings, model, tmp_path / "model")
+    version = registry.get("baseline", "champion")
+    path = Path(registry.fetch(version)) / "model.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    student, course, _ = pick(gradebook, "running")
+    with pytest.raises(ArtifactError, match=r"model\.json"):
+        asked.predict(student, course, TODAY)
