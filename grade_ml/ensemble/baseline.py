@@ -203,7 +203,8 @@ def fit(snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int) -> BaselineM
     """
     rows = _training_rows(snapshots, outcomes, seed)
     numeric, texts = attributes(rows, PROTECTED_ATTRIBUTES)
-    encoder = Encoder.fit(rows, [*NUMERIC_FEATURES, *numeric], ["course_id", *texts])
+    numbers = dict.fromkeys(("progress", *NUMERIC_FEATURES, *numeric))
+    encoder = Encoder.fit(rows, numbers, ["course_id", *texts])
     matrix = encoder.transform(rows)
     with threadpool_limits(_threads(len(rows))):
         held_out = _held_out(rows, matrix, seed)
