@@ -65,3 +65,16 @@ def engine(settings: Settings) -> Iterator[Engine]:
     engine = database.connect(settings.database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables that give a process these `settings`."""
+    return {
+        "GRADE_ML_HOME": str(settings.home),
+        "GRADE_ML_DATABASE_URL": str(settings.database_url),
+        "DAGSTER_POSTGRES_URL": str(settings.dagster_postgres_url),
+        "MLFLOW_TRACKING_URI": str(settings.mlflow_tracking_uri),
+        "GRADE_ML_STORAGE": str(settings.storage),
+        "DAGSTER_HOME": str(settings.dagster_home),
+    }

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
-from dagster._core.execution.backfill import BulkActionStatus
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 from grade_ml.orchestration.partitions import RANGE_END, RANGE_START, course
 
@@ -22,6 +22,12 @@ IN_FLIGHT = (
     DagsterRunStatus.STARTING,
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
+)
+
+ACTIVE_BACKFILL = (
+    BulkActionStatus.REQUESTED,
+    BulkActionStatus.CANCELING,
+    BulkActionStatus.FAILING,
 )
 
 
@@ -68,7 +74,7 @@ def pending(instance: DagsterInstance, wanted: Iterable[str]) -> Change:
     wanted = set(wanted)
     if wanted >= set(known):
         return decide(known, wanted, busy=())
-    if instance.get_backfills(status=BulkActionStatus.REQUESTED):
+    if instance.get_backfills(filters=BulkActionsFilter(statuses=ACTIVE_BACKFILL), limit=1):
         # A backfill names its partitions when it is asked for and starts their runs later.
         return decide(known, wanted, busy=known)
     runs = instance.get_runs(RunsFilter(statuses=IN_FLIGHT))

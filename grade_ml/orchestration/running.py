@@ -42,8 +42,8 @@ _STATES = {
     DagsterEventType.STEP_FAILURE: "failed",
     DagsterEventType.STEP_SKIPPED: "skipped",
 }
-# The events go to the listener; Dagster's own lines on the console would bury them.
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+#: Run configuration without Dagster's lines on the console, one for each event.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass
@@ -166,7 +166,7 @@ def _execute(
 
     instance.add_event_listener(run_id, listen)
     return job.execute_in_process(
-        run_config=_QUIET,
+        run_config=QUIET,
         instance=instance,
         raise_on_error=False,
         asset_selection=phase.assets,

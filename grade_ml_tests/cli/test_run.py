@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -10,24 +9,13 @@ from sqlalchemy import Engine
 
 from grade_ml.cli.run import command
 from grade_ml.core.errors import GradeMLError, NotFoundError, NotReadyError
-from grade_ml.core.settings import Settings
 from grade_ml.gradebook import schema
 
 
 @pytest.fixture
-def installation(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The settings of this test, as the environment gives them to a command."""
-    values = {
-        "GRADE_ML_HOME": settings.home,
-        "GRADE_ML_DATABASE_URL": settings.database_url,
-        "DAGSTER_POSTGRES_URL": settings.dagster_postgres_url,
-        "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
-        "GRADE_ML_STORAGE": settings.storage,
-        "DAGSTER_HOME": settings.dagster_home,
-    }
-    for name, value in values.items():
-        monkeypatch.setenv(name, str(value))
-    return settings
+def installation(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -62,7 +50,7 @@ def test_an_empty_gradebook_is_not_ready():
 
 
 @pytest.mark.usefixtures("installation", "courses")
-def test_a_failed_step_is_reported_with_its_reason(tmp_path: Path):
+def test_a_failed_step_is_reported_with_its_reason():
     ran = run("train_traditional_models", "--json")
     assert isinstance(ran.exception, GradeMLError)
     assert "baseline_model" in ran.exception.message

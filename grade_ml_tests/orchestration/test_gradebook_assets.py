@@ -15,6 +15,7 @@ from dagster import (
 from sqlalchemy import Engine
 
 from grade_ml.orchestration.assets.gradebook import SOURCES
+from grade_ml.orchestration.running import QUIET
 from grade_ml_tests.orchestration.test_plots import png
 
 NAMES = [source.name for source in SOURCES]
@@ -25,6 +26,7 @@ def profile(definitions: Definitions, instance: DagsterInstance) -> ExecuteInPro
     graph = definitions.resolve_asset_graph()
     job = definitions.resolve_job_def("refresh_gradebook")
     return job.execute_in_process(
+        run_config=QUIET,
         instance=instance,
         asset_selection=list(AssetSelection.groups("gradebook").resolve(graph)),
         raise_on_error=False,

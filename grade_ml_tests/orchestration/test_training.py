@@ -22,7 +22,7 @@ from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.catalog import synchronize
 from grade_ml.orchestration.partitions import range_tags
 from grade_ml.orchestration.resources import Platform
-from grade_ml.orchestration.running import run_job
+from grade_ml.orchestration.running import QUIET, run_job
 from grade_ml.registry.registry import Alias
 from grade_ml_tests.orchestration.conftest import TODAY
 from grade_ml_tests.orchestration.test_plots import png
@@ -44,7 +44,9 @@ def platform(campus: Settings) -> Iterator[Platform]:
 
 def train(settings: Settings, instance: DagsterInstance, *span: str) -> ExecuteInProcessResult:
     job = build_defs(settings).resolve_job_def("train_traditional_models")
-    return job.execute_in_process(instance=instance, tags=range_tags(*span), raise_on_error=False)
+    return job.execute_in_process(
+        run_config=QUIET, instance=instance, tags=range_tags(*span), raise_on_error=False
+    )
 
 
 def predictions(engine: Engine) -> pd.DataFrame:
