@@ -162,6 +162,11 @@ def _start(directory: Path) -> None:
 
 def _create(directory: Path) -> None:
     """Make a cluster beside `directory` and move it there: half of one could never start."""
+    if directory.exists() and any(directory.iterdir()):
+        raise ServiceError(
+            f"The folder {directory} is not empty and holds no PostgreSQL cluster.",
+            "Move it away, or set GRADE_ML_HOME to another folder.",
+        )
     draft = directory.with_name(f"{directory.name}.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()

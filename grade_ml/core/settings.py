@@ -26,7 +26,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=(REPOSITORY / ".env", ".env"), extra="ignore", frozen=True, populate_by_name=True
+        env_file=(REPOSITORY / ".env", ".env"),
+        # Without it HOME and TIMEZONE of the environment would be read as the fields of that name.
+        env_prefix="GRADE_ML_",
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
     )
 
     home: Path = Field(default=REPOSITORY / ".grade_ml", validation_alias="GRADE_ML_HOME")

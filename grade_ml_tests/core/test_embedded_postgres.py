@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import create_engine, text
+
+from grade_ml.core import embedded_postgres
+
+pytestmark = pytest.mark.slow
+
+
+class Holder:
+    """A process that holds the server under `home`."""
+
+    def __init__(self, home: Path, **variables: str) -> None:
+        environment = {k: v for k, v in os.environ.items() if k != "XDG_RUNTIME_DIR"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "grade_ml_tests.core.holder"],
+            env={**environment, "GRADE_ML_HOME": str(home), **variables},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def url(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().strip() or self.process.communicate()[1]
+
+    def finish(self) -> str:
+        return self.process.communicate()[1]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    postmaster = server_process(tmp_path)
+    if postmaster:
+        postmaster.terminate()
+        postmaster.wait(30)
+
+
+def server_process(home: Path) -> psutil.Process | None:
+    found = embedded_postgres._postmaster((home / "postgres").resolve())
+    return found and found[0]
+
+
+def write(url: str, number: int) -> None:
+    with create_engine(url).begin() as connection:
+        connection.execute(text("create table if not exists kept (number int)"))
+        connection.execute(text("insert into kept values (:number)"), {"number": number})
+
+
+def read(url: str) -> list[int]:
+    with create_engine(url).connect() as connection:
+        return list(connection.execute(text("select number from kept order by number")).scalars())
+
+
+def test_the_server_stops_with_the_last_holder_and_nothing_is_on_stderr(home: Path):
+    first, second = Holder(home), Holder(home)
+    url = first.url()
+    assert second.url() == url
+    write(url, 1)
+    assert first.finish() == ""
+    assert read(url) == [1]
+    assert second.finish() == ""
+    assert server_process(home) is None
+
+
+def test_a_killed_holder_leaves_no_trace(home: Path):
+    killed = Holder(home)
+    write(killed.url(), 1)
+    killed.kill()
+    following = Holder(home)
+    assert read(following.url()) == [1]
+    following.finish()
+    assert server_process(home) is None
+
+
+def test_a_killed_server_is_started_by_the_next_holder(home: Path):
+    holder = Holder(home)
+    write(holder.url(), 1)
+    killed = server_process(home)
+    assert killed
+    killed.kill()
+    following = Holder(home)
+    assert read(following.url()) == [1]
+    following.finish()
+    assert holder.finish() == ""
+    assert server_process(home) is None
+
+
+def test_everything_killed_at_once(home: Path):
+    holder = Holder(home)
+    write(holder.url(), 1)
+    postmaster = server_process(home)
+    assert postmaster
+    for process in (*postmaster.children(), postmaster, psutil.Process(holder.process.pid)):
+        process.kill()
+    holder.finish()
+    following = Holder(home)
+    assert read(following.url()) == [1]
+    following.finish()
+
+
+def test_the_process_id_of_a_killed_server_may_belong_to_another_program(home: Path):
+    holder = Holder(home)
+    write(holder.url(), 1)
+    postmaster = server_process(home)
+    assert postmaster
+    file = home / "postgres" / "postmaster.pid"
+    left = file.read_text()
+    for process in (*postmaster.children(), postmaster):
+        process.kill()
+    holder.finish()
+    file.write_text(left.replace(str(postmaster.pid), str(os.getpid()), 1))
+    following = Holder(home)
+    assert read(following.url()) == [1]
+    following.finish()
+
+
+@pytest.mark.parametrize("left", ["", "12", "99999999\n/somewhere\n"])
+def test_a_half_written_process_id_file(home: Path, left: str):
+    Holder(home).finish()
+    (home / "postgres" / "postmaster.pid").write_text(left)
+    following = Holder(home)
+    write(following.url(), 1)
+    following.finish()
+
+
+def test_a_cluster_that_was_never_finished_is_made_anew(home: Path):
+    draft = home / "postgres.new"
+    draft.mkdir()
+    (draft / "PG_VERSION").write_text("18\n")
+    holder = Holder(home)
+    write(holder.url(), 1)
+    holder.finish()
+    assert not draft.exists()
+
+
+def test_ctrl_c_reaches_the_holder_but_not_the_server(home: Path):
+    interrupted, other = Holder(home), Holder(home)
+    url = other.url()
+    write(url, 1)
+    interrupted.url()
+    os.killpg(interrupted.process.pid, signal.SIGINT)
+    interrupted.finish()
+    assert read(url) == [1]
+    other.finish()
+    assert server_process(home) is None
+
+
+def test_many_processes_start_at_once(home: Path):
+    holders = [Holder(home) for _ in range(4)]
+    assert len({holder.url() for holder in holders}) == 1
+    assert [holder.finish() for holder in holders] == [""] * 4
+    assert server_process(home) is None
+
+
+@pytest.mark.parametrize("name", ["a folder, 100% ü & more", "x" * 120])
+def test_a_home_where_no_socket_can_lie(home: Path, name: str):
+    holder = Holder(home / name)
+    write(holder.url(), 1)
+    holder.finish()
+    holder = Holder(home / name)
+    assert read(holder.url()) == [1]
+    holder.finish()
+
+
+def test_a_folder_of_something_else_is_left_alone(home: Path):
+    (home / "postgres").mkdir()
+    (home / "postgres" / "letter.txt").write_text("mine")
+    message = Holder(home).url()
+    assert "holds no PostgreSQL cluster" in message
+    assert (home / "postgres" / "letter.txt").read_text() == "mine"
+
+
+def test_nothing_is_started_where_all_urls_are_given(home: Path):
+    url = "postgresql://somebody@127.0.0.1:1/nothing"
+    names = ("GRADE_ML_DATABASE_URL", "DAGSTER_POSTGRES_URL", "MLFLOW_TRACKING_URI")
+    holder = Holder(home, **dict.fromkeys(names, url))
+    assert holder.url() == "postgresql+psycopg://somebody@127.0.0.1:1/nothing"
+    holder.finish()
+    assert not (home / "postgres").exists()
