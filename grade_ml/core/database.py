@@ -158,10 +158,9 @@ def read_frame(
     import pyarrow as pa
     from pyarrow import csv
 
-    sql = query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+    sql = query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})  # type: ignore[no-untyped-call]
     buffer = io.BytesIO()
-    driver = connection.connection.driver_connection
-    assert driver is not None
+    driver: Any = connection.connection.driver_connection
     with (
         driver.cursor() as cursor,
         cursor.copy(
@@ -184,7 +183,7 @@ def read_frame(
         ),
         parse_options=csv.ParseOptions(newlines_in_values=True),
     )
-    frame = table.to_pandas(
+    frame: pd.DataFrame = table.to_pandas(
         types_mapper={pa.string(): pd.StringDtype("pyarrow")}.get, date_as_object=False
     )
     for name, dtype in frame.dtypes.items():
@@ -208,8 +207,7 @@ def copy_frame(connection: Connection, table: str, frame: pd.DataFrame) -> None:
         csv.WriteOptions(include_header=False, quoting_style="needed"),
     )
     columns = ", ".join(f'"{name}"' for name in frame.columns)
-    driver = connection.connection.driver_connection
-    assert driver is not None
+    driver: Any = connection.connection.driver_connection
     with (
         driver.cursor() as cursor,
         cursor.copy(f"copy {table} ({columns}) from stdin with (format csv)") as sink,

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
         env_file=(REPOSITORY / ".env", ".env"),
         # Without it HOME and TIMEZONE of the environment would be read as the fields of that name.
         env_prefix="GRADE_ML_",
+        env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         populate_by_name=True,
@@ -60,11 +61,6 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().resolve()
-
-    @field_validator("database_url", "dagster_postgres_url", "mlflow_tracking_uri", "storage")
-    @classmethod
-    def _empty_is_unset(cls, value: str | None) -> str | None:
-        return value or None
 
     @field_validator("timezone")
     @classmethod

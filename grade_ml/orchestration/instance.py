@@ -5,13 +5,22 @@ What the instance is made of stands in dagster.yaml at the top of the repository
 
 from __future__ import annotations
 
+import json
 import shutil
+import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from dagster import DagsterInstance
+import psutil
+from dagster import DagsterInstance, RunsFilter
+from dagster._core.events import JobFailureData, RunFailureReason
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from grade_ml.core.settings import REPOSITORY, Settings
+
+PROCESS_TAG = "grade_ml/process"
 
 
 def open_instance(settings: Settings) -> DagsterInstance:
@@ -40,3 +49,46 @@ def prepare_home(settings: Settings) -> Path:
     except OSError:  # a file system without links
         shutil.copyfile(target, link)
     return home
+
+
+def process_tag() -> dict[str, str]:
+    """Return the tag of a run that happens in this process; see `fail_abandoned_runs`."""
+    process = psutil.Process()
+    return {PROCESS_TAG: f"{process.pid} {process.create_time()}"}
+
+
+def fail_abandoned_runs(instance: DagsterInstance) -> int:
+    """Report the runs as failed whose process was killed and return their number.
+
+    Nobody else does: such a run would keep its place in the queue until its maximum run time.
+    """
+    abandoned = [
+        run
+        for run in instance.get_runs(RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))
+        if _is_abandoned(run.tags)
+    ]
+    for run in abandoned:
+        reason = JobFailureData(error=None, failure_reason=RunFailureReason.UNEXPECTED_TERMINATION)
+        instance.report_run_failed(run, "The process of this run was killed.", reason)
+    return len(abandoned)
+
+
+def _is_abandoned(tags: Mapping[str, str]) -> bool:
+    if PROCESS_TAG in tags:
+        pid, created = tags[PROCESS_TAG].split()
+        try:
+            return psutil.Process(int(pid)).create_time() != float(created)
+        except psutil.NoSuchProcess:
+            return True
+    # A code server reports the end of its own runs; one that does not answer takes them along.
+    address = json.loads(tags.get(GRPC_INFO_TAG, "{}")).get("socket")
+    return address is not None and not _answers(address)
+
+
+def _answers(address: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(address)
+        except OSError:
+            return False
+    return True

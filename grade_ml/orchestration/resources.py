@@ -48,8 +48,10 @@ class Platform:
 
     @cached_property
     def engine(self) -> Engine:
-        """An engine on the `grade_ml` database."""
-        return database.connect(self.urls.grade_ml)
+        """An engine on the `grade_ml` database, whose tables are up to date."""
+        engine = database.connect(self.urls.grade_ml)
+        database.migrate(engine)
+        return engine
 
     @cached_property
     def registry(self) -> Registry:

@@ -29,6 +29,7 @@ from grade_ml.core.settings import Settings
 from grade_ml.gradebook.catalog import course_ids
 from grade_ml.orchestration import catalog
 from grade_ml.orchestration.build import build_defs
+from grade_ml.orchestration.instance import process_tag
 from grade_ml.orchestration.jobs import JOBS
 from grade_ml.orchestration.partitions import range_tags, ranges
 from grade_ml.orchestration.resources import Platform
@@ -171,7 +172,7 @@ def _execute(
         raise_on_error=False,
         asset_selection=phase.assets,
         run_id=run_id,
-        tags=range_tags(*phase.span),
+        tags={**range_tags(*phase.span), **process_tag()},
     )
 
 

@@ -76,9 +76,10 @@ class Registry:
     @cached_property
     def _client(self) -> MlflowClient:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow.tracking import MlflowClient
+
         # Creating its tables, MLflow reports 30 lines that mean nothing to a user.
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        from mlflow.tracking import MlflowClient
 
         def connect() -> MlflowClient:
             client = MlflowClient(self._tracking_uri, self._tracking_uri)
@@ -98,6 +99,21 @@ class Registry:
     @cached_property
     def _downloads(self) -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="grade_ml_models_")
+
+    def prepare(self) -> None:
+        """Create MLflow's tables or bring those of an older MLflow up to date; not on a server."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.db.utils import _upgrade_db
+
+        try:
+            assert self._client
+        except MlflowException:
+            if not self._tracking_uri.startswith("postgresql"):
+                raise
+            engine = database.connect(self._tracking_uri)
+            _upgrade_db(engine)  # type: ignore[no-untyped-call]
+            engine.dispose()
+            assert self._client
 
     def register(  # noqa: PLR0913 - what a version must be traceable to
         self,

@@ -128,3 +128,15 @@ def test_two_processes_register_at_once(settings: Settings, artifact: Path, tmp_
     ]
     versions = sorted(process.communicate()[0].strip() for process in processes)
     assert versions == ["1", "2"]
+
+
+def test_tables_of_an_older_mlflow_are_brought_up_to_date(registry, artifact, settings) -> None:
+    from alembic import command
+    from mlflow.store.db.utils import _get_alembic_config
+
+    version = register(registry, artifact)
+    command.downgrade(_get_alembic_config(settings.mlflow_tracking_uri), "-1")
+    upgraded = Registry(settings.mlflow_tracking_uri, settings.storage_root)
+    upgraded.prepare()
+    upgraded.set_alias("baseline", Alias.CHAMPION, version.version)
+    assert upgraded.get("baseline", Alias.CHAMPION) == version

@@ -1,0 +1,304 @@
+"""`grade-ml up`: databases, first data, Dagster's UI and daemon, kept alive until it is stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from grade_ml.cli.supervision import Child, Identity, stop
+from grade_ml.core import database, embedded_postgres
+from grade_ml.core.errors import AlreadyRunningError, GradeMLError, ServiceError
+from grade_ml.core.settings import REPOSITORY, Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+HOST = "127.0.0.1"
+#: Beyond this the UI is slower than on any machine seen; its log then says why.
+UI_SECONDS = 120
+
+
+@click.command("up")
+@click.option("--demo", is_flag=True, help="Fill an empty gradebook with a simulated campus.")
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
+def command(demo: bool, port: int) -> None:
+    """Start everything on this machine and keep it running until Ctrl-C.
+
+    Starts PostgreSQL (unless the URLs of other servers are set), brings its tables up to date, and
+    runs Dagster's UI and daemon, which train and predict by themselves once there is a gradebook.
+    The UI is reachable from this machine only.
+    """
+    settings = Settings.from_environment()
+    with _interruptible(), _only_one(settings.home, f"http://{HOST}:{port}") as record:
+        _require_free(port)
+        _Launch(settings, port, record).run(demo)
+
+
+class _Record:
+    """The file that says where `up` runs; while it runs, it is locked."""
+
+    def __init__(self, file: IO[str], url: str) -> None:
+        self.url = url
+        self._file = file
+
+    def write(self, children: list[Identity]) -> None:
+        content = {
+            "url": self.url,
+            "up": asdict(Identity.of(os.getpid())),
+            "children": [asdict(child) for child in children],
+        }
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(json.dumps(content))
+        self._file.flush()
+
+
+def where(home: Path) -> tuple[str, int] | None:
+    """Return the URL and the process id of the `up` that runs on `home`, or None."""
+    try:
+        content = json.loads((home / "up.lock").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    up = Identity(**content["up"])
+    return (content["url"], up.pid) if up.is_alive() else None
+
+
+@contextmanager
+def _only_one(home: Path, url: str) -> Iterator[_Record]:
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "up.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            place, pid = where(home) or ("an address not known yet", "still starting")
+            raise AlreadyRunningError(
+                f"grade-ml is already up at {place} (process {pid}).",
+                "Open it there, or stop that process first.",
+            ) from error
+        file.seek(0)
+        _stop_leftovers(file.read())
+        record = _Record(file, url)
+        record.write([])
+        yield record
+
+
+def _stop_leftovers(content: str) -> None:
+    """End the children of an `up` that was killed: they would keep the port."""
+    try:
+        children = [Identity(**child) for child in json.loads(content)["children"]]
+    except json.JSONDecodeError:
+        return
+    alive = [child for child in children if child.is_alive()]
+    if alive:
+        click.echo("The last grade-ml up was killed; stopping what it left behind.")
+        stop(alive)
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise ServiceError(
+                f"Port {port} cannot be used: {error.strerror}.",
+                f"Choose another one: grade-ml up --port {port + 1} (make up PORT={port + 1}).",
+            ) from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """End quietly at Ctrl-C and SIGTERM; while ending, neither can leave a process behind."""
+
+    def interrupt(number: int, _: object) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Stopped.")
+
+
+class _Launch:
+    """One `up` from its start to its end."""
+
+    def __init__(self, settings: Settings, port: int, record: _Record) -> None:
+        from grade_ml.orchestration.instance import prepare_home
+
+        self._settings = settings
+        self._record = record
+        self._dagster_home = prepare_home(settings)
+        environment = {
+            **os.environ,
+            "GRADE_ML_HOME": str(settings.home),
+            "DAGSTER_HOME": str(self._dagster_home),
+        }
+        workspace = ("-w", str(REPOSITORY / "workspace.yaml"))
+        self._ui = self._child(
+            "dagster_webserver", environment, "-h", HOST, "-p", str(port), *workspace
+        )
+        self._children = [
+            self._ui,
+            self._child("dagster._daemon", environment, "run", *workspace),
+        ]
+
+    def _child(self, module: str, environment: Mapping[str, str], *arguments: str) -> Child:
+        name = "webserver" if module == "dagster_webserver" else "daemon"
+        return Child(
+            name,
+            (sys.executable, "-m", module, *arguments),
+            environment,
+            self._settings.home / "logs" / f"{name}.log",
+            say=click.echo,
+        )
+
+    def run(self, demo: bool) -> None:
+        """Start everything and keep it alive until a signal comes."""
+        try:
+            self._start(demo)
+            while True:
+                self._tend()
+                time.sleep(0.5)
+        finally:
+            click.echo("Stopping …")
+            stop([child.identity for child in self._children if child.identity])
+
+    def _start(self, demo: bool) -> None:
+        click.echo(f"Data in {self._settings.home}")
+        with _step("PostgreSQL"):
+            urls = database.start(self._settings)
+        gradebook = database.connect(urls.grade_ml)
+        with _step("Tables of grade_ml"):
+            database.migrate(gradebook)
+        with _step("Tables of Dagster"):
+            self._prepare_dagster()
+        for child in self._children:
+            child.start()
+        self._write_record()
+        with _step("Tables of MLflow"):
+            self._prepare_registry(urls.mlflow)
+        if demo and _is_empty(gradebook):
+            with _step("Simulated campus"):
+                _load_campus(gradebook, self._settings)
+        with _step("Dagster's UI"):
+            self._wait_for_ui()
+        self._greet(gradebook)
+        gradebook.dispose()
+
+    def _prepare_dagster(self) -> None:
+        from grade_ml.orchestration.instance import fail_abandoned_runs, open_instance
+
+        with open_instance(self._settings) as instance:
+            instance.upgrade()
+            abandoned = fail_abandoned_runs(instance)
+        if abandoned:
+            click.echo(f"{abandoned} runs had been killed; they are marked as failed.")
+        if not {"GRADE_ML_HOME", "DAGSTER_HOME"} & set(os.environ):
+            remember_dagster_home(REPOSITORY / ".env", self._dagster_home)
+
+    def _prepare_registry(self, url: str) -> None:
+        from grade_ml.registry.registry import Registry
+
+        Registry(url, self._settings.storage_root).prepare()
+
+    def _write_record(self) -> None:
+        self._record.write([child.identity for child in self._children if child.identity])
+
+    def _tend(self) -> None:
+        if self._settings.embedded and not embedded_postgres.is_running(
+            self._settings.postgres_dir
+        ):
+            click.echo("PostgreSQL ended; starting it again.")
+            try:
+                database.start(self._settings)
+            except GradeMLError as error:
+                click.echo(str(error))
+        if any([child.tend() for child in self._children]):
+            self._write_record()
+
+    def _wait_for_ui(self) -> None:
+        deadline = time.monotonic() + UI_SECONDS
+        while not _answers(f"{self._record.url}/server_info"):
+            if time.monotonic() > deadline:
+                raise ServiceError(
+                    f"Dagster's UI does not answer. The end of its log:\n{self._ui.last_lines()}",
+                    f"Read {self._ui.log}.",
+                )
+            self._tend()
+            time.sleep(0.1)
+
+    def _greet(self, gradebook: Engine) -> None:
+        click.echo(f"\ngrade_ml is up: {self._record.url}\n")
+        if _is_empty(gradebook):
+            click.echo("The gradebook is empty; fill it with `grade-ml load` (see --help).")
+        else:
+            click.echo("Features, training and predictions follow by themselves; see Runs there.")
+        click.echo("`grade-ml status` says how things are. Ctrl-C stops everything.")
+
+
+@contextmanager
+def _step(name: str) -> Iterator[None]:
+    started = time.monotonic()
+    click.echo(f"  {name:<22}", nl=False)
+    try:
+        yield
+    except BaseException:
+        click.echo()
+        raise
+    click.echo(f" {time.monotonic() - started:5.1f} s")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _is_empty(gradebook: Engine) -> bool:
+    from grade_ml.gradebook.catalog import course_ids, newest_load
+
+    with database.reachable(gradebook) as connection:
+        return not course_ids(connection) and newest_load(connection) is None
+
+
+def _load_campus(gradebook: Engine, settings: Settings) -> None:
+    from grade_ml.gradebook.bundle import from_frames
+    from grade_ml.gradebook.loading import load
+    from grade_ml.gradebook.simulated import Campus, CampusConfig
+
+    now = datetime.now(UTC)
+    campus = Campus(CampusConfig(), settings.date_at(now))
+    load(gradebook, from_frames("simulated", campus.batches), loaded_at=now)
+
+
+def remember_dagster_home(env_file: Path, home: Path) -> None:
+    """Add DAGSTER_HOME to `env_file` unless it is there, for a bare `dagster dev` beside it."""
+    from dotenv import dotenv_values
+
+    if "DAGSTER_HOME" in dotenv_values(env_file):
+        return
+    existing = env_file.read_text() if env_file.exists() else ""
+    separator = "" if existing.endswith("\n") or not existing else "\n"
+    with env_file.open("a") as file:
+        file.write(f"{separator}DAGSTER_HOME='{home}'\n")

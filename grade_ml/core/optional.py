@@ -1,0 +1,41 @@
+"""The one place that knows which optional libraries can be imported, and what their lack means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+
+@dataclass(frozen=True)
+class Family:
+    """Optional libraries that are installed together by an extra of the package.
+
+    `without` says in words what runs in their place.
+    """
+
+    extra: str
+    modules: tuple[str, ...]
+    without: str
+
+    def missing(self) -> tuple[str, ...]:
+        """Return the modules that are not installed; nothing is imported."""
+        return tuple(module for module in self.modules if find_spec(module) is None)
+
+
+FAMILIES = (
+    Family("boosting", ("xgboost", "lightgbm", "catboost"), "ensembles do without these members"),
+    Family("deep", ("tensorflow",), "forecasts use ARIMA"),
+    Family("tuning", ("optuna",), "models keep their default parameters"),
+    Family("explain", ("shap", "lime"), "importance is measured by permutation"),
+    Family("prophet", ("prophet",), "forecasts do without this method"),
+)
+
+
+def degraded() -> list[str]:
+    """Return a sentence for each family of which something is not installed."""
+    return [
+        f"{', '.join(missing)} not installed: {family.without} "
+        f'(pip install "grade-ml[{family.extra}]").'
+        for family in FAMILIES
+        if (missing := family.missing())
+    ]
