@@ -237,7 +237,7 @@ class _Launch:
 
     def _wait_for_ui(self) -> None:
         deadline = time.monotonic() + UI_SECONDS
-        while not _answers(f"{self._record.url}/server_info"):
+        while not answers(self._record.url):
             if time.monotonic() > deadline:
                 raise ServiceError(
                     f"Dagster's UI does not answer. The end of its log:\n{self._ui.last_lines()}",
@@ -267,9 +267,10 @@ def _step(name: str) -> Iterator[None]:
     click.echo(f" {time.monotonic() - started:5.1f} s")
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Return whether Dagster's UI answers at `url`."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(f"{url}/server_info", timeout=5) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

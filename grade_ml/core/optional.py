@@ -23,19 +23,18 @@ class Family:
 
 
 FAMILIES = (
-    Family("boosting", ("xgboost", "lightgbm", "catboost"), "ensembles do without these members"),
+    Family("boosting", ("xgboost", "lightgbm", "catboost"), "ensembles lack these members"),
     Family("deep", ("tensorflow",), "forecasts use ARIMA"),
     Family("tuning", ("optuna",), "models keep their default parameters"),
     Family("explain", ("shap", "lime"), "importance is measured by permutation"),
-    Family("prophet", ("prophet",), "forecasts do without this method"),
+    Family("prophet", ("prophet",), "forecasts lack this method"),
 )
 
 
 def degraded() -> list[str]:
     """Return a sentence for each family of which something is not installed."""
     return [
-        f"{', '.join(missing)} not installed: {family.without} "
-        f'(pip install "grade-ml[{family.extra}]").'
+        f"{', '.join(missing)} (extra {family.extra}): without, {family.without}."
         for family in FAMILIES
         if (missing := family.missing())
     ]

@@ -176,6 +176,14 @@ class Registry:
             raise
         return self._read(found)
 
+    def holders(self, alias: Alias) -> list[ModelVersion]:
+        """Return the version that holds `alias` of each model that has one, by name."""
+        return [
+            self._read(self._client.get_model_version(model.name, model.aliases[alias]))
+            for model in self._client.search_registered_models(order_by=["name"])
+            if alias in model.aliases
+        ]
+
     def fetch(self, version: ModelVersion) -> Path:
         """Return a local folder with the verified files of `version`.
 

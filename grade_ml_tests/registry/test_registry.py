@@ -99,6 +99,13 @@ def test_a_moved_storage_root_still_serves(registry, artifact, settings, tmp_pat
     assert (moved.fetch(version) / "model.bin").exists()
 
 
+def test_holders_are_the_models_with_that_alias(registry, artifact) -> None:
+    version = register(registry, artifact)
+    assert registry.holders(Alias.CHAMPION) == []
+    registry.set_alias("baseline", Alias.CHAMPION, version.version)
+    assert registry.holders(Alias.CHAMPION) == [version]
+
+
 REGISTER = """
 import sys
 from pathlib import Path

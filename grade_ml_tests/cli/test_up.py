@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import signal
+import socket
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from grade_ml.cli.up import answers, remember_dagster_home
+from grade_ml_tests.launch import Installation, wait_until
+
+HOME = Path("/some where/dagster")
+
+
+@pytest.mark.parametrize("before", [None, "", "A=1\n", "A=1", "# DAGSTER_HOME=/x\n"])
+def test_dagster_home_is_added_to_dotenv_once(tmp_path: Path, before: str | None):
+    from dotenv import dotenv_values
+
+    file = tmp_path / ".env"
+    if before is not None:
+        file.write_text(before)
+    remember_dagster_home(file, HOME)
+    once = file.read_text()
+    assert once.startswith(before or "")
+    assert dotenv_values(file)["DAGSTER_HOME"] == str(HOME)
+    remember_dagster_home(file, HOME)
+    assert file.read_text() == once
+
+
+def test_a_dagster_home_in_dotenv_stays(tmp_path: Path):
+    file = tmp_path / ".env"
+    file.write_text("export DAGSTER_HOME=/mine\n")
+    remember_dagster_home(file, HOME)
+    assert file.read_text() == "export DAGSTER_HOME=/mine\n"
+
+
+def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path):
+    installation = Installation(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ran = installation.command("up", "--port", str(port))
+    assert ran.returncode == 1
+    assert f"Port {port} cannot be used" in ran.stderr
+    assert f"--port {port + 1}" in ran.stderr
+    assert not (tmp_path / "postgres").exists()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Installation]:
+    installation = Installation(tmp_path)
+    installation.up()
+    yield installation
+    installation.stop()
+    wait_until(lambda: installation.postgres() is None, "the end of PostgreSQL")
+
+
+def remember(installation: Installation) -> None:
+    """Commit a row."""
+    folder = installation.home / "csv"
+    folder.mkdir()
+    tables = {
+        "students": "student_id\ns",
+        "terms": "term_id,starts_on,ends_on\nt,2024-09-01,2024-12-20",
+        "courses": "course_id\nc",
+        "sections": "section_id,course_id,term_id,starts_on,ends_on\nc1,c,t,2024-09-01,2024-12-20",
+        "enrollments": "section_id,student_id,enrolled_on,withdrawn_on,outcome\nc1,s,2024-09-01,,",
+        "assignments": "assignment_id,section_id,category,title,due_on,weight,max_score\n"
+        "a,c1,TMA,A,2024-10-01,100,100",
+        "results": "assignment_id,student_id,score,submitted_on,graded_on,carried_over\n"
+        "a,s,80,2024-09-30,2024-10-05,false",
+    }
+    for name, text in tables.items():
+        (folder / f"{name}.csv").write_text(text + "\n")
+    loaded = installation.command("load", "csv", str(folder))
+    assert loaded.returncode == 0, loaded.stderr
+
+
+def remembers(installation: Installation) -> bool:
+    again = installation.command("load", "csv", str(installation.home / "csv"))
+    return "Nothing changed" in again.stdout
+
+
+@pytest.mark.slow
+def test_a_second_up_says_where_the_first_runs(running: Installation):
+    second = running.command("up", "--port", str(running.port + 1))
+    assert second.returncode == 1
+    assert running.url in second.stderr
+    assert answers(running.url)
+
+
+@pytest.mark.slow
+def test_whatever_is_killed_comes_back_and_no_row_is_lost(running: Installation):
+    remember(running)
+    for name in ("webserver", "daemon"):
+        killed = running.child(name)
+        killed.kill()
+        wait_until(lambda name=name, pid=killed.pid: running.child(name).pid != pid, name)
+        wait_until(lambda: answers(running.url), "the UI")
+    postgres = running.postgres()
+    assert postgres
+    postgres.kill()
+    wait_until(lambda: "PostgreSQL ended" in running.output, "the restart of PostgreSQL")
+    wait_until(lambda: remembers(running), "the row")
+    query = urllib.request.Request(
+        f"{running.url}/graphql",
+        b'{"query":"{runsOrError{__typename}}"}',
+        {"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(query) as answer:
+        assert b'"Runs"' in answer.read()
+
+
+@pytest.mark.slow
+def test_the_next_up_recovers_from_a_killed_one(running: Installation):
+    remember(running)
+    left = running.child("webserver")
+    running.signal(signal.SIGKILL)
+    running.up()
+    assert not left.is_running()
+    assert "was killed" in running.output
+    assert remembers(running)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_everything(tmp_path: Path, number: signal.Signals):
+    installation = Installation(tmp_path)
+    installation.up()
+    processes = [installation.child("webserver"), installation.child("daemon")]
+    assert installation.signal(number) == 0
+    assert installation.output.endswith("Stopped.\n")
+    assert not any(process.is_running() for process in processes)
+    assert installation.postgres() is None

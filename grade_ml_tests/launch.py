@@ -1,0 +1,120 @@
+"""A real `grade-ml up` for the tests that need one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+PATIENCE_SECONDS = 120
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIENCE_SECONDS) -> Any:
+    """Return the first value of `condition` that is true."""
+    deadline = time.monotonic() + patience
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not happen within {patience} s")
+        time.sleep(0.1)
+    return value
+
+
+class Installation:
+    """An installation under `home`; nothing of the surrounding environment reaches it."""
+
+    def __init__(self, home: Path, **variables: str) -> None:
+        self.home = home
+        self.port = free_port()
+        self.output = ""
+        self._process: subprocess.Popen[str] | None = None
+        kept = ("PATH", "HOME", "LANG", "TMPDIR")
+        self._environment = {
+            **{name: os.environ[name] for name in kept if name in os.environ},
+            "GRADE_ML_HOME": str(home),
+            "OMP_NUM_THREADS": "2",
+            **variables,
+        }
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self._words(arguments),
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def up(self, *arguments: str) -> None:
+        """Start `up` and wait until it says that it is."""
+        self.output = ""
+        self._process = subprocess.Popen(
+            self._words(("up", "--port", str(self.port), *arguments)),
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._read, args=[self._process], daemon=True).start()
+        wait_until(lambda: f"is up: {self.url}" in self.output or self.ended, "up")
+        assert not self.ended, self.output
+
+    @property
+    def ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    def signal(self, number: signal.Signals) -> int:
+        """Send a signal to the whole group of `up`, as a terminal does; return its status."""
+        assert self._process
+        os.killpg(self._process.pid, number)
+        return self._process.wait(60)
+
+    def stop(self) -> None:
+        if not self.ended:
+            self.signal(signal.SIGTERM)
+
+    def child(self, name: str) -> psutil.Process:
+        """Return the running `webserver` or `daemon`."""
+        index = ("webserver", "daemon").index(name)
+        return psutil.Process(self._record()["children"][index]["pid"])
+
+    def postgres(self) -> psutil.Process | None:
+        try:
+            return psutil.Process(
+                int((self.home / "postgres" / "postmaster.pid").read_text().split()[0])
+            )
+        except (FileNotFoundError, IndexError, psutil.NoSuchProcess):
+            return None
+
+    def _record(self) -> dict[str, Any]:
+        record = json.loads((self.home / "up.lock").read_text())
+        assert isinstance(record, dict)
+        return record
+
+    def _words(self, arguments: tuple[str, ...]) -> list[str]:
+        return [sys.executable, "-m", "grade_ml.cli", *arguments]
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout
+        for line in process.stdout:
+            self.output += line

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.test_utils import create_run_for_test
+from dagster._serdes import deserialize_value, serialize_value
+
+from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.orchestration.instance import (
+    PROCESS_TAG,
+    fail_abandoned_runs,
+    open_instance,
+    prepare_home,
+    process_tag,
+)
+
+
+@pytest.fixture
+def installation(
+    settings: Settings, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    """Settings that are in the environment, too: Dagster's processes have nothing else."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return settings
+
+
+def test_both_ways_to_find_the_definitions_agree():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["dagster"]
+    workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())
+    assert workspace == {
+        "load_from": [
+            {
+                "python_module": {
+                    "module_name": project["module_name"],
+                    "location_name": project["code_location_name"],
+                }
+            }
+        ]
+    }
+
+
+def test_the_instance_is_what_dagster_yaml_says(installation: Settings):
+    with open_instance(installation) as instance:
+        assert instance.run_monitoring_enabled
+        assert instance.run_monitoring_max_runtime_seconds > 0
+        assert instance.run_retries_enabled
+        assert not instance.run_retries_retry_on_asset_or_op_failure
+        assert not instance.telemetry_enabled
+        queue = instance.get_concurrency_config().run_queue_config
+        assert queue and queue.max_concurrent_runs == 2
+    assert (installation.dagster_home / "dagster.yaml").resolve() == REPOSITORY / "dagster.yaml"
+
+
+def test_the_given_url_is_used_and_nothing_embedded_started(installation: Settings):
+    with open_instance(installation) as instance:
+        used = instance.run_storage.postgres_url
+    assert used.partition("://")[2] == str(installation.dagster_postgres_url).partition("://")[2]
+    assert not installation.postgres_dir.exists()
+
+
+def test_a_reference_opens_the_same_tables_and_tells_no_url(installation: Settings):
+    with open_instance(installation) as instance:
+        instance.add_dynamic_partitions("course", ["A"])
+        reference = serialize_value(instance.get_ref())
+    assert "postgresql" not in reference
+    with DagsterInstance.from_ref(deserialize_value(reference)) as again:
+        assert again.get_dynamic_partitions("course") == ["A"]
+
+
+def test_a_dagster_yaml_of_somebody_stays(installation: Settings):
+    installation.dagster_home.mkdir()
+    file = installation.dagster_home / "dagster.yaml"
+    file.write_text("telemetry:\n  enabled: false\n")
+    prepare_home(installation)
+    assert file.read_text() == "telemetry:\n  enabled: false\n"
+
+
+def test_a_link_to_a_repository_that_moved_is_renewed(installation: Settings, tmp_path: Path):
+    installation.dagster_home.mkdir()
+    link = installation.dagster_home / "dagster.yaml"
+    link.symlink_to(tmp_path / "gone.yaml")
+    prepare_home(installation)
+    assert link.resolve() == REPOSITORY / "dagster.yaml"
+
+
+def test_only_runs_of_killed_processes_are_failed(installation: Settings):
+    ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    created = psutil.Process(ended.pid).create_time()
+    ended.communicate()
+    tags = {
+        "here": process_tag(),
+        "ended": {PROCESS_TAG: f"{ended.pid} {created}"},
+        "another of that id": {PROCESS_TAG: f"{psutil.Process().pid} 1.0"},
+        "server gone": {GRPC_INFO_TAG: '{"host": "localhost", "socket": "/nowhere"}'},
+        "unknown": {},
+    }
+    with open_instance(installation) as instance:
+        runs = {
+            name: create_run_for_test(
+                instance, run_id=str(uuid.uuid4()), status=DagsterRunStatus.STARTED, tags=each
+            ).run_id
+            for name, each in tags.items()
+        }
+        assert fail_abandoned_runs(instance) == 3
+        failed = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.FAILURE]))
+        expected = {runs[name] for name in ("ended", "another of that id", "server gone")}
+        assert {run.run_id for run in failed} == expected
+        assert fail_abandoned_runs(instance) == 0
