@@ -93,10 +93,10 @@ class Installation:
         if not self.ended:
             self.signal(signal.SIGTERM)
 
-    def child(self, name: str) -> psutil.Process:
-        """Return the running `webserver` or `daemon`."""
-        index = ("webserver", "daemon").index(name)
-        return psutil.Process(self._record()["children"][index]["pid"])
+    def child(self, name: str) -> int:
+        """Return the process id of the `webserver` or `daemon`, running or just killed."""
+        record = json.loads((self.home / "up.lock").read_text())
+        return int(record["children"][("webserver", "daemon").index(name)]["pid"])
 
     def postgres(self) -> psutil.Process | None:
         try:
@@ -105,11 +105,6 @@ class Installation:
             )
         except (FileNotFoundError, IndexError, psutil.NoSuchProcess):
             return None
-
-    def _record(self) -> dict[str, Any]:
-        record = json.loads((self.home / "up.lock").read_text())
-        assert isinstance(record, dict)
-        return record
 
     def _words(self, arguments: tuple[str, ...]) -> list[str]:
         return [sys.executable, "-m", "grade_ml.cli", *arguments]

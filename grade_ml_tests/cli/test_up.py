@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from grade_ml.cli.up import answers, remember_dagster_home
@@ -97,8 +99,8 @@ def test_whatever_is_killed_comes_back_and_no_row_is_lost(running: Installation)
     remember(running)
     for name in ("webserver", "daemon"):
         killed = running.child(name)
-        killed.kill()
-        wait_until(lambda name=name, pid=killed.pid: running.child(name).pid != pid, name)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda name=name, killed=killed: running.child(name) != killed, name)
         wait_until(lambda: answers(running.url), "the UI")
     postgres = running.postgres()
     assert postgres
@@ -120,7 +122,7 @@ def test_the_next_up_recovers_from_a_killed_one(running: Installation):
     left = running.child("webserver")
     running.signal(signal.SIGKILL)
     running.up()
-    assert not left.is_running()
+    assert not psutil.pid_exists(left)
     assert "was killed" in running.output
     assert remembers(running)
 
@@ -133,5 +135,5 @@ def test_a_signal_ends_everything(tmp_path: Path, number: signal.Signals):
     processes = [installation.child("webserver"), installation.child("daemon")]
     assert installation.signal(number) == 0
     assert installation.output.endswith("Stopped.\n")
-    assert not any(process.is_running() for process in processes)
+    assert not any(psutil.pid_exists(process) for process in processes)
     assert installation.postgres() is None
