@@ -1,0 +1,21 @@
+"""The simulated campus: a made-up university whose truth is known, for demos, tests and benchmarks.
+
+`config` says what can be asked for, `laws` how students behave, `calendar` when terms run, `model`
+draws what happens, `campus` turns it into gradebook frames, `truth` keeps what no gradebook knows.
+"""
+
+from grade_ml.gradebook.simulated.campus import Campus, gradebook
+from grade_ml.gradebook.simulated.conditions import conditions
+from grade_ml.gradebook.simulated.config import CampusConfig, Drift, DriftKind, Intervention
+from grade_ml.gradebook.simulated.truth import Truth
+
+__all__ = [
+    "Campus",
+    "CampusConfig",
+    "Drift",
+    "DriftKind",
+    "Intervention",
+    "Truth",
+    "conditions",
+    "gradebook",
+]
