@@ -29,9 +29,9 @@ def bars(
 ) -> MarkdownMetadataValue:
     """Draw one bar for each (label, value), up to the value `top` or the highest."""
     figure, axes = _canvas(title, x_label, y_label)
-    axes.set_ylim(0, top)
     labels = [label for label, _ in values]
     axes.bar(range(len(values)), [value for _, value in values], color=BLUE)
+    axes.set_ylim(0, top)
     step = max(1, len(labels) // 12)
     axes.set_xticks(range(0, len(labels), step), labels[::step])
     if max((len(label) for label in labels), default=0) > 6:

@@ -32,3 +32,8 @@ def test_a_picture_is_a_small_png_with_a_title(picture: MarkdownMetadataValue):
     assert picture.value.startswith("![")
     assert png(picture).startswith(b"\x89PNG\r\n")
     assert len(picture.value) < 60_000
+
+
+def test_a_scale_fits_its_bars():
+    low, high = (plots.bars("b", [("x", height), ("y", 1)], "n") for height in (2, 2000))
+    assert low.value != high.value
