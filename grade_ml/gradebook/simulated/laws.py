@@ -42,38 +42,41 @@ class Laws:
     engagement_noise: float = 0.5
     # Leaving: Weibull hazard over the time from `leave_from` (share of the term, before the
     # start) to the end; two thirds withdraw formally, the others just stop.
-    leave_hazard: float = 0.62
+    leave_hazard: float = 0.68
     leave_by_engagement: float = 0.75
-    leave_shape: float = 0.75
-    leave_from: float = -0.12
-    leave_formally: float = 0.66
+    leave_shape: float = 0.7
+    leave_from: float = -0.16
+    leave_formally: float = 0.58
     # Submitting, if still there: logit, falling over the term.
-    submit_intercept: float = 3.3
+    submit_intercept: float = 2.7
     submit_by_engagement: float = 1.3
     submit_over_term: float = -0.8
-    # Days after the due date: mean, by engagement, SD; how early quizzes are done (mean days).
-    late_mean: float = -0.9
+    # Days after the due date: mean, by engagement, SD. Quizzes are done earlier by `quiz_early`
+    # times the square of an exponential draw: most a few days, some by months.
+    late_mean: float = 0.2
     late_by_engagement: float = -0.9
     late_noise: float = 3.5
-    quiz_early: float = 25.0
+    quiz_early: float = 12.0
     late_at_most: int = 21
-    # Scores: logit of score / 100.
-    score_intercept: float = 1.45
-    score_by_ability: float = 0.5
+    # Scores: logit of score / ceiling; what lies above 100 becomes 100.
+    score_ceiling: float = 107.0
+    score_intercept: float = 1.1
+    score_by_ability: float = 0.55
     score_by_engagement: float = 0.3
     score_by_assignment: float = 0.25
-    score_noise: float = 0.75
+    score_noise: float = 0.85
     course_difficulty: float = 0.3
     # Days from submission to grading: at least, and mean of what comes on top.
     grading_days_least: int = 3
     grading_days_more: float = 6.0
     # Final result: distinction and pass from these grades on, blurred by SD.
     distinction_from: float = 84.0
-    pass_from: float = 44.0
+    pass_from: float = 42.0
     outcome_noise: float = 6.0
     # Activity: logit of being active in a week; log of a week's count.
     active_intercept: float = 1.3
-    active_by_engagement: float = 0.9
+    active_by_engagement: float = 0.6
+    active_noise: float = 1.2
     count_intercept: float = 3.4
     count_by_engagement: float = 0.4
     count_before_due: float = 0.5

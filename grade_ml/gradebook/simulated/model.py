@@ -259,7 +259,7 @@ def run_section(
         + LAWS.score_by_assignment * random.standard_normal(m)
         + LAWS.score_noise * random.standard_normal((n, m))
     )
-    score = 100 * _sigmoid(logit) + score_effect[submitted_on - start + 1]
+    score = LAWS.score_ceiling * _sigmoid(logit) + score_effect[submitted_on - start + 1]
     drift = config.drift
     if drift and drift.kind is DriftKind.GRADING_POLICY:
         score = score + np.where(graded_on >= day_number(drift.on), drift.shift, 0.0)
@@ -323,7 +323,7 @@ def _submission_days(
         LAWS.late_mean
         + LAWS.late_by_engagement * engagement[:, None]
         + LAWS.late_noise * random.standard_normal(shape)
-        - early * random.standard_exponential(shape)
+        - early * random.standard_exponential(shape) ** 2
     )
     lag = np.minimum(np.round(lag), LAWS.late_at_most).astype("int64")
     days = due_on + np.where(is_exam, 0, lag)
@@ -353,9 +353,12 @@ def _activity(
     shape = (len(engagement), len(weeks))
     weekday = random.integers(0, 7, len(engagement))
     day = start + 7 * weeks + weekday[:, None]
-    active = random.random(shape, dtype="float32") < _sigmoid(
-        LAWS.active_intercept + LAWS.active_by_engagement * engagement
-    )[:, None].astype("float32")
+    habit = (
+        LAWS.active_intercept
+        + LAWS.active_by_engagement * engagement
+        + LAWS.active_noise * random.standard_normal(len(engagement))
+    )
+    active = random.random(shape, dtype="float32") < _sigmoid(habit)[:, None].astype("float32")
     is_due = np.isin(weeks, (due_on - start) // 7)
     log = (
         LAWS.count_intercept
