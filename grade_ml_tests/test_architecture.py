@@ -1,0 +1,170 @@
+"""What holds across rooms: who imports Dagster, and that the files users read say the same."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import tomllib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import dagster
+import pytest
+import yaml
+from dagster_shared.utils.warnings import (
+    beta_warning,
+    deprecation_warning,
+    preview_warning,
+    supersession_warning,
+)
+from pydantic import AliasChoices
+
+from grade_ml.cli import COMMANDS, group
+from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.orchestration.jobs import JOBS
+
+PACKAGE = REPOSITORY / "grade_ml"
+ABOVE_DOMAIN = {"cli", "definitions", "orchestration", "tasks"}
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+README = (REPOSITORY / "README.md").read_text()
+MAKEFILE = (REPOSITORY / "Makefile").read_text()
+
+
+def room(module: Path) -> str:
+    return module.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported(module: Path) -> Iterator[str]:
+    """Yield the first word of everything that `module` imports anywhere, also in functions."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
+
+
+def test_no_domain_room_imports_dagster():
+    domain = [module for module in PACKAGE.rglob("*.py") if room(module) not in ABOVE_DOMAIN]
+    assert {"core", "engine", "gradebook"} <= {room(module) for module in domain}
+    assert not [
+        str(module.relative_to(REPOSITORY))
+        for module in domain
+        if any(name.startswith("dagster") for name in imported(module))
+    ]
+
+
+def test_workspace_and_pyproject_name_the_same_module_and_location():
+    workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())
+    (location,) = workspace["load_from"]
+    named = PROJECT["tool"]["dagster"]
+    assert location["python_module"] == {
+        "module_name": named["module_name"],
+        "location_name": named["code_location_name"],
+    }
+    module = importlib.import_module(named["module_name"])
+    assert isinstance(module.defs, dagster.Definitions)
+
+
+def commands_shown(program: str) -> list[list[str]]:
+    """Return the words after `program` of each call in the README's code and its comments."""
+    code = re.findall(r"^```console\n(.*?)^```|`([^`\n]+)`", README, re.DOTALL | re.MULTILINE)
+    text = "\n".join(part for block in code for part in block)
+    calls = re.findall(rf"(?:^|[ (/]){program}((?: [^\s#()]+)*)", text, re.MULTILINE)
+    return [call.split() for call in calls]
+
+
+def targets() -> set[str]:
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)
+    return set(phony.split())
+
+
+def test_every_make_command_of_the_readme_is_a_target():
+    shown = {words[0] for words in commands_shown("make") if words}
+    assert {"up", "test"} <= shown
+    assert shown <= targets()
+    for target in targets():
+        assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
+
+
+def test_every_option_of_a_make_command_of_the_readme_is_a_variable():
+    variables = set(re.findall(r"^(\w+) \?=", MAKEFILE, re.MULTILINE))
+    given = {
+        word.split("=")[0] for words in commands_shown("make") for word in words if "=" in word
+    }
+    assert given and given <= variables
+
+
+@pytest.mark.parametrize("words", commands_shown("grade-ml"), ids=" ".join)
+def test_a_command_of_the_readme_is_understood(words: list[str]):
+    command: click.Command = group
+    context = click.Context(command)
+    while isinstance(command, click.Group):
+        if not words:
+            return
+        name, words = words[0], words[1:]
+        found = command.get_command(context, name)
+        assert found, f"{name} is not among {command.list_commands(context)}"
+        command, context = found, click.Context(found, parent=context)
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("-")} <= known
+    if command.name == "run" and words:
+        assert words[0] in {job.name for job in JOBS}
+
+
+def test_the_default_port_is_the_same_everywhere():
+    (of_make,) = re.findall(r"^PORT \?= (\d+)$", MAKEFILE, re.MULTILINE)
+    up = group.get_command(click.Context(group), "up")
+    assert up
+    (of_up,) = [parameter.default for parameter in up.params if parameter.name == "port"]
+    assert of_up == int(of_make)
+    assert f"http://127.0.0.1:{of_make}" in README
+
+
+def test_the_python_versions_of_the_readme_are_those_of_the_package():
+    first, last = re.findall(r"Python (3\.\d+) to (3\.\d+)", README)[0]
+    following = f"3.{int(last.split('.')[1]) + 1}"
+    assert PROJECT["project"]["requires-python"] == f">={first},<{following}"
+    assert all(
+        f"Programming Language :: Python :: {version}" in PROJECT["project"]["classifiers"]
+        for version in (first, last)
+    )
+
+
+def test_the_readme_lists_every_setting():
+    def names(alias: Any) -> set[str]:
+        return set(alias.choices) if isinstance(alias, AliasChoices) else {alias}
+
+    listed = set(re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE))
+    assert listed == set().union(
+        *(names(field.validation_alias) for field in Settings.model_fields.values())
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_described(name: str):
+    command = group.get_command(click.Context(group), name)
+    assert command and command.help
+
+
+@pytest.mark.parametrize(
+    "warn",
+    [
+        lambda: preview_warning("It"),
+        lambda: supersession_warning("It"),
+        lambda: beta_warning("It"),
+        lambda: deprecation_warning("It", "2.0"),
+        lambda: warnings.warn("It is old", DeprecationWarning, stacklevel=1),
+    ],
+    ids=["preview", "superseded", "beta", "deprecated in dagster", "deprecated in our code"],
+)
+def test_a_moving_part_is_an_error(warn: Any):
+    with pytest.raises(Warning, match="It"):
+        warn()
+
+
+def test_an_accepted_beta_is_none():
+    beta_warning("Parameter `backfill_policy` of function `asset`")
