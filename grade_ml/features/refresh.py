@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import write_snapshots
+from grade_ml.features.validation import validate
 from grade_ml.gradebook import frames
 
 
@@ -23,6 +24,7 @@ def refresh(
     gradebook = frames.read(connection, courses)
     chosen = gradebook.sections[gradebook.sections["course_id"].isin(courses)]
     snapshots = grade_snapshots(gradebook, weekly_cuts(chosen, as_of), as_of)
+    validate(snapshots)
     course_of_row = snapshots["course_id"].astype("string[pyarrow]")
     counts = {}
     for course in courses:
