@@ -310,6 +310,9 @@ def _context(rows: pd.DataFrame, seen_courses: Collection[str]) -> dict[str, Flo
 
 def _fit_members(matrix: npt.NDArray[np.float32], rows: pd.DataFrame, seed: int) -> Members:
     at_risk = rows["at_risk"].to_numpy(bool)
+    # scikit-learn's boosting cannot bin a column without any value; a constant says as little.
+    empty = np.isnan(matrix).all(axis=0)
+    matrix = np.where(empty, np.float32(0), matrix)
     graded = rows["final_grade"].notna().to_numpy()
     to_come = rows["final_grade"].to_numpy(np.float64) - _collected(rows)
     weight = 1 / (SETTINGS.open_share + 1 - rows["progress"].to_numpy(np.float64))
