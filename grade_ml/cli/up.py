@@ -284,13 +284,9 @@ def _is_empty(gradebook: Engine) -> bool:
 
 
 def _load_campus(gradebook: Engine, settings: Settings) -> None:
-    from grade_ml.gradebook.bundle import from_frames
-    from grade_ml.gradebook.loading import load
-    from grade_ml.gradebook.simulated import Campus, CampusConfig
+    from grade_ml.gradebook.simulated import CampusConfig, load_campus
 
-    now = datetime.now(UTC)
-    campus = Campus(CampusConfig(), settings.date_at(now))
-    load(gradebook, from_frames("simulated", campus.batches), loaded_at=now)
+    load_campus(gradebook, settings, CampusConfig(), loaded_at=datetime.now(UTC))
 
 
 def remember_dagster_home(env_file: Path, home: Path) -> None:

@@ -53,8 +53,10 @@ class Truth:
     def read(cls, root: UPath) -> Self:
         """Read what `write` wrote."""
         parameters = json.loads((root / PARAMETERS_FILE).read_text(encoding="utf-8"))
-        frames = {}
+        frames: dict[str, pd.DataFrame] = {}
         for name in FRAMES:
             with (root / f"{name}.parquet").open("rb") as file:
-                frames[name] = pd.read_parquet(file)
+                frame = pd.read_parquet(file)
+            texts = [name for name, type_ in frame.dtypes.items() if type_ == "string"]
+            frames[name] = frame.astype(dict.fromkeys(texts, "string[pyarrow]"))
         return cls(parameters, **frames)
