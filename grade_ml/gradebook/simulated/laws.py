@@ -46,7 +46,7 @@ class Laws:
     leave_by_engagement: float = 0.85
     leave_shape: float = 0.71
     leave_from: float = -0.14
-    leave_formally: float = 0.63
+    leave_formally: float = 0.60
     # Submitting, if still there: logit, falling over the term.
     submit_intercept: float = 3.0
     submit_by_engagement: float = 1.1
