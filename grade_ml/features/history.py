@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
 from grade_ml.features.records import NEVER, Floats, Records, SectionRecords
 from grade_ml.features.running_totals import RunningTotals
@@ -22,10 +21,10 @@ class History:
         course = records.section_course[section].astype(np.int64)
         self._courses = max(len(records.courses), 1)
         closed = records.ends_on[section] + 1
-        stated = records.enrollments["outcome"].astype(object).to_numpy()
+        outcome = records.enrollments["outcome"]
         withdrew = np.isfinite(records.withdrawn_on)
-        told = withdrew | ~pd.isna(stated)
-        failed = withdrew | np.isin(stated, [Outcome.FAIL, Outcome.WITHDRAWN])
+        told = withdrew | outcome.notna().to_numpy(bool)
+        failed = withdrew | outcome.isin([Outcome.FAIL, Outcome.WITHDRAWN]).to_numpy(bool)
         settled = np.minimum(closed, records.withdrawn_on)
         self._endings = {
             "student": RunningTotals(

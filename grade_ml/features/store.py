@@ -98,15 +98,22 @@ def _together(tables: list[pa.Table]) -> pd.DataFrame:
         for field in table.schema
         if pa.types.is_dictionary(field.type)
     }
-    for number, table in enumerate(tables):
-        for place, field in enumerate(table.schema):
-            if field.name in texts and not pa.types.is_dictionary(field.type):
-                column = pa.array(_as_text(table.column(place).to_pandas())).dictionary_encode()
-                tables[number] = tables[number].set_column(place, field.name, column)
-    joined = pa.concat_tables(tables, promote_options="default").unify_dictionaries()
+    aligned = [_with_texts(table, texts) for table in tables]
+    joined = pa.concat_tables(aligned, promote_options="default").unify_dictionaries()
     frame: pd.DataFrame = joined.to_pandas(ignore_metadata=True)
     return frame
 
 
-def _as_text(numbers: pd.Series) -> pd.Series:
-    return numbers.map("{:g}".format, na_action="ignore").astype(object)
+def _with_texts(table: pa.Table, texts: set[str]) -> pa.Table:
+    """Return the table with the columns `texts` as categories, whose codes have one width."""
+    import pyarrow as pa
+
+    kind = pa.dictionary(pa.int32(), pa.string())
+    for place, field in enumerate(table.schema):
+        if field.name in texts:
+            column = table.column(place)
+            if not pa.types.is_dictionary(field.type):
+                numbers = column.to_pandas().map("{:g}".format, na_action="ignore")
+                column = pa.array(numbers.astype(object), from_pandas=True).cast(pa.string())
+            table = table.set_column(place, field.name, column.cast(pa.string()).cast(kind))
+    return table
