@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+
 from grade_ml.features.snapshots import NUMERIC_FEATURES
 
 
