@@ -8,19 +8,15 @@ count. Prints the table of `docs/simulated-campus.md`; the last line is one JSON
 from __future__ import annotations
 
 import argparse
-import atexit
 import json
-import shutil
-import tempfile
 import time
 from collections import Counter
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pandas as pd
+from installation import temporary_installation
 
-from grade_ml.core import database
-from grade_ml.core.settings import Settings
 from grade_ml.gradebook import frames, oulad, schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.loading import load
@@ -132,16 +128,10 @@ def _quantiles(name: str, values: pd.Series) -> dict[str, float]:
 
 
 def _oulad(folder: Path) -> Gradebook:
-    home = tempfile.mkdtemp(prefix="grade_ml_campus_")
-    # Called after the server's own end, which was not registered yet.
-    atexit.register(shutil.rmtree, home)
-    engine = database.connect(database.start(Settings(_env_file=None, home=Path(home))).grade_ml)
-    database.migrate(engine)
-    load(engine, oulad.bundle(folder), loaded_at=datetime.now(UTC))
-    with engine.connect() as connection:
-        found = frames.read(connection)
-    engine.dispose()
-    return found
+    with temporary_installation() as (_, engine):
+        load(engine, oulad.bundle(folder), loaded_at=datetime.now(UTC))
+        with engine.connect() as connection:
+            return frames.read(connection)
 
 
 def _speed() -> dict[str, float]:
