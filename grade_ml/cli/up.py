@@ -252,7 +252,16 @@ class _Launch:
             click.echo("The gradebook is empty; fill it with `grade-ml load` (see --help).")
         else:
             click.echo("Features, training and predictions follow by themselves; see Runs there.")
+            self._give_example(gradebook)
         click.echo("`grade-ml status` says how things are. Ctrl-C stops everything.")
+
+    def _give_example(self, gradebook: Engine) -> None:
+        from grade_ml.gradebook.simulated import example
+
+        with database.reachable(gradebook) as connection:
+            found = example(connection, self._settings.date_at(datetime.now(UTC)))
+        if found:
+            click.echo("Then try: grade-ml predict --student {} --course {}".format(*found))
 
 
 @contextmanager

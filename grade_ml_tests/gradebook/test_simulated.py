@@ -32,6 +32,7 @@ from grade_ml.gradebook.simulated import (
     DriftKind,
     Intervention,
     Truth,
+    example,
     gradebook,
     load_campus,
     truth_folder,
@@ -503,3 +504,20 @@ def test_no_truth_is_written_when_the_load_fails(settings: Settings, tmp_path: P
     with pytest.raises(ServiceError):
         load_campus(nowhere, settings, SMALL, loaded_at=NOW)
     assert not truth_folder(settings).exists()
+
+
+def test_the_example_is_a_running_enrollment_of_the_campus(
+    engine: Engine, settings: Settings
+) -> None:
+    with engine.connect() as connection:
+        assert example(connection, TODAY) is None
+    today = settings.model_copy(update={"as_of": TODAY})
+    load_campus(engine, today, SMALL, loaded_at=NOW)
+    with engine.connect() as connection:
+        found = example(connection, TODAY)
+        years_later = example(connection, TODAY + timedelta(days=4000))
+    made = gradebook(SMALL, TODAY)
+    rows = made.enrollments.merge(made.sections, on="section_id")
+    running = rows[(rows["ends_on"] >= pd.Timestamp(TODAY)) & rows["withdrawn_on"].isna()]
+    assert found in set(zip(running["student_id"], running["course_id"], strict=True))
+    assert years_later is None

@@ -8,7 +8,7 @@ draws what happens, `campus` turns it into gradebook frames, `truth` keeps what 
 from grade_ml.gradebook.simulated.campus import Campus, gradebook
 from grade_ml.gradebook.simulated.conditions import conditions
 from grade_ml.gradebook.simulated.config import CampusConfig, Drift, DriftKind, Intervention
-from grade_ml.gradebook.simulated.loading import load_campus, truth_folder
+from grade_ml.gradebook.simulated.loading import example, load_campus, truth_folder
 from grade_ml.gradebook.simulated.truth import Truth
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Intervention",
     "Truth",
     "conditions",
+    "example",
     "gradebook",
     "load_campus",
     "truth_folder",
