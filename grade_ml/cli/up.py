@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -179,7 +179,9 @@ class _Launch:
                 self._tend()
                 time.sleep(0.5)
         finally:
-            click.echo("Stopping …")
+            # Where nobody reads the output any more, the children must end all the same.
+            with suppress(OSError):
+                click.echo("Stopping …")
             stop([child.identity for child in self._children if child.identity])
 
     def _start(self, demo: bool) -> None:
