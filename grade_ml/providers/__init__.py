@@ -1,4 +1,4 @@
-"""The world around the simulated campus, served on loopback in the formats of eight providers.
+"""The world around the simulated campus, served on loopback in the formats of the providers.
 
 `world` holds what happens, as functions of seed and day; one module per kind of provider puts it
 into that provider's format; `server` serves it and can be told to misbehave. Nothing here is real,

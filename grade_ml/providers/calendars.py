@@ -127,7 +127,7 @@ def _events_feed(world: World) -> bytes:
     left = world.event_counts(first, last)
     found = [
         *_festivals(days, left),
-        *_market(world, days, left),
+        *_market(days, left),
         *(
             event
             for day, count in zip(days, left, strict=True)
@@ -155,11 +155,11 @@ def _festivals(days: list[date], left: np.ndarray) -> list[ics.Event]:
     return festivals
 
 
-def _market(world: World, days: list[date], left: np.ndarray) -> list[ics.Event]:
+def _market(days: list[date], left: np.ndarray) -> list[ics.Event]:
     """Return a weekly market with exceptions; takes its places from `left`.
 
-    It is left out where the day has no place left; in March the first one is cancelled, and in
-    September the first one is held later that day.
+    It is left out in the winter closure and where the day has no place left; in March the first
+    one is cancelled, and in September the first one is held later that day.
     """
     wednesdays = [n for n, day in enumerate(days) if day.weekday() == _WEDNESDAY]
     if not wednesdays:
@@ -173,7 +173,7 @@ def _market(world: World, days: list[date], left: np.ndarray) -> list[ics.Event]
         if is_first and start.month == 3:
             lines = (*_hours(start, 2), instance, "STATUS:CANCELLED")
             changed.append(ics.event("market", "Open-air market", stamp, *lines))
-        elif left[n] == 0:
+        elif left[n] == 0 or _is_winter_closure(start):
             excluded.append(ics.zoned("EXDATE", start))
         else:
             left[n] -= 1
@@ -184,6 +184,10 @@ def _market(world: World, days: list[date], left: np.ndarray) -> list[ics.Event]
     rule = f"RRULE:FREQ=WEEKLY;BYDAY=WE;UNTIL={until:%Y%m%dT%H%M%SZ}"
     series = (*_hours(noon[0], 2), rule, *excluded)
     return [ics.event("market", "Open-air market", days[0], *series), *changed]
+
+
+def _is_winter_closure(day: date) -> bool:
+    return day.strftime("%m%d") >= "1224" or day.strftime("%m%d") <= "0102"
 
 
 def _single_events(world: World, day: date, count: int) -> list[ics.Event]:

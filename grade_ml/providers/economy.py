@@ -172,10 +172,8 @@ def fred(world: World, query: Query) -> Answer:
     names = query.parameters.get("id", "").split(",")
     if query.parts != ("graph", "fredgraph.csv") or not set(names) <= set(MONTHLY):
         raise RefusedError(as_text("<html>Not found (simulated)</html>", "text/html", 404))
-    first, last = (
-        date.fromisoformat(query.parameters.get(name, default.isoformat()))
-        for name, default in (("cosd", date(_FIRST_YEAR, 1, 1)), ("coed", world.today))
-    )
+    first = _date_asked(query, "cosd", date(_FIRST_YEAR, 1, 1))
+    last = _date_asked(query, "coed", world.today)
     lines = [",".join(["observation_date", *names])]
     for month in _months(first, last):
         found = [figure(world, name, MONTHLY[name], month, _next_month(month)) for name in names]
@@ -183,6 +181,15 @@ def fred(world: World, query: Query) -> Answer:
             values = ("" if one is None else f"{one.value}" for one in found)
             lines.append(",".join([month.isoformat(), *values]))
     return as_text("\n".join(lines) + "\n", "application/csv")
+
+
+def _date_asked(query: Query, name: str, default: date) -> date:
+    text = query.parameters.get(name, default.isoformat())
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        message = f"<html>{name} is not a date (simulated)</html>"
+        raise RefusedError(as_text(message, "text/html", 400)) from error
 
 
 def bls(world: World, query: Query) -> Answer:

@@ -69,6 +69,8 @@ _WORDINGS = (
         "brilliant exhibition wins praise and delight",
     ),
 )
+#: The end of 2100; a filter beyond it means the same.
+_LAST_MOMENT = 4133980799
 _COMPARE = {
     "<": operator.lt,
     "<=": operator.le,
@@ -123,7 +125,8 @@ def _posts(world: World, subject: str, first: date, last: date) -> list[dict[str
 
 
 def _posts_of_day(world: World, subject: str, day: date, mood: float) -> list[dict[str, Any]]:
-    random = world.generator(Stream.POSTS, day.toordinal())
+    place = number(subject.lower())
+    random = world.generator(Stream.POSTS, place, day.toordinal())
     count = int(random.poisson(POSTS_PER_DAY))
     moods = mood + SPREAD * random.standard_normal(count)
     seconds = np.sort(random.integers(0, HOURS * 3600, count))
@@ -131,12 +134,11 @@ def _posts_of_day(world: World, subject: str, day: date, mood: float) -> list[di
     points = random.geometric(0.05, count)
     comments = random.geometric(0.1, count) - 1
     start = datetime.combine(day, time(FROM_HOUR), UTC)
-    place = number(subject.lower()) % 1000
     posts = []
     for n in range(count):
         wording = _WORDINGS[int(np.searchsorted(_BOUNDS, moods[n]))][choices[n]]
         created = start + timedelta(seconds=int(seconds[n]))
-        name = f"{(day.toordinal() * 1000 + place) * 100 + n}"
+        name = f"{(day.toordinal() * 1000 + place % 1000) * 100 + n}"
         posts.append(
             {
                 "objectID": name,
@@ -170,7 +172,7 @@ def _bounds(filters: list[tuple[str, str, int]], today: date) -> tuple[date, dat
     first, last = FIRST_DAY, today
     for name, sign, value in filters:
         if name == "created_at_i":
-            day = datetime.fromtimestamp(value, UTC).date()
+            day = datetime.fromtimestamp(min(max(value, 0), _LAST_MOMENT), UTC).date()
             first = max(first, day) if sign in (">", ">=", "=") else first
             last = min(last, day) if sign in ("<", "<=", "=") else last
     return first, last

@@ -19,7 +19,6 @@ class Provider(StrEnum):
     FRED = "fred"
     ACADEMIC_CALENDAR = "academic-calendar"
     CAMPUS_EVENTS = "campus-events"
-    OPEN_HOLIDAYS = "open-holidays"
     HACKER_NEWS = "hn"
     GDELT = "gdelt"
     BLS = "bls"
