@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from grade_ml.gradebook.simulated.calendar import LENGTH, Term
+from grade_ml.gradebook.simulated.model import Course, course
 from grade_ml.providers import ics
 from grade_ml.providers.answers import Answer, Query
 from grade_ml.providers.world import TIMEZONE, Stream, World, days_between
@@ -31,9 +32,14 @@ _KINDS = ("Concert", "Debate", "Career fair", "Guest lecture", "Match", "Play", 
 
 
 def academic(world: World, query: Query) -> Answer:
-    """Answer `academic.ics`: terms, exam periods, reading weeks, holidays."""
-    events = [event for term in world.terms for event in _term_events(world, term)]
-    return Answer(ics.calendar("Academic calendar (simulated)", [*events, *_holidays()]), ICS)
+    """Answer `academic.ics`: terms, deadlines, exam periods, reading weeks, holidays."""
+    found = _holidays()
+    courses = [course(world.config, number) for number in range(world.config.courses)]
+    for term in world.terms:
+        found += _term_events(world, term)
+        for one in courses:
+            found += _deadlines(term, one)
+    return Answer(ics.calendar("Academic calendar (simulated)", found), ICS)
 
 
 def events(world: World, query: Query) -> Answer:
@@ -78,6 +84,22 @@ def _term_events(world: World, term: Term) -> list[ics.Event]:
             f"STATUS:{'CANCELLED' if is_off else 'CONFIRMED'}",
             f"SEQUENCE:{int(is_off)}",
         ),
+    ]
+
+
+def _deadlines(term: Term, course: Course) -> list[ics.Event]:
+    """Return the planned days of a course's work; lecturers move some by up to two days."""
+    days = [term.starts_on + timedelta(days=due) for due in course.due_day.tolist()]
+    stamp = term.starts_on - timedelta(days=ANNOUNCED)
+    return [
+        ics.event(
+            f"due-{course.course_id}-{term.code}-{title.replace(' ', '-')}",
+            f"{course.title}: {title} due",
+            stamp,
+            *ics.all_day(day, day),
+            "CATEGORIES:DEADLINE",
+        )
+        for title, day in zip(course.titles, days, strict=True)
     ]
 
 

@@ -45,7 +45,7 @@ class World:
     Parameters
     ----------
     config
-        The campus; of it only the seed and the number of terms matter here.
+        The campus; of it only the seed, the courses and the number of terms matter here.
     today
         What is published later cannot be seen yet.
     """

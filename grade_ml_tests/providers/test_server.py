@@ -70,8 +70,7 @@ def test_no_hash_of_the_process_enters():
 @each
 def test_another_seed_gives_other_values(provider: Provider, client: Client):
     with serve(CampusConfig(seed=4), TODAY) as other, httpx.Client(trust_env=False) as http:
-        same = CALLS[provider](Client(other, http)).content == CALLS[provider](client).content
-    assert same == (provider is Provider.ACADEMIC_CALENDAR)
+        assert CALLS[provider](Client(other, http)).content != CALLS[provider](client).content
 
 
 @pytest.mark.parametrize("provider", [Provider.OPEN_METEO, Provider.WIKIMEDIA])

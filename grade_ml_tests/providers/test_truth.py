@@ -152,6 +152,25 @@ def test_tone_has_the_sign_of_the_mood(client: Client):
     assert truth(told.index[0].date(), TODAY)["sentiment"].corr(told) > 0.9
 
 
+def test_work_is_due_within_two_days_of_the_calendar(client: Client, records: Gradebook):
+    icalendar = pytest.importorskip("icalendar")
+    feed = icalendar.Calendar.from_ical(client.get("/calendar/academic.ics").content)
+    told = pd.DataFrame(
+        [
+            (str(event["UID"]).split("@")[0], pd.Timestamp(event.start))
+            for event in feed.walk("VEVENT")
+            if str(event["CATEGORIES"].cats[0]) == "DEADLINE"
+        ],
+        columns=["uid", "planned"],
+    )
+    work = records.assignments
+    section = work["section_id"].str.replace("_", "-")
+    work = work.assign(uid="due-" + section + "-" + work["title"].str.replace(" ", "-"))
+    both = work.merge(told, on="uid")
+    assert len(both) == len(work)
+    assert (both["due_on"] - both["planned"]).abs().max() <= pd.Timedelta(days=2)
+
+
 @pytest.fixture(scope="module")
 def records() -> Gradebook:
     return gradebook(CAMPUS, TODAY)
