@@ -6,9 +6,12 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+import icalendar
 import numpy as np
 import pandas as pd
 import pytest
+import recurring_ical_events
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.simulated import Campus, CampusConfig, conditions, gradebook
@@ -35,8 +38,7 @@ def temperature(client: Client, first: date, last: date) -> pd.Series:
 
 def mood(client: Client, first: date, last: date) -> pd.Series:
     """Return the mean sentiment of each day's posts."""
-    vader = pytest.importorskip("vaderSentiment.vaderSentiment")
-    analyzer = vader.SentimentIntensityAnalyzer()
+    analyzer = SentimentIntensityAnalyzer()
     start = int(datetime(first.year, first.month, first.day, tzinfo=UTC).timestamp())
     end = start + 86400 * ((last - first).days + 1)
     rows = []
@@ -54,11 +56,9 @@ def mood(client: Client, first: date, last: date) -> pd.Series:
 
 def event_counts(client: Client, first: date, last: date) -> list[int]:
     """Return the events per day, as a reader of iCalendar that knows all of it counts them."""
-    icalendar = pytest.importorskip("icalendar")
-    recurring = pytest.importorskip("recurring_ical_events")
     calendar = icalendar.Calendar.from_ical(client.get("/calendar/events.ics").content)
     counts: Counter[date] = Counter()
-    for event in recurring.of(calendar).between(first, last + timedelta(days=1)):
+    for event in recurring_ical_events.of(calendar).between(first, last + timedelta(days=1)):
         if event.get("STATUS") == "CANCELLED":
             continue
         start, end = event.start, event.end
@@ -113,10 +113,8 @@ def test_a_cancellation_shows_three_days_before(client: Client, server: Provider
 
 
 def test_terms_exams_and_holidays_are_in_the_academic_calendar(client: Client):
-    icalendar = pytest.importorskip("icalendar")
-    recurring = pytest.importorskip("recurring_ical_events")
     calendar = icalendar.Calendar.from_ical(client.get("/calendar/academic.ics").content)
-    events = recurring.of(calendar).between(date(2020, 1, 1), date(2027, 12, 31))
+    events = recurring_ical_events.of(calendar).between(date(2020, 1, 1), date(2027, 12, 31))
     found = [
         (str(event["CATEGORIES"].cats[0]), event.start, event.end - timedelta(days=1))
         for event in events
@@ -153,7 +151,6 @@ def test_tone_has_the_sign_of_the_mood(client: Client):
 
 
 def test_work_is_due_within_two_days_of_the_calendar(client: Client, records: Gradebook):
-    icalendar = pytest.importorskip("icalendar")
     feed = icalendar.Calendar.from_ical(client.get("/calendar/academic.ics").content)
     told = pd.DataFrame(
         [
