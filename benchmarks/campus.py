@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from collections import Counter
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pandas as pd
+from installation import temporary_installation
 
-from grade_ml.core import database
-from grade_ml.core.settings import Settings
 from grade_ml.gradebook import frames, oulad, schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.loading import load
@@ -69,11 +67,12 @@ def margins(gradebook: Gradebook) -> dict[str, float]:
     grade = points / expected["weight"].groupby(_keys(expected)).sum()
     finishers = enrollments.loc[enrollments["outcome"] != "withdrawn", ENROLLMENT]
     finisher_grade = grade.reindex(pd.MultiIndex.from_frame(finishers))
-    active_weeks = _active_weeks(gradebook, enrollments)
+    recorded = enrollments["section_id"].isin(gradebook.activity["section_id"])
+    active_weeks = _active_weeks(gradebook, enrollments[recorded])
     return {
         "enrollments": len(enrollments),
         "assignments per section": len(assignments) / assignments["section_id"].nunique(),
-        **{f"outcome {name}": outcome[name] for name in schema.Outcome},
+        **{f"outcome {name}": outcome.get(name, 0.0) for name in schema.Outcome},
         "withdrawals before the start": (left_after < 0).sum() / left_after.notna().sum(),
         "withdrawal, median share of the term": (left_after / length)[left_after >= 0].median(),
         "work missing, of that due before withdrawal": missing.mean(),
@@ -90,7 +89,7 @@ def margins(gradebook: Gradebook) -> dict[str, float]:
         "final grade without withdrawn, mean": finisher_grade.mean(),
         "final grade without withdrawn, SD": finisher_grade.std(),
         **_quantiles("final grade without withdrawn", finisher_grade),
-        "weeks with activity, share": (active_weeks / (length.mean() / 7)).mean(),
+        "weeks with activity, share": 7 * active_weeks.mean() / length[recorded].mean(),
         "weeks with activity and final grade, correlation": active_weeks.corr(grade),
     }
 
@@ -129,15 +128,10 @@ def _quantiles(name: str, values: pd.Series) -> dict[str, float]:
 
 
 def _oulad(folder: Path) -> Gradebook:
-    with tempfile.TemporaryDirectory(prefix="grade_ml_campus_") as home:
-        settings = Settings(_env_file=None, home=Path(home))
-        engine = database.connect(database.start(settings).grade_ml)
-        database.migrate(engine)
+    with temporary_installation() as (_, engine):
         load(engine, oulad.bundle(folder), loaded_at=datetime.now(UTC))
         with engine.connect() as connection:
-            found = frames.read(connection)
-        engine.dispose()
-    return found
+            return frames.read(connection)
 
 
 def _speed() -> dict[str, float]:
@@ -152,7 +146,7 @@ def _speed() -> dict[str, float]:
 
 
 def _shown(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) > 1000 else f"{value:.3g}"  # noqa: PLR2004
+    return f"{value:,.0f}" if abs(value) > 1000 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

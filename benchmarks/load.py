@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from grade_ml.core import database
-from grade_ml.core.settings import Settings
+from installation import temporary_installation
+
+from grade_ml.core.process import peak_megabytes
 from grade_ml.gradebook import oulad
 from grade_ml.gradebook.bundle import from_frames
 from grade_ml.gradebook.loading import load
@@ -75,11 +74,8 @@ def _median(runs: list[dict[str, Any]], name: str) -> float:
 
 
 def _case(arguments: argparse.Namespace) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="grade_ml_load_") as home:
-        settings = Settings(_env_file=None, home=Path(home))
-        engine = database.connect(database.start(settings).grade_ml)
-        database.migrate(engine)
-        now = datetime.now(UTC)
+    now = datetime.now(UTC)
+    with temporary_installation() as (_, engine):
         if arguments.case == "oulad":
             figures: dict[str, Any] = {}
             for name in ("first_s", "again_s"):
@@ -96,9 +92,7 @@ def _case(arguments: argparse.Namespace) -> dict[str, Any]:
                 "rows": rows,
                 "rows_per_s": rows / (time.perf_counter() - start),
             }
-        engine.dispose()
-    figures["peak_mb"] = round(_peak_mb())
-    return figures
+    return figures | {"peak_mb": round(peak_megabytes())}
 
 
 def _campus(results: int) -> Campus:
@@ -106,11 +100,6 @@ def _campus(results: int) -> Campus:
     sample = Campus(CampusConfig(students=500), TODAY)
     found = sum(len(frame) for table, frame in sample.batches() if table == "result")
     return Campus(CampusConfig(students=results * 500 // found), TODAY)
-
-
-def _peak_mb() -> float:
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 if __name__ == "__main__":

@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from grade_ml.core import database
+from grade_ml.core import database, embedded_postgres
 from grade_ml.core.settings import Settings
 
 _numbers = itertools.count()
 
+#: Kept where a run failed, so that its files can be looked at.
+_folders: list[str] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give every run a folder of its own.
+
+    Runs of the superuser share one by default and close it to other users when they start, among
+    them the one whom the PostgreSQL of another run works as.
+    """
+    if config.option.basetemp is None:
+        config.option.basetemp = tempfile.mkdtemp(prefix="grade_ml_tests_")
+        _folders.append(config.option.basetemp)
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Remove the folder of a run without failures."""
+    if exitstatus == pytest.ExitCode.OK:
+        for folder in _folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> database.DatabaseUrls:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[database.DatabaseUrls]:
     """One embedded PostgreSQL for the whole run, its `grade_ml` database migrated."""
-    home = tmp_path_factory.mktemp("home")
-    urls = database.start(Settings(_env_file=None, home=home))
+    installation = Settings(_env_file=None, home=tmp_path_factory.mktemp("home"))
+    urls = database.start(installation)
     admin = create_engine(urls.dagster, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         # Making and dropping a database per test waits for the disk otherwise.
@@ -29,7 +52,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> database.DatabaseUrls:
     engine = database.connect(urls.grade_ml)
     database.migrate(engine)
     engine.dispose()
-    return urls
+    yield urls
+    embedded_postgres.release(installation.postgres_dir)
 
 
 @pytest.fixture

@@ -15,8 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from dotenv import dotenv_values
+
+from grade_ml.core.settings import REPOSITORY
 
 PATIENCE_SECONDS = 120
+#: With these of a developer's `.env`, a test would work on something else than its own folder.
+FOREIGN = {
+    "DAGSTER_POSTGRES_URL",
+    "GRADE_ML_AS_OF",
+    "GRADE_ML_DATABASE_URL",
+    "GRADE_ML_STORAGE",
+    "GRADE_ML_TIMEZONE",
+    "MLFLOW_TRACKING_URI",
+}
 
 
 def free_port() -> int:
@@ -36,9 +48,14 @@ def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIEN
 
 
 class Installation:
-    """An installation under `home`; nothing of the surrounding environment reaches it."""
+    """An installation under `home`; nothing of the surrounding environment reaches it.
+
+    A developer's `.env` would, so one that names other stores or another day is refused.
+    """
 
     def __init__(self, home: Path, **variables: str) -> None:
+        foreign = set(dotenv_values(REPOSITORY / ".env")) & FOREIGN
+        assert not foreign, f"move .env away while the tests run: it sets {sorted(foreign)}"
         self.home = home
         self.port = free_port()
         self.output = ""
@@ -47,7 +64,9 @@ class Installation:
         self._environment = {
             **{name: os.environ[name] for name in kept if name in os.environ},
             "GRADE_ML_HOME": str(home),
+            "DAGSTER_HOME": str(home / "dagster"),
             "OMP_NUM_THREADS": "2",
+            "OMP_WAIT_POLICY": "PASSIVE",
             **variables,
         }
 

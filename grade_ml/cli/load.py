@@ -13,8 +13,12 @@ from grade_ml.core import database
 from grade_ml.core.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Engine
+
     from grade_ml.gradebook.bundle import Bundle
-    from grade_ml.gradebook.loading import LoadReport
+    from grade_ml.gradebook.loading import LoadReport, Progress
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 _path = click.Path(path_type=Path)
@@ -87,30 +91,44 @@ def csv_folder(folder: Path, as_json: bool) -> None:
 @click.option("--students", default=600, show_default=True, type=click.IntRange(1))
 @click.option("--courses", default=8, show_default=True, type=click.IntRange(1))
 @click.option("--terms", default=5, show_default=True, type=click.IntRange(1))
-@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @_as_json
 def simulated(students: int, courses: int, terms: int, seed: int, as_json: bool) -> None:
-    """Load a simulated campus, whose newest term is half over today.
+    """Load a simulated campus, whose newest term runs today.
 
-    The same numbers and the same day give the same campus.
+    The same numbers and the same day give the same campus. On a later day the same numbers add
+    what has happened since; other numbers are for an empty gradebook, since they would mix two
+    campuses. The truth behind the records (abilities, effects) is written below the storage root,
+    into the folder simulated.
     """
-    from grade_ml.gradebook.bundle import from_frames
-    from grade_ml.gradebook.simulated import Campus, CampusConfig
+    from grade_ml.gradebook.simulated import CampusConfig, load_campus
 
     settings = Settings.from_environment()
     config = CampusConfig(students=students, courses=courses, terms=terms, seed=seed)
-    campus = Campus(config, settings.date_at(datetime.now(UTC)))
-    _load(settings, from_frames("simulated", campus.batches), as_json)
+
+    def store(engine: Engine, now: datetime, progress: Progress) -> LoadReport:
+        return load_campus(engine, settings, config, loaded_at=now, on_progress=progress)
+
+    _run(settings, store, as_json)
 
 
 def _load(settings: Settings, bundle: Bundle, as_json: bool) -> None:
     from grade_ml.gradebook.loading import load
 
+    def store(engine: Engine, now: datetime, progress: Progress) -> LoadReport:
+        return load(engine, bundle, loaded_at=now, on_progress=progress)
+
+    _run(settings, store, as_json)
+
+
+def _run(
+    settings: Settings, store: Callable[[Engine, datetime, Progress], LoadReport], as_json: bool
+) -> None:
     with _Progress() as progress:
         progress("Preparing the database", 0)
         engine = database.connect(database.start(settings).grade_ml)
         database.migrate(engine)
-        report = load(engine, bundle, loaded_at=datetime.now(UTC), on_progress=progress)
+        report = store(engine, datetime.now(UTC), progress)
         engine.dispose()
     if as_json:
         click.echo(json.dumps(_as_dict(report)))

@@ -276,7 +276,16 @@ class _Launch:
             click.echo("The gradebook is empty; fill it with `grade-ml load` (see --help).")
         else:
             click.echo("Features, training and predictions follow by themselves; see Runs there.")
+            self._give_example(gradebook)
         click.echo("`grade-ml status` says how things are. Ctrl-C stops everything.")
+
+    def _give_example(self, gradebook: Engine) -> None:
+        from grade_ml.gradebook.simulated import example
+
+        with database.reachable(gradebook) as connection:
+            found = example(connection, self._settings.date_at(datetime.now(UTC)))
+        if found:
+            click.echo("Then try: grade-ml predict --student {} --course {}".format(*found))
 
 
 @contextmanager
@@ -329,13 +338,9 @@ def _providers_port(port: int) -> int:
 
 
 def _load_campus(gradebook: Engine, settings: Settings) -> None:
-    from grade_ml.gradebook.bundle import from_frames
-    from grade_ml.gradebook.loading import load
-    from grade_ml.gradebook.simulated import Campus, CampusConfig
+    from grade_ml.gradebook.simulated import CampusConfig, load_campus
 
-    now = datetime.now(UTC)
-    campus = Campus(CampusConfig(), settings.date_at(now))
-    load(gradebook, from_frames("simulated", campus.batches), loaded_at=now)
+    load_campus(gradebook, settings, CampusConfig(), loaded_at=datetime.now(UTC))
 
 
 def remember_dagster_home(env_file: Path, home: Path) -> None:

@@ -59,7 +59,7 @@ def hold(directory: Path) -> Path:
             socket_directory = _ensure_running(directory)
             if directory not in _held:
                 _held[directory] = _lock(directory, "held", fcntl.LOCK_SH)
-                atexit.register(_release, directory)
+                atexit.register(release, directory)
         return socket_directory
 
 
@@ -68,8 +68,14 @@ def is_running(directory: Path) -> bool:
     return _postmaster(directory.expanduser().resolve()) is not None
 
 
-def _release(directory: Path) -> None:
-    """Stop the server unless another process holds it."""
+def release(directory: Path) -> None:
+    """Hold the server no longer, if this process does; stop it unless another process holds it.
+
+    At the end of the process this happens by itself.
+    """
+    directory = directory.expanduser().resolve()
+    if directory not in _held:
+        return
     with (
         _starting_or_stopping(directory),
         _held.pop(directory) as held,

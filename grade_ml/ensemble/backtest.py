@@ -7,8 +7,6 @@ term's sections enters training, and a test row's features use nothing after its
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -18,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from grade_ml.core.errors import ConfigurationError, NotFoundError, NotReadyError
+from grade_ml.core.process import peak_megabytes
 from grade_ml.ensemble import baseline
 from grade_ml.ensemble.evaluation import Cut, cut_table
 from grade_ml.features import snapshots as features
@@ -129,7 +128,7 @@ def backtest(  # noqa: PLR0913 - the protocol's parameters
         test_terms=tuple(test_terms),
         train_seconds=round(trained - started, 2),
         predict_seconds=round(predicted - trained, 2),
-        peak_mb=round(_peak_mb(), 1),
+        peak_mb=round(peak_megabytes(), 1),
         models={
             "baseline": _figures(rows),
             "naive": _figures(_naive(rows)),
@@ -225,8 +224,3 @@ def _groups(rows: pd.DataFrame) -> dict[str, dict[str, Cut]]:
         name: {str(value): cut_table(group) for value, group in rows.groupby(column, observed=True)}
         for name, column in columns.items()
     }
-
-
-def _peak_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +19,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from grade_ml.core.errors import ArtifactError, NotReadyError
 from grade_ml.ensemble import persistence
@@ -128,7 +128,7 @@ class BaselineModel:
         """
         known = snapshots.reset_index(drop=True)
         seen = self.encoder.categories["course_id"]
-        with threadpool_limits(_threads(len(known))):
+        with _limited_threads(len(known)):
             raw = self.members.predict(self.encoder.transform(known), _collected(known))
             calibrated = self.calibration.apply(raw.assign(**_context(known, seen)))
         return pd.concat([known[_ROW], calibrated[list(PREDICTED)]], axis=1)
@@ -206,7 +206,7 @@ def fit(snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int) -> BaselineM
     numbers = dict.fromkeys(("progress", *NUMERIC_FEATURES, *numeric))
     encoder = Encoder.fit(rows, numbers, ["course_id", *texts])
     matrix = encoder.transform(rows)
-    with threadpool_limits(_threads(len(rows))):
+    with _limited_threads(len(rows)):
         held_out = _held_out(rows, matrix, seed)
         honest = _cross_calibrated(held_out, seed)
         return BaselineModel(
@@ -269,6 +269,16 @@ def _as_text(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.astype(dict.fromkeys(_ENROLLMENT, "string[pyarrow]"))
 
 
+@contextmanager
+def _limited_threads(rows: int) -> Iterator[None]:
+    """Give work on so many rows as many threads as pay."""
+    import sklearn.ensemble  # noqa: F401 - a library that is loaded later would not be limited
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(_threads(rows)):
+        yield
+
+
 def _threads(rows: int) -> int:
     return int(np.clip(rows // SETTINGS.rows_per_thread, 1, SETTINGS.max_threads))
 
@@ -310,6 +320,9 @@ def _context(rows: pd.DataFrame, seen_courses: Collection[str]) -> dict[str, Flo
 
 def _fit_members(matrix: npt.NDArray[np.float32], rows: pd.DataFrame, seed: int) -> Members:
     at_risk = rows["at_risk"].to_numpy(bool)
+    # scikit-learn's boosting cannot bin a column without any value; a constant says as little.
+    empty = np.isnan(matrix).all(axis=0)
+    matrix = np.where(empty, np.float32(0), matrix)
     graded = rows["final_grade"].notna().to_numpy()
     to_come = rows["final_grade"].to_numpy(np.float64) - _collected(rows)
     weight = 1 / (SETTINGS.open_share + 1 - rows["progress"].to_numpy(np.float64))

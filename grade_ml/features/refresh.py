@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import date
 
+import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import write_snapshots
+from grade_ml.features.validation import validate
 from grade_ml.gradebook import frames
+from grade_ml.gradebook.schema import enrollment, section
+
+#: Enrollments whose snapshots are in memory at once, about 30 kB each; a course is never divided.
+AT_ONCE = 20_000
 
 
 def refresh(
@@ -17,16 +23,39 @@ def refresh(
 ) -> dict[str, int]:
     """Compute and store the snapshots of `courses` at `as_of`; return the rows of each.
 
-    The result for a course does not depend on which others are refreshed with it. All records of
-    the courses are in memory at once.
+    The result for a course does not depend on which others are refreshed with it.
     """
-    gradebook = frames.read(connection, courses)
-    chosen = gradebook.sections[gradebook.sections["course_id"].isin(courses)]
-    snapshots = grade_snapshots(gradebook, weekly_cuts(chosen, as_of), as_of)
-    course_of_row = snapshots["course_id"].astype("string[pyarrow]")
     counts = {}
-    for course in courses:
-        rows = snapshots[course_of_row == course]
-        write_snapshots(root, course, rows, as_of)
-        counts[course] = len(rows)
+    for some in _groups(connection, courses):
+        gradebook = frames.read(connection, some)
+        chosen = gradebook.sections[gradebook.sections["course_id"].isin(some)]
+        snapshots = grade_snapshots(gradebook, weekly_cuts(chosen, as_of), as_of)
+        validate(snapshots)
+        course_of_row = snapshots["course_id"].astype("string[pyarrow]")
+        for course in some:
+            rows = snapshots[course_of_row == course]
+            write_snapshots(root, course, rows, as_of)
+            counts[course] = len(rows)
     return counts
+
+
+def _groups(connection: Connection, courses: Collection[str]) -> Iterator[list[str]]:
+    """Yield the courses in groups of at most `AT_ONCE` enrollments, or of one course."""
+    query = (
+        sa.select(section.c.course_id, sa.func.count())
+        .join_from(section, enrollment)
+        .where(section.c.course_id.in_(sorted(courses)))
+        .group_by(section.c.course_id)
+    )
+    sizes: dict[str, int] = {course: count for course, count in connection.execute(query)}
+    group: list[str] = []
+    total = 0
+    for course in courses:
+        size = sizes.get(course, 0)
+        if group and total + size > AT_ONCE:
+            yield group
+            group, total = [], 0
+        group.append(course)
+        total += size
+    if group:
+        yield group

@@ -19,7 +19,7 @@ import pandas as pd
 from grade_ml.gradebook import csv_files
 from grade_ml.gradebook.bundle import RANK, ROW, Batch, Bundle, Origin, Repeats, problems
 from grade_ml.gradebook.csv_files import CsvRows
-from grade_ml.gradebook.schema import Outcome
+from grade_ml.gradebook.schema import EXAM_CATEGORY, Outcome
 
 STUDENT_ATTRIBUTES = (
     "gender",
@@ -226,13 +226,16 @@ def _section_batches(sections: pd.DataFrame, found: pd.DataFrame | None) -> Iter
 
 def _assignments(rows: CsvRows, calendar: _Calendar) -> Batch:
     sections = _section_ids(rows)
+    weight, category = rows.number("weight"), rows.required("assessment_type")
     columns = {
         "assignment_id": rows.required("id_assessment"),
         "section_id": sections,
-        "category": rows.required("assessment_type"),
+        "category": category,
         "title": rows.text("assessment_type"),
         "due_on": calendar.read(rows, "date", sections),
-        "weight": rows.number("weight"),
+        # The 100 of an exam is a scale of its own, beside the 100 of the coursework; its results
+        # are published for two modules of seven.
+        "weight": weight.mask(category.str.lower() == EXAM_CATEGORY, 0.0),
         "max_score": 100.0,
     }
     return Batch("assignment", rows.frame(columns), rows.problems)

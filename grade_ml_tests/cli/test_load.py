@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from grade_ml.cli.load import command
 from grade_ml.core.errors import SourceError
 from grade_ml.core.settings import Settings
+from grade_ml.gradebook.simulated import Truth, truth_folder
 from grade_ml_tests.factories import write_oulad
 
 
@@ -82,6 +83,30 @@ def test_shift_to_today_uses_the_setting_for_today(
 
     assert json.loads(first.stdout)["loaded"]["result"] < 30
     assert not json.loads(again.stdout)["changed"]
+
+
+def test_a_simulated_campus_is_loaded_once_and_its_truth_kept(
+    environment: dict[str, str], settings: Settings
+) -> None:
+    environment["GRADE_ML_AS_OF"] = "2026-11-24"
+    call = ("simulated", "--students", "40", "--courses", "2", "--terms", "2", "--seed", "3")
+    first = json.loads(_run(environment, *call, "--json").stdout)
+    again = json.loads(_run(environment, *call, "--json").stdout)
+
+    assert first["loaded"]["student"] == 40
+    assert first["quarantined"] == 0
+    assert not again["changed"]
+    truth = Truth.read(truth_folder(settings))
+    assert truth.parameters["config"]["seed"] == 3
+    assert len(truth.enrollments) == first["loaded"]["enrollment"]
+
+
+def test_a_negative_seed_is_an_error_before_any_service_starts(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    result = _run({"GRADE_ML_HOME": str(home)}, "simulated", "--seed", "-1")
+    assert result.exit_code == 2
+    assert "--seed" in result.stderr
+    assert not home.exists()
 
 
 @pytest.mark.parametrize("source", ["oulad", "oneroster", "csv"])

@@ -41,7 +41,7 @@ def test_variables_and_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 @pytest.mark.usefixtures("nowhere")
 def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GRADE_ML_AS_OF", "yesterday")
-    with pytest.raises(ConfigurationError, match="GRADE_ML_AS_OF.*'yesterday'"):
+    with pytest.raises(ConfigurationError, match=r"GRADE_ML_AS_OF.*'yesterday'"):
         Settings.from_environment()
 
 

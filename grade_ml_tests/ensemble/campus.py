@@ -4,13 +4,13 @@ from dataclasses import fields
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from sqlalchemy import Engine
 
 from grade_ml.core.database import copy_frame
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import baseline
 from grade_ml.ensemble.training import finished
+from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.gradebook import schema, simulated
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.registry.registry import Alias, Registry

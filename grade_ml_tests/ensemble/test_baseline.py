@@ -206,3 +206,10 @@ def test_the_data_version_follows_values_and_not_the_order_of_rows(data) -> None
     version = baseline.data_version(frame, truth)
     assert baseline.data_version(frame[::-1], truth.sample(frac=1, random_state=0)) == version
     assert baseline.data_version(frame, truth.assign(at_risk=True)) != version
+
+
+def test_a_feature_that_never_had_a_value_is_no_obstacle(data, later) -> None:
+    frame, truth = data
+    silent = frame.assign(activity_total=np.float32("nan"))
+    model = baseline.fit(silent, truth, seed=0)
+    assert model.predict(later[0])[list(PREDICTED)].notna().all(axis=None)

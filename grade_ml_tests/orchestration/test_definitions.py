@@ -80,7 +80,13 @@ GRAPH = {
         }
     },
     "models": {
-        "baseline_model": {"grade_snapshots"},
+        "baseline_model": {
+            "assignments",
+            "enrollments",
+            "grade_snapshots",
+            "results",
+            "sections",
+        },
         "grade_predictions": {"grade_snapshots", "baseline_model"},
     },
 }

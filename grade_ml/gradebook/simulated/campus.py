@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Texts = pd.arrays.ArrowStringArray
 
+STUDENT_PREFIX = "sim-"
+
 
 @dataclass(frozen=True)
 class Section:
@@ -148,7 +150,7 @@ def _students(people: model.People) -> pd.DataFrame:
 
 def student_ids(numbers: np.ndarray) -> Texts:
     """Return ids such as `sim-000042`."""
-    return _texts([f"sim-{number:06d}" for number in numbers.tolist()])
+    return _texts([f"{STUDENT_PREFIX}{number:06d}" for number in numbers.tolist()])
 
 
 def _term(term: Term) -> pd.DataFrame:

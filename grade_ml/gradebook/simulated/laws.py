@@ -41,40 +41,41 @@ class Laws:
     engagement_by_ability: float = 0.3
     engagement_noise: float = 0.5
     # Leaving: Weibull hazard over the time from `leave_from` (share of the term, before the
-    # start) to the end; two thirds withdraw formally, the others just stop.
-    leave_hazard: float = 0.68
-    leave_by_engagement: float = 0.75
-    leave_shape: float = 0.7
-    leave_from: float = -0.16
-    leave_formally: float = 0.58
+    # start) to the end; that share withdraws formally, the others just stop.
+    leave_hazard: float = 0.61
+    leave_by_engagement: float = 0.85
+    leave_shape: float = 0.71
+    leave_from: float = -0.14
+    leave_formally: float = 0.60
     # Submitting, if still there: logit, falling over the term.
-    submit_intercept: float = 2.7
-    submit_by_engagement: float = 1.3
-    submit_over_term: float = -0.8
+    submit_intercept: float = 3.0
+    submit_by_engagement: float = 1.1
+    submit_over_term: float = -0.75
     # Days after the due date: mean, by engagement, SD. Quizzes are done earlier by `quiz_early`
     # times the square of an exponential draw: most a few days, some by months.
-    late_mean: float = 0.2
-    late_by_engagement: float = -0.9
-    late_noise: float = 3.5
-    quiz_early: float = 12.0
+    late_mean: float = 0.0
+    late_by_engagement: float = -0.8
+    late_noise: float = 4.5
+    quiz_early: float = 16.0
     late_at_most: int = 21
-    # Scores: logit of score / ceiling; what lies above 100 becomes 100.
-    score_ceiling: float = 107.0
-    score_intercept: float = 1.1
-    score_by_ability: float = 0.55
-    score_by_engagement: float = 0.3
-    score_by_assignment: float = 0.25
-    score_noise: float = 0.85
+    # Scores: logit of score / ceiling; what lies above 100 becomes 100. Quizzes are easier.
+    score_ceiling: float = 106.0
+    score_intercept: float = 0.82
+    score_by_ability: float = 0.54
+    score_by_engagement: float = 0.21
+    score_quiz: float = 0.46
+    score_by_assignment: float = 0.23
+    score_noise: float = 0.67
     course_difficulty: float = 0.3
     # Days from submission to grading: at least, and mean of what comes on top.
     grading_days_least: int = 3
     grading_days_more: float = 6.0
     # Final result: distinction and pass from these grades on, blurred by SD.
-    distinction_from: float = 84.0
-    pass_from: float = 42.0
+    distinction_from: float = 88.0
+    pass_from: float = 47.0
     outcome_noise: float = 6.0
     # Activity: logit of being active in a week; log of a week's count.
-    active_intercept: float = 1.3
+    active_intercept: float = 1.55
     active_by_engagement: float = 0.6
     active_noise: float = 1.2
     count_intercept: float = 3.4

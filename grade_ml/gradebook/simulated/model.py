@@ -101,6 +101,11 @@ class Course:
     due_day: np.ndarray
     weight: np.ndarray
 
+    @property
+    def is_quiz(self) -> np.ndarray:
+        """Whether each assignment is a quiz."""
+        return np.array([name == QUIZ for name in self.categories])
+
 
 @dataclass(frozen=True)
 class SectionCourse:
@@ -166,6 +171,7 @@ def course(config: CampusConfig, number: int) -> Course:
     random = generator(config.seed, Purpose.COURSE, number)
     code, subject = _SUBJECTS[number % len(_SUBJECTS)]
     level = number // len(_SUBJECTS)
+    again = level // len(_TITLES)
     quizzes, essays = int(random.integers(0, 7)), int(random.integers(3, 7))
     days = np.linspace(0.08, 0.9, quizzes + essays) * LENGTH + random.uniform(-5, 5)
     is_quiz = random.permutation(np.arange(quizzes + essays) < quizzes)
@@ -176,7 +182,7 @@ def course(config: CampusConfig, number: int) -> Course:
     places = [categories[: n + 1].count(name) for n, name in enumerate(categories)]
     return Course(
         course_id=f"SIM-{code}{101 + 100 * level}",
-        title=f"{_TITLES[level % len(_TITLES)]} {subject}",
+        title=f"{_TITLES[level % len(_TITLES)]} {subject}" + (f" {again + 1}" if again else ""),
         subject=subject,
         difficulty=LAWS.course_difficulty * random.standard_normal(),
         popularity=0.4 * random.standard_normal(),
@@ -248,7 +254,9 @@ def run_section(
     )
     submits = random.random((n, m)) < _sigmoid(propensity)
     submits |= _rescued(config, term, place, people, due_on)
-    submitted_on = _submission_days(random, course, engagement, due_on, start)
+    from_day = np.maximum(start, enrolled_on)
+    submitted_on = _submission_days(random, course, engagement, due_on)
+    submitted_on = np.clip(submitted_on, from_day[:, None], start + LENGTH)
     submits &= submitted_on < stopped_on[:, None]
     more = random.exponential(LAWS.grading_days_more, (n, m)).astype("int64")
     graded_on = np.minimum(submitted_on + LAWS.grading_days_least + more, start + LENGTH)
@@ -256,6 +264,7 @@ def run_section(
         LAWS.score_intercept
         - course.difficulty
         + (LAWS.score_by_ability * people.ability + LAWS.score_by_engagement * engagement)[:, None]
+        + LAWS.score_quiz * course.is_quiz
         + LAWS.score_by_assignment * random.standard_normal(m)
         + LAWS.score_noise * random.standard_normal((n, m))
     )
@@ -264,7 +273,8 @@ def run_section(
     if drift and drift.kind is DriftKind.GRADING_POLICY:
         score = score + np.where(graded_on >= day_number(drift.on), drift.shift, 0.0)
     score = np.clip(np.round(score), 0, 100)
-    activity_day, activity_count = _activity(random, start, engagement, stopped_on, due_on)
+    activity_day, activity_count = _activity(random, start, engagement, due_on)
+    takes_part = (activity_day >= from_day[:, None]) & (activity_day < stopped_on[:, None])
     return SectionCourse(
         due_on=due_on,
         engagement=engagement,
@@ -276,7 +286,7 @@ def run_section(
         graded_on=np.where(submits, graded_on, NEVER),
         score=score,
         activity_day=activity_day,
-        activity_count=activity_count,
+        activity_count=np.where(takes_part, activity_count, 0),
     )
 
 
@@ -310,14 +320,10 @@ def _rescued(
 
 
 def _submission_days(
-    random: np.random.Generator,
-    course: Course,
-    engagement: np.ndarray,
-    due_on: np.ndarray,
-    start: int,
+    random: np.random.Generator, course: Course, engagement: np.ndarray, due_on: np.ndarray
 ) -> np.ndarray:
     shape = (len(engagement), len(due_on))
-    early = np.where([name == QUIZ for name in course.categories], LAWS.quiz_early, 0.0)
+    early = LAWS.quiz_early * course.is_quiz
     is_exam = np.array([name == EXAM for name in course.categories])
     lag = (
         LAWS.late_mean
@@ -326,8 +332,7 @@ def _submission_days(
         - early * random.standard_exponential(shape) ** 2
     )
     lag = np.minimum(np.round(lag), LAWS.late_at_most).astype("int64")
-    days = due_on + np.where(is_exam, 0, lag)
-    return np.asarray(np.clip(days, start, start + LENGTH))
+    return np.asarray(due_on + np.where(is_exam, 0, lag))
 
 
 def _outcomes(
@@ -345,7 +350,6 @@ def _activity(
     random: np.random.Generator,
     start: int,
     engagement: np.ndarray,
-    stopped_on: np.ndarray,
     due_on: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return day and count of each week's work, (n, w); a count of 0 means none."""
@@ -367,7 +371,7 @@ def _activity(
         + np.float32(LAWS.count_noise) * random.standard_normal(shape, dtype="float32")
     )
     count = np.exp(log).astype("int64")
-    return day, np.where(active & (day < stopped_on[:, None]), count, 0)
+    return day, np.where(active, count, 0)
 
 
 def _sigmoid(logit: np.ndarray) -> np.ndarray:

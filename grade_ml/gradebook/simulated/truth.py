@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
+from grade_ml.core.storage import write_whole
+
 if TYPE_CHECKING:
     from upath import UPath
 
@@ -45,19 +47,19 @@ class Truth:
 
     def write(self, root: UPath) -> None:
         """Write the parameters as JSON and the frames as Parquet into the folder `root`."""
-        root.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.parameters, indent=2, sort_keys=True)
-        (root / PARAMETERS_FILE).write_text(text + "\n", encoding="utf-8")
+        write_whole(root / PARAMETERS_FILE, f"{text}\n".encode())
         for name in FRAMES:
-            with (root / f"{name}.parquet").open("wb") as file:
-                getattr(self, name).to_parquet(file, index=False)
+            write_whole(root / f"{name}.parquet", getattr(self, name).to_parquet(index=False))
 
     @classmethod
     def read(cls, root: UPath) -> Self:
         """Read what `write` wrote."""
         parameters = json.loads((root / PARAMETERS_FILE).read_text(encoding="utf-8"))
-        frames = {}
+        frames: dict[str, pd.DataFrame] = {}
         for name in FRAMES:
             with (root / f"{name}.parquet").open("rb") as file:
-                frames[name] = pd.read_parquet(file)
+                frame = pd.read_parquet(file)
+            texts = [name for name, type_ in frame.dtypes.items() if type_ == "string"]
+            frames[name] = frame.astype(dict.fromkeys(texts, "string[pyarrow]"))
         return cls(parameters, **frames)

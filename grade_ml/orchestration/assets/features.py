@@ -4,11 +4,21 @@ from dagster import (
     AssetExecutionContext,
     MaterializeResult,
     ResourceParam,
+    TableColumn,
+    TableSchema,
     asset,
 )
 
+from grade_ml.features.catalogue import FEATURES, KEYS
 from grade_ml.orchestration.partitions import course, many_courses
 from grade_ml.orchestration.resources import Platform
+
+_COLUMNS = TableSchema(
+    [
+        *(TableColumn(name, "key", description) for name, description in KEYS.items()),
+        *(TableColumn(feature.name, "float", feature.description) for feature in FEATURES),
+    ]
+)
 
 
 @asset(
@@ -28,6 +38,7 @@ from grade_ml.orchestration.resources import Platform
     kinds={"pandas", "parquet"},
     owners=["team:data-engineering"],
     code_version="1",
+    metadata={"dagster/column_schema": _COLUMNS},
 )
 def grade_snapshots(
     context: AssetExecutionContext, platform: ResourceParam[Platform]

@@ -1,7 +1,5 @@
 """The group `models`: the trained baseline and the predictions made with the champion."""
 
-import resource
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import perf_counter
@@ -21,6 +19,7 @@ from dagster import (
     asset,
 )
 
+from grade_ml.core.process import peak_megabytes
 from grade_ml.orchestration import plots
 from grade_ml.orchestration.partitions import course, many_courses
 from grade_ml.orchestration.resources import Platform
@@ -94,7 +93,7 @@ def _training_metadata(training: "Training", seconds: float) -> dict[str, Any]:
         "features": len(training.model.features),
         "feature_list": ", ".join(training.model.features),
         "training_seconds": seconds,
-        "peak_megabytes": _peak_megabytes(),
+        "peak_megabytes": peak_megabytes(),
         "data_version": version.data_version,
         "manifest_sha256": version.manifest_sha256,
     }
@@ -139,11 +138,6 @@ def _check_results(training: "Training") -> list[AssetCheckResult]:
         )
         for verdict in training.verdicts
     ]
-
-
-def _peak_megabytes() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 @asset(

@@ -1,0 +1,27 @@
+"""An installation for one measurement: an embedded PostgreSQL in a folder that goes with it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from grade_ml.core import database, embedded_postgres
+from grade_ml.core.settings import Settings
+
+
+@contextmanager
+def temporary_installation() -> Iterator[tuple[Settings, Engine]]:
+    """Yield the settings of an empty installation and an engine on its `grade_ml` database."""
+    with tempfile.TemporaryDirectory(prefix="grade_ml_benchmark_") as home:
+        settings = Settings(_env_file=None, home=Path(home))
+        engine = database.connect(database.start(settings).grade_ml)
+        database.migrate(engine)
+        try:
+            yield settings, engine
+        finally:
+            engine.dispose()
+            embedded_postgres.release(settings.postgres_dir)

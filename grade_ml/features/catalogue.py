@@ -1,0 +1,131 @@
+"""The features by name: what each means, in which unit, and between which bounds.
+
+The one list behind the frames, their validation and the column descriptions in the UI. How a
+feature is computed is said in `snapshots`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Places of the coursework in order of due date that have a score of their own. Longer lists share
+#: a place between neighbours, so that late work of one section stands beside late work of another.
+SCORE_SLOTS = 12
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One numeric column; a value is missing where the thing does not exist yet."""
+
+    name: str
+    description: str
+    low: float | None = 0
+    high: float | None = None
+
+
+def _points(name: str, description: str) -> Feature:
+    return Feature(name, f"{description}; points, 0-100.", 0, 100.001)
+
+
+def _share(name: str, description: str) -> Feature:
+    return Feature(name, f"{description}; 0-1.", 0, 1.000001)
+
+
+def _free(name: str, description: str) -> Feature:
+    return Feature(name, f"{description}.", None)
+
+
+def _count(name: str, description: str) -> Feature:
+    return Feature(name, f"{description}.")
+
+
+KEYS = {
+    "section_id": "The section.",
+    "student_id": "The student.",
+    "course_id": "The section's course.",
+    "cut_day": "Days from the section's start to the cut; what is dated up to then was known.",
+    "cut_on": "The cut's date.",
+}
+
+FEATURES = (
+    _share("progress", "Share of the section's days that have passed"),
+    _count("days_passed", "Days since the section began"),
+    _count("days_remaining", "Days until the section ends"),
+    _free("enrolled_days_ahead", "Days from enrolling to the section's start; missing: unknown"),
+    _count("assignments_due", "Pieces of coursework that were due"),
+    _count("assignments_submitted", "Pieces of coursework handed in, due or not"),
+    _count("assignments_missed", "Pieces of coursework that were due and not handed in"),
+    _count("assignments_late", "Pieces of coursework handed in after their due date"),
+    _count("assignments_ahead", "Pieces of coursework handed in that are not due yet"),
+    _count("assignments_pending", "Pieces of coursework handed in and not graded yet"),
+    _share("missed_share", "Share of the coursework due that was not handed in"),
+    _count("missed_streak", "Pieces of coursework missed in a row up to now"),
+    _points("weight_due", "Weight of what was due"),
+    _points("weight_missed", "Weight of what was missed"),
+    _points("weight_late", "Weight of what was handed in late"),
+    _points("weight_remaining", "Weight of what is neither graded nor missed"),
+    _points("grade_if_nothing_more", "Final grade if nothing more is handed in or graded"),
+    _points("grade_if_all_perfect", "Final grade if all that remains earns full marks"),
+    _points("grade_rate_so_far", "Points collected per weight graded or missed"),
+    _points("grade_if_rest_as_so_far", "Final grade if all that remains earns the mean score"),
+    _points("score_mean", "Mean of the scores"),
+    _points("score_weighted_mean", "Mean of the scores by their weight"),
+    _points("score_min", "Lowest score"),
+    _points("score_max", "Highest score"),
+    _points("score_sd", "Standard deviation of the scores"),
+    _points("score_first", "Score of the first graded piece by due date"),
+    _points("score_last", "Score of the last graded piece by due date"),
+    _free("score_last_step", "Last score minus the mean of those before it; points"),
+    _free("score_trend", "Least-squares slope of the scores; points per piece"),
+    _free("points_trend", "The same with missed work as 0; points per piece"),
+    _points("major_score_mean", "Mean score in the category that weighs most"),
+    _points("minor_score_mean", "Mean score in the category that weighs second most"),
+    _share("major_missed_share", "Share missed of what was due in the category that weighs most"),
+    _share("minor_missed_share", "Share missed of what was due in the second category"),
+    _count("unweighted_submitted", "Pieces handed in that do not count towards the grade"),
+    _points("unweighted_score_mean", "Mean score of pieces that do not count towards the grade"),
+    _free("lateness_mean", "Mean of the days from due date to submission"),
+    _free(
+        "lateness_last",
+        "The same of the piece handed in that was due last",
+    ),
+    _free("lateness_max", "Most days from due date to submission"),
+    _count("days_since_submission", "Days since something was handed in"),
+    _count("days_since_due", "Days since something was due"),
+    _count("days_to_next_due", "Days until something is due"),
+    _points("next_due_weight", "Weight of what is due next"),
+    _points("class_rate_mean", "Mean of the class's points per weight graded or missed"),
+    _points("class_rate_sd", "Standard deviation of the same"),
+    _free("rate_above_class", "Own points per weight graded or missed minus the class's mean"),
+    _share("rate_percentile", "Share of the class with fewer points per weight, ties halved"),
+    _share("class_missed_share", "Share of the coursework due that the class missed"),
+    _count("class_size", "Students in the class"),
+    _share("class_withdrawn_share", "Share of those who had enrolled and have withdrawn"),
+    _count("activity_total", "Actions recorded so far; missing where none are recorded for anyone"),
+    _count("activity_days", "Days with any action"),
+    _count("activity_last_7", "Actions in the last 7 days"),
+    _count("activity_last_28", "Actions in the last 28 days"),
+    _count("activity_days_last_28", "Days with any action in the last 28"),
+    _count("days_since_activity", "Days since the last action"),
+    _count("activity_of_class", "Own actions over the class's mean"),
+    _count("activity_last_28_of_class", "The same in the last 28 days"),
+    _free("activity_change", "Share of the last 28 days' actions in their second half, minus 0.5"),
+    _count("earlier_sections", "Sections taken earlier that have ended"),
+    _points("earlier_grade_mean", "Mean coursework grade in them"),
+    _share("earlier_at_risk_share", "Share of enrollments that ended in failing or withdrawing"),
+    _count("earlier_withdrawals", "Withdrawals from earlier or other sections"),
+    _count("earlier_attempts", "Earlier sections of this course"),
+    _count("concurrent_sections", "Other sections taken at the same time"),
+    _count("course_sections", "Enrollments in earlier sections of the course that have ended"),
+    _points("course_grade_mean", "Mean coursework grade in them"),
+    _share("course_at_risk_share", "Share of them that ended in failing or withdrawing"),
+    *(
+        _points(
+            f"score_{place:02d}",
+            f"Score of the coursework at place {place} of its order of due dates, missed work as 0",
+        )
+        for place in range(1, SCORE_SLOTS + 1)
+    ),
+)
+
+NUMERIC_FEATURES = tuple(feature.name for feature in FEATURES)

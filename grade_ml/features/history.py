@@ -1,0 +1,109 @@
+"""What earlier sections say about a student and about a course, as of any day."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from grade_ml.features.records import NEVER, Floats, Records, SectionRecords
+from grade_ml.features.running_totals import RunningTotals
+from grade_ml.gradebook.schema import Outcome
+
+
+class History:
+    """The past of every student and course.
+
+    A section counts from the day after its end on, a withdrawal from its own day on. Grades are
+    those of the coursework, each score counting from the day on which it was known.
+    """
+
+    def __init__(self, records: Records) -> None:
+        student, section = records.enrollment_student, records.enrollment_section
+        course = records.section_course[section].astype(np.int64)
+        self._courses = max(len(records.courses), 1)
+        closed = records.ends_on[section] + 1
+        outcome = records.enrollments["outcome"]
+        withdrew = np.isfinite(records.withdrawn_on)
+        told = withdrew | outcome.notna().to_numpy(bool)
+        failed = withdrew | outcome.isin([Outcome.FAIL, Outcome.WITHDRAWN]).to_numpy(bool)
+        settled = np.minimum(closed, records.withdrawn_on)
+        self._endings = {
+            "student": RunningTotals(
+                student, np.where(told, settled, NEVER), failed, withdrew, told
+            ),
+            # Withdrawals from sections that still run say nothing about those who stay.
+            "course": RunningTotals(course, np.where(told, closed, NEVER), failed, withdrew, told),
+        }
+        weighed = np.bincount(records.assignment_section, records.weight, len(records.starts_on))
+        has_grade = weighed[section] > 0
+        self._sections = {
+            "student": RunningTotals(student, closed, np.ones(len(student)), has_grade),
+            "course": RunningTotals(course, closed, np.ones(len(course)), has_grade),
+        }
+        owner = records.result_section
+        known = np.maximum(records.result_scored_on, records.ends_on[owner] + 1)
+        points = records.result_score * records.weight[records.result_assignment] / 100
+        points = np.where(np.isfinite(points), points, 0.0)
+        self._points = {
+            "student": RunningTotals(student[records.result_seat], known, points),
+            "course": RunningTotals(course[records.result_seat], known, points),
+        }
+        begun = np.maximum(records.starts_on[section], records.enrolled_on)
+        self._attempts = RunningTotals(student * self._courses + course, begun)
+        left = np.minimum(records.withdrawn_on, closed)
+        # Who left before the start never took part.
+        self._joined = RunningTotals(student, np.where(left > begun, begun, NEVER))
+        self._left = RunningTotals(student, np.where(left > begun, left, NEVER))
+        self._exam_known_on = _first_exam(records)
+
+    def exam_counts(self, section: SectionRecords, days: Floats) -> np.ndarray:
+        """Return for each day whether the course is known to count its exam by then."""
+        return np.asarray(days >= self._exam_known_on[section.course])
+
+    def features(self, section: SectionRecords, days: Floats) -> dict[str, Floats]:
+        """Return the features of all enrollments of `section` on `days`, each (days, n)."""
+        shape = (len(days), len(section.students))
+        student, day = (
+            part.ravel() for part in np.broadcast_arrays(section.students, days[:, None])
+        )
+        sections, graded = self._sections["student"](student, day).T
+        failed, withdrew, told = self._endings["student"](student, day).T
+        points = self._points["student"](student, day)[:, 0]
+        attempt = student * self._courses + section.course
+        before = np.full(len(day), section.starts_on - 1)
+        own = {
+            "earlier_sections": sections,
+            "earlier_grade_mean": _ratio(points, graded),
+            "earlier_at_risk_share": _ratio(failed, told),
+            "earlier_withdrawals": withdrew,
+            "earlier_attempts": self._attempts(attempt, before)[:, 0],
+            "concurrent_sections": np.maximum(
+                self._joined(student, day)[:, 0] - self._left(student, day)[:, 0] - 1, 0
+            ),
+        }
+        return {name: values.reshape(shape) for name, values in own.items()} | {
+            name: np.broadcast_to(values[:, None], shape)
+            for name, values in self._of_course(section, days).items()
+        }
+
+    def _of_course(self, section: SectionRecords, days: Floats) -> dict[str, Floats]:
+        course = np.full(len(days), section.course)
+        enrollments, graded = self._sections["course"](course, days).T
+        failed, _, told = self._endings["course"](course, days).T
+        return {
+            "course_sections": enrollments,
+            "course_grade_mean": _ratio(self._points["course"](course, days)[:, 0], graded),
+            "course_at_risk_share": _ratio(failed, told),
+        }
+
+
+def _first_exam(records: Records) -> Floats:
+    known = np.full(max(len(records.courses), 1), NEVER)
+    exam = records.exam[records.result_assignment]
+    course = records.section_course[records.result_section[exam]]
+    np.minimum.at(known, course, records.result_scored_on[exam])
+    return known
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(whole > 0, part / whole, np.nan))

@@ -1,0 +1,119 @@
+"""Where snapshots are kept: one Parquet file per course, always those of the newest computation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import date
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
+
+import pandas as pd
+from upath import UPath
+
+from grade_ml.core.errors import NotReadyError
+from grade_ml.core.storage import write_whole
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SUFFIX = ".parquet"
+_AS_OF = b"as_of"
+
+
+def write_snapshots(root: str, course: str, snapshots: pd.DataFrame, as_of: date) -> None:
+    """Replace the stored snapshots of `course`; a reader sees the old ones or the new ones.
+
+    Parameters
+    ----------
+    root
+        A path or URL for `universal_pathlib`.
+    as_of
+        The day of the computation, kept in the file.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.Table.from_pandas(_only_used(snapshots), preserve_index=False)
+    metadata = {**(table.schema.metadata or {}), _AS_OF: as_of.isoformat().encode()}
+    buffer = pa.BufferOutputStream()
+    parquet.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
+    name = quote(course, safe="") + _SUFFIX
+    write_whole(_folder(root) / name, buffer.getvalue().to_pybytes())
+
+
+def read_snapshots(root: str, courses: Collection[str] | None) -> pd.DataFrame:
+    """Return the stored snapshots of `courses`, or of all courses, in order of course.
+
+    A column that only some courses have is missing in the rows of the others.
+
+    Raises
+    ------
+    NotReadyError
+        No snapshots of a course, or none at all, have been computed; the error names the courses.
+    """
+    folder = _folder(root)
+    stored = {
+        unquote(path.name.removesuffix(_SUFFIX)): path
+        for path in (folder.iterdir() if folder.exists() else ())
+        if path.name.endswith(_SUFFIX)
+    }
+    wanted = sorted(stored if courses is None else set(courses))
+    missing = [course for course in wanted if course not in stored]
+    if missing or not wanted:
+        raise NotReadyError(
+            f"No features have been computed of {', '.join(missing) or 'any course'}.",
+            "Materialize grade_snapshots, or run grade-ml run train_traditional_models.",
+        )
+    return _together([_read(stored[course]) for course in wanted])
+
+
+def _folder(root: str) -> UPath:
+    return UPath(root) / "features" / "grade_snapshots"
+
+
+def _read(path: UPath) -> pa.Table:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    return parquet.read_table(pa.BufferReader(path.read_bytes()))
+
+
+def _only_used(snapshots: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with the categories that occur: the file is of one course only."""
+    used = {
+        str(name): column.cat.remove_unused_categories()
+        for name, column in snapshots.items()
+        if isinstance(column.dtype, pd.CategoricalDtype)
+    }
+    return snapshots.assign(**used)
+
+
+def _together(tables: list[pa.Table]) -> pd.DataFrame:
+    """Return all rows; an attribute of numbers here and of texts there becomes one of texts."""
+    import pyarrow as pa
+
+    texts = {
+        field.name
+        for table in tables
+        for field in table.schema
+        if pa.types.is_dictionary(field.type)
+    }
+    aligned = [_with_texts(table, texts) for table in tables]
+    joined = pa.concat_tables(aligned, promote_options="default").unify_dictionaries()
+    frame: pd.DataFrame = joined.to_pandas(ignore_metadata=True)
+    return frame
+
+
+def _with_texts(table: pa.Table, texts: set[str]) -> pa.Table:
+    """Return the table with the columns `texts` as categories, whose codes have one width."""
+    import pyarrow as pa
+
+    kind = pa.dictionary(pa.int32(), pa.string())
+    for place, field in enumerate(table.schema):
+        if field.name in texts:
+            column = table.column(place)
+            if not pa.types.is_dictionary(field.type):
+                numbers = column.to_pandas().map("{:g}".format, na_action="ignore")
+                column = pa.array(numbers.astype(object), from_pandas=True).cast(pa.string())
+            table = table.set_column(place, field.name, column.cast(pa.string()).cast(kind))
+    return table

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyarrow import parquet
+
+from grade_ml.core.errors import NotReadyError
+from grade_ml.features.store import read_snapshots, write_snapshots
+
+DAY = date(2025, 1, 2)
+
+
+def rows(course: str, **columns: object) -> pd.DataFrame:
+    frame = pd.DataFrame({"course_id": course, "cut_day": [1.0, 2.0], **columns})
+    return frame.astype({"course_id": "category"})
+
+
+def test_what_was_written_is_read_in_order_of_course(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    for course in ("b/1 ü", "a"):
+        write_snapshots(root, course, rows(course, level=np.float32([1, np.nan])), DAY)
+    found = read_snapshots(root, None)
+    assert found["course_id"].astype(str).tolist() == ["a", "a", "b/1 ü", "b/1 ü"]
+    assert found["level"].dtype == "float32"
+    assert read_snapshots(root, ["b/1 ü"])["cut_day"].tolist() == [1.0, 2.0]
+
+
+def test_the_same_rows_give_the_same_bytes_and_the_day_is_kept(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        write_snapshots(str(tmp_path / folder), "a", rows("a"), DAY)
+    one, two = sorted(tmp_path.rglob("*.parquet"))
+    assert one.read_bytes() == two.read_bytes()
+    assert parquet.read_metadata(one).metadata[b"as_of"] == b"2025-01-02"
+
+
+def test_a_second_write_replaces_the_first_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    for count in (2, 1):
+        write_snapshots(str(tmp_path), "a", rows("a").head(count), DAY)
+    assert len(read_snapshots(str(tmp_path), ["a"])) == 1
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+
+
+def test_an_attribute_may_be_a_number_in_one_course_and_a_text_in_another(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    texts = pd.Categorical(["north", None])
+    write_snapshots(root, "a", rows("a", attribute_region=np.float32([3, np.nan])), DAY)
+    write_snapshots(
+        root, "b", rows("b", attribute_region=texts, attribute_age=np.float32([1, 2])), DAY
+    )
+    found = read_snapshots(root, None)
+    assert found["attribute_region"].astype(object).where(
+        found["attribute_region"].notna(), None
+    ).tolist() == ["3", None, "north", None]
+    assert found["attribute_age"].isna().tolist() == [True, True, False, False]
+
+
+def test_what_was_never_computed_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotReadyError, match="any course"):
+        read_snapshots(str(tmp_path), None)
+    write_snapshots(str(tmp_path), "a", rows("a"), DAY)
+    with pytest.raises(NotReadyError, match="of b") as caught:
+        read_snapshots(str(tmp_path), ["a", "b"])
+    assert "grade-ml run" in caught.value.remedy
