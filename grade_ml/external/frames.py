@@ -65,6 +65,14 @@ def observations(
 
 
 def _require_possible(about: About, frame: pd.DataFrame) -> None:
+    unknown = set(frame["series"]) - {series.name for series in about.series}
+    if unknown:
+        raise ProviderError(
+            about.title,
+            f"there is no series {', '.join(sorted(unknown))}",
+            "The source's module has to name it among its facts.",
+            field="series",
+        )
     for series in about.series:
         of_series = frame[frame["series"] == series.name]
         known = of_series.dropna(subset="value")

@@ -1,26 +1,19 @@
 """A two-way model of grades: how hard a course is, apart from who takes it.
 
-The grade of student i in course j is m_j + a_i + noise: a mean for each course and a random effect
-for each student, so that a course is not called easy because able students choose it. The students'
-effects are eliminated, which leaves one equation per course; the variances are found by EM
-(Searle, Casella and McCulloch, Variance Components, 1992, chapters 7 and 8).
+The grade of student i in course j is a_i + m_j + noise, with an effect for each student, so that a
+course is not called easy because able students choose it. The effects are fixed ones: with random
+ones, as soon as able students chose the hard courses of a test, the difficulties were 0.9 points
+off instead of 0.3, and their standard errors did not say so. So only students who took several
+courses tell anything, and the standard errors tell how much.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import sparse
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-ITERATIONS = 100
-TOLERANCE = 1e-4
-#: Variance (points squared) below which students do not differ.
-LEAST_VARIANCE = 1e-3
+from scipy.sparse.csgraph import connected_components
 
 
 def difficulties(grades: pd.DataFrame) -> pd.DataFrame:
@@ -35,8 +28,8 @@ def difficulties(grades: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Indexed by `course_id`: `difficulty` (points; positive is harder) and `error`, its standard
-        error. Both are missing where courses cannot be compared: there is only one, or there are
-        too few grades.
+        error. Both are missing where a course cannot be compared: no chain of students who took
+        two courses leads from it to most others, or there are too few grades.
 
     Examples
     --------
@@ -59,50 +52,35 @@ def difficulties(grades: pd.DataFrame) -> pd.DataFrame:
     course, courses = pd.factorize(grades["course_id"], sort=True)
     student, students = pd.factorize(grades["student_id"])
     grade = grades["grade"].to_numpy(dtype=float)
-    found = pd.DataFrame(
-        {"difficulty": np.nan, "error": np.nan}, index=pd.Index(courses, name="course_id")
-    )
-    if len(courses) < 2 or len(grade) <= len(courses):
-        return found
     taken = sparse.csr_array(
         (np.ones(len(grade)), (student, course)), shape=(len(students), len(courses))
     )
-    mean, covariance = _solve(taken, student, course, grade)
-    contrast = np.full((len(courses),) * 2, 1 / len(courses)) - np.eye(len(courses))
-    found["difficulty"] = contrast @ mean
-    variances = np.einsum("ij,jk,ik->i", contrast, covariance, contrast)
-    found["error"] = np.sqrt(np.maximum(variances, 0))
+    _, group = connected_components(taken.T @ taken, directed=False)
+    compared = group == np.bincount(group).argmax() if len(courses) else np.zeros(0, dtype=bool)
+
+    counts: NDArray[np.float64] = np.asarray(taken.sum(axis=1))
+    # A student's courses are all in one group, so that of the others can stay in the sums.
+    system = (
+        np.diag(np.asarray(taken.sum(axis=0)))
+        - (taken.T @ sparse.diags_array(1 / counts) @ taken).toarray()
+    )
+    from_mean = grade - (np.bincount(student, grade, minlength=len(students)) / counts)[student]
+    sums = np.bincount(course, from_mean, minlength=len(courses))
+    # The rows of the system add up to 0, as only differences matter: its inverse with mean 0.
+    level = np.full((compared.sum(),) * 2, 1 / max(compared.sum(), 1))
+    inverse = np.linalg.inv(system[np.ix_(compared, compared)] + level) - level
+    effect = np.zeros(len(courses))
+    effect[compared] = inverse @ sums[compared]
+
+    rows = compared[course]
+    expected = effect[course]
+    expected -= (np.bincount(student, expected, minlength=len(students)) / counts)[student]
+    free = rows.sum() - len(np.unique(student[rows])) - compared.sum() + 1
+    found = pd.DataFrame(
+        {"difficulty": np.nan, "error": np.nan}, index=pd.Index(courses, name="course_id")
+    )
+    if compared.sum() > 1 and free > 0:
+        variance = np.sum((from_mean - expected)[rows] ** 2) / free
+        found.loc[compared, "difficulty"] = -effect[compared]
+        found.loc[compared, "error"] = np.sqrt(np.maximum(variance * np.diag(inverse), 0))
     return found
-
-
-def _solve(
-    taken: sparse.csr_array,
-    student: NDArray[np.int64],
-    course: NDArray[np.int64],
-    grade: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the courses' means and their covariance.
-
-    Parameters
-    ----------
-    taken
-        How often each student (row) took each course (column).
-    student, course, grade
-        The grades, with the row and column of each.
-    """
-    by_student = np.bincount(student, grade, minlength=taken.shape[0])
-    by_course = np.bincount(course, grade, minlength=taken.shape[1])
-    counts, sizes = np.asarray(taken.sum(axis=1)), np.asarray(taken.sum(axis=0))
-    ratio, variance = 1.0, 0.0
-    for _ in range(ITERATIONS):
-        weight = 1 / (counts + ratio)
-        system = np.diag(sizes) - (taken.T @ sparse.diags_array(weight) @ taken).toarray()
-        mean = np.linalg.solve(system, by_course - taken.T @ (weight * by_student))
-        effect = weight * (by_student - taken @ mean)
-        residual = grade - mean[course] - effect[student]
-        variance = float(grade @ residual) / (len(grade) - taken.shape[1])
-        spread = max(float(np.mean(effect**2 + variance * weight)), LEAST_VARIANCE)
-        previous, ratio = ratio, max(variance, LEAST_VARIANCE) / spread
-        if abs(ratio - previous) <= TOLERANCE * previous:
-            break
-    return mean, max(variance, 0.0) * np.linalg.inv(system)

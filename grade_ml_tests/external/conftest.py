@@ -17,6 +17,15 @@ TODAY = date(2024, 11, 1)
 NOON = datetime(2024, 11, 1, 12, tzinfo=UTC)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs the internet unless it is asked for."""
+    if "live" in config.option.markexpr:
+        return
+    live = [item for item in items if item.get_closest_marker("live")]
+    items[:] = [item for item in items if item not in live]
+    config.hook.pytest_deselected(items=live)
+
+
 class FakeClock(Clock):
     """A clock that moves only by sleeping."""
 

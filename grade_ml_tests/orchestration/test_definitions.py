@@ -6,6 +6,7 @@ import tomllib
 from datetime import UTC, datetime
 
 from dagster import DefaultScheduleStatus, DefaultSensorStatus, Definitions
+from dagster._core.definitions.partitions.context import partition_loading_context
 
 from grade_ml.core.settings import REPOSITORY, Settings
 from grade_ml.orchestration import partitions
@@ -134,8 +135,8 @@ def test_assets_groups_dependencies_and_partitions(definitions: Definitions):
         "grade_predictions": partitions.course,
         **dict.fromkeys(EXTERNAL, daily),
     }
-    now = datetime.now(UTC)
-    assert daily.get_last_partition_key(now) == str(now.date())
+    with partition_loading_context(effective_dt=datetime(2024, 11, 1, 0, 30, tzinfo=UTC)):
+        assert daily.get_last_partition_key() == "2024-11-01"
 
 
 def test_every_asset_is_described(definitions: Definitions):
