@@ -9,7 +9,7 @@ import click
 
 from grade_ml.core.errors import GradeMLError
 
-COMMANDS = ("up", "load", "run", "predict", "backtest", "status")
+COMMANDS = ("up", "load", "run", "predict", "backtest", "status", "providers")
 
 
 class _LazyGroup(click.Group):

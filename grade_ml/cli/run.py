@@ -34,8 +34,9 @@ _HEADLINES = ("model_version", "all_rmse", "all_mae", "all_coverage80", "all_auc
 def command(job: str, courses: tuple[str, ...], as_json: bool) -> None:
     """Run JOB now, in this process, and wait for it.
 
-    JOB is train_traditional_models (features, baseline, predictions) or refresh_gradebook (checks
-    and features only). The run appears in the Dagster UI like any other.
+    JOB is train_traditional_models (features, baseline, predictions), refresh_gradebook (checks
+    and features only) or collect_external_data (the world around, today). The run appears in the
+    Dagster UI like any other.
     """
     from rich.console import Console
 
@@ -94,4 +95,5 @@ def _print_summary(console: Console, report: RunReport) -> None:
     console.print(table)
     for warning in report.warnings:
         console.print(f"Check failed: {warning}", style="yellow")
-    console.print(f"{report.job}, {report.courses} courses: {report.seconds:.1f} s")
+    courses = f", {report.courses} courses" if report.courses else ""
+    console.print(f"{report.job}{courses}: {report.seconds:.1f} s")

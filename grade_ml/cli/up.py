@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 #: Beyond this the UI is slower than on any machine seen; its log then says why.
 UI_SECONDS = 120
+#: Children by their modules; the names are those of their logs.
+_CHILDREN = {
+    "dagster_webserver": "webserver",
+    "dagster._daemon": "daemon",
+    "grade_ml.cli": "providers",
+}
 
 
 @click.command("up")
@@ -145,6 +151,7 @@ class _Launch:
         from grade_ml.orchestration.instance import prepare_home
 
         self._settings = settings
+        self._port = port
         self._record = record
         self._dagster_home = prepare_home(settings)
         environment = {
@@ -162,7 +169,7 @@ class _Launch:
         ]
 
     def _child(self, module: str, environment: Mapping[str, str], *arguments: str) -> Child:
-        name = "webserver" if module == "dagster_webserver" else "daemon"
+        name = _CHILDREN[module]
         return Child(
             name,
             (sys.executable, "-m", module, *arguments),
@@ -193,6 +200,8 @@ class _Launch:
             database.migrate(gradebook)
         with _step("Tables of Dagster"):
             self._prepare_dagster()
+        if demo and _is_demo(gradebook):
+            self._add_providers()
         for child in self._children:
             child.start()
         self._write_record()
@@ -205,6 +214,21 @@ class _Launch:
             self._wait_for_ui()
         self._greet(gradebook)
         gradebook.dispose()
+
+    def _add_providers(self) -> None:
+        """Serve the campus's surroundings to the other children, unless they know real ones."""
+        from grade_ml.external.settings import PREFIX, ExternalSettings
+
+        if ExternalSettings.from_environment().model_fields_set:
+            return
+        port = _providers_port(self._port)
+        url = f"http://{HOST}:{port}"
+        for child in self._children:
+            child.environment = {**child.environment, f"{PREFIX}PROVIDERS_URL": url}
+        self._children.append(
+            self._child("grade_ml.cli", os.environ, "providers", "--port", str(port))
+        )
+        click.echo(f"Weather, events and all else around the campus are simulated, at {url}")
 
     def _prepare_dagster(self) -> None:
         from grade_ml.orchestration.instance import fail_abandoned_runs, open_instance
@@ -292,6 +316,27 @@ def _is_empty(gradebook: Engine) -> bool:
 
     with database.reachable(gradebook) as connection:
         return not course_ids(connection) and newest_load(connection) is None
+
+
+def _is_demo(gradebook: Engine) -> bool:
+    """Return whether the gradebook holds a simulated campus, or nothing, which becomes one."""
+    from grade_ml.gradebook.catalog import newest_load
+
+    if _is_empty(gradebook):
+        return True
+    with database.reachable(gradebook) as connection:
+        newest = newest_load(connection)
+    return newest is not None and newest.source == "simulated"
+
+
+def _providers_port(port: int) -> int:
+    """Return 100 above the UI's port if that is free, else any free one."""
+    for wanted in (min(port + 100, 65535), 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, wanted))
+            return int(probe.getsockname()[1])
+    raise ServiceError("There is no free port for the simulated providers.")
 
 
 def _load_campus(gradebook: Engine, settings: Settings) -> None:

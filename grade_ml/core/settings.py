@@ -7,23 +7,31 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from grade_ml.core.errors import ConfigurationError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-class Settings(BaseSettings):
-    """The settings of one installation; names and meaning are a public contract.
+def _known_timezone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError("not an IANA time zone such as Europe/London") from error
+    return value
 
-    `as_of` is the date at which everything is computed (a date, or a datetime that is turned into
-    a date of `timezone`); unset means today.
-    """
+
+#: The name of an IANA time zone.
+TimezoneName = Annotated[str, AfterValidator(_known_timezone)]
+
+
+class EnvironmentSettings(BaseSettings):
+    """Settings that are read from the environment and from `.env`, and never change."""
 
     model_config = SettingsConfigDict(
         env_file=(REPOSITORY / ".env", ".env"),
@@ -35,15 +43,6 @@ class Settings(BaseSettings):
         populate_by_name=True,
     )
 
-    home: Path = Field(default=REPOSITORY / ".grade_ml", validation_alias="GRADE_ML_HOME")
-    database_url: str | None = Field(default=None, validation_alias="GRADE_ML_DATABASE_URL")
-    dagster_postgres_url: str | None = Field(default=None, validation_alias="DAGSTER_POSTGRES_URL")
-    mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
-    storage: str | None = Field(default=None, validation_alias="GRADE_ML_STORAGE")
-    timezone: str = Field(default="UTC", validation_alias="GRADE_ML_TIMEZONE")
-    as_of: date | datetime | None = Field(default=None, validation_alias="GRADE_ML_AS_OF")
-    dagster_home: Path | None = Field(default=None, validation_alias="DAGSTER_HOME")
-
     @classmethod
     def from_environment(cls) -> Self:
         """Read the environment and `.env`; raise `ConfigurationError` naming the bad variable."""
@@ -52,24 +51,40 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
+            if first["loc"][0] in cls.model_fields:
+                name = (cls.model_config["env_prefix"] + name).upper()
             raise ConfigurationError(
                 f"The setting {name} has the value {first['input']!r}: {first['msg']}.",
                 f"Correct or unset {name} in the environment or in .env.",
             ) from error
+        except SettingsError as error:
+            raise ConfigurationError(
+                f"A setting is not JSON: {error}.",
+                f"Correct or unset it, {cls.model_config['env_prefix']}… in the environment or "
+                "in .env.",
+            ) from error
+
+
+class Settings(EnvironmentSettings):
+    """The settings of one installation; names and meaning are a public contract.
+
+    `as_of` is the date at which everything is computed (a date, or a datetime that is turned into
+    a date of `timezone`); unset means today.
+    """
+
+    home: Path = Field(default=REPOSITORY / ".grade_ml", validation_alias="GRADE_ML_HOME")
+    database_url: str | None = Field(default=None, validation_alias="GRADE_ML_DATABASE_URL")
+    dagster_postgres_url: str | None = Field(default=None, validation_alias="DAGSTER_POSTGRES_URL")
+    mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
+    storage: str | None = Field(default=None, validation_alias="GRADE_ML_STORAGE")
+    timezone: TimezoneName = Field(default="UTC", validation_alias="GRADE_ML_TIMEZONE")
+    as_of: date | datetime | None = Field(default=None, validation_alias="GRADE_ML_AS_OF")
+    dagster_home: Path | None = Field(default=None, validation_alias="DAGSTER_HOME")
 
     @field_validator("home", "dagster_home")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().resolve()
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_timezone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError("not an IANA time zone such as Europe/London") from error
-        return value
 
     @property
     def zone(self) -> ZoneInfo:

@@ -17,6 +17,7 @@ class Load:
 
     id: int
     loaded_at: datetime
+    source: str
 
     @property
     def key(self) -> str:
@@ -34,6 +35,6 @@ def course_ids(connection: Connection) -> list[str]:
 def newest_load(connection: Connection) -> Load | None:
     """Return the newest load, or None where nothing was ever loaded."""
     row = connection.execute(
-        sa.select(load.c.id, load.c.loaded_at).order_by(load.c.id.desc()).limit(1)
+        sa.select(load.c.id, load.c.loaded_at, load.c.source).order_by(load.c.id.desc()).limit(1)
     ).one_or_none()
-    return None if row is None else Load(row.id, row.loaded_at)
+    return None if row is None else Load(row.id, row.loaded_at, row.source)

@@ -60,6 +60,12 @@ def read(connection: Connection, courses: Collection[str] | None = None) -> Grad
     )
 
 
+def read_table(connection: Connection, table: sa.Table) -> pd.DataFrame:
+    """Read all rows of one of the eight tables, in the order of its key (see `Gradebook`)."""
+    query = sa.select(table).order_by(*table.primary_key)
+    return read_frame(connection, query, _arrow_types(table))
+
+
 def _arrow_types(table: sa.Table) -> dict[str, Any]:
     import pyarrow as pa
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dagster import Definitions, in_process_executor
 
 from grade_ml.core.settings import Settings
+from grade_ml.external.settings import ExternalSettings
+from grade_ml.orchestration.assets.external import external_assets
 from grade_ml.orchestration.assets.features import FEATURE_ASSETS
 from grade_ml.orchestration.assets.gradebook import GRADEBOOK_ASSETS
 from grade_ml.orchestration.assets.models import MODEL_ASSETS
@@ -15,7 +17,9 @@ from grade_ml.orchestration.schedules import build_schedules
 from grade_ml.orchestration.sensors import SENSORS
 
 
-def build_defs(settings: Settings | None = None) -> Definitions:
+def build_defs(
+    settings: Settings | None = None, external: ExternalSettings | None = None
+) -> Definitions:
     """Return everything that Dagster is to know; nothing is connected to.
 
     Raises
@@ -24,11 +28,17 @@ def build_defs(settings: Settings | None = None) -> Definitions:
         A setting has a value that cannot be used.
     """
     settings = settings or Settings.from_environment()
+    external = external or ExternalSettings.from_environment()
     return Definitions(
-        assets=[*GRADEBOOK_ASSETS, *FEATURE_ASSETS, *MODEL_ASSETS],
+        assets=[
+            *GRADEBOOK_ASSETS,
+            *external_assets(settings.timezone, external),
+            *FEATURE_ASSETS,
+            *MODEL_ASSETS,
+        ],
         asset_checks=GRADEBOOK_CHECKS,
         jobs=JOBS,
-        schedules=build_schedules(settings.timezone),
+        schedules=build_schedules(settings),
         sensors=SENSORS,
         resources={"platform": platform_resource(settings)},
         # Starting a process for each step costs more than most steps take.

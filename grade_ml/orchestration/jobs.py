@@ -20,4 +20,12 @@ train_traditional_models = define_asset_job(
     executor_def=in_process_executor,
 )
 
-JOBS = [refresh_gradebook, train_traditional_models]
+collect_external_data = define_asset_job(
+    "collect_external_data",
+    AssetSelection.groups("external"),
+    description="Asks the eight external sources about the current day and writes down what is "
+    "known of the world on it.",
+    executor_def=in_process_executor,
+)
+
+JOBS = [collect_external_data, refresh_gradebook, train_traditional_models]

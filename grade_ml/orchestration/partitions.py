@@ -1,4 +1,4 @@
-"""The partition set `course`, and how many of its keys are asked for in one run.
+"""The partition sets `course` and of days, and how many of their keys are asked for in one run.
 
 Dagster runs several partitions in one run only as a range in the order of the set.
 """
@@ -6,7 +6,12 @@ Dagster runs several partitions in one run only as a range in the order of the s
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 
-from dagster import BackfillPolicy, BetaWarning, DynamicPartitionsDefinition
+from dagster import (
+    BackfillPolicy,
+    BetaWarning,
+    DailyPartitionsDefinition,
+    DynamicPartitionsDefinition,
+)
 
 # Known and accepted; it would be printed by every process that loads the definitions.
 warnings.filterwarnings("ignore", "Parameter `backfill_policy`", BetaWarning)
@@ -17,6 +22,18 @@ course = DynamicPartitionsDefinition(name="course")
 #: Many courses in one run, since a process costs seconds; not all of them, which bounds the
 #: memory of a run and what is lost if it dies.
 many_courses = BackfillPolicy.multi_run(max_partitions_per_run=100)
+
+#: The earliest day of which external data can be asked for.
+FIRST_DAY = "2010-01-01"
+
+#: One request often answers for a year.
+all_days = BackfillPolicy.single_run()
+
+
+def days(timezone: str) -> DailyPartitionsDefinition:
+    """Return the days up to today, on the calendar of `timezone`."""
+    return DailyPartitionsDefinition(start_date=FIRST_DAY, timezone=timezone, end_offset=1)
+
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"

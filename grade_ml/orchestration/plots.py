@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dagster import MarkdownMetadataValue, MetadataValue
 
@@ -51,6 +51,40 @@ def line(title: str, points: Sequence[tuple[date, float]], y_label: str) -> Mark
     return _embed(figure, title)
 
 
+def timelines(
+    title: str, series: Mapping[str, Sequence[tuple[date, float | None, bool]]]
+) -> MarkdownMetadataValue:
+    """Draw one panel for each series of (day, value, whether it is about that very day).
+
+    Observed days are dots, carried-forward ones the line between them; a day without a value is a
+    gap with a grey ground.
+    """
+    import numpy as np
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    figure = _figure((6, 0.8 + 1.1 * max(len(series), 1)), layout=None)
+    figure.suptitle(title, fontsize=11, x=0.02, ha="left")
+    figure.subplots_adjust(left=0.12, right=0.98, hspace=0.5)
+    panels = figure.subplots(max(len(series), 1), sharex=True, squeeze=False)[:, 0]
+    for axes, (name, points) in zip(panels, series.items(), strict=False):
+        days = np.array([day for day, _, _ in points], dtype="datetime64[D]")
+        values = np.array([value for _, value, _ in points], dtype=float)
+        observed = np.array([is_observed for _, _, is_observed in points], dtype=bool)
+        axes.plot(days, values, color=GREY, linewidth=1)
+        axes.plot(days[observed], values[observed], ".", color=BLUE, markersize=3)
+        # On a date axis a day is its number since 1970.
+        gaps = [(day - 0.5, 1.0) for day in days[np.isnan(values)].astype("int64").tolist()]
+        ground = axes.get_xaxis_transform()
+        axes.broken_barh(gaps, (0, 1), color=GREY, alpha=0.25, linewidth=0, transform=ground)
+        axes.set_title(name, fontsize=8, loc="left", pad=2)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
+    panels[-1].xaxis.set_major_locator(locator)
+    panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    return _embed(figure, title)
+
+
 def calibration(
     title: str, predicted: Sequence[float], observed: Sequence[float]
 ) -> MarkdownMetadataValue:
@@ -75,16 +109,22 @@ def agreement(
 
 
 def _canvas(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    # A Figure of its own, not pyplot: no global state, so it works in any thread and process.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.4), dpi=90, layout="constrained")
+    figure = _figure((6, 3.4))
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11, loc="left")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _figure(
+    inches: tuple[float, float], layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
+    # A Figure of its own, not pyplot: no global state, so it works in any thread and process.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=inches, dpi=90, layout=layout)
 
 
 def _embed(figure: Figure, title: str) -> MarkdownMetadataValue:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,17 @@ class Platform:
     def as_of(self) -> date:
         """The date at which this run computes: its configuration, the setting, or today."""
         return self.chosen or self.settings.date_at(datetime.now(UTC))
+
+    @cached_property
+    def now(self) -> datetime:
+        """The moment at which this run computes: now, or the end of `as_of` if that is not today.
+
+        One moment for the whole run.
+        """
+        moment, zone = datetime.now(UTC), self.settings.zone
+        if moment.astimezone(zone).date() == self.as_of:
+            return moment
+        return datetime.combine(self.as_of + timedelta(days=1), time(), zone).astimezone(UTC)
 
     @cached_property
     def urls(self) -> database.DatabaseUrls:

@@ -1,4 +1,4 @@
-"""Runs a job in this process, for chosen courses, and reports what came of it.
+"""Runs a job in this process, for chosen courses or for the day, and reports what came of it.
 
 The daemon and the UI do not use this; `grade-ml run` does.
 """
@@ -18,6 +18,7 @@ from dagster import (
     DagsterEvent,
     DagsterEventType,
     DagsterInstance,
+    DailyPartitionsDefinition,
     Definitions,
     EventLogEntry,
     ExecuteInProcessResult,
@@ -97,22 +98,26 @@ def run_job(
 ) -> RunReport:
     """Run the job `name` for `courses` (none given: for all) and report on it.
 
-    The partitions are brought in step with the gradebook first. A failure of a step is in the
-    report, not raised.
+    The partitions are brought in step with the gradebook first. A job of days runs for the current
+    day instead. A failure of a step is in the report, not raised.
 
     Raises
     ------
     NotFoundError
-        There is no such job or course; the error lists those there are.
+        There is no such job or course, and the error lists those there are; or courses are given
+        for a job that knows none.
     NotReadyError
         The gradebook is empty.
     """
     if name not in [job.name for job in JOBS]:
         known = ", ".join(job.name for job in JOBS)
         raise NotFoundError(f"There is no job {name!r}.", f"Known jobs: {known}.")
-    chosen, spans = _spans(settings, instance, courses)
     definitions = build_defs(settings)
     job = definitions.resolve_job_def(name)
+    if isinstance(job.partitions_def, DailyPartitionsDefinition):
+        chosen, spans = _today(settings, name, courses)
+    else:
+        chosen, spans = _spans(settings, instance, courses)
     report = RunReport(name, len(chosen))
     started = perf_counter()
     for phase in phases(definitions, job, spans):
@@ -121,6 +126,15 @@ def run_job(
             break
     report.seconds = perf_counter() - started
     return report
+
+
+def _today(
+    settings: Settings, name: str, courses: Collection[str]
+) -> tuple[set[str], list[tuple[str, str]]]:
+    if courses:
+        raise NotFoundError(f"The job {name} knows no courses.", "Leave out --course.")
+    day = Platform(settings).as_of.isoformat()
+    return set(), [(day, day)]
 
 
 def _spans(

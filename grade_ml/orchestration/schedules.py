@@ -1,4 +1,4 @@
-"""The schedules: when a job runs by itself, for all courses in one run."""
+"""The schedules: when a job runs by itself, for all courses in one run or for the current day."""
 
 from __future__ import annotations
 
@@ -12,15 +12,36 @@ from dagster import (
 )
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from grade_ml.orchestration.jobs import train_traditional_models
+from grade_ml.core.settings import Settings
+from grade_ml.orchestration.jobs import collect_external_data, train_traditional_models
 from grade_ml.orchestration.partitions import course, range_tags
 
 
-def build_schedules(timezone: str) -> list[ScheduleDefinition]:
-    """Return all schedules; their times of day are those of `timezone` (an IANA name)."""
+def build_schedules(settings: Settings) -> list[ScheduleDefinition]:
+    """Return all schedules; their times of day are those of the settings' time zone."""
+    timezone = settings.timezone
     return [
-        _over_all_courses("traditional_training", "0 2 * * *", train_traditional_models, timezone)
+        _for_the_current_day("external_data", "0 */6 * * *", collect_external_data, settings),
+        _over_all_courses("traditional_training", "0 2 * * *", train_traditional_models, timezone),
     ]
+
+
+def _for_the_current_day(
+    name: str, cron: str, job: UnresolvedAssetJobDefinition, settings: Settings
+) -> ScheduleDefinition:
+    @schedule(
+        name=name,
+        cron_schedule=cron,
+        job=job,
+        execution_timezone=settings.timezone,
+        default_status=DefaultScheduleStatus.RUNNING,
+        description=job.description,
+    )
+    def tick(context: ScheduleEvaluationContext) -> RunRequest:
+        day = settings.date_at(context.scheduled_execution_time)
+        return RunRequest(partition_key=day.isoformat())
+
+    return tick
 
 
 def _over_all_courses(

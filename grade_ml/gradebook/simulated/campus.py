@@ -18,7 +18,7 @@ from grade_ml.gradebook.simulated.calendar import Term, newest_term
 from grade_ml.gradebook.simulated.conditions import conditions
 from grade_ml.gradebook.simulated.config import CampusConfig
 from grade_ml.gradebook.simulated.laws import LAWS
-from grade_ml.gradebook.simulated.truth import Truth
+from grade_ml.gradebook.simulated.truth import WITHOUT_EFFECT, Truth
 
 if TYPE_CHECKING:
     from typing import Any
@@ -87,6 +87,7 @@ class Campus:
             "config": asdict(self.config),
             "today": self.today,
             "laws": asdict(LAWS),
+            "without_effect": WITHOUT_EFFECT,
         }
         return Truth(
             # By way of text: dates become strings.

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from upath import UPath
 
 PARAMETERS_FILE = "parameters.json"
+#: What `grade-ml providers` also serves, made up and without any effect on what students do.
+WITHOUT_EFFECT = ("economy", "jobs", "page_views")
 FRAMES = ("students", "courses", "enrollments", "conditions")
 
 
@@ -24,7 +26,8 @@ class Truth:
     Parameters
     ----------
     parameters
-        `config`, `today` and `laws` (every effect size, see `laws.Laws`), as JSON values.
+        `config`, `today`, `laws` (every effect size, see `laws.Laws`) and `without_effect` (what
+        surrounds the campus and acts on nobody), as JSON values.
     students
         student_id, ability, diligence (mean 0, SD 1), treated (by the intervention).
     courses

@@ -1,0 +1,47 @@
+"""`grade-ml providers`: the simulated campus's surroundings, served to this machine only."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from threading import Event
+
+import click
+
+from grade_ml.core.settings import Settings
+
+#: How often to see whether a new day has come.
+DAY_SECONDS = 60
+
+
+@click.command("providers")
+@click.option("--port", default=3100, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--courses", default=8, show_default=True, type=click.IntRange(1))
+@click.option("--terms", default=5, show_default=True, type=click.IntRange(1))
+def command(port: int, seed: int, courses: int, terms: int) -> None:
+    """Serve made-up weather, economy, calendars, posts, jobs, events and page views until Ctrl-C.
+
+    They come in the providers' own formats, belong to the simulated campus of the same seed,
+    courses and terms (see `grade-ml load simulated`), and are reachable from this machine only.
+    Port 0 takes a free one.
+    """
+    from grade_ml.external.settings import PREFIX
+    from grade_ml.gradebook.simulated import CampusConfig
+    from grade_ml.providers.server import serve
+
+    settings = Settings.from_environment()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    config = CampusConfig(courses=courses, terms=terms, seed=seed)
+    with serve(config, settings.date_at(datetime.now(UTC)), port) as server:
+        click.echo(
+            f"Simulated providers at {server.url}; nothing they say is real.\n"
+            "To let grade_ml ask them, set this in its environment or in .env:\n"
+            f"  {PREFIX}PROVIDERS_URL={server.url}\n"
+            "Ctrl-C ends them."
+        )
+        try:
+            while not Event().wait(DAY_SECONDS):
+                server.today = settings.date_at(datetime.now(UTC))
+        except KeyboardInterrupt:
+            click.echo("Stopped.")

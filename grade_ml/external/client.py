@@ -1,0 +1,380 @@
+"""How every source speaks HTTP: politely, within bounds, and never twice for the same answer.
+
+Limits, answers and their validators are kept in PostgreSQL, so they hold across processes. What a
+payload means is the sources' business: they give a function that reads it, and only what that
+function accepts counts as an answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import httpx
+import sqlalchemy as sa
+from pydantic import ValidationError
+from sqlalchemy import Engine
+from sqlalchemy.dialects.postgresql import insert
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity.wait import wait_random_exponential
+
+from grade_ml.external.protocol import About, PayloadError, ProviderError, Request
+from grade_ml.external.tables import rate_limit, response
+
+T = TypeVar("T")
+
+ATTEMPTS = 4
+#: A limit or a Retry-After beyond this ends the collection; the next one tries again.
+PATIENCE = timedelta(minutes=2)
+
+
+class _TryAgainError(Exception):
+    """An attempt failed in a way that the next one may not; carries how to report it."""
+
+    def __init__(self, problem: str, status: int = 0) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.status = status
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A body with what is needed to ask whether it is still current."""
+
+    body: bytes
+    content_type: str
+    etag: str | None
+    last_modified: str | None
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How a client presents itself and what it puts up with.
+
+    Parameters
+    ----------
+    contact
+        How a provider can reach who asks; part of the User-Agent.
+    silence_s, total_s
+        A call fails after this long without a byte, and after this long altogether.
+    max_bytes
+        A body that is larger, unpacked, is refused.
+    """
+
+    contact: str = ""
+    silence_s: float = 10.0
+    total_s: float = 60.0
+    max_bytes: int = 20 << 20
+
+
+class Clock:
+    """The time that limits go by, and waiting for them."""
+
+    def now(self) -> datetime:
+        """Return the moment."""
+        return datetime.now(UTC)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+class Client:
+    """Fetches payloads for the sources of one collection; safe to share between threads.
+
+    Parameters
+    ----------
+    engine
+        The database that holds answers and limits.
+    now
+        The moment of the collection, by which answers are current or not.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        now: datetime,
+        manners: Manners = Manners(),
+        clock: Clock | None = None,
+    ) -> None:
+        self.now = now
+        self._engine = engine
+        self._manners = manners
+        self._clock = clock or Clock()
+        self._http = httpx.Client(
+            timeout=manners.silence_s,
+            follow_redirects=True,
+            headers={"User-Agent": f"grade_ml ({manners.contact})"},
+        )
+        #: Requests sent so far, by source.
+        self.requests: Counter[str] = Counter()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._http.close()
+
+    def get(self, about: About, request: Request, read: Callable[[bytes], T]) -> T:
+        """Return what `read` makes of the payload, from the provider or from an earlier answer.
+
+        Parameters
+        ----------
+        read
+            Raises `PayloadError` or pydantic's `ValidationError` for what it does not accept. Such
+            a payload is kept in `external.response` for inspection and never given again.
+
+        Raises
+        ------
+        ProviderError
+            There is no acceptable answer.
+        """
+        known = self._known(request)
+        if known is not None:
+            answer, validated_at = known
+            is_current = timedelta() <= self.now - validated_at < (request.ttl or about.ttl)
+            if is_current or (request.closes is not None and validated_at >= request.closes):
+                return self._read(about, request, answer, read)
+        fresh = self._fetch(about, request, known[0] if known else None)
+        if fresh is None:
+            assert known is not None
+            self._touch(request)
+            return self._read(about, request, known[0], read)
+        result = self._read(about, request, fresh, read)
+        self._keep(about, request, fresh, problem=None)
+        return result
+
+    def _read(
+        self, about: About, request: Request, answer: _Answer, read: Callable[[bytes], T]
+    ) -> T:
+        try:
+            return read(answer.body)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "body"
+            cause: Exception = error
+            problem = first["msg"]
+        except PayloadError as error:
+            field, problem, cause = error.field, error.problem, error
+        self._keep(about, request, answer, problem=f"{field}: {problem}")
+        raise ProviderError(
+            about.title,
+            f"the field {field} of its answer is not what its format says: {problem}",
+            f"The answer is kept in external.response under the key {request.key}; if the "
+            "provider changed its format, the source has to follow.",
+            field=field,
+        ) from cause
+
+    def _fetch(self, about: About, request: Request, known: _Answer | None) -> _Answer | None:
+        """Return the provider's answer, or None if the known one is still current."""
+        try:
+            for attempt in Retrying(
+                retry=retry_if_exception_type((_TryAgainError, httpx.TransportError)),
+                stop=stop_after_attempt(ATTEMPTS),
+                wait=wait_random_exponential(multiplier=0.5, max=20),
+                sleep=self._clock.sleep,
+                reraise=True,
+            ):
+                with attempt:
+                    self._await_turn(about)
+                    return self._send(about, request, known)
+        except _TryAgainError as error:
+            raise ProviderError(
+                about.title,
+                f"{error.problem}, at each of {ATTEMPTS} attempts",
+                "The next collection asks again.",
+                status=error.status,
+            ) from error
+        except httpx.RequestError as error:
+            raise ProviderError(
+                about.title,
+                f"{request.url} cannot be reached ({error or type(error).__name__})",
+                "Check the network and the address in the settings; the next collection asks "
+                "again.",
+            ) from error
+        raise AssertionError("unreachable")
+
+    def _send(self, about: About, request: Request, known: _Answer | None) -> _Answer | None:
+        headers = {"Accept": ", ".join(sorted(request.types))}
+        if known is not None and request.body is None:
+            if known.etag:
+                headers["If-None-Match"] = known.etag
+            if known.last_modified:
+                headers["If-Modified-Since"] = known.last_modified
+        self.requests[about.name] += 1
+        with self._stream(request, headers) as reply:
+            if reply.status_code == httpx.codes.NOT_MODIFIED and known is not None:
+                return None
+            self._require_success(about, request, reply)
+            answer = _Answer(
+                self._body(about, request, reply),
+                reply.headers.get("Content-Type", "none"),
+                reply.headers.get("ETag"),
+                reply.headers.get("Last-Modified"),
+            )
+        media = answer.content_type.partition(";")[0].strip().lower()
+        if media not in request.types:
+            self._keep(about, request, answer, problem=f"Content-Type: {media}")
+            raise ProviderError(
+                about.title,
+                f"its answer is of the type {media}, not {' or '.join(sorted(request.types))}",
+                f"It is kept in external.response under the key {request.key}; often it is a "
+                "page that says why.",
+                field="Content-Type",
+            )
+        return answer
+
+    @contextmanager
+    def _stream(self, request: Request, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        body = None if request.body is None else {**request.body, **request.secrets}
+        method = "GET" if body is None else "POST"
+        asked = self._http.build_request(
+            method, request.url, params=request.params, json=body, headers=headers
+        )
+        reply = self._http.send(asked, stream=True)
+        try:
+            yield reply
+        finally:
+            reply.close()
+
+    def _require_success(self, about: About, request: Request, reply: httpx.Response) -> None:
+        status = reply.status_code
+        if reply.is_success:
+            return
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            pause = _retry_after(reply.headers.get("Retry-After"), self._clock.now())
+            self._postpone(about, pause)
+            raise _TryAgainError("it was asked too often", status)
+        if reply.is_server_error:
+            raise _TryAgainError(f"it answers with the status {status}", status)
+        raise ProviderError(
+            about.title,
+            f"it refuses {request.url} with the status {status}",
+            "Check the source's settings: address, place, series, key.",
+            status=status,
+        )
+
+    def _body(self, about: About, request: Request, reply: httpx.Response) -> bytes:
+        """Return the unpacked body; neither endless drops nor endless bytes get far."""
+        deadline = time.monotonic() + self._manners.total_s
+        parts, size = [], 0
+        for part in reply.iter_bytes():
+            parts.append(part)
+            size += len(part)
+            if size > self._manners.max_bytes:
+                raise ProviderError(
+                    about.title,
+                    f"its answer has more than {self._manners.max_bytes >> 20} MB",
+                    f"Look at {request.url}; a shorter window gives less.",
+                    field="body",
+                )
+            if time.monotonic() > deadline:
+                raise ProviderError(
+                    about.title,
+                    f"its answer was not complete after {self._manners.total_s:g} seconds",
+                    "The next collection asks again.",
+                    field="body",
+                )
+        return b"".join(parts)
+
+    def _await_turn(self, about: About) -> None:
+        """Take the next place in the source's queue, which all processes share, and wait for it.
+
+        The limit is a virtual schedule: `next_at` is when a source that is asked without pause
+        would be due again, and a request may come `burst` places early.
+        """
+        now, limit = self._clock.now(), about.limit
+        due = sa.func.greatest(rate_limit.c.next_at, now)
+        with self._engine.begin() as connection:
+            next_at = connection.execute(
+                insert(rate_limit)
+                .values(source=about.name, next_at=now + limit.every)
+                .on_conflict_do_update(
+                    index_elements=["source"], set_={"next_at": due + limit.every}
+                )
+                .returning(rate_limit.c.next_at)
+            ).scalar_one()
+            pause = next_at - limit.burst * limit.every - now
+            if pause > PATIENCE:
+                # Raised within the transaction, which gives the place back.
+                raise ProviderError(
+                    about.title,
+                    f"its limit allows the next request only at {now + pause:%Y-%m-%d %H:%M} UTC",
+                    "A collection after that asks again.",
+                )
+        if pause > timedelta():
+            self._clock.sleep(pause.total_seconds())
+
+    def _postpone(self, about: About, pause: timedelta) -> None:
+        """Let no process ask the source before `pause` is over."""
+        if not pause:
+            return
+        limit = about.limit
+        until = self._clock.now() + pause + (limit.burst - 1) * limit.every
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.update(rate_limit)
+                .where(rate_limit.c.source == about.name)
+                .values(next_at=sa.func.greatest(rate_limit.c.next_at, until))
+            )
+
+    def _known(self, request: Request) -> tuple[_Answer, datetime] | None:
+        wanted = sa.select(response).where(response.c.key == request.key, response.c.accepted)
+        with self._engine.begin() as connection:
+            row = connection.execute(wanted).one_or_none()
+        if row is None:
+            return None
+        answer = _Answer(row.body, row.content_type, row.etag, row.last_modified)
+        return answer, row.validated_at
+
+    def _keep(
+        self, about: About, request: Request, answer: _Answer, *, problem: str | None
+    ) -> None:
+        row = insert(response).values(
+            key=request.key,
+            accepted=problem is None,
+            source=about.name,
+            url=str(httpx.URL(request.url, params=request.params)),
+            etag=answer.etag,
+            last_modified=answer.last_modified,
+            content_type=answer.content_type,
+            fetched_at=self.now,
+            validated_at=self.now,
+            problem=problem,
+            body=answer.body,
+        )
+        changes = {c.name: row.excluded[c.name] for c in response.c if not c.primary_key}
+        with self._engine.begin() as connection:
+            connection.execute(
+                row.on_conflict_do_update(index_elements=["key", "accepted"], set_=changes)
+            )
+
+    def _touch(self, request: Request) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.update(response)
+                .where(response.c.key == request.key, response.c.accepted)
+                .values(validated_at=self.now)
+            )
+
+
+def _retry_after(value: str | None, now: datetime) -> timedelta:
+    """Return the pause that a header Retry-After asks for, in seconds or as a date.
+
+    >>> _retry_after("30", datetime(2024, 1, 1, tzinfo=UTC)).total_seconds()
+    30.0
+    >>> _retry_after("Mon, 01 Jan 2024 00:01:00 GMT", datetime(2024, 1, 1, tzinfo=UTC)).seconds
+    60
+    """
+    try:
+        if value is None or value.isdecimal():
+            return timedelta(seconds=int(value or 0))
+        return max(parsedate_to_datetime(value) - now, timedelta())
+    except (ValueError, TypeError, OverflowError):
+        return timedelta()

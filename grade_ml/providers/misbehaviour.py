@@ -1,0 +1,68 @@
+"""How a provider can go wrong, and what that does to a body. Sockets are in `server`."""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import StrEnum
+from typing import Any
+
+
+class Mode(StrEnum):
+    """One way to misbehave."""
+
+    TOO_MANY_REQUESTS = "too_many_requests"
+    """Status 429 with Retry-After."""
+    SERVER_ERROR = "server_error"
+    """Status 500."""
+    TIMEOUT = "timeout"
+    """Half of the body, then silence."""
+    WRONG_CONTENT_TYPE = "wrong_content_type"
+    """The right body, called HTML."""
+    HTML_PAGE = "html_page"
+    """A page that asks for patience, under status 200."""
+    TRUNCATED = "truncated"
+    """The first half of the body as if it were all of it."""
+    HUGE = "huge"
+    """The right body, then 50 MB of blanks, of no declared length."""
+    CHANGED_FIELD = "changed_field"
+    """A field that everybody reads has a new name."""
+    OFF = "off"
+    """The connection is reset without a word."""
+    NULLS = "nulls"
+    """Values are missing: null, empty, or no events."""
+
+
+HUGE_BYTES = 50 << 20
+
+
+def renamed(body: bytes, field: str) -> bytes:
+    """Return `body` with the name `field` changed wherever it stands."""
+    return re.sub(rf"\b{field}\b".encode(), f"{field}_v2".encode(), body)
+
+
+def emptied(body: bytes, content_type: str, field: str) -> bytes:
+    """Return `body` without values: those of `field` in JSON, all in CSV, no events at all."""
+    if content_type.startswith("text/calendar"):
+        return re.sub(rb"BEGIN:VEVENT.*END:VEVENT\r\n", b"", body, flags=re.DOTALL)
+    if content_type.startswith("application/csv"):
+        return re.sub(rb"(?m)^(\d{4}-\d\d-\d\d),.*$", rb"\1,.", body)
+    return json.dumps(_without(json.loads(body), field)).encode()
+
+
+def _without(value: Any, field: str) -> Any:
+    if isinstance(value, list):
+        return [_without(one, field) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if field in value:
+        return {**value, field: _nulls(value[field])}
+    return {name: _without(one, field) for name, one in value.items()}
+
+
+def _nulls(value: Any) -> Any:
+    """Return null, or an object of columns with nulls in all but the first."""
+    if not isinstance(value, dict):
+        return None
+    index, *columns = value.items()
+    return dict([index, *((name, [None] * len(column)) for name, column in columns)])
