@@ -5,9 +5,6 @@ PORT ?= 3000
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
-# Spinning, the default, makes a fit many times slower while anything else wants the cores.
-OMP_WAIT_POLICY ?= PASSIVE
-export OMP_WAIT_POLICY
 
 .PHONY: up test lint bench lock
 

@@ -15,12 +15,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pandas as pd
-from installation import temporary_installation
 
 from grade_ml.gradebook import frames, oulad, schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.loading import load
 from grade_ml.gradebook.simulated import Campus, CampusConfig, gradebook
+from installation import temporary_installation
 
 TODAY = date(2026, 11, 24)
 REPOSITORY = Path(__file__).resolve().parents[1]

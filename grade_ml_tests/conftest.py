@@ -6,6 +6,7 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -56,37 +57,49 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[database.Databa
     embedded_postgres.release(installation.postgres_dir)
 
 
-@pytest.fixture
-def settings(server: database.DatabaseUrls, tmp_path: Path) -> Iterator[Settings]:
-    """Settings of a fresh installation: empty migrated database, empty storage and registry."""
-    number = next(_numbers)
+@contextmanager
+def _new_database(server: database.DatabaseUrls, name: str, template: str) -> Iterator[str]:
+    """Yield the URL of a database that is gone afterwards."""
     admin = create_engine(server.dagster, isolation_level="AUTOCOMMIT")
-    urls = {}
-    for name in database.DATABASES:
-        template = "template grade_ml" if name == "grade_ml" else ""
-        with admin.connect() as connection:
-            connection.execute(text(f'create database "{name}_{number}" {template}'))
-        urls[name] = server.grade_ml.replace("/grade_ml?", f"/{name}_{number}?")
-    yield Settings(
-        _env_file=None,
-        home=tmp_path / "home",
-        database_url=urls["grade_ml"],
-        dagster_postgres_url=urls["dagster"],
-        mlflow_tracking_uri=urls["mlflow"],
-        storage=str(tmp_path / "storage"),
-        dagster_home=tmp_path / "dagster",
-    )
-    for name in database.DATABASES:
-        with admin.connect() as connection:
-            connection.execute(text(f'drop database "{name}_{number}" with (force)'))
+    with admin.connect() as connection:
+        connection.execute(text(f'create database "{name}" template {template}'))
+        yield server.grade_ml.replace("/grade_ml?", f"/{name}?")
+        connection.execute(text(f'drop database "{name}" with (force)'))
     admin.dispose()
 
 
 @pytest.fixture
-def engine(settings: Settings) -> Iterator[Engine]:
-    """An engine on an empty, migrated `grade_ml` database."""
-    assert settings.database_url is not None
-    engine = database.connect(settings.database_url)
+def gradebook_url(server: database.DatabaseUrls) -> Iterator[str]:
+    """An empty, migrated `grade_ml` database."""
+    with _new_database(server, f"grade_ml_{next(_numbers)}", "grade_ml") as url:
+        yield url
+
+
+@pytest.fixture
+def settings(
+    server: database.DatabaseUrls, gradebook_url: str, tmp_path: Path
+) -> Iterator[Settings]:
+    """Settings of a fresh installation: empty migrated database, empty storage and registry."""
+    number = next(_numbers)
+    with (
+        _new_database(server, f"dagster_{number}", "template1") as dagster,
+        _new_database(server, f"mlflow_{number}", "template1") as mlflow,
+    ):
+        yield Settings(
+            _env_file=None,
+            home=tmp_path / "home",
+            database_url=gradebook_url,
+            dagster_postgres_url=dagster,
+            mlflow_tracking_uri=mlflow,
+            storage=str(tmp_path / "storage"),
+            dagster_home=tmp_path / "dagster",
+        )
+
+
+@pytest.fixture
+def engine(gradebook_url: str) -> Iterator[Engine]:
+    """An engine on an empty, migrated `grade_ml` database, that of `settings`."""
+    engine = database.connect(gradebook_url)
     yield engine
     engine.dispose()
 

@@ -66,7 +66,6 @@ class Installation:
             "GRADE_ML_HOME": str(home),
             "DAGSTER_HOME": str(home / "dagster"),
             "OMP_NUM_THREADS": "2",
-            "OMP_WAIT_POLICY": "PASSIVE",
             **variables,
         }
 

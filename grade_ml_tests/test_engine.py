@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from grade_ml.core.errors import ArtifactError, NotFoundError, NotReadyError
 from grade_ml.core.settings import Settings
 from grade_ml.engine import PredictiveAnalyticsEngine, Status
 from grade_ml.ensemble.baseline import PREDICTED, BaselineModel
+from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml_tests.ensemble.campus import TODAY, campus, fit, make_champion, store
 
@@ -126,17 +128,12 @@ def test_what_does_not_exist_is_named(asked, gradebook, student, course, named) 
     assert "grade-ml load" in caught.value.remedy
 
 
-def test_a_student_who_is_not_enrolled_is_said(asked, gradebook) -> None:
-    rows = enrollments(gradebook)
-    taken = set(zip(rows["student_id"], rows["course_id"], strict=True))
-    student, course = next(
-        (student, course)
-        for student in gradebook.students["student_id"]
-        for course in gradebook.courses["course_id"]
-        if (student, course) not in taken
-    )
+def test_a_student_who_is_not_enrolled_is_said(asked, gradebook, engine: Engine) -> None:
+    student, _, _ = pick(gradebook, "running")
+    with engine.begin() as connection:
+        connection.execute(sa.insert(schema.course).values(course_id="never taken"))
     with pytest.raises(NotFoundError, match="is not enrolled in the course"):
-        asked.predict(student, course, TODAY)
+        asked.predict(student, "never taken", TODAY)
 
 
 def test_a_day_before_enrollment_is_said(asked, gradebook) -> None:

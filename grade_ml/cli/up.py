@@ -186,7 +186,9 @@ class _Launch:
                 self._tend()
                 time.sleep(0.5)
         finally:
-            click.echo("Stopping …")
+            # Where nobody reads the output any more, the children must end all the same.
+            with suppress(OSError):
+                click.echo("Stopping …")
             stop([child.identity for child in self._children if child.identity])
 
     def _start(self, demo: bool) -> None:

@@ -347,7 +347,7 @@ def _fit_grade(
     """
     from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 
-    boosting = _boosting(len(matrix), seed) | {"max_iter": 200, "learning_rate": 0.05}
+    boosting = _boosting(len(matrix), seed) | {"max_iter": 120, "learning_rate": 0.08}
     return [
         HistGradientBoostingRegressor(**boosting).fit(matrix, to_come, weight),
         HistGradientBoostingRegressor(**boosting, loss="absolute_error").fit(matrix, to_come),
@@ -368,7 +368,7 @@ def _fit_risk(
 
     return [
         HistGradientBoostingClassifier(
-            **_boosting(len(matrix), seed), max_iter=300, learning_rate=0.03
+            **_boosting(len(matrix), seed), max_iter=150, learning_rate=0.06
         ).fit(matrix, at_risk, weight),
         ExtraTreesClassifier(
             50,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -50,6 +51,13 @@ def home(tmp_path: Path) -> Iterator[Path]:
     if postmaster:
         postmaster.terminate()
         postmaster.wait(30)
+
+
+def kill(*processes: psutil.Process) -> None:
+    """Kill them all; a child of the server may end by itself meanwhile."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def server_process(home: Path) -> psutil.Process | None:
@@ -107,8 +115,7 @@ def test_everything_killed_at_once(home: Path):
     write(holder.url(), 1)
     postmaster = server_process(home)
     assert postmaster
-    for process in (*postmaster.children(), postmaster, psutil.Process(holder.process.pid)):
-        process.kill()
+    kill(*postmaster.children(), postmaster, psutil.Process(holder.process.pid))
     holder.finish()
     following = Holder(home)
     assert read(following.url()) == [1]
@@ -122,8 +129,7 @@ def test_the_process_id_of_a_killed_server_may_belong_to_another_program(home: P
     assert postmaster
     file = home / "postgres" / "postmaster.pid"
     left = file.read_text()
-    for process in (*postmaster.children(), postmaster):
-        process.kill()
+    kill(*postmaster.children(), postmaster)
     holder.finish()
     file.write_text(left.replace(str(postmaster.pid), str(os.getpid()), 1))
     following = Holder(home)

@@ -18,7 +18,7 @@ from grade_ml.registry.registry import Alias, Registry
 TODAY = date(2025, 11, 10)
 
 
-def campus(students: int = 200, terms: int = 4) -> Gradebook:
+def campus(students: int = 100, terms: int = 4) -> Gradebook:
     config = simulated.CampusConfig(students=students, courses=3, terms=terms, seed=4)
     return simulated.gradebook(config, TODAY)
 

@@ -132,6 +132,7 @@ def test_no_rows_have_no_predictions(model, later) -> None:
     assert set(PREDICTED) <= set(predicted.columns)
 
 
+@pytest.mark.slow
 def test_a_running_section_is_left_out_whole(data) -> None:
     frame, truth = data
     first = truth["section_id"] == "section 0"
@@ -155,6 +156,7 @@ def test_no_snapshots_at_all_are_said(data) -> None:
         baseline.fit(data[0][:0], data[1][:0], seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -190,6 +192,7 @@ def test_the_first_model_becomes_champion(model) -> None:
     assert baseline.may_become_champion(model, None)
 
 
+@pytest.mark.slow
 def test_an_equal_model_replaces_the_champion_and_a_worse_one_does_not(data, model) -> None:
     frame, truth = data
     assert baseline.may_become_champion(model, model)
@@ -197,6 +200,7 @@ def test_an_equal_model_replaces_the_champion_and_a_worse_one_does_not(data, mod
     assert not baseline.may_become_champion(baseline.fit(frame, noisy, seed=0), model)
 
 
+@pytest.mark.slow
 def test_a_champion_of_other_data_is_replaced(model, later) -> None:
     assert baseline.may_become_champion(baseline.fit(*later, seed=0), model)
 
@@ -206,10 +210,3 @@ def test_the_data_version_follows_values_and_not_the_order_of_rows(data) -> None
     version = baseline.data_version(frame, truth)
     assert baseline.data_version(frame[::-1], truth.sample(frac=1, random_state=0)) == version
     assert baseline.data_version(frame, truth.assign(at_risk=True)) != version
-
-
-def test_a_feature_that_never_had_a_value_is_no_obstacle(data, later) -> None:
-    frame, truth = data
-    silent = frame.assign(activity_total=np.float32("nan"))
-    model = baseline.fit(silent, truth, seed=0)
-    assert model.predict(later[0])[list(PREDICTED)].notna().all(axis=None)
