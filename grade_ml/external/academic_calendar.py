@@ -85,11 +85,13 @@ class AcademicCalendar:
             feed = occurrences(client, self.about, self.settings.url("calendar_url"), ahead, place)
         except GradeMLError as error:
             problem = error
+        told = [(one, meaning) for one in feed if (meaning := kind(one))]
         public = _public_holidays(place.country, ahead)
         today = now.astimezone(place.zone).date()
         for day in window.days():
             end = place.end_of(day)
-            known = [one for one in feed if one.is_expected(end if day < today else None)]
+            moment = end if day < today else None
+            known = [(one, meaning) for one, meaning in told if one.is_expected(moment)]
             for name, value in _distances(day, known, public, has_feed=problem is None):
                 yield Observation(name, day, min(end, now), value)
         if problem is not None:
@@ -97,12 +99,16 @@ class AcademicCalendar:
 
 
 def _distances(
-    day: date, known: Sequence[Occurrence], public: Sequence[date], *, has_feed: bool
+    day: date,
+    known: Sequence[tuple[Occurrence, Kind]],
+    public: Sequence[date],
+    *,
+    has_feed: bool,
 ) -> Iterator[tuple[str, float | None]]:
     """Yield each series with its value on `day`; without a feed only what needs none."""
-    of_kind: dict[Kind | None, list[Occurrence]] = defaultdict(list)
-    for one in known:
-        of_kind[kind(one)].append(one)
+    of_kind: dict[Kind, list[Occurrence]] = defaultdict(list)
+    for one, meaning in known:
+        of_kind[meaning].append(one)
     for wanted, series in _SERIES.items():
         ahead = [_days_until(day, one) for one in of_kind[wanted] if one.last >= day]
         if wanted is Kind.HOLIDAY:

@@ -71,6 +71,8 @@ def read_wide(connection: Connection, window: Window) -> pd.DataFrame:
         columns="feature",
         values=["value", "age_hours", "status", "reason"],
     )
+    numbers = [pair for pair in wide.columns if pair[0] in ("value", "age_hours")]
+    wide = wide.astype(dict.fromkeys(numbers, float))
     pairs: Any = wide.columns.to_list()
     wide.columns = [name if kind == "value" else f"{name}_{kind}" for kind, name in pairs]
     return wide.reindex(columns=sorted(wide.columns)).sort_index().reset_index()

@@ -6,6 +6,7 @@ resolved here; what an event means is the sources' business.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from grade_ml.external.protocol import About, PayloadError, Place, Request, Window
 
 if TYPE_CHECKING:
-    from icalendar import Calendar, Event
+    from icalendar import Calendar, Component, Event
 
     from grade_ml.external.client import Client
 
@@ -56,17 +57,36 @@ def occurrences(
     client: Client, about: About, url: str, window: Window, place: Place
 ) -> list[Occurrence]:
     """Return what the feed at `url` lets take place within `window`, by first day."""
-    import recurring_ical_events
+    found = client.get(
+        about, Request(url, types=TYPES), lambda body: _occurrences(body, window, place)
+    )
+    return sorted(found, key=lambda one: (one.first, one.last, one.summary))
 
-    calendar = client.get(about, Request(url, types=TYPES), _read)
+
+def _occurrences(body: bytes, window: Window, place: Place) -> list[Occurrence]:
+    import recurring_ical_events
+    from icalendar import Calendar
+
+    calendar = _read(body)
+    events = calendar.walk("VEVENT")
+    uses = Counter(str(event.get("UID")) for event in events)
+    # Most events take place once; what does not is left to the library, which takes its time.
+    once = [event for event in events if uses[str(event.get("UID"))] == 1 and not _recurs(event)]
+    others = Calendar(calendar)
+    ids = {id(event) for event in once}
+    others.subcomponents = [part for part in calendar.subcomponents if id(part) not in ids]
+    # Days of other zones may be those before and after.
+    start, end = window.first - timedelta(days=1), window.last + timedelta(days=2)
     try:
-        events = recurring_ical_events.of(calendar).between(
-            window.first, window.last + timedelta(days=1)
-        )
+        recurring = recurring_ical_events.of(others).between(start, end)
     except (ValueError, TypeError) as error:
         raise PayloadError("RRULE", str(error)) from error
-    found = [_occurrence(event, place) for event in events]
-    return sorted(found, key=lambda one: (one.first, one.last, one.summary))
+    found = [_occurrence(event, place) for event in (*once, *recurring)]
+    return [one for one in found if one.first <= window.last and one.last >= window.first]
+
+
+def _recurs(event: Component) -> bool:
+    return any(name in event for name in ("RRULE", "RDATE", "RECURRENCE-ID"))
 
 
 def _read(body: bytes) -> Calendar:
@@ -92,19 +112,23 @@ def _read(body: bytes) -> Calendar:
 
 def _occurrence(event: Event, place: Place) -> Occurrence:
     first, last = _days(event, place)
-    changed = next((_property(event, name) for name in _CHANGED if name in event), None)
+    changed: Any = next((event[name] for name in _CHANGED if name in event), None)
     return Occurrence(
         summary=str(event.get("SUMMARY", "")),
         categories=frozenset(_categories(event)),
         first=first,
         last=last,
-        known_since=None if changed is None else _aware(changed),
+        known_since=None if changed is None else _aware(changed.dt),
         is_cancelled=str(event.get("STATUS", "")).upper() == "CANCELLED",
     )
 
 
 def _days(event: Event, place: Place) -> tuple[date, date]:
-    start, end = _property(event, "DTSTART"), _property(event, "DTEND")
+    try:
+        start: Any = event.start
+        end: Any = event.end
+    except ValueError as error:
+        raise PayloadError("DTEND", str(error)) from error
     if not isinstance(start, datetime):
         return start, max(start, end - timedelta(days=1))
     # A time without a zone is on the clocks of the place.
@@ -113,12 +137,6 @@ def _days(event: Event, place: Place) -> tuple[date, date]:
     )
     # What ends at midnight does not take place on the day that begins then.
     return start.date(), max(start, end - timedelta(microseconds=1)).date()
-
-
-def _property(event: Event, name: str) -> Any:
-    """Return a date or a moment."""
-    value: Any = event[name]
-    return value.dt
 
 
 def _aware(moment: Any) -> datetime:

@@ -98,6 +98,19 @@ def test_several_days(days):
     ]
 
 
+def test_the_newest_version_of_an_event_counts(days):
+    old = "UID:e SEQUENCE:0 DTSTART:20240510T100000Z DURATION:PT1H"
+    new = "UID:e SEQUENCE:1 DTSTART:20240517T100000Z DURATION:PT1H"
+    assert days(old, new) == [day(5, 17)]
+
+
+def test_an_extra_date(days):
+    assert days("DTSTART:20240510T100000Z DURATION:PT1H RDATE:20240517T100000Z") == [
+        day(5, 10),
+        day(5, 17),
+    ]
+
+
 def test_days_are_those_of_the_place(days):
     late = "DTSTART:20240610T233000Z DTEND:20240610T235900Z"
     assert days(late) == [day(6, 11)]
@@ -115,12 +128,17 @@ def test_a_weekly_event_keeps_its_hour_when_clocks_change(days):
 
 @pytest.mark.parametrize(
     "event",
-    ["DTEND:20240301T100000Z", "DTSTART:yesterday", "DTSTART:20240301T100000Z RRULE:FREQ=OFTEN"],
+    [
+        "DTEND:20240301T100000Z",
+        "DTSTART:yesterday",
+        "DTSTART:20240301T100000Z RRULE:FREQ=OFTEN",
+        "DTSTART:20240301T100000Z DTEND;VALUE=DATE:20240302",
+    ],
 )
 def test_an_event_that_cannot_be_read_is_named(days, event: str):
     with pytest.raises(ProviderError) as caught:
         days(event)
-    assert caught.value.field in ("DTSTART", "RRULE")
+    assert caught.value.field in ("DTSTART", "DTEND", "RRULE")
 
 
 def observe(source: type, client: Callable, window: Window, *events: str) -> dict:

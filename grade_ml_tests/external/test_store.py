@@ -152,6 +152,7 @@ def test_wide_rows_and_digests(engine: Engine):
         "test_x_status",
     ]
     assert list(wide["test_x"]) == [7.0, 8.0]
+    assert wide["test_x"].dtype == wide["test_x_age_hours"].dtype == "float64"
     add(engine, moment(5), (0, moment(0), 1.0))
     again, same = refresh()
     pd.testing.assert_frame_equal(again, wide)
