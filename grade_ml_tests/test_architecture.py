@@ -168,3 +168,13 @@ def test_a_moving_part_is_an_error(warn: Any):
 
 def test_an_accepted_beta_is_none():
     beta_warning("Parameter `backfill_policy` of function `asset`")
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", *sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))],
+)
+def test_every_link_leads_to_a_file(page: str):
+    links = re.findall(r"\]\(([^)#]+)", (REPOSITORY / page).read_text())
+    folder = (REPOSITORY / page).parent
+    assert [link for link in links if "://" not in link and not (folder / link).exists()] == []
