@@ -117,8 +117,6 @@ def test_a_collection_is_complete_and_the_next_asks_nothing(collector: Collector
 
 
 def test_what_is_still_current_is_not_sent_again(collector: Collector):
-    if collector.name == "job_market":
-        pytest.skip("an answer to a POST has no validator")
     # So late that the next day asks for the same days, so early that they may still change.
     last = TODAY - timedelta(days=6 if collector.name == "weather" else 2)
     window = Window(last - timedelta(days=3), last)
@@ -127,7 +125,8 @@ def test_what_is_still_current_is_not_sent_again(collector: Collector):
     assert later.requests == first.requests > 0
     assert (later.problem, later.rows_new) == (None, 0)
     kept = collector.responses()
-    assert (kept["fetched_at"] == NOON).all()
+    is_sent_again = collector.name == "job_market"  # an answer to a POST has no validator
+    assert ((kept["fetched_at"] > NOON) == is_sent_again).all()
     assert (kept["validated_at"] > NOON).all()
 
 
