@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
@@ -16,6 +17,10 @@ from grade_ml.core import database, embedded_postgres
 from grade_ml.core.settings import Settings
 
 _numbers = itertools.count()
+
+# The same examples in every run; a failure that only chance finds again helps no one.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 #: Kept where a run failed, so that its files can be looked at.
 _folders: list[str] = []
