@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -76,6 +77,12 @@ def carry_out(instance: DagsterInstance, backfill_id: str) -> BulkActionStatus:
             if backfill.status not in catalog.ACTIVE_BACKFILL:
                 break
     return backfill.status
+
+
+@pytest.fixture(autouse=True)
+def fresh_location(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the location read the settings of this test, not those of the one that imported it."""
+    monkeypatch.delitem(sys.modules, "grade_ml_tests.orchestration.location", raising=False)
 
 
 @pytest.mark.slow
