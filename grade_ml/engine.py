@@ -19,8 +19,8 @@ from sqlalchemy import Connection, RowMapping
 
 from grade_ml.core import database
 from grade_ml.core.errors import NotFoundError
-from grade_ml.ensemble.baseline import NAIVE, PREDICTED, BaselineModel
-from grade_ml.ensemble.training import champion
+from grade_ml.ensemble.rows import NAIVE, PREDICTED, Model
+from grade_ml.ensemble.serving import Models
 from grade_ml.gradebook import schema
 from grade_ml.registry.registry import Registry
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from grade_ml.core.settings import Settings
-    from grade_ml.registry.registry import ModelVersion
 
 
 class Status(StrEnum):
@@ -172,7 +171,8 @@ class PredictiveAnalyticsEngine:
             return _with_record(connection, answer)
 
     def _with_prediction(self, connection: Connection, answer: GradePrediction) -> GradePrediction:
-        version, model = self._champion
+        served = self._models.serving(answer.course_id)
+        version, model = served.version, served.model
         row = _snapshot(connection, answer)
         if row.empty:
             reason = "the records do not allow a prediction on this day"
@@ -185,12 +185,12 @@ class PredictiveAnalyticsEngine:
             naive=_number(row[NAIVE].iloc[0]),
             model_name=version.name,
             model_version=version.version,
-            degraded=_reservations(model, answer, predicted["grade"]),
+            degraded=(*served.degraded, *_reservations(model, answer, predicted["grade"])),
         )
 
     @cached_property
-    def _champion(self) -> tuple[ModelVersion, BaselineModel]:
-        return champion(self._registry)
+    def _models(self) -> Models:
+        return Models(self._registry)
 
 
 def _standing(
@@ -313,7 +313,7 @@ def _with_record(connection: Connection, answer: GradePrediction) -> GradePredic
     return replace(answer, recorded_grade=grade, recorded_outcome=outcome)
 
 
-def _reservations(model: BaselineModel, answer: GradePrediction, grade: float) -> tuple[str, ...]:
+def _reservations(model: Model, answer: GradePrediction, grade: float) -> tuple[str, ...]:
     reasons = []
     if answer.section_id in model.sections:
         reasons.append(

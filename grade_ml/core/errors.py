@@ -50,3 +50,7 @@ class ServiceError(GradeMLError):
 
 class ArtifactError(GradeMLError):
     """A stored artifact is missing, incomplete, or does not match its manifest."""
+
+
+class OutOfMemoryError(GradeMLError):
+    """A step was stopped before the machine ran out of memory."""

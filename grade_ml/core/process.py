@@ -5,8 +5,32 @@ from __future__ import annotations
 import resource
 import sys
 
+from grade_ml.core.errors import OutOfMemoryError
+
+#: MB that stay free for the database and the UI.
+_RESERVE = 500
+
 
 def peak_megabytes() -> float:
     """Return the most memory that this process has had so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def guard_memory(step: str, reserve_mb: float = _RESERVE) -> None:
+    """Stop before the machine runs out of memory, which would kill whatever is largest.
+
+    Raises
+    ------
+    OutOfMemoryError
+        Less than `reserve_mb` MB are left; the error names `step`.
+    """
+    import psutil
+
+    left = psutil.virtual_memory().available / 2**20
+    if left < reserve_mb:
+        raise OutOfMemoryError(
+            f"{step} was stopped: {left:.0f} MB of memory are left, and {reserve_mb:.0f} MB have "
+            f"to stay free. This process has {peak_megabytes():.0f} MB at its peak.",
+            "Give the machine more memory, let fewer runs go at once, or train fewer courses.",
+        )

@@ -19,6 +19,7 @@ from grade_ml.core.errors import ConfigurationError, NotFoundError, NotReadyErro
 from grade_ml.core.process import peak_megabytes
 from grade_ml.ensemble import baseline
 from grade_ml.ensemble.evaluation import Cut, cut_table
+from grade_ml.ensemble.rows import PROTECTED_ATTRIBUTES, with_outcomes
 from grade_ml.features import snapshots as features
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.outcomes import outcomes
@@ -193,7 +194,7 @@ def _test_rows(
     sections = gradebook.sections[gradebook.sections["term_id"].isin(test_terms)]
     cuts = features.fraction_cuts(sections, fractions)
     frame = features.grade_snapshots(gradebook, cuts, end)
-    rows = baseline.with_outcomes(model, frame, outcomes(gradebook, end))
+    rows = with_outcomes(model, frame, outcomes(gradebook, end))
     if rows.empty:
         raise NotReadyError(
             f"No enrollment of the terms {', '.join(test_terms)} has a result to compare with.",
@@ -216,9 +217,7 @@ def _naive(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _groups(rows: pd.DataFrame) -> dict[str, dict[str, Cut]]:
     columns = {"course": "course_id"} | {
-        name: f"attribute_{name}"
-        for name in baseline.PROTECTED_ATTRIBUTES
-        if f"attribute_{name}" in rows
+        name: f"attribute_{name}" for name in PROTECTED_ATTRIBUTES if f"attribute_{name}" in rows
     }
     return {
         name: {str(value): cut_table(group) for value, group in rows.groupby(column, observed=True)}

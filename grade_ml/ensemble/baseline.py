@@ -8,10 +8,8 @@ decided in `grade_ml.registry` and above.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,24 +18,28 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from grade_ml.core.errors import ArtifactError, NotReadyError
+from grade_ml.core.errors import ArtifactError
 from grade_ml.ensemble import persistence
-from grade_ml.ensemble.calibration import Calibration
+from grade_ml.ensemble.calibration import Calibration, cross_calibrated
 from grade_ml.ensemble.encoding import Encoder, attributes
 from grade_ml.ensemble.evaluation import Evaluation, evaluate
-from grade_ml.ensemble.folds import section_folds
+from grade_ml.ensemble.folds import validation_folds
+from grade_ml.ensemble.rows import (
+    NAIVE,
+    PREDICTED,
+    PROTECTED_ATTRIBUTES,
+    ROW,
+    collected,
+    context,
+    late_weight,
+    limited_threads,
+    threads,
+    training_rows,
+)
 from grade_ml.features.snapshots import NUMERIC_FEATURES
 from grade_ml.registry.promotion import deserves_champion
 
 NAME = "baseline"
-#: Never seen by a model, kept in the snapshots for audits of its errors.
-PROTECTED_ATTRIBUTES = ("gender", "disability", "imd_band", "age_band", "deprivation_band")
-#: What the grade is predicted on top of, and what a person would guess: points, 0-100.
-COLLECTED, NAIVE = "grade_if_nothing_more", "grade_rate_so_far"
-PREDICTED = ("grade", "lower80", "upper80", "lower95", "upper95", "risk")
-
-_ROW = ["section_id", "student_id", "cut_day"]
-_ENROLLMENT = ["section_id", "student_id"]
 #: Of the mean, the median and the trees.
 GRADE_WEIGHTS = (0.4, 0.2, 0.4)
 _MODEL, _FITTED = "model.json", "fitted.skops"
@@ -52,15 +54,6 @@ class BaselineSettings:
     #: Weekly rows of one student repeat each other: more rows cost time and gained nothing.
     max_rows: int = 60_000
     folds: int = 3
-    #: Below this, held-out residuals say nothing about a 95% interval.
-    min_enrollments: int = 20
-    #: Below this many rows per thread, threads wait for each other longer than they work: on a busy
-    #: machine of two cores a fit on 3,000 rows took 25 s with two threads and 3 s with one.
-    rows_per_thread: int = 15_000
-    max_threads: int = 2
-    #: Errors shrink towards the end of a section, so late rows weigh more: by 1 / (this + the
-    #: share of days to come). Without it, squared errors of the early weeks are all that counts.
-    open_share: float = 0.1
 
 
 SETTINGS = BaselineSettings()
@@ -78,14 +71,14 @@ class Members:
     risk: Sequence[Any]
     base_rate: float
 
-    def predict(self, matrix: npt.NDArray[np.float32], collected: Floats) -> pd.DataFrame:
+    def predict(self, matrix: npt.NDArray[np.float32], certain: Floats) -> pd.DataFrame:
         """Return uncalibrated grade (0-100, NaN: unknown) and risk (0-1) per row."""
         rows = len(matrix)
         grade, risk = np.full(rows, np.nan), np.full(rows, self.base_rate)
         if self.grade and rows:
             each = [member.predict(matrix) for member in self.grade]
             to_come = np.average(each, axis=0, weights=GRADE_WEIGHTS)
-            grade = np.clip(collected + to_come, 0, 100)
+            grade = np.clip(certain + to_come, 0, 100)
         if self.risk and rows:
             risk = np.mean([member.predict_proba(matrix)[:, 1] for member in self.risk], axis=0)
         return pd.DataFrame({"grade": grade, "risk": risk})
@@ -128,10 +121,10 @@ class BaselineModel:
         """
         known = snapshots.reset_index(drop=True)
         seen = self.encoder.categories["course_id"]
-        with _limited_threads(len(known)):
-            raw = self.members.predict(self.encoder.transform(known), _collected(known))
-            calibrated = self.calibration.apply(raw.assign(**_context(known, seen)))
-        return pd.concat([known[_ROW], calibrated[list(PREDICTED)]], axis=1)
+        with limited_threads(len(known)):
+            raw = self.members.predict(self.encoder.transform(known), collected(known))
+            calibrated = self.calibration.apply(raw.assign(**context(known, seen)))
+        return pd.concat([known[ROW], calibrated[list(PREDICTED)]], axis=1)
 
     def save(self, directory: Path) -> None:
         """Write the model to `directory`; the same model gives the same bytes."""
@@ -201,14 +194,14 @@ def fit(snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int) -> BaselineM
     NotReadyError
         No section has ended, or too few enrollments have an outcome.
     """
-    rows = _training_rows(snapshots, outcomes, seed)
+    rows = training_rows(snapshots, outcomes, SETTINGS.max_rows, seed)
     numeric, texts = attributes(rows, PROTECTED_ATTRIBUTES)
     numbers = dict.fromkeys(("progress", *NUMERIC_FEATURES, *numeric))
     encoder = Encoder.fit(rows, numbers, ["course_id", *texts])
     matrix = encoder.transform(rows)
-    with _limited_threads(len(rows)):
+    with limited_threads(len(rows)):
         held_out = _held_out(rows, matrix, seed)
-        honest = _cross_calibrated(held_out, seed)
+        honest = cross_calibrated(held_out, seed)
         return BaselineModel(
             encoder=encoder,
             members=_fit_members(matrix, rows, seed),
@@ -218,21 +211,6 @@ def fit(snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int) -> BaselineM
             seed=seed,
             held_out=honest,
         )
-
-
-def with_outcomes(
-    model: BaselineModel, snapshots: pd.DataFrame, outcomes: pd.DataFrame
-) -> pd.DataFrame:
-    """Return predictions beside what came true, for the snapshots whose outcome is known.
-
-    Columns: those of `predict`, final_grade, at_risk, progress, naive (points), course_id and the
-    attributes.
-    """
-    beside = snapshots.reset_index(drop=True)
-    kept = ["course_id", "progress", *(c for c in beside.columns if c.startswith("attribute_"))]
-    rows = pd.concat([model.predict(beside), beside[kept]], axis=1)
-    rows["naive"] = beside[NAIVE].fillna(0.0)
-    return _join(rows, outcomes)
 
 
 def may_become_champion(candidate: BaselineModel, champion: BaselineModel | None) -> bool:
@@ -256,76 +234,14 @@ def may_become_champion(candidate: BaselineModel, champion: BaselineModel | None
     return deserves_champion(loss, on_record, students, candidate.seed)
 
 
-def data_version(snapshots: pd.DataFrame, outcomes: pd.DataFrame) -> str:
-    """Return a text that changes when a value does, and does not with the order of rows."""
-    digest = hashlib.sha256()
-    for frame in (snapshots, outcomes):
-        digest.update(json.dumps(list(frame.columns)).encode())
-        digest.update(np.sort(pd.util.hash_pandas_object(frame, index=False)).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _as_text(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.astype(dict.fromkeys(_ENROLLMENT, "string[pyarrow]"))
-
-
-@contextmanager
-def _limited_threads(rows: int) -> Iterator[None]:
-    """Give work on so many rows as many threads as pay."""
-    import sklearn.ensemble  # noqa: F401 - a library that is loaded later would not be limited
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(_threads(rows)):
-        yield
-
-
-def _threads(rows: int) -> int:
-    return int(np.clip(rows // SETTINGS.rows_per_thread, 1, SETTINGS.max_threads))
-
-
-def _training_rows(snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int) -> pd.DataFrame:
-    joined = _join(snapshots, outcomes, how="left")
-    running = joined.loc[joined["at_risk"].isna(), "section_id"].unique()
-    rows = joined[~joined["section_id"].isin(running)]
-    enrollments = len(rows[_ENROLLMENT].drop_duplicates())
-    if enrollments < SETTINGS.min_enrollments:
-        raise NotReadyError(
-            f"A model needs at least {SETTINGS.min_enrollments} enrollments in sections that have "
-            f"ended; the gradebook has {enrollments}.",
-            "Load finished terms (grade-ml load), or wait for the first term to end.",
-        )
-    if len(rows) > SETTINGS.max_rows:
-        rows = rows.sample(SETTINGS.max_rows, random_state=seed)
-    return rows.sort_values(_ROW, ignore_index=True)
-
-
-def _join(rows: pd.DataFrame, outcomes: pd.DataFrame, how: Any = "inner") -> pd.DataFrame:
-    truth = _as_text(outcomes[[*_ENROLLMENT, "final_grade", "at_risk"]])
-    return _as_text(rows).merge(truth, on=_ENROLLMENT, how=how)
-
-
-def _collected(snapshots: pd.DataFrame) -> Floats:
-    return snapshots[COLLECTED].fillna(0.0).to_numpy(np.float64)
-
-
-def _context(rows: pd.DataFrame, seen_courses: Collection[str]) -> dict[str, Floats]:
-    """Return what the size of an error depends on, beside the predictions themselves."""
-    return {
-        "course_seen": rows["course_id"].astype("object").isin(seen_courses).to_numpy(np.float64),
-        "collected": _collected(rows),
-        "progress": rows["progress"].to_numpy(np.float64),
-        "weight_remaining": rows["weight_remaining"].to_numpy(np.float64),
-    }
-
-
 def _fit_members(matrix: npt.NDArray[np.float32], rows: pd.DataFrame, seed: int) -> Members:
     at_risk = rows["at_risk"].to_numpy(bool)
     # scikit-learn's boosting cannot bin a column without any value; a constant says as little.
     empty = np.isnan(matrix).all(axis=0)
     matrix = np.where(empty, np.float32(0), matrix)
     graded = rows["final_grade"].notna().to_numpy()
-    to_come = rows["final_grade"].to_numpy(np.float64) - _collected(rows)
-    weight = 1 / (SETTINGS.open_share + 1 - rows["progress"].to_numpy(np.float64))
+    to_come = rows["final_grade"].to_numpy(np.float64) - collected(rows)
+    weight = late_weight(rows)
     return Members(
         grade=_fit_grade(matrix[graded], to_come[graded], weight[graded], seed)
         if graded.any()
@@ -355,7 +271,7 @@ def _fit_grade(
             50,
             min_samples_leaf=8,
             max_features=0.5,
-            n_jobs=_threads(len(matrix)),
+            n_jobs=threads(len(matrix)),
             random_state=seed,
         ).fit(matrix, to_come),
     ]
@@ -374,7 +290,7 @@ def _fit_risk(
             50,
             min_samples_leaf=10,
             max_features=0.4,
-            n_jobs=_threads(len(matrix)),
+            n_jobs=threads(len(matrix)),
             random_state=seed,
         ).fit(matrix, at_risk, weight),
     ]
@@ -398,22 +314,13 @@ def _boosting(rows: int, seed: int) -> dict[str, Any]:
 def _held_out(rows: pd.DataFrame, matrix: npt.NDArray[np.float32], seed: int) -> pd.DataFrame:
     """Return each row's uncalibrated prediction by members that saw neither section nor student."""
     parts = []
-    for number, (train, held) in enumerate(section_folds(rows, SETTINGS.folds, seed)):
+    for number, (train, held) in enumerate(validation_folds(rows, SETTINGS.folds, seed)):
         members = _fit_members(matrix[train], rows[train], seed)
         kept = rows[held]
-        raw = members.predict(matrix[held], _collected(kept))
-        raw = raw.assign(**_context(kept, set(rows.loc[train, "course_id"])))
-        for name in ("final_grade", "at_risk", *_ROW):
+        raw = members.predict(matrix[held], collected(kept))
+        raw = raw.assign(**context(kept, set(rows.loc[train, "course_id"])))
+        for name in ("final_grade", "at_risk", *ROW):
             raw[name] = kept[name].to_numpy()
         raw["naive"] = kept[NAIVE].fillna(0.0).to_numpy()
         parts.append(raw.assign(fold=number))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _cross_calibrated(held_out: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Return the held-out rows calibrated by the other folds, so that the figures are honest."""
-    parts = []
-    for fold, rows in held_out.groupby("fold"):
-        others = held_out[held_out["fold"] != fold]
-        parts.append(Calibration.fit(others, seed).apply(rows))
     return pd.concat(parts, ignore_index=True)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 
 from grade_ml.core.database import copy_frame, read_frame
+from grade_ml.registry.registry import Alias
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +32,8 @@ grade_prediction = sa.Table(
     sa.Column("section_id", sa.Text, primary_key=True),
     sa.Column("student_id", sa.Text, primary_key=True),
     sa.Column("as_of", sa.Date, primary_key=True, comment="what the prediction was made from"),
-    sa.Column("model_name", sa.Text, primary_key=True),
+    sa.Column("stage", sa.Text, primary_key=True, comment="champion or challenger"),
+    sa.Column("model_name", sa.Text, nullable=False),
     sa.Column("model_version", sa.Integer, nullable=False),
     sa.Column("grade", sa.Double, comment="expected final grade, 0-100"),
     sa.Column("lower80", sa.Double),
@@ -42,20 +44,21 @@ grade_prediction = sa.Table(
     sa.Column("degraded", JSONB, nullable=False, server_default=sa.text("'[]'")),
 )
 NUMBERS = ("grade", "lower80", "upper80", "lower95", "upper95", "risk")
-_KEY = ("section_id", "student_id", "as_of", "model_name")
+_KEY = ("section_id", "student_id", "as_of", "stage")
 
 
-def write_predictions(
+def write_predictions(  # noqa: PLR0913
     connection: Connection,
     frame: pd.DataFrame,
     *,
     as_of: date,
     model: ModelVersion,
+    stage: Alias = Alias.CHAMPION,
     degraded: Sequence[str] = (),
 ) -> int:
     """Store the predictions of `model` made at `as_of`; return the number of rows.
 
-    Writing the same again changes nothing; a newer version of the same model replaces the rows of
+    Writing the same again changes nothing; another model of the same stage replaces the rows of
     that day.
 
     Parameters
@@ -67,6 +70,7 @@ def write_predictions(
     """
     rows = frame[["section_id", "student_id"]].astype("string[pyarrow]")
     rows["as_of"] = pd.Timestamp(as_of)
+    rows["stage"] = str(stage)
     rows["model_name"] = model.name
     rows["model_version"] = model.version
     rows[list(NUMBERS)] = frame[list(NUMBERS)].astype("float64")
@@ -99,10 +103,10 @@ def read_predictions(
     connection: Connection,
     *,
     as_of: date,
-    model_name: str,
+    stage: Alias = Alias.CHAMPION,
     sections: Collection[str] | None = None,
 ) -> pd.DataFrame:
-    """Return each enrollment's newest prediction of `model_name` that is not later than `as_of`.
+    """Return each enrollment's newest prediction of `stage` that is not later than `as_of`.
 
     The columns are those of the table; `degraded` is JSON text.
     """
@@ -110,7 +114,7 @@ def read_predictions(
     newest = (
         sa.select(grade_prediction)
         .ext(distinct_on(table.section_id, table.student_id))
-        .where(table.as_of <= as_of, table.model_name == model_name)
+        .where(table.as_of <= as_of, table.stage == str(stage))
         .order_by(table.section_id, table.student_id, table.as_of.desc())
     )
     if sections is not None:

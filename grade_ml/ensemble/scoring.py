@@ -1,4 +1,4 @@
-"""Predicts every running enrollment of chosen courses with the champion, and stores it."""
+"""Predicts every running enrollment of chosen courses with champion and challenger; stores it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from grade_ml.ensemble.predictions import write_predictions
-from grade_ml.ensemble.training import champion
+from grade_ml.ensemble.serving import Models, Served
 from grade_ml.features.store import read_snapshots
 from grade_ml.gradebook.schema import section
-from grade_ml.registry.registry import ModelVersion, Registry
+from grade_ml.registry.registry import Alias, Registry
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,16 @@ class Scored:
     Attributes
     ----------
     predictions
-        Columns of `BaselineModel.predict` and course_id; one row per running enrollment.
+        The champions' columns `ROW` and `PREDICTED`, course_id, model_name and model_version; one
+        row per running enrollment.
+    challenged
+        How many enrollments a challenger predicted beside.
     degraded
         Why the predictions are less than they could be; empty: they are not.
     """
 
-    version: ModelVersion
     predictions: pd.DataFrame
+    challenged: int
     degraded: tuple[str, ...]
 
     def of_course(self, course: str) -> dict[str, float]:
@@ -39,31 +42,77 @@ class Scored:
         means = rows[["grade", "risk"]].mean().dropna()
         return {"rows": len(rows), **{f"mean_{name}": float(means[name]) for name in means.index}}
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that answered, such as "pooled 3"."""
+        pairs = self.predictions[["model_name", "model_version"]].drop_duplicates()
+        return tuple(sorted(f"{name} {number}" for name, number in pairs.to_numpy()))
+
 
 def score_running(
     connection: Connection, registry: Registry, root: str, courses: Collection[str], as_of: date
 ) -> Scored:
     """Predict from the newest stored snapshots that are not later than `as_of`, and store it.
 
-    A prediction bears the date of its snapshot: if the features were not computed today, it is
-    what would have been said on the day they were.
+    Each course's champion answers, and the pooled challenger beside it. A prediction bears the date
+    of its snapshot: if the features were not computed today, it is what would have been said on
+    the day they were.
 
     Raises
     ------
     NotReadyError
         There is no champion, or no snapshot of the courses.
     """
-    version, model = champion(registry)
+    models = Models(registry)
     snapshots = _newest(read_snapshots(root, courses), _running(connection, courses, as_of), as_of)
-    predictions = model.predict(snapshots)
+    of_course = snapshots["course_id"].astype("object")
+    served = {course: models.serving(course) for course in sorted(courses)}
+    answering = {(one.version.name, one.version.version): one for one in served.values()}
+    parts = []
+    for key, one in answering.items():
+        chosen = [
+            name
+            for name, other in served.items()
+            if (other.version.name, other.version.version) == key
+        ]
+        rows = snapshots[of_course.isin(chosen)]
+        parts.append(_store(connection, one, rows, as_of, Alias.CHAMPION))
+    challenger = models.challenger()
+    if challenger:
+        _store(connection, challenger, snapshots, as_of, Alias.CHALLENGER)
+    problems = [reason for one in answering.values() for reason in one.degraded]
+    old = sorted({day for day in snapshots["cut_on"].dt.date if day != as_of})
+    return Scored(
+        pd.concat(parts, ignore_index=True),
+        len(snapshots) if challenger else 0,
+        tuple(dict.fromkeys([*problems, *(_stale(day, as_of) for day in old)])),
+    )
+
+
+def _store(
+    connection: Connection, served: Served, snapshots: pd.DataFrame, as_of: date, stage: Alias
+) -> pd.DataFrame:
+    predictions = served.model.predict(snapshots)
     predictions["course_id"] = snapshots["course_id"].astype("string[pyarrow]").to_numpy()
-    degraded: list[str] = []
-    for made_on in sorted(snapshots["cut_on"].dt.date.unique()):
-        rows = predictions[(snapshots["cut_on"].dt.date == made_on).to_numpy()]
-        old = [] if made_on == as_of else [f"features of {made_on}, not of {as_of}"]
-        write_predictions(connection, rows, as_of=made_on, model=version, degraded=old)
-        degraded += old
-    return Scored(version, predictions, tuple(degraded))
+    days = snapshots["cut_on"].dt.date
+    for made_on in sorted(days.unique()):
+        degraded = [*served.degraded, *([] if made_on == as_of else [_stale(made_on, as_of)])]
+        write_predictions(
+            connection,
+            predictions[(days == made_on).to_numpy()],
+            as_of=made_on,
+            model=served.version,
+            stage=stage,
+            degraded=degraded,
+        )
+    named: pd.DataFrame = predictions.assign(
+        model_name=served.version.name, model_version=served.version.version
+    )
+    return named
+
+
+def _stale(made_on: date, as_of: date) -> str:
+    return f"features of {made_on}, not of {as_of}"
 
 
 def _running(connection: Connection, courses: Collection[str], as_of: date) -> list[str]:

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import pandas as pd
 
-from grade_ml.core.errors import ArtifactError, NotReadyError
+from grade_ml.core.errors import ArtifactError
 from grade_ml.ensemble import baseline
 from grade_ml.ensemble.baseline import NAME, BaselineModel
+from grade_ml.ensemble.rows import data_version, section_versions
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
+
+Fitted = TypeVar("Fitted")
 
 logger = logging.getLogger(__name__)
 
@@ -49,17 +54,19 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Training:
-    """What came of training; `fitted` is False where the champion was still up to date."""
+class Training(Generic[Fitted]):
+    """What came of training; `fitted` is False where the last version was still up to date."""
 
     version: ModelVersion
-    model: BaselineModel
+    model: Fitted
     verdicts: tuple[Verdict, ...]
     fitted: bool
+    #: Why it was not fitted, or what became of it, in words.
+    reason: str = ""
 
     @property
     def accepted(self) -> bool:
-        """Whether this version may be, and so is, the champion."""
+        """Whether every verdict allows this version to serve."""
         return all(verdict.passed for verdict in self.verdicts)
 
 
@@ -70,7 +77,7 @@ def train(
     *,
     trained_at: datetime,
     seed: int = 0,
-) -> Training:
+) -> Training[BaselineModel]:
     """Fit the baseline and register it as challenger, and as champion if every verdict allows.
 
     Parameters
@@ -89,7 +96,8 @@ def train(
     """
     ended = results["section_id"].astype("string[pyarrow]").unique()
     rows = snapshots[snapshots["section_id"].astype("string[pyarrow]").isin(ended)]
-    data, code = baseline.data_version(rows, results), installed_version("grade-ml")
+    versions = section_versions(rows, results)
+    data, code = data_version(versions), installed_version("grade-ml")
     current, champion = _usable_champion(registry)
     if current and champion and (current.data_version, current.code_version) == (data, code):
         return Training(current, champion, verdicts(champion, champion), fitted=False)
@@ -129,16 +137,21 @@ def verdicts(model: BaselineModel, champion: BaselineModel | None) -> tuple[Verd
     everywhere = model.evaluation.metrics["all"]
     figures = {name: value for name, value in everywhere.items() if value is not None}
     errors = {name: value for name, value in figures.items() if name in ("rmse", "naive_rmse")}
-    floors = {"coverage80": SETTINGS.coverage80, "coverage95": SETTINGS.coverage95}
-    shares = {name: figures[name] for name in floors if name in figures}
     better = len(errors) < 2 or errors["rmse"] < errors["naive_rmse"]
-    cover = all(share >= floors[name] for name, share in shares.items())
     keeps_up = model is champion or baseline.may_become_champion(model, champion)
     return (
         Verdict("better_than_naive", better, errors),
-        Verdict("intervals_cover", cover, shares),
+        covers(figures),
         Verdict("keeps_up_with_champion", keeps_up, {}),
     )
+
+
+def covers(figures: Mapping[str, float]) -> Verdict:
+    """Return whether the intervals hold what they promise."""
+    floors = {"coverage80": SETTINGS.coverage80, "coverage95": SETTINGS.coverage95}
+    shares = {name: figures[name] for name in floors if name in figures}
+    cover = all(share >= floors[name] for name, share in shares.items())
+    return Verdict("intervals_cover", cover, shares)
 
 
 def finished(gradebook: Gradebook, as_of: date) -> pd.DataFrame:
@@ -152,21 +165,3 @@ def finished(gradebook: Gradebook, as_of: date) -> pd.DataFrame:
     ended = sections.loc[sections["ends_on"] < pd.Timestamp(as_of), "section_id"]
     rows: pd.DataFrame = known[known["section_id"].astype("string[pyarrow]").isin(ended)]
     return rows
-
-
-def champion(registry: Registry) -> tuple[ModelVersion, BaselineModel]:
-    """Return the champion and its version.
-
-    Raises
-    ------
-    NotReadyError
-        No model has been trained yet.
-    ArtifactError
-        Its files do not match their manifest.
-    """
-    version = registry.get(NAME, Alias.CHAMPION)
-    if version is None:
-        raise NotReadyError(
-            "No model has been trained yet.", "Run grade-ml run train_traditional_models."
-        )
-    return version, BaselineModel.load(registry.fetch(version))

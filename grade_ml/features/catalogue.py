@@ -8,9 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Places of the coursework in order of due date that have a score of their own. Longer lists share
-#: a place between neighbours, so that late work of one section stands beside late work of another.
-SCORE_SLOTS = 12
+#: What is also told in relation to the class on the same day. Points, counts and days mean
+#: something else in every course; a place in the class means the same in one never seen before.
+COMPARED = {
+    "assignments_submitted": "the pieces of coursework handed in",
+    "assignments_missed": "the pieces of coursework missed",
+    "missed_share": "the share of the coursework due that was missed",
+    "missed_streak": "the pieces of coursework missed in a row",
+    "weight_missed": "the weight of what was missed",
+    "grade_if_nothing_more": "the final grade if nothing more comes",
+    "grade_if_rest_as_so_far": "the final grade if the rest earns the mean score",
+    "score_weighted_mean": "the mean of the scores by their weight",
+    "days_since_submission": "the days since something was handed in",
+    "activity_last_28": "the actions in the last 28 days",
+}
 
 
 @dataclass(frozen=True)
@@ -120,11 +131,12 @@ FEATURES = (
     _points("course_grade_mean", "Mean coursework grade in them"),
     _share("course_at_risk_share", "Share of them that ended in failing or withdrawing"),
     *(
-        _points(
-            f"score_{place:02d}",
-            f"Score of the coursework at place {place} of its order of due dates, missed work as 0",
-        )
-        for place in range(1, SCORE_SLOTS + 1)
+        _share(f"{name}_percentile", f"Share of the class below in {what}, ties halved")
+        for name, what in COMPARED.items()
+    ),
+    *(
+        _free(f"{name}_above_class", f"Difference to the class's mean in {what}")
+        for name, what in COMPARED.items()
     ),
 )
 

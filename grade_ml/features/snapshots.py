@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from grade_ml.features.attributes import attribute_columns
-from grade_ml.features.catalogue import KEYS, NUMERIC_FEATURES, SCORE_SLOTS
+from grade_ml.features.catalogue import COMPARED, KEYS, NUMERIC_FEATURES
 from grade_ml.features.history import History
 from grade_ml.features.records import NEVER, Bools, Floats, Ints, Records, SectionRecords
 from grade_ml.gradebook.frames import Gradebook
@@ -167,7 +167,6 @@ def _block(
         **work.by_category(),
         **work.lateness(),
         **work.due_dates(),
-        **work.slots(),
         **activity.features(days, present),
         **history.features(section, days),
     }
@@ -316,19 +315,6 @@ class _Work:
             "next_due_weight": np.where(np.isfinite(following), self._weigh(is_next), np.nan),
         }
 
-    def slots(self) -> Features:
-        counting = np.flatnonzero(self._section.weight > 0)
-        place = np.arange(len(counting))
-        if len(counting) > SCORE_SLOTS:
-            place = place * SCORE_SLOTS // len(counting)
-        value = np.where(self._missed, 0.0, self._score)
-        empty = np.full((*value.shape[:2], 1), np.nan)
-        found = {}
-        for slot in range(SCORE_SLOTS):
-            chosen = counting[place == slot]
-            found[f"score_{slot + 1:02d}"] = _mean(value[..., chosen] if len(chosen) else empty)
-        return found
-
 
 def _heaviest_categories(section: SectionRecords) -> list[int | None]:
     """Return the two categories of coursework with most weight, None where there are fewer."""
@@ -361,7 +347,17 @@ def _beside_class(found: Mapping[str, Floats], enrolled: Bools, present: Bools) 
         "class_missed_share": _ratio(missed, due),
         "class_size": size,
         "class_withdrawn_share": _ratio(joined - size, joined),
+        **_comparisons(found, present),
     }
+
+
+def _comparisons(found: Mapping[str, Floats], present: Bools) -> Features:
+    compared: Features = {}
+    for name in COMPARED:
+        known = np.where(present, found[name], np.nan)
+        compared[f"{name}_percentile"] = np.apply_along_axis(_percentiles, 1, known)
+        compared[f"{name}_above_class"] = known - _mean(known)[:, None]
+    return compared
 
 
 def _percentiles(values: Floats) -> Floats:

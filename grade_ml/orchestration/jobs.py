@@ -20,6 +20,17 @@ train_traditional_models = define_asset_job(
     executor_def=in_process_executor,
 )
 
+train_advanced_ml_models = define_asset_job(
+    "train_advanced_ml_models",
+    _gradebook
+    | _snapshots
+    | AssetSelection.assets("pooled_ensemble", "course_ensemble", "grade_predictions"),
+    description="From the gradebook to predictions: checks the tables, computes features, trains "
+    "the ensemble of all courses and each course's correction, and predicts every running "
+    "enrollment of the courses.",
+    executor_def=in_process_executor,
+)
+
 collect_external_data = define_asset_job(
     "collect_external_data",
     AssetSelection.groups("external"),
@@ -28,4 +39,9 @@ collect_external_data = define_asset_job(
     executor_def=in_process_executor,
 )
 
-JOBS = [collect_external_data, refresh_gradebook, train_traditional_models]
+JOBS = [
+    collect_external_data,
+    refresh_gradebook,
+    train_advanced_ml_models,
+    train_traditional_models,
+]

@@ -13,7 +13,11 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from grade_ml.core.settings import Settings
-from grade_ml.orchestration.jobs import collect_external_data, train_traditional_models
+from grade_ml.orchestration.jobs import (
+    collect_external_data,
+    train_advanced_ml_models,
+    train_traditional_models,
+)
 from grade_ml.orchestration.partitions import course, range_tags
 
 
@@ -23,6 +27,7 @@ def build_schedules(settings: Settings) -> list[ScheduleDefinition]:
     return [
         _for_the_current_day("external_data", "0 */6 * * *", collect_external_data, settings),
         _over_all_courses("traditional_training", "0 2 * * *", train_traditional_models, timezone),
+        _over_all_courses("advanced_training", "0 3 * * *", train_advanced_ml_models, timezone),
     ]
 
 

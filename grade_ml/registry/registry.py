@@ -163,6 +163,28 @@ class Registry:
         """Let `alias` of `name` point to `version`, in one atomic call."""
         self._client.set_registered_model_alias(name, alias, str(version))
 
+    def drop_alias(self, name: str, alias: Alias) -> None:
+        """Take `alias` of `name` away; nothing happens where there is none."""
+        if self.get(name, alias) is not None:
+            self._client.delete_registered_model_alias(name, alias)
+
+    def at(self, name: str, version: int) -> ModelVersion:
+        """Return a version by its number.
+
+        Raises
+        ------
+        ArtifactError
+            There is no such version.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._read(self._client.get_model_version(name, str(version)))
+        except MlflowException as error:
+            raise ArtifactError(
+                f"The registry has no version {version} of the model {name}.", "Train it again."
+            ) from error
+
     def get(self, name: str, alias: Alias) -> ModelVersion | None:
         """Return the version of `name` that holds `alias`, or None where there is none."""
         from mlflow.exceptions import MlflowException

@@ -39,6 +39,10 @@ def snapshots(
     rows["grade_rate_so_far"] = (rows["ability"] + noise).clip(0, 100)
     rows["grade_if_nothing_more"] = rows["grade_rate_so_far"] * rows["progress"]
     rows["weight_remaining"] = 100 * (1 - rows["progress"])
+    rows["grade_if_all_perfect"] = rows["grade_if_nothing_more"] + rows["weight_remaining"]
+    rows["course_grade_mean"] = rows["course_id"].map({"course 0": 62.0})
+    began = rows["section_id"].str[-1].astype(int) // 2 * pd.Timedelta(days=120)
+    rows["cut_on"] = pd.Timestamp("2024-01-08") + began + pd.to_timedelta(rows["cut_day"], "D")
     numbers = [name for name in NUMERIC_FEATURES if name in rows]
     rows[numbers] = rows[numbers].astype("float32")
     for name in ("section_id", "student_id", "course_id", "attribute_gender", "attribute_region"):

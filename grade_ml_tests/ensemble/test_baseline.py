@@ -7,8 +7,9 @@ import pytest
 
 from grade_ml.core.errors import ArtifactError, NotReadyError
 from grade_ml.ensemble import baseline
-from grade_ml.ensemble.baseline import PREDICTED, BaselineModel
+from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.evaluation import cut_table
+from grade_ml.ensemble.rows import PREDICTED, data_version, section_versions, with_outcomes
 from grade_ml_tests.ensemble.snapshots import snapshots
 
 
@@ -35,7 +36,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_later_sections_are_predicted_better_than_by_the_naive_forecast(model, later) -> None:
-    rows = baseline.with_outcomes(model, *later)
+    rows = with_outcomes(model, *later)
     figures = cut_table(rows)
     assert figures.n == len(later[0])
     assert figures.grade["rmse"] < 0.9 * cut_table(rows.assign(grade=rows["naive"])).grade["rmse"]
@@ -47,7 +48,7 @@ def test_later_sections_are_predicted_better_than_by_the_naive_forecast(model, l
 
 def test_the_evaluation_tells_what_later_sections_show(model, later) -> None:
     promised = model.evaluation.metrics["all"]
-    found = cut_table(baseline.with_outcomes(model, *later))
+    found = cut_table(with_outcomes(model, *later))
     assert found.grade["rmse"] == pytest.approx(promised["rmse"], rel=0.1)
     assert found.risk["brier"] == pytest.approx(promised["brier"], abs=0.02)
     assert promised["rmse"] < promised["naive_rmse"]
@@ -73,7 +74,7 @@ def test_shuffled_outcomes_give_no_skill(data, later) -> None:
     model = baseline.fit(frame, shuffled, seed=0)
     assert 0.4 < model.evaluation.metrics["all"]["auc"] < 0.6
     assert model.evaluation.metrics["late"]["rmse"] > truth["final_grade"].std() * 0.95
-    assert 0.4 < cut_table(baseline.with_outcomes(model, *later)).risk["auc"] < 0.6
+    assert 0.4 < cut_table(with_outcomes(model, *later)).risk["auc"] < 0.6
 
 
 def test_the_same_data_and_seed_give_the_same_bytes(data, model, tmp_path: Path) -> None:
@@ -207,6 +208,8 @@ def test_a_champion_of_other_data_is_replaced(model, later) -> None:
 
 def test_the_data_version_follows_values_and_not_the_order_of_rows(data) -> None:
     frame, truth = data
-    version = baseline.data_version(frame, truth)
-    assert baseline.data_version(frame[::-1], truth.sample(frac=1, random_state=0)) == version
-    assert baseline.data_version(frame, truth.assign(at_risk=True)) != version
+    version = data_version(section_versions(frame, truth))
+    assert (
+        data_version(section_versions(frame[::-1], truth.sample(frac=1, random_state=0))) == version
+    )
+    assert data_version(section_versions(frame, truth.assign(at_risk=True))) != version

@@ -5,7 +5,7 @@ import pandas as pd
 from sqlalchemy import Engine
 
 from grade_ml.ensemble.predictions import read_predictions, write_predictions
-from grade_ml.registry.registry import ModelVersion
+from grade_ml.registry.registry import Alias, ModelVersion
 
 MODEL = ModelVersion(
     name="baseline",
@@ -40,9 +40,20 @@ def write(engine: Engine, frame: pd.DataFrame, as_of: date, **changes: object) -
         )
 
 
+def test_a_challenger_speaks_beside_the_champion(engine: Engine) -> None:
+    day = date(2026, 3, 1)
+    write(engine, FRAME, day)
+    with engine.begin() as connection:
+        write_predictions(
+            connection, FRAME.assign(risk=0.7), as_of=day, model=MODEL, stage=Alias.CHALLENGER
+        )
+    assert read(engine, day)["risk"].tolist() == [0.25, 0.5]
+    assert read(engine, day, stage=Alias.CHALLENGER)["risk"].tolist() == [0.7, 0.7]
+
+
 def read(engine: Engine, as_of: date, **keywords: object) -> pd.DataFrame:
     with engine.begin() as connection:
-        return read_predictions(connection, as_of=as_of, model_name="baseline", **keywords)
+        return read_predictions(connection, as_of=as_of, **keywords)
 
 
 def test_predictions_come_back_and_writing_again_changes_nothing(engine: Engine) -> None:

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from grade_ml.core.settings import Settings
-from grade_ml.ensemble.baseline import NAIVE, NAME
+from grade_ml.ensemble.baseline import NAME
+from grade_ml.ensemble.rows import NAIVE
 from grade_ml.ensemble.training import train
 from grade_ml.registry.registry import Alias, Registry
 from grade_ml_tests.ensemble.snapshots import snapshots

@@ -101,9 +101,6 @@ def test_missed_work_counts_as_nothing() -> None:
         weight_missed=30,
         grade_if_nothing_more=12,
         grade_rate_so_far=100 * 12 / 50,
-        score_01=60,
-        score_02=0,
-        score_03=np.nan,
         score_mean=60,
         points_trend=-30,
         enrolled_days_ahead=np.nan,
@@ -248,11 +245,11 @@ def test_activity_is_known_only_where_the_source_has_it() -> None:
     assert agrees(at(45, records, "bob"), activity_total=0, days_since_activity=np.nan)
 
 
-def test_many_assignments_share_the_score_columns() -> None:
-    many = [work(f"w{n:02d}", n, 1) for n in range(1, 25)]
-    scores = [result("ann", f"w{n:02d}", n, n, n) for n in range(1, 25)]
-    row = at(24, book(assignments=many, results=scores))
-    assert agrees(row, score_01=1.5, score_12=23.5)
+def test_a_student_is_seen_beside_the_class() -> None:
+    ann, bob = at(45), at(45, student="bob")
+    assert agrees(bob, assignments_missed_percentile=0.75, assignments_missed_above_class=1)
+    assert agrees(ann, assignments_missed_percentile=0.25, assignments_missed_above_class=-1)
+    assert ann["grade_if_nothing_more_percentile"] > bob["grade_if_nothing_more_percentile"]
 
 
 def test_a_section_without_assignments_has_rows_without_scores() -> None:
@@ -302,7 +299,7 @@ def test_every_value_keeps_its_promise(campus: Gradebook) -> None:
     validate(rows)
     assert list(rows)[: len(KEYS) + len(NUMERIC_FEATURES)] == [*KEYS, *NUMERIC_FEATURES]
     known = rows[list(NUMERIC_FEATURES)].notna().any()
-    assert known[[name for name in known.index if "unweighted" not in name]].loc[:"score_06"].all()
+    assert known[[name for name in known.index if "unweighted" not in name]].all()
 
 
 def test_a_row_does_not_depend_on_the_other_cuts_and_sections(campus: Gradebook) -> None:

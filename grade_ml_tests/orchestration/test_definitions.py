@@ -88,13 +88,36 @@ GRAPH = {
             "results",
             "sections",
         },
-        "grade_predictions": {"grade_snapshots", "baseline_model"},
+        "pooled_ensemble": {
+            "assignments",
+            "baseline_model",
+            "enrollments",
+            "external_features",
+            "grade_snapshots",
+            "results",
+            "sections",
+        },
+        "course_ensemble": {
+            "assignments",
+            "enrollments",
+            "grade_snapshots",
+            "pooled_ensemble",
+            "results",
+            "sections",
+        },
+        "grade_predictions": {
+            "baseline_model",
+            "course_ensemble",
+            "grade_snapshots",
+            "pooled_ensemble",
+        },
     },
 }
 
 
 SCHEDULES = {
     "external_data": ("0 */6 * * *", "collect_external_data"),
+    "advanced_training": ("0 3 * * *", "train_advanced_ml_models"),
     "traditional_training": ("0 2 * * *", "train_traditional_models"),
 }
 
@@ -132,6 +155,7 @@ def test_assets_groups_dependencies_and_partitions(definitions: Definitions):
     daily = partitions.days("UTC")
     assert partitioned == {
         "grade_snapshots": partitions.course,
+        "course_ensemble": partitions.course,
         "grade_predictions": partitions.course,
         **dict.fromkeys(EXTERNAL, daily),
     }

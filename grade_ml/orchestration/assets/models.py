@@ -28,34 +28,49 @@ if TYPE_CHECKING:
     from grade_ml.ensemble.evaluation import Evaluation
     from grade_ml.ensemble.training import Training
 
-#: A version that fails one of these is registered but does not become champion. Where it is not
-#: blocking, the run goes on with the earlier champion; where it is, the run stops, and champion and
+_DESCRIPTIONS = {
+    "better_than_naive": "On sections it had not seen, it errs less than the points so far do.",
+    "better_than_baseline": "On sections it had not seen, it errs less than the baseline does.",
+    "intervals_cover": "On sections it had not seen, the intervals hold what they promise.",
+    "calibrated": "On sections it had not seen, of those with a risk of 30% about 30% are at risk.",
+    "explanations_add_up": "The contributions of the features add up to each member's number.",
+    "keeps_up_with_champion": "On the sections that both know, it is not clearly worse than the "
+    "champion.",
+}
+
+
+def _conditions(model: str, *names: str, blocking: bool) -> list[AssetCheckSpec]:
+    return [
+        AssetCheckSpec(name, asset=model, blocking=blocking, description=_DESCRIPTIONS[name])
+        for name in names
+    ]
+
+
+#: A version that fails one of these is registered but does not serve. Where it is not blocking,
+#: the run goes on with the earlier champion; where it is, the run stops, and champion and
 #: predictions stay as they were.
-_CONDITIONS = [
-    AssetCheckSpec(
-        "better_than_naive",
-        asset="baseline_model",
-        blocking=True,
-        description="On sections it had not seen, it errs less than the points so far do.",
-    ),
-    AssetCheckSpec(
-        "intervals_cover",
-        asset="baseline_model",
-        blocking=True,
-        description="On sections it had not seen, the intervals hold what they promise.",
-    ),
-    AssetCheckSpec(
-        "keeps_up_with_champion",
-        asset="baseline_model",
-        description="On the sections that both know, it is not clearly worse than the champion.",
-    ),
+_BASELINE = [
+    *_conditions("baseline_model", "better_than_naive", "intervals_cover", blocking=True),
+    *_conditions("baseline_model", "keeps_up_with_champion", blocking=False),
 ]
+_POOLED = [
+    *_conditions(
+        "pooled_ensemble",
+        "better_than_naive",
+        "intervals_cover",
+        "calibrated",
+        "explanations_add_up",
+        blocking=True,
+    ),
+    *_conditions("pooled_ensemble", "better_than_baseline", blocking=False),
+]
+_TRUTH = ["sections", "enrollments", "assignments", "results"]
 
 
 @asset(
     group_name="models",
-    deps=["grade_snapshots", "sections", "enrollments", "assignments", "results"],
-    check_specs=_CONDITIONS,
+    deps=["grade_snapshots", *_TRUTH],
+    check_specs=_BASELINE,
     kinds={"scikitlearn", "mlflow"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -74,18 +89,19 @@ def baseline_model(platform: ResourceParam[Platform]) -> MaterializeResult:  # t
     training = train(snapshots, results, platform.registry, trained_at=datetime.now(UTC))
     return MaterializeResult(
         metadata=_training_metadata(training, perf_counter() - started),
-        check_results=_check_results(training),
+        check_results=_check_results(training, _BASELINE),
         data_version=DataVersion(f"{training.version.version}-{training.version.data_version}"),
     )
 
 
-def _training_metadata(training: "Training", seconds: float) -> dict[str, Any]:
+def _training_metadata(training: "Training[Any]", seconds: float) -> dict[str, Any]:
     version, evaluation = training.version, training.model.evaluation
     overall = {f"all_{name}": value for name, value in _known(evaluation.metrics["all"]).items()}
     return {
         "model_version": version.version,
         "champion": training.accepted,
         "fitted": training.fitted,
+        "outcome": training.reason or "fitted",
         **_pictures(evaluation),
         "phases": _phases(evaluation),
         **overall,
@@ -125,8 +141,10 @@ def _pictures(evaluation: "Evaluation") -> dict[str, Any]:
     }
 
 
-def _check_results(training: "Training") -> list[AssetCheckResult]:
-    blocking = {spec.name for spec in _CONDITIONS if spec.blocking}
+def _check_results(
+    training: "Training[Any]", conditions: list[AssetCheckSpec]
+) -> list[AssetCheckResult]:
+    blocking = {spec.name for spec in conditions if spec.blocking}
     return [
         AssetCheckResult(
             check_name=verdict.name,
@@ -142,7 +160,84 @@ def _check_results(training: "Training") -> list[AssetCheckResult]:
 
 @asset(
     group_name="models",
-    deps=["grade_snapshots", "baseline_model"],
+    deps=["grade_snapshots", "baseline_model", "external_features", *_TRUTH],
+    check_specs=_POOLED,
+    kinds={"xgboost", "lightgbm", "catboost", "scikitlearn", "mlflow"},
+    owners=["team:ml-engineering"],
+    code_version="1",
+    pool="training",
+    op_tags={"dagster/max_runtime": 3 * 3600},
+)
+def pooled_ensemble(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult:  # type: ignore[type-arg]
+    """Train the ensemble of all courses: five tuned members and the naive forecasts, stacked."""
+    from grade_ml.ensemble.lifecycle import train_pooled
+    from grade_ml.ensemble.training import finished
+    from grade_ml.features.store import read_snapshots
+    from grade_ml.gradebook import frames
+
+    started = perf_counter()
+    with platform.connection() as connection:
+        results = finished(frames.read(connection), platform.as_of)
+        training = train_pooled(
+            read_snapshots(platform.settings.storage_root, None),
+            results,
+            platform.registry,
+            connection,
+            trained_at=datetime.now(UTC),
+            on_progress=context.log.info,
+        )
+    return MaterializeResult(
+        metadata=_training_metadata(training, perf_counter() - started)
+        | {"degraded": list(training.model.degraded), "choices": dict(training.model.choices)},
+        check_results=_check_results(training, _POOLED),
+        data_version=DataVersion(f"{training.version.version}-{training.version.data_version}"),
+    )
+
+
+@asset(
+    group_name="models",
+    deps=["grade_snapshots", "pooled_ensemble", *_TRUTH],
+    partitions_def=course,
+    backfill_policy=many_courses,
+    kinds={"scipy", "mlflow"},
+    owners=["team:ml-engineering"],
+    code_version="1",
+    pool="training",
+)
+def course_ensemble(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult[None]:
+    """Correct the pooled ensemble for a course, and keep the correction only where it wins."""
+    from grade_ml.ensemble.lifecycle import train_courses
+
+    with platform.connection() as connection:
+        outcomes = list(
+            train_courses(
+                context.partition_keys,
+                platform.settings.storage_root,
+                platform.as_of,
+                platform.registry,
+                connection,
+                trained_at=datetime.now(UTC),
+            )
+        )
+    for one in outcomes:
+        figures = {"kept": one.kept, "fitted": one.fitted, "outcome": one.reason}
+        context.add_asset_metadata(figures, partition_key=one.course_id)
+    return MaterializeResult(
+        metadata={
+            "courses": len(outcomes),
+            "corrected": sum(one.kept for one in outcomes),
+            "fitted": sum(one.fitted for one in outcomes),
+        }
+    )
+
+
+@asset(
+    group_name="models",
+    deps=["grade_snapshots", "baseline_model", "pooled_ensemble", "course_ensemble"],
     partitions_def=course,
     backfill_policy=many_courses,
     kinds={"scikitlearn", "postgres"},
@@ -153,7 +248,7 @@ def _check_results(training: "Training") -> list[AssetCheckResult]:
 def grade_predictions(
     context: AssetExecutionContext, platform: ResourceParam[Platform]
 ) -> MaterializeResult[None]:
-    """Predict grade, intervals and risk of every running enrollment with the champion."""
+    """Predict grade, intervals and risk of every running enrollment: champion and challenger."""
     from grade_ml.ensemble.scoring import score_running
 
     root, courses = platform.settings.storage_root, context.partition_keys
@@ -166,10 +261,11 @@ def grade_predictions(
     return MaterializeResult(
         metadata={
             "as_of": platform.as_of.isoformat(),
-            "model_version": scored.version.version,
+            "models": list(scored.models),
+            "challenged": scored.challenged,
             "degraded": list(scored.degraded),
         }
     )
 
 
-MODEL_ASSETS = [baseline_model, grade_predictions]
+MODEL_ASSETS = [baseline_model, pooled_ensemble, course_ensemble, grade_predictions]

@@ -1,0 +1,401 @@
+"""From trained to served: the pooled ensemble and the courses' corrections, judged and promoted.
+
+What the models are stands in `pooled` and `course`, where versions live in `grade_ml.registry`.
+Nothing is fitted where too little changed to matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from grade_ml.core.process import peak_megabytes
+from grade_ml.ensemble import course as courses
+from grade_ml.ensemble import pooled as ensembles
+from grade_ml.ensemble.baseline import NAME as BASELINE
+from grade_ml.ensemble.course import CourseModel
+from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel, Progress
+from grade_ml.ensemble.predictions import metadata
+from grade_ml.ensemble.rows import (
+    NAIVE,
+    began_on,
+    data_version,
+    hashes,
+    join,
+    row_hashes,
+    section_versions,
+)
+from grade_ml.ensemble.serving import Models
+from grade_ml.ensemble.training import Training, Verdict, covers, finished
+from grade_ml.features.store import read_snapshots
+from grade_ml.gradebook import frames
+from grade_ml.registry.promotion import Improvement, Promotion, improvement, record
+from grade_ml.registry.registry import Alias, ModelVersion, Registry
+
+course_training = sa.Table(
+    "course_training",
+    metadata,
+    sa.Column("course_id", sa.Text, primary_key=True),
+    sa.Column("data_version", sa.Text, nullable=False),
+    sa.Column("code_version", sa.Text, nullable=False),
+    sa.Column("kept", sa.Boolean, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("trained_at", sa.TIMESTAMP(timezone=True), nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class LifecycleSettings:
+    """The judgements about when to train and what may serve, each with its reason."""
+
+    #: The pooled model is fitted anew when this share of its rows changed; less is taken in by the
+    #: courses' corrections, which cost seconds and not minutes.
+    refit_share: float = 0.05
+    #: Twice what OULAD's next term showed at its worst cut; above, a risk is not a probability.
+    most_ece: float = 0.06
+    #: Points and log-odds; single precision of the members lets sums differ by this much.
+    additivity: float = 1e-3
+
+
+SETTINGS = LifecycleSettings()
+
+#: From a version's data to its parameters; None where nothing is tuned.
+Tuner = Callable[[pd.DataFrame, pd.DataFrame, Parameters | None], Parameters]
+
+
+def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
+    snapshots: pd.DataFrame,
+    results: pd.DataFrame,
+    registry: Registry,
+    connection: Connection,
+    *,
+    trained_at: datetime,
+    seed: int = 0,
+    tune: Tuner | None = None,
+    on_progress: Progress = lambda message: None,
+) -> Training[PooledModel]:
+    """Fit the pooled ensemble, register it, and let it become challenger and champion if it may.
+
+    Parameters
+    ----------
+    snapshots
+        Of all courses; rows of sections without outcomes are ignored.
+    results
+        Outcomes of all sections that have ended, and of no other (see `training.finished`).
+    tune
+        Finds parameters, starting from those of the last version.
+
+    Raises
+    ------
+    NotReadyError
+        Too few enrollments have an outcome.
+    """
+    ended = results["section_id"].astype("string[pyarrow]").unique()
+    rows = snapshots[snapshots["section_id"].astype("string[pyarrow]").isin(ended)]
+    versions, code = section_versions(rows, results), installed_version("grade-ml")
+    models = Models(registry)
+    sizes = rows["section_id"].astype(str).value_counts()
+    for current in models.pooled_versions():
+        model = models.pooled[current.version]
+        share = _changed_share(versions, model.section_versions, sizes)
+        if current.code_version == code and share < SETTINGS.refit_share:
+            why = "nothing changed" if share == 0 else f"{share:.1%} of the rows changed"
+            reason = f"version {current.version} is kept: {why}"
+            return Training(current, model, verdicts(model, None, None), False, reason)
+    started = perf_counter()
+    last = next(iter(models.pooled_versions()), None)
+    previous = models.pooled[last.version].parameters if last else None
+    parameters = tune(rows, results, previous) if tune else previous
+    model = ensembles.fit(rows, results, seed, parameters=parameters, on_progress=on_progress)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder))
+        version = registry.register(
+            NAME,
+            Path(folder),
+            metrics=model.evaluation.flat()
+            | {"training_seconds": perf_counter() - started, "peak_megabytes": peak_megabytes()},
+            parameters=_flat(model.parameters) | {"seed": seed, "sections": len(model.sections)},
+            features=model.features,
+            data_version=data_version(versions),
+            code_version=code,
+            trained_at=trained_at,
+        )
+    judged = verdicts(model, registry.get(BASELINE, Alias.CHAMPION), rows)
+    if not all(verdict.passed for verdict in judged):
+        failed = ", ".join(verdict.name for verdict in judged if not verdict.passed)
+        return Training(version, model, judged, True, f"stays a candidate: {failed} failed")
+    champion = registry.get(NAME, Alias.CHAMPION)
+    registry.set_alias(NAME, Alias.CHALLENGER, version.version)
+    gain = _paired(model, models.pooled[champion.version], rows, seed) if champion else None
+    if champion is not None and not (gain and gain.is_sure):
+        reason = f"stays challenger of version {champion.version}: improvement {gain}"
+        return Training(version, model, judged, True, reason)
+    reason = f"improvement {gain}" if champion else "there was no champion"
+    _promote(registry, connection, version, champion, trained_at, reason, gain)
+    return Training(version, model, judged, True, f"became champion: {reason}")
+
+
+def verdicts(
+    model: PooledModel, baseline: ModelVersion | None, rows: pd.DataFrame | None
+) -> tuple[Verdict, ...]:
+    """Return the conditions of becoming challenger; a figure that is unknown speaks for no one.
+
+    Parameters
+    ----------
+    rows
+        Snapshots on which explanations are added up; None: they are not.
+    """
+    found = {name: value for name, value in model.evaluation.metrics["all"].items() if value}
+    naive: dict[str, float] = {}
+    naive |= {name: found[name] for name in ("rmse", "naive_rmse") if name in found}
+    plain = dict(baseline.metrics) if baseline else {}
+    pairs = {
+        name: (found[name], plain[f"all_{name}"])
+        for name in ("rmse", "brier")
+        if name in found and f"all_{name}" in plain
+    }
+    against = {
+        f"{kind}_{name}": value
+        for name, pair in pairs.items()
+        for kind, value in zip(("pooled", "baseline"), pair, strict=True)
+    }
+    ratio = np.mean([ours / theirs for ours, theirs in pairs.values()]) if pairs else 0.0
+    gap = _additivity(model, rows.head(200)) if rows is not None else 0.0
+    return (
+        Verdict("better_than_naive", len(naive) < 2 or naive["rmse"] < naive["naive_rmse"], naive),
+        Verdict("better_than_baseline", bool(ratio < 1), against),
+        covers(found),
+        Verdict(
+            "calibrated", found.get("ece", 0.0) <= SETTINGS.most_ece, {"ece": found.get("ece", 0.0)}
+        ),
+        Verdict("explanations_add_up", gap <= SETTINGS.additivity, {"largest_gap": gap}),
+    )
+
+
+def _additivity(model: PooledModel, rows: pd.DataFrame) -> float:
+    """Return the largest difference between a member's number and the sum of its contributions."""
+    gaps = [0.0]
+    for part in model.parts.values():
+        for member in part.members.values():
+            matrix = part.encoders[member.view(part.task)].transform(rows)
+            added = member.contributions(matrix).sum(axis=1)
+            gaps.append(float(np.abs(added - member.predict(matrix)).max()))
+    return max(gaps)
+
+
+def _changed_share(now: Mapping[str, str], before: Mapping[str, str], sizes: pd.Series) -> float:
+    changed = [name for name in now.keys() | before.keys() if now.get(name) != before.get(name)]
+    return float(sizes.reindex(changed).fillna(1).sum() / max(sizes.sum(), 1))
+
+
+def _paired(
+    challenger: PooledModel, champion: PooledModel, rows: pd.DataFrame, seed: int
+) -> Improvement | None:
+    """Compare both on rows that neither had seen: held out by both, or new to the champion."""
+    ours = challenger.held_out
+    new = ours[~ours["section_id"].isin(champion.sections)]
+    known = ours.merge(champion.held_out[["row", "grade", "risk"]], on="row", suffixes=("", "_old"))
+    parts = [known]
+    if len(new):
+        unseen = rows[rows["section_id"].astype(str).isin(new["section_id"].unique())]
+        old = champion.predict(unseen).assign(row=row_hashes(unseen).to_numpy())
+        parts.append(new.merge(old[["row", "grade", "risk"]], on="row", suffixes=("", "_old")))
+    both = pd.concat(parts, ignore_index=True)
+    if both.empty:
+        return None
+    before = both[["grade_old", "risk_old"]].set_axis(["grade", "risk"], axis=1)
+    pair = courses.losses(before, both[["grade", "risk"]], both)
+    return improvement(*pair, both["student"].to_numpy(), seed)
+
+
+def _promote(  # noqa: PLR0913, PLR0917 - what a promotion is told by
+    registry: Registry,
+    connection: Connection,
+    version: ModelVersion,
+    champion: ModelVersion | None,
+    decided_at: datetime,
+    reason: str,
+    gain: Improvement | None,
+) -> None:
+    before = champion.version if champion else None
+    record(connection, Promotion(version.name, before, version.version, decided_at, reason, gain))
+    registry.set_alias(version.name, Alias.CHAMPION, version.version)
+
+
+def _flat(parameters: Parameters) -> dict[str, float]:
+    return {
+        f"{task}.{member}.{name}": value
+        for task, members in parameters.items()
+        for member, values in members.items()
+        for name, value in values.items()
+    }
+
+
+@dataclass(frozen=True)
+class CourseOutcome:
+    """What came of one course's training; `fitted` is False where nothing changed."""
+
+    course_id: str
+    kept: bool
+    fitted: bool
+    reason: str
+    model: CourseModel | None = None
+
+
+def train_courses(  # noqa: PLR0913
+    course_ids: Sequence[str],
+    root: str,
+    as_of: date,
+    registry: Registry,
+    connection: Connection,
+    *,
+    trained_at: datetime,
+    seed: int = 0,
+) -> Iterator[CourseOutcome]:
+    """Fit each course's correction of the pooled champion, and keep it where it wins.
+
+    Sections that the pooled champion knows speak by its held-out predictions; those that ended or
+    changed since, by its predictions of their stored snapshots.
+
+    Parameters
+    ----------
+    root
+        Where snapshots are stored.
+    as_of
+        Sections that ended before count.
+
+    Raises
+    ------
+    NotReadyError
+        There is no pooled champion, or no snapshots of a course have been computed.
+    """
+    models = Models(registry)
+    version, pooled = models.pooled_champion()
+    code = installed_version("grade-ml")
+    by_course = dict(iter(pooled.held_out.groupby("course_id")))
+    done = {row.course_id: row for row in connection.execute(sa.select(course_training)).all()}
+    for course_id in course_ids:
+        snapshots = read_snapshots(root, [course_id])
+        results = finished(frames.read(connection, {course_id}), as_of)
+        sections = section_versions(snapshots, results)
+        data = f"{version.version}-{_digest(sections)}"
+        before = done.get(course_id)
+        if before and (before.data_version, before.code_version) == (data, code):
+            yield CourseOutcome(course_id, before.kept, False, f"nothing changed: {before.reason}")
+            continue
+        known = by_course.get(course_id, pooled.held_out.head(0))
+        stale = [name for name in sections if pooled.section_versions.get(name) != sections[name]]
+        rows = known[~known["section_id"].isin(stale)]
+        if stale:
+            rows = pd.concat([rows, _fresh(snapshots, results, stale, pooled)], ignore_index=True)
+        fitted = courses.fit(rows, pooled, seed)
+        name = courses.name_of(course_id)
+        model = None
+        if fitted.correction and fitted.evaluation and fitted.gained:
+            model = CourseModel(
+                course_id,
+                pooled,
+                version.version,
+                fitted.correction,
+                tuple(sorted(rows["section_id"].unique())),
+                fitted.evaluation,
+                fitted.gained,
+            )
+            _register_course(model, registry, connection, data, trained_at, fitted.reason)
+        elif before and before.kept:
+            registry.drop_alias(name, Alias.CHAMPION)
+        _remember(
+            connection,
+            course_id,
+            data,
+            code,
+            fitted.correction is not None,
+            fitted.reason,
+            trained_at,
+        )
+        yield CourseOutcome(course_id, model is not None, True, fitted.reason, model)
+
+
+def _fresh(
+    snapshots: pd.DataFrame, results: pd.DataFrame, sections: list[str], pooled: PooledModel
+) -> pd.DataFrame:
+    """Return rows of sections that the pooled model has not seen, as its held-out rows are."""
+    some = snapshots[snapshots["section_id"].astype(str).isin(sections)]
+    rows = join(some, results).reset_index(drop=True)
+    raw = pooled.raw(rows)
+    beside = pd.concat([rows[["final_grade", "at_risk"]], raw], axis=1)
+    return beside.assign(
+        section_id=rows["section_id"].astype(str),
+        student=hashes(rows["student_id"]),
+        began_on=began_on(rows),
+        naive=rows[NAIVE].fillna(0.0),
+        raw_grade=raw["grade"],
+        raw_risk=raw["risk"],
+    )
+
+
+def _register_course(  # noqa: PLR0913, PLR0917
+    model: CourseModel,
+    registry: Registry,
+    connection: Connection,
+    data: str,
+    trained_at: datetime,
+    reason: str,
+) -> None:
+    name = courses.name_of(model.course_id)
+    champion = registry.get(name, Alias.CHAMPION)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder))
+        version = registry.register(
+            name,
+            Path(folder),
+            metrics=model.evaluation.flat(),
+            parameters={"pooled_version": model.pooled_version},
+            features=model.features,
+            data_version=data,
+            code_version=installed_version("grade-ml"),
+            trained_at=trained_at,
+        )
+    registry.set_alias(name, Alias.CHALLENGER, version.version)
+    _promote(registry, connection, version, champion, trained_at, reason, model.gained)
+
+
+def _remember(  # noqa: PLR0913, PLR0917
+    connection: Connection,
+    course_id: str,
+    data: str,
+    code: str,
+    kept: bool,
+    reason: str,
+    trained_at: datetime,
+) -> None:
+    from sqlalchemy.dialects.postgresql import insert
+
+    values = {
+        "data_version": data,
+        "code_version": code,
+        "kept": kept,
+        "reason": reason,
+        "trained_at": trained_at,
+    }
+    connection.execute(
+        insert(course_training)
+        .values(course_id=course_id, **values)
+        .on_conflict_do_update(index_elements=["course_id"], set_=values)
+    )
+
+
+def _digest(sections: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,218 @@
+"""The rows models learn from: snapshots beside outcomes, their keys, and what none may see.
+
+Shared by every model of this room; what a model does with its rows is its own matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from grade_ml.core.errors import NotReadyError
+from grade_ml.ensemble.encoding import ATTRIBUTE
+from grade_ml.ensemble.evaluation import Evaluation
+
+#: Never seen by a model, kept in the snapshots for audits of its errors.
+PROTECTED_ATTRIBUTES = ("gender", "disability", "imd_band", "age_band", "deprivation_band")
+#: What the grade is predicted on top of, and what a person would guess: points, 0-100.
+COLLECTED, NAIVE = "grade_if_nothing_more", "grade_rate_so_far"
+PREDICTED = ("grade", "lower80", "upper80", "lower95", "upper95", "risk")
+ENROLLMENT = ["section_id", "student_id"]
+ROW = [*ENROLLMENT, "cut_day"]
+
+Floats = npt.NDArray[np.float64]
+
+
+class Model(Protocol):
+    """What can be asked of every fitted model."""
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """The sections whose outcomes it has seen."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the columns it reads."""
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What its predictions of held-out sections were worth."""
+
+    def predict(self, snapshots: pd.DataFrame) -> pd.DataFrame:
+        """Return `ROW` and `PREDICTED` per snapshot, in order."""
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """The judgements about rows and threads, each with its reason."""
+
+    #: Below this, held-out residuals say nothing about a 95% interval.
+    min_enrollments: int = 20
+    #: Below this many rows per thread, threads wait for each other longer than they work: on a busy
+    #: machine of two cores a fit on 3,000 rows took 25 s with two threads and 3 s with one.
+    rows_per_thread: int = 15_000
+    max_threads: int = 2
+    #: Errors shrink towards the end of a section, so late rows weigh more: by 1 / (this + the
+    #: share of days to come). Without it, squared errors of the early weeks are all that counts.
+    open_share: float = 0.1
+
+
+SETTINGS = RowSettings()
+
+
+def training_rows(
+    snapshots: pd.DataFrame, outcomes: pd.DataFrame, most: int, seed: int
+) -> pd.DataFrame:
+    """Return the rows of ended sections with final_grade and at_risk, by section, student and day.
+
+    A section in which an enrollment has no outcome is still running and is left out whole: those
+    who withdrew early would be all that is known of it. More rows than `most` are sampled.
+
+    Raises
+    ------
+    NotReadyError
+        Too few enrollments have an outcome.
+    """
+    joined = join(snapshots, outcomes, how="left")
+    running = joined.loc[joined["at_risk"].isna(), "section_id"].unique()
+    rows = joined[~joined["section_id"].isin(running)]
+    enrollments = len(rows[ENROLLMENT].drop_duplicates())
+    if enrollments < SETTINGS.min_enrollments:
+        raise NotReadyError(
+            f"A model needs at least {SETTINGS.min_enrollments} enrollments in sections that have "
+            f"ended; the gradebook has {enrollments}.",
+            "Load finished terms (grade-ml load), or wait for the first term to end.",
+        )
+    if len(rows) > most:
+        rows = rows.sample(most, random_state=seed)
+    return rows.sort_values(ROW, ignore_index=True)
+
+
+def join(rows: pd.DataFrame, outcomes: pd.DataFrame, how: Any = "inner") -> pd.DataFrame:
+    """Return `rows` with final_grade and at_risk of `outcomes`; ids as text."""
+    truth = _as_text(outcomes[[*ENROLLMENT, "final_grade", "at_risk"]])
+    return _as_text(rows).merge(truth, on=ENROLLMENT, how=how)
+
+
+def with_outcomes(model: Model, snapshots: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Return predictions beside what came true, for the snapshots whose outcome is known.
+
+    Columns: those of `predict`, final_grade, at_risk, progress, naive (points), course_id and the
+    attributes.
+    """
+    beside = snapshots.reset_index(drop=True)
+    kept = ["course_id", "progress", *(c for c in beside.columns if c.startswith(ATTRIBUTE))]
+    rows = pd.concat([model.predict(beside), beside[kept]], axis=1)
+    rows["naive"] = beside[NAIVE].fillna(0.0)
+    return join(rows, outcomes)
+
+
+def section_versions(snapshots: pd.DataFrame, outcomes: pd.DataFrame) -> dict[str, str]:
+    """Return per section of `outcomes` a text that changes when a value of its rows does.
+
+    The order of rows does not matter.
+    """
+    sums = [
+        frame.assign(digest=hash_rows(frame)).groupby(frame["section_id"].astype(str))["digest"]
+        for frame in (snapshots, outcomes)
+    ]
+    # Sums of 64-bit hashes, which wrap around.
+    both = pd.concat([digest.sum() for digest in sums], axis=1, keys=("rows", "outcomes"))
+    known = both.dropna(subset="outcomes").fillna(0).astype("uint64").sort_index()
+    return {
+        str(name): f"{row[0]:016x}{row[1]:016x}"
+        for name, row in zip(known.index, known.to_numpy(), strict=True)
+    }
+
+
+def data_version(versions: Mapping[str, str]) -> str:
+    """Return one text for many sections' versions."""
+    return hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def hash_rows(frame: pd.DataFrame) -> pd.Series:
+    """Return a hash of all values of each row, the names of the columns included."""
+    salt = zlib.crc32(json.dumps(list(frame.columns)).encode())
+    hashed = pd.util.hash_pandas_object(frame, index=False)
+    return pd.Series(hashed.to_numpy(np.uint64) ^ np.uint64(salt), index=frame.index)
+
+
+def hashes(ids: pd.Series) -> pd.Series:
+    """Return a number for each id, the same in every frame."""
+    return pd.util.hash_pandas_object(ids.astype("object").astype(str), index=False)
+
+
+def row_hashes(rows: pd.DataFrame) -> pd.Series:
+    """Return a number for each key `ROW`, the same in every frame."""
+    keys = rows[ENROLLMENT].astype("object").agg("\n".join, axis=1)
+    return hashes(keys + "\n" + rows["cut_day"].map("{:g}".format))
+
+
+def began_on(rows: pd.DataFrame) -> pd.Series:
+    """Return the day each row's section began."""
+    began: pd.Series = rows["cut_on"] - pd.to_timedelta(np.floor(rows["cut_day"]), unit="D")
+    return began
+
+
+def collected(snapshots: pd.DataFrame) -> Floats:
+    """Return the points that are certain."""
+    return snapshots[COLLECTED].fillna(0.0).to_numpy(np.float64)
+
+
+def attainable(snapshots: pd.DataFrame) -> Floats:
+    """Return the most points that are still possible."""
+    return np.asarray(np.fmin(snapshots["grade_if_all_perfect"].to_numpy(np.float64), 100.0))
+
+
+def bounded_grade(to_come: Floats, certain: Floats, possible: Floats) -> Floats:
+    """Return the grade: no less than is certain, no more than is still possible."""
+    return np.asarray(np.clip(certain + to_come, certain, np.fmax(possible, certain)))
+
+
+def probability(log_odds: Floats) -> Floats:
+    """Return the probability (0-1) of each log-odds."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -30, 30))))
+
+
+def late_weight(rows: pd.DataFrame) -> Floats:
+    """Return how much each row weighs by its place in the section; 1 on average."""
+    weight = 1 / (SETTINGS.open_share + 1 - rows["progress"].to_numpy(np.float64))
+    return np.asarray(weight / weight.mean())
+
+
+def context(rows: pd.DataFrame, seen_courses: Collection[str]) -> dict[str, Floats]:
+    """Return what the size of an error depends on, beside the predictions themselves."""
+    return {
+        "course_seen": rows["course_id"].astype("object").isin(seen_courses).to_numpy(np.float64),
+        "collected": collected(rows),
+        "progress": rows["progress"].to_numpy(np.float64),
+        "weight_remaining": rows["weight_remaining"].to_numpy(np.float64),
+    }
+
+
+@contextmanager
+def limited_threads(rows: int) -> Iterator[None]:
+    """Give work on so many rows as many threads as pay."""
+    import sklearn.ensemble  # noqa: F401 - a library that is loaded later would not be limited
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(threads(rows)):
+        yield
+
+
+def threads(rows: int) -> int:
+    """Return how many threads pay for work on so many rows."""
+    return int(np.clip(rows // SETTINGS.rows_per_thread, 1, SETTINGS.max_threads))
+
+
+def _as_text(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.astype(dict.fromkeys(ENROLLMENT, "string[pyarrow]"))

@@ -1,0 +1,139 @@
+"""Which model answers for a course: its own, else the pooled one, else the baseline.
+
+A model that cannot be read (a library is missing, a file was changed) steps aside for the next in
+line, and the answer says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from grade_ml.core.errors import ArtifactError, NotReadyError
+from grade_ml.ensemble.baseline import NAME as BASELINE
+from grade_ml.ensemble.baseline import BaselineModel
+from grade_ml.ensemble.course import CourseModel, name_of
+from grade_ml.ensemble.pooled import NAME as POOLED
+from grade_ml.ensemble.pooled import PooledModel
+from grade_ml.ensemble.rows import Model
+from grade_ml.registry.registry import Alias, ModelVersion, Registry
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that answers, its version, and why it is not the one that should."""
+
+    version: ModelVersion
+    model: Model
+    degraded: tuple[str, ...] = ()
+
+
+class _Pooled(Mapping[int, PooledModel]):
+    """The pooled model by version, each loaded once."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._loaded: dict[int, PooledModel] = {}
+
+    def __getitem__(self, version: int) -> PooledModel:
+        if version not in self._loaded:
+            folder = self._registry.fetch(self._registry.at(POOLED, version))
+            self._loaded[version] = PooledModel.load(folder)
+        return self._loaded[version]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._loaded)
+
+    def __len__(self) -> int:
+        return len(self._loaded)
+
+
+@dataclass
+class Models:
+    """The registry's models, each loaded when first asked for and then kept."""
+
+    registry: Registry
+    _problems: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def pooled(self) -> Mapping[int, PooledModel]:
+        """The pooled models by version."""
+        return _Pooled(self.registry)
+
+    def pooled_versions(self) -> Iterator[ModelVersion]:
+        """Yield challenger and champion of the pooled model that can be read, newest first."""
+        found = (self.registry.get(POOLED, alias) for alias in (Alias.CHALLENGER, Alias.CHAMPION))
+        for version in {one.version: one for one in found if one}.values():
+            if self._readable(version):
+                yield version
+
+    def pooled_champion(self) -> tuple[ModelVersion, PooledModel]:
+        """Return the pooled champion.
+
+        Raises
+        ------
+        NotReadyError
+            There is none.
+        """
+        version = self.registry.get(POOLED, Alias.CHAMPION)
+        if version is None:
+            raise NotReadyError(
+                "No ensemble has been trained yet.", "Run grade-ml run train_advanced_ml_models."
+            )
+        return version, self.pooled[version.version]
+
+    def serving(self, course: str) -> Served:
+        """Return the champion for `course`.
+
+        Raises
+        ------
+        NotReadyError
+            No model has been trained yet.
+        ArtifactError
+            Not even the baseline can be read.
+        """
+        problems: list[str] = []
+        own = self.registry.get(name_of(course), Alias.CHAMPION)
+        pooled = self.registry.get(POOLED, Alias.CHAMPION)
+        for version in (own, pooled):
+            if version is None:
+                continue
+            try:
+                return Served(version, self._load(version), (*problems, *self._lacks(version)))
+            except ArtifactError as error:
+                problems.append(f"{version.name} version {version.version} cannot serve: {error}")
+        return Served(*self.baseline, tuple(problems))
+
+    def challenger(self) -> Served | None:
+        """Return the pooled challenger where it is not the champion, and can be read."""
+        champion = self.registry.get(POOLED, Alias.CHAMPION)
+        for version in self.pooled_versions():
+            if champion is None or version.version != champion.version:
+                return Served(version, self.pooled[version.version])
+        return None
+
+    @cached_property
+    def baseline(self) -> tuple[ModelVersion, BaselineModel]:
+        """The baseline's champion."""
+        version = self.registry.get(BASELINE, Alias.CHAMPION)
+        if version is None:
+            raise NotReadyError(
+                "No model has been trained yet.", "Run grade-ml run train_traditional_models."
+            )
+        return version, BaselineModel.load(self.registry.fetch(version))
+
+    def _load(self, version: ModelVersion) -> PooledModel | CourseModel:
+        if version.name == POOLED:
+            return self.pooled[version.version]
+        return CourseModel.load(self.registry.fetch(version), self.pooled)
+
+    def _lacks(self, version: ModelVersion) -> tuple[str, ...]:
+        return self._load(version).degraded if version.name == POOLED else ()
+
+    def _readable(self, version: ModelVersion) -> bool:
+        try:
+            return self.pooled[version.version] is not None
+        except ArtifactError as error:
+            self._problems[f"{version.name}-{version.version}"] = str(error)
+            return False
