@@ -57,6 +57,8 @@ def test_nothing_collected_and_no_snapshots_keep_the_shape() -> None:
     nothing = with_surroundings(SNAPSHOTS, WIDE[:0])
     assert len(nothing) == len(SNAPSHOTS)
     assert nothing.filter(like="external_").isna().all(axis=None)
+    never_any = WIDE[:0][["day", "place"]]
+    pd.testing.assert_frame_equal(with_surroundings(SNAPSHOTS, never_any), SNAPSHOTS)
     none = with_surroundings(SNAPSHOTS[:0], WIDE)
     assert list(none.columns) == list(with_surroundings(SNAPSHOTS, WIDE).columns)
 
