@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
+from grade_ml.cli.up import providers_url
 from grade_ml.core.errors import GradeMLError
 from grade_ml.core.settings import Settings
 
@@ -44,6 +46,7 @@ def command(job: str, courses: tuple[str, ...], as_json: bool) -> None:
     from grade_ml.orchestration.running import run_job
 
     settings = Settings.from_environment()
+    _join_demo(settings)
     with open_instance(settings) as instance, _progress(Console(stderr=True)) as on_step:
         report = run_job(settings, instance, job, courses, on_step)
     if as_json:
@@ -56,6 +59,15 @@ def command(job: str, courses: tuple[str, ...], as_json: bool) -> None:
             + " ".join(f"{step}: {reason}" for step, reason in report.failures.items()),
             "The run's page in the Dagster UI has the whole log.",
         )
+
+
+def _join_demo(settings: Settings) -> None:
+    """Ask the same simulated providers as a running `up --demo`, unless any are set here."""
+    from grade_ml.external.settings import PREFIX, ExternalSettings
+
+    url = providers_url(settings.home)
+    if url is not None and not ExternalSettings.from_environment().model_fields_set:
+        os.environ[f"{PREFIX}PROVIDERS_URL"] = url
 
 
 @contextmanager

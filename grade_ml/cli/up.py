@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -60,11 +60,13 @@ class _Record:
 
     def __init__(self, file: IO[str], url: str) -> None:
         self.url = url
+        self.providers: str | None = None
         self._file = file
 
     def write(self, children: list[Identity]) -> None:
         content = {
             "url": self.url,
+            "providers": self.providers,
             "up": asdict(Identity.of(os.getpid())),
             "children": [asdict(child) for child in children],
         }
@@ -76,12 +78,23 @@ class _Record:
 
 def where(home: Path) -> tuple[str, int] | None:
     """Return the URL and the process id of the `up` that runs on `home`, or None."""
+    content = _running(home)
+    return None if content is None else (content["url"], content["up"]["pid"])
+
+
+def providers_url(home: Path) -> str | None:
+    """Return where the `up` that runs on `home` serves simulated providers, or None."""
+    content = _running(home)
+    return None if content is None else content.get("providers")
+
+
+def _running(home: Path) -> dict[str, Any] | None:
+    """Return what the `up` that runs on `home` says of itself; one that was killed says nothing."""
     try:
-        content = json.loads((home / "up.lock").read_text())
+        content: dict[str, Any] = json.loads((home / "up.lock").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    up = Identity(**content["up"])
-    return (content["url"], up.pid) if up.is_alive() else None
+    return content if Identity(**content["up"]).is_alive() else None
 
 
 @contextmanager
@@ -228,6 +241,7 @@ class _Launch:
         self._children.append(
             self._child("grade_ml.cli", os.environ, "providers", "--port", str(port))
         )
+        self._record.providers = url
         click.echo(f"Weather, events and all else around the campus are simulated, at {url}")
 
     def _prepare_dagster(self) -> None:

@@ -33,3 +33,7 @@ def sources(settings: ExternalSettings, records: Records | None) -> tuple[Source
 def facts(settings: ExternalSettings) -> tuple[About, ...]:
     """Return the facts of all eight sources."""
     return (*(source.about for source in sources(settings, None)), CourseDifficulty.about)
+
+
+#: The names of all eight sources; no setting changes them.
+NAMES = tuple(about.name for about in facts(ExternalSettings.model_construct()))

@@ -62,9 +62,14 @@ def timelines(
     import numpy as np
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    figure = _figure((6, 0.8 + 1.1 * max(len(series), 1)), layout=None)
-    figure.suptitle(title, fontsize=11, x=0.02, ha="left")
-    figure.subplots_adjust(left=0.12, right=0.98, hspace=0.5)
+    height = 1.1 + 1.1 * max(len(series), 1)
+    figure = _figure((6, height), layout=None)
+    figure.suptitle(title, fontsize=11, x=0.02, y=1 - 0.1 / height, ha="left")
+    legend = "dots: about that very day; line: the newest that was known; grey: not available"
+    figure.text(0.02, 1 - 0.45 / height, legend, fontsize=7, color="dimgrey")
+    figure.subplots_adjust(
+        left=0.12, right=0.98, top=1 - 0.7 / height, bottom=0.45 / height, hspace=0.5
+    )
     panels = figure.subplots(max(len(series), 1), sharex=True, squeeze=False)[:, 0]
     for axes, (name, points) in zip(panels, series.items(), strict=False):
         days = np.array([day for day, _, _ in points], dtype="datetime64[D]")
@@ -81,6 +86,7 @@ def timelines(
         axes.spines[["top", "right"]].set_visible(False)
     locator = AutoDateLocator()  # type: ignore[no-untyped-call]
     panels[-1].xaxis.set_major_locator(locator)
+    panels[-1].xaxis.get_offset_text().set_fontsize(7)
     panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     return _embed(figure, title)
 

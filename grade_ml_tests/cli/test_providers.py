@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -9,11 +10,14 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 import pytest
 
+from grade_ml.cli.supervision import Identity
+from grade_ml.cli.up import providers_url
 from grade_ml_tests.launch import Installation, free_port, wait_until
 
 VARIABLE = "GRADE_ML_EXTERNAL_PROVIDERS_URL"
@@ -114,3 +118,27 @@ def _answers(url: str) -> bool:
         return label(url) == "grade_ml"
     except OSError:
         return False
+
+
+@pytest.mark.slow
+def test_a_job_beside_the_demo_asks_its_providers(installation: Installation):
+    installation.up("--demo")
+    ran = installation.command("run", "collect_external_data", "--json")
+    assert ran.returncode == 0, ran.stderr
+    report = json.loads(ran.stdout)
+    # A source that could not be asked would warn.
+    assert report["warnings"] == []
+    assert {one["asset"] for one in report["assets"] if one["rows"]} >= {"weather", "job_market"}
+
+
+def test_a_demo_that_is_gone_tells_of_no_providers(tmp_path: Path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    up = asdict(Identity.of(gone.pid))
+    gone.wait()
+    said = {"url": "http://127.0.0.1:3000", "providers": "http://127.0.0.1:3100", "up": up}
+    lock = tmp_path / "up.lock"
+    assert providers_url(tmp_path) is None
+    lock.write_text(json.dumps(said))
+    assert providers_url(tmp_path) is None
+    lock.write_text(json.dumps(said | {"up": asdict(Identity.of(os.getpid()))}))
+    assert providers_url(tmp_path) == "http://127.0.0.1:3100"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,14 @@ from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 
 from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.external.settings import PREFIX
+from grade_ml.gradebook.simulated import CampusConfig
 from grade_ml.orchestration import catalog
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.partitions import RANGE_END, RANGE_START
+from grade_ml.providers.server import serve
+from grade_ml_tests.orchestration.conftest import TODAY
+from grade_ml_tests.orchestration.test_definitions import EXTERNAL
 
 # A run is carried out at once, in this process.
 OVERRIDES = {
@@ -78,6 +83,29 @@ def carry_out(instance: DagsterInstance, backfill_id: str) -> BulkActionStatus:
 def fresh_location(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the location read the settings of this test, not those of the one that imported it."""
     monkeypatch.delitem(sys.modules, "grade_ml_tests.orchestration.location", raising=False)
+
+
+@pytest.mark.slow
+# Dagster calls what it deprecates.
+@pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources`:DeprecationWarning")
+def test_a_backfill_over_a_year_of_days_is_one_run(
+    campus: Settings,
+    environment: dict[str, str],
+    instance: DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    days = [str(TODAY - timedelta(days=number)) for number in range(365)]
+    with serve(CampusConfig(students=150, courses=3, terms=4), TODAY) as providers:
+        given = {"GRADE_ML_AS_OF": str(TODAY), f"{PREFIX}PROVIDERS_URL": providers.url}
+        for name, value in (environment | given).items():
+            monkeypatch.setenv(name, value)
+        backfill_id = request_backfill(instance, campus, days, *EXTERNAL)
+        assert carry_out(instance, backfill_id) is BulkActionStatus.COMPLETED_SUCCESS
+        assert len(providers.requests) <= 60
+    for name in EXTERNAL:
+        assert instance.get_materialized_partitions(AssetKey(name)) == set(days)
+    (run,) = instance.get_runs(RunsFilter(tags={"dagster/backfill": backfill_id}))
+    assert (run.tags[RANGE_START], run.tags[RANGE_END]) == (days[-1], days[0])
 
 
 @pytest.mark.slow

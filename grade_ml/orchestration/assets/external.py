@@ -28,7 +28,7 @@ from dagster import (
 )
 
 from grade_ml.external.catalog import facts, sources
-from grade_ml.external.protocol import About, Window
+from grade_ml.external.protocol import COURSE_PLACE, About, Window
 from grade_ml.external.settings import ExternalSettings
 from grade_ml.orchestration import plots
 from grade_ml.orchestration.partitions import all_days, days
@@ -227,11 +227,15 @@ def _timelines(
     """Return the points of some series; of a source about courses the first series of some."""
     if shown["place"].nunique() > 1:
         shown = shown[shown["feature"] == f"{about.name}_{about.series[0].name}"]
+    titles = {
+        f"{about.name}_{series.name}": f"{series.name.replace('_', ' ')} ({series.unit})"
+        for series in about.series
+    }
     points: dict[str, list[tuple[date, float | None, bool]]] = {}
     for row in shown.to_dict("records"):
-        name = f"{str(row['feature']).removeprefix(f'{about.name}_')}, {row['place']}"
-        is_observed = row["status"] == "observed"
-        points.setdefault(name, []).append((row["day"], row["value"], is_observed))
+        _, course, course_id = str(row["place"]).rpartition(COURSE_PLACE)
+        title = f"{course_id}: {titles[row['feature']]}" if course else titles[row["feature"]]
+        points.setdefault(title, []).append((row["day"], row["value"], row["status"] == "observed"))
     return dict(list(points.items())[:SHOWN_SERIES])
 
 

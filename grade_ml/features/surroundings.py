@@ -1,0 +1,59 @@
+"""What was known of the world beside each snapshot: external features on the day of its cut.
+
+How they are collected and described day by day is said in `grade_ml.external`; which of them a
+model may read is decided where models are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from grade_ml.external.protocol import COURSE_PLACE
+
+PREFIX = "external_"
+
+_KEY = ["day", "place"]
+#: What `read_wide` gives beside each value; of these only the age is a number.
+_AGE = "_age_hours"
+
+
+def with_surroundings(snapshots: pd.DataFrame, wide: pd.DataFrame) -> pd.DataFrame:
+    """Return the snapshots, in order, with one column `external_<source>_<series>` per feature.
+
+    A row gets what was known at the end of the day of its cut: the value of its course where there
+    is one for courses, else that of the campus. The columns are float32; NaN: not available.
+
+    Parameters
+    ----------
+    snapshots
+        As `grade_snapshots` gives them; course_id and cut_on are read.
+    wide
+        As `external.features.read_wide` gives it, one row per day and place.
+
+    Raises
+    ------
+    ValueError
+        A day has more than one row of the campus, or of a course.
+    """
+    values = wide.select_dtypes("number")
+    values = values.loc[:, ~values.columns.str.endswith(_AGE)].astype("float32").add_prefix(PREFIX)
+    day = pd.to_datetime(wide["day"]).astype("datetime64[ns]")
+    place = wide["place"].astype(object)
+    of_course = place.str.startswith(COURSE_PLACE).to_numpy(bool)
+    on_campus = values[~of_course].set_axis(pd.Index(day[~of_course]))
+    in_course = values[of_course].set_axis(
+        pd.MultiIndex.from_arrays([day[of_course], place[of_course]], names=_KEY)
+    )
+    courses = COURSE_PLACE + snapshots["course_id"].astype(object)
+    keys = pd.MultiIndex.from_arrays([snapshots["cut_on"], courses], names=_KEY)
+    known = in_course.reindex(keys).set_axis(snapshots.index)
+    everywhere = on_campus.reindex(snapshots["cut_on"]).set_axis(snapshots.index)
+    return pd.concat([snapshots, known.where(known.notna(), everywhere)], axis=1)
+
+
+def columns_of(frame: pd.DataFrame, sources: Iterable[str]) -> list[str]:
+    """Return the columns of `frame` that `with_surroundings` added for `sources`, in order."""
+    prefixes = tuple(f"{PREFIX}{source}_" for source in sources)
+    return [name for name in frame.columns if name.startswith(prefixes)]
