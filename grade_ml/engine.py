@@ -173,11 +173,13 @@ class PredictiveAnalyticsEngine:
     def _with_prediction(self, connection: Connection, answer: GradePrediction) -> GradePrediction:
         served = self._models.serving(answer.course_id)
         version, model = served.version, served.model
+        from grade_ml.features.surroundings import beside
+
         row = _snapshot(connection, answer)
         if row.empty:
             reason = "the records do not allow a prediction on this day"
             return replace(answer, degraded=(reason,))
-        predicted = model.predict(row).iloc[0]
+        predicted = model.predict(beside(connection, row, model.features)).iloc[0]
         figures: dict[str, Any] = {name: _number(predicted[name]) for name in PREDICTED}
         return replace(
             answer,

@@ -22,16 +22,24 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from grade_ml.ensemble import baseline
+from grade_ml.ensemble.baseline import boosting
 from grade_ml.ensemble.encoding import Encoder, attributes
+from grade_ml.ensemble.rows import (
+    ENROLLMENT,
+    PROTECTED_ATTRIBUTES,
+    ROW,
+    as_text,
+    collected,
+    join,
+    late_weight,
+    limited_threads,
+)
 from grade_ml.external.catalog import NAMES
 from grade_ml.features.snapshots import NUMERIC_FEATURES
 from grade_ml.features.surroundings import columns_of
 
 Floats = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
-
-_ENROLLMENT = ["section_id", "student_id"]
 
 
 @dataclass(frozen=True)
@@ -192,7 +200,7 @@ def _split(
     snapshots: pd.DataFrame, outcomes: pd.DataFrame, sections: pd.DataFrame, seed: int
 ) -> tuple[tuple[str, ...], str | None, pd.DataFrame, pd.DataFrame]:
     """Return the terms before the last that ended, that term, and some rows of both."""
-    enrollments = baseline._join(snapshots[_ENROLLMENT].drop_duplicates(), outcomes, how="left")
+    enrollments = join(snapshots[ENROLLMENT].drop_duplicates(), outcomes, how="left")
     running = enrollments.loc[enrollments["at_risk"].isna(), "section_id"].unique()
     graded = enrollments.loc[enrollments["final_grade"].notna(), "section_id"].unique()
     of_section = sections.set_index(sections["section_id"].astype(str))
@@ -209,9 +217,9 @@ def _split(
     def some(terms: list[Any], count: int) -> pd.DataFrame:
         chosen = usable.index[usable["term_id"].isin(terms)]
         rows = snapshots[snapshots["section_id"].isin(chosen)].reset_index(drop=True)
-        in_order = baseline._as_text(rows[baseline._ROW]).sort_values(baseline._ROW).index
+        in_order = as_text(rows[ROW]).sort_values(ROW).index
         drawn = rows.iloc[in_order].sample(min(count, len(rows)), random_state=seed)
-        joined = baseline._join(drawn, outcomes)
+        joined = join(drawn, outcomes)
         return joined[joined["final_grade"].notna()].reset_index(drop=True)
 
     return (
@@ -230,7 +238,7 @@ def _errors(
     train: pd.DataFrame, test: pd.DataFrame, sets: Sequence[Sequence[str]], seed: int
 ) -> list[Floats]:
     """Return for each set of additional columns the errors of the test rows, in points."""
-    numeric, texts = attributes(train, baseline.PROTECTED_ATTRIBUTES)
+    numeric, texts = attributes(train, PROTECTED_ATTRIBUTES)
     own = dict.fromkeys(("progress", *NUMERIC_FEATURES, *numeric))
     encoder = Encoder.fit(
         train, _known([n for n in own if n in train], train), ["course_id", *texts]
@@ -238,14 +246,14 @@ def _errors(
     ours = encoder.transform(train), encoder.transform(test)
     truth = test["final_grade"].to_numpy(np.float64)
     found = []
-    with baseline._limited_threads(SETTINGS.train_rows):
+    with limited_threads(SETTINGS.train_rows):
         for columns in sets:
             pair = [
                 np.hstack([mine, frame[list(columns)].to_numpy(np.float32)])
                 for mine, frame in zip(ours, (train, test), strict=True)
             ]
             to_come = _to_come(train, pair[0], pair[1], seed)
-            grade = np.clip(baseline._collected(test) + to_come, 0, 100)
+            grade = np.clip(collected(test) + to_come, 0, 100)
             found.append(grade - truth)
     return found
 
@@ -254,16 +262,16 @@ def _to_come(train: pd.DataFrame, seen: Matrix, unseen: Matrix, seed: int) -> Fl
     """Return the points still to come of the unseen rows: the mean of some models."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    to_come = train["final_grade"].to_numpy(np.float64) - baseline._collected(train)
+    to_come = train["final_grade"].to_numpy(np.float64) - collected(train)
     # Late rows are drawn more often instead of weighing more: weighted bins take twice the time of
     # the fit.
-    weight = 1 / (baseline.SETTINGS.open_share + 1 - train["progress"].to_numpy(np.float64))
+    weight = late_weight(train)
     count = min(SETTINGS.train_rows, len(train))
     found = []
     for one in np.random.SeedSequence(seed).generate_state(SETTINGS.repeats):
         rows = np.random.default_rng(one).choice(len(train), count, p=weight / weight.sum())
         model = HistGradientBoostingRegressor(
-            **baseline._boosting(count, int(one)),
+            **boosting(count, int(one)),
             max_iter=SETTINGS.steps,
             learning_rate=SETTINGS.learning_rate,
             max_bins=SETTINGS.bins,

@@ -263,10 +263,10 @@ def _fit_grade(
     """
     from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 
-    boosting = _boosting(len(matrix), seed) | {"max_iter": 120, "learning_rate": 0.08}
+    settings = boosting(len(matrix), seed) | {"max_iter": 120, "learning_rate": 0.08}
     return [
-        HistGradientBoostingRegressor(**boosting).fit(matrix, to_come, weight),
-        HistGradientBoostingRegressor(**boosting, loss="absolute_error").fit(matrix, to_come),
+        HistGradientBoostingRegressor(**settings).fit(matrix, to_come, weight),
+        HistGradientBoostingRegressor(**settings, loss="absolute_error").fit(matrix, to_come),
         ExtraTreesRegressor(
             50,
             min_samples_leaf=8,
@@ -284,7 +284,7 @@ def _fit_risk(
 
     return [
         HistGradientBoostingClassifier(
-            **_boosting(len(matrix), seed), max_iter=150, learning_rate=0.06
+            **boosting(len(matrix), seed), max_iter=150, learning_rate=0.06
         ).fit(matrix, at_risk, weight),
         ExtraTreesClassifier(
             50,
@@ -296,7 +296,7 @@ def _fit_risk(
     ]
 
 
-def _boosting(rows: int, seed: int) -> dict[str, Any]:
+def boosting(rows: int, seed: int) -> dict[str, Any]:
     """Return the settings of small trees on few columns each.
 
     Later terms differ, and the weekly rows of one student, near-copies, must not fill a leaf.

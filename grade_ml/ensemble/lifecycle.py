@@ -10,7 +10,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -24,6 +24,7 @@ from sqlalchemy import Connection
 from grade_ml.core.process import peak_megabytes
 from grade_ml.ensemble import course as courses
 from grade_ml.ensemble import pooled as ensembles
+from grade_ml.ensemble.admission import Admission, admission
 from grade_ml.ensemble.baseline import NAME as BASELINE
 from grade_ml.ensemble.course import CourseModel
 from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel, Progress
@@ -39,7 +40,10 @@ from grade_ml.ensemble.rows import (
 )
 from grade_ml.ensemble.serving import Models
 from grade_ml.ensemble.training import Training, Verdict, covers, finished
+from grade_ml.external.features import read_wide
+from grade_ml.external.protocol import Window
 from grade_ml.features.store import read_snapshots
+from grade_ml.features.surroundings import beside, columns_of, with_surroundings
 from grade_ml.gradebook import frames
 from grade_ml.registry.promotion import Improvement, Promotion, improvement, record
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
@@ -103,10 +107,10 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
         Too few enrollments have an outcome.
     """
     ended = results["section_id"].astype("string[pyarrow]").unique()
-    rows = snapshots[snapshots["section_id"].astype("string[pyarrow]").isin(ended)]
-    versions, code = section_versions(rows, results), installed_version("grade-ml")
+    plain = snapshots[snapshots["section_id"].astype("string[pyarrow]").isin(ended)]
+    versions, code = section_versions(plain, results), installed_version("grade-ml")
     models = Models(registry)
-    sizes = rows["section_id"].astype(str).value_counts()
+    sizes = plain["section_id"].astype(str).value_counts()
     for current in models.pooled_versions():
         model = models.pooled[current.version]
         share = _changed_share(versions, model.section_versions, sizes)
@@ -117,8 +121,11 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
     started = perf_counter()
     last = next(iter(models.pooled_versions()), None)
     previous = models.pooled[last.version].parameters if last else None
+    on_progress("Trying which external sources tell of grades")
+    rows, admitted = _with_admitted(plain, results, connection, seed)
     parameters = tune(rows, results, previous) if tune else previous
     model = ensembles.fit(rows, results, seed, parameters=parameters, on_progress=on_progress)
+    model = replace(model, choices={**model.choices, "external": admitted.to_dict()})
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
         version = registry.register(
@@ -138,7 +145,8 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
         return Training(version, model, judged, True, f"stays a candidate: {failed} failed")
     champion = registry.get(NAME, Alias.CHAMPION)
     registry.set_alias(NAME, Alias.CHALLENGER, version.version)
-    gain = _paired(model, models.pooled[champion.version], rows, seed) if champion else None
+    old = models.pooled[champion.version] if champion else None
+    gain = _paired(connection, model, old, rows, seed) if old else None
     if champion is not None and not (gain and gain.is_sure):
         reason = f"stays challenger of version {champion.version}: improvement {gain}"
         return Training(version, model, judged, True, reason)
@@ -200,8 +208,24 @@ def _changed_share(now: Mapping[str, str], before: Mapping[str, str], sizes: pd.
     return float(sizes.reindex(changed).fillna(1).sum() / max(sizes.sum(), 1))
 
 
+def _with_admitted(
+    snapshots: pd.DataFrame, results: pd.DataFrame, connection: Connection, seed: int
+) -> tuple[pd.DataFrame, Admission]:
+    """Return the snapshots with the external columns that may enter, and how that was decided."""
+    days = snapshots["cut_on"].dt.date
+    wide = read_wide(connection, Window(days.min(), days.max()))
+    everything = with_surroundings(snapshots, wide)
+    verdict = admission(everything, results, frames.read(connection).sections, seed=seed)
+    kept = [*snapshots.columns, *columns_of(everything, verdict.sources)]
+    return everything[kept], verdict
+
+
 def _paired(
-    challenger: PooledModel, champion: PooledModel, rows: pd.DataFrame, seed: int
+    connection: Connection,
+    challenger: PooledModel,
+    champion: PooledModel,
+    rows: pd.DataFrame,
+    seed: int,
 ) -> Improvement | None:
     """Compare both on rows that neither had seen: held out by both, or new to the champion."""
     ours = challenger.held_out
@@ -210,7 +234,9 @@ def _paired(
     parts = [known]
     if len(new):
         unseen = rows[rows["section_id"].astype(str).isin(new["section_id"].unique())]
-        old = champion.predict(unseen).assign(row=row_hashes(unseen).to_numpy())
+        old = champion.predict(beside(connection, unseen, champion.features)).assign(
+            row=row_hashes(unseen).to_numpy()
+        )
         parts.append(new.merge(old[["row", "grade", "risk"]], on="row", suffixes=("", "_old")))
     both = pd.concat(parts, ignore_index=True)
     if both.empty:
@@ -299,7 +325,9 @@ def train_courses(  # noqa: PLR0913
         stale = [name for name in sections if pooled.section_versions.get(name) != sections[name]]
         rows = known[~known["section_id"].isin(stale)]
         if stale:
-            rows = pd.concat([rows, _fresh(snapshots, results, stale, pooled)], ignore_index=True)
+            rows = pd.concat(
+                [rows, _fresh(connection, snapshots, results, stale, pooled)], ignore_index=True
+            )
         fitted = courses.fit(rows, pooled, seed)
         name = courses.name_of(course_id)
         model = None
@@ -329,12 +357,16 @@ def train_courses(  # noqa: PLR0913
 
 
 def _fresh(
-    snapshots: pd.DataFrame, results: pd.DataFrame, sections: list[str], pooled: PooledModel
+    connection: Connection,
+    snapshots: pd.DataFrame,
+    results: pd.DataFrame,
+    sections: list[str],
+    pooled: PooledModel,
 ) -> pd.DataFrame:
     """Return rows of sections that the pooled model has not seen, as its held-out rows are."""
     some = snapshots[snapshots["section_id"].astype(str).isin(sections)]
     rows = join(some, results).reset_index(drop=True)
-    raw = pooled.raw(rows)
+    raw = pooled.raw(beside(connection, rows, pooled.features))
     beside = pd.concat([rows[["final_grade", "at_risk"]], raw], axis=1)
     return beside.assign(
         section_id=rows["section_id"].astype(str),

@@ -50,6 +50,7 @@ from grade_ml.ensemble.rows import (
 from grade_ml.ensemble.stacking import Chosen, Stack, choose, naive_scores
 from grade_ml.features.catalogue import COMPARED
 from grade_ml.features.snapshots import NUMERIC_FEATURES
+from grade_ml.features.surroundings import PREFIX
 
 NAME = "pooled"
 
@@ -290,7 +291,8 @@ def fit(
     Parameters
     ----------
     snapshots
-        As `grade_snapshots` gives them, protected attributes included; they are not read.
+        As `grade_snapshots` gives them, protected attributes included; they are not read. Columns
+        of `with_surroundings` are read where there are any.
     outcomes
         Columns section_id, student_id, final_grade (0-100, NaN: no coursework), at_risk (bool).
         A section in which an enrollment has no outcome is still running and is left out whole.
@@ -410,7 +412,8 @@ class _Fitted:
 def _encoder(rows: pd.DataFrame, view: View) -> Encoder:
     hidden = frozenset().union(*(names for other, names in _ONLY.items() if other is not view))
     numeric, texts = attributes(rows, PROTECTED_ATTRIBUTES)
-    numbers = dict.fromkeys(("progress", *NUMERIC_FEATURES, *numeric))
+    outside = [name for name in rows if name.startswith(PREFIX)]
+    numbers = dict.fromkeys(("progress", *NUMERIC_FEATURES, *numeric, *outside))
     return Encoder.fit(
         rows,
         [name for name in numbers if name not in hidden],

@@ -99,8 +99,8 @@ def training_rows(
 
 def join(rows: pd.DataFrame, outcomes: pd.DataFrame, how: Any = "inner") -> pd.DataFrame:
     """Return `rows` with final_grade and at_risk of `outcomes`; ids as text."""
-    truth = _as_text(outcomes[[*ENROLLMENT, "final_grade", "at_risk"]])
-    return _as_text(rows).merge(truth, on=ENROLLMENT, how=how)
+    truth = as_text(outcomes[[*ENROLLMENT, "final_grade", "at_risk"]])
+    return as_text(rows).merge(truth, on=ENROLLMENT, how=how)
 
 
 def with_outcomes(model: Model, snapshots: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -214,5 +214,6 @@ def threads(rows: int) -> int:
     return int(np.clip(rows // SETTINGS.rows_per_thread, 1, SETTINGS.max_threads))
 
 
-def _as_text(rows: pd.DataFrame) -> pd.DataFrame:
+def as_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with ids as text."""
     return rows.astype(dict.fromkeys(ENROLLMENT, "string[pyarrow]"))

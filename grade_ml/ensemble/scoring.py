@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from grade_ml.ensemble.predictions import write_predictions
 from grade_ml.ensemble.serving import Models, Served
 from grade_ml.features.store import read_snapshots
+from grade_ml.features.surroundings import beside
 from grade_ml.gradebook.schema import section
 from grade_ml.registry.registry import Alias, Registry
 
@@ -92,7 +93,7 @@ def score_running(
 def _store(
     connection: Connection, served: Served, snapshots: pd.DataFrame, as_of: date, stage: Alias
 ) -> pd.DataFrame:
-    predictions = served.model.predict(snapshots)
+    predictions = served.model.predict(beside(connection, snapshots, served.model.features))
     predictions["course_id"] = snapshots["course_id"].astype("string[pyarrow]").to_numpy()
     days = snapshots["cut_on"].dt.date
     for made_on in sorted(days.unique()):

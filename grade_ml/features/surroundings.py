@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pandas as pd
+from sqlalchemy import Connection
 
-from grade_ml.external.protocol import COURSE_PLACE
+from grade_ml.external.features import read_wide
+from grade_ml.external.protocol import COURSE_PLACE, Window
 
 PREFIX = "external_"
 
@@ -51,6 +53,16 @@ def with_surroundings(snapshots: pd.DataFrame, wide: pd.DataFrame) -> pd.DataFra
     known = in_course.reindex(keys).set_axis(snapshots.index)
     everywhere = on_campus.reindex(snapshots["cut_on"]).set_axis(snapshots.index)
     return pd.concat([snapshots, known.where(known.notna(), everywhere)], axis=1)
+
+
+def beside(
+    connection: Connection, snapshots: pd.DataFrame, features: Iterable[str]
+) -> pd.DataFrame:
+    """Return the snapshots with the stored surroundings, if a model's `features` name any."""
+    if snapshots.empty or not any(name.startswith(PREFIX) for name in features):
+        return snapshots
+    days = snapshots["cut_on"].dt.date
+    return with_surroundings(snapshots, read_wide(connection, Window(days.min(), days.max())))
 
 
 def columns_of(frame: pd.DataFrame, sources: Iterable[str]) -> list[str]:
