@@ -367,8 +367,8 @@ def _fresh(
     some = snapshots[snapshots["section_id"].astype(str).isin(sections)]
     rows = join(some, results).reset_index(drop=True)
     raw = pooled.raw(beside(connection, rows, pooled.features))
-    beside = pd.concat([rows[["final_grade", "at_risk"]], raw], axis=1)
-    return beside.assign(
+    described = pd.concat([rows[["final_grade", "at_risk"]], raw], axis=1)
+    return described.assign(
         section_id=rows["section_id"].astype(str),
         student=hashes(rows["student_id"]),
         began_on=began_on(rows),

@@ -412,7 +412,7 @@ class _Fitted:
 def _encoder(rows: pd.DataFrame, view: View) -> Encoder:
     hidden = frozenset().union(*(names for other, names in _ONLY.items() if other is not view))
     numeric, texts = attributes(rows, PROTECTED_ATTRIBUTES)
-    outside = [name for name in rows if name.startswith(PREFIX)]
+    outside = [name for name in rows.columns if name.startswith(PREFIX)]
     numbers = dict.fromkeys(("progress", *NUMERIC_FEATURES, *numeric, *outside))
     return Encoder.fit(
         rows,

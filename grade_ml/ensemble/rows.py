@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,7 +121,7 @@ def section_versions(snapshots: pd.DataFrame, outcomes: pd.DataFrame) -> dict[st
     The order of rows does not matter.
     """
     sums = [
-        frame.assign(digest=hash_rows(frame)).groupby(frame["section_id"].astype(str))["digest"]
+        frame.assign(digest=_hash_rows(frame)).groupby(frame["section_id"].astype(str))["digest"]
         for frame in (snapshots, outcomes)
     ]
     # Sums of 64-bit hashes, which wrap around.
@@ -139,11 +138,20 @@ def data_version(versions: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def hash_rows(frame: pd.DataFrame) -> pd.Series:
-    """Return a hash of all values of each row, the names of the columns included."""
-    salt = zlib.crc32(json.dumps(list(frame.columns)).encode())
-    hashed = pd.util.hash_pandas_object(frame, index=False)
-    return pd.Series(hashed.to_numpy(np.uint64) ^ np.uint64(salt), index=frame.index)
+def _hash_rows(frame: pd.DataFrame) -> pd.Series:
+    """Return a hash of the known values of each row.
+
+    A column without any value counts like one that is not there, and a number like its text, for
+    the same rows come with more columns, and with texts, when read together with other courses.
+    """
+    total = np.zeros(len(frame), dtype=np.uint64)
+    for name, column in frame.items():
+        codes, values = pd.factorize(column)
+        texts = [f"{v:.9g}" if isinstance(v, float | int) else str(v) for v in values.tolist()]
+        salted = np.array([f"{name}={text}" for text in texts] or [""], dtype=object)
+        hashed = pd.util.hash_array(salted)
+        total += np.where(codes < 0, np.uint64(0), hashed[codes])
+    return pd.Series(total, index=frame.index)
 
 
 def hashes(ids: pd.Series) -> pd.Series:

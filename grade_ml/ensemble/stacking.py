@@ -64,11 +64,11 @@ class Stack:
     intercept: Floats
 
     def combine(self, scores: Mapping[str, Floats], progress: Floats) -> Floats:
-        """Return the stacked score per row."""
+        """Return the stacked score per row; of members that count nowhere, none is needed."""
         weights = self.at(progress)
         stacked = _basis(progress, self.knots) @ self.intercept
-        for name, weight in weights.items():
-            stacked = stacked + weight * scores[name]
+        for name in self.used:
+            stacked = stacked + weights[name] * scores[name]
         return np.asarray(stacked, dtype=np.float64)
 
     def at(self, progress: Floats) -> dict[str, Floats]:
