@@ -199,7 +199,7 @@ def fit(rows: pd.DataFrame, pooled: PooledModel, seed: int) -> Fitted:
         )
     began = rows.groupby("section_id")["began_on"].min().sort_values()
     if len(began) < 2:
-        return Fitted(None, "only one section has ended; nothing is left to judge a correction by")
+        return Fitted(None, "only one section was predicted unseen; there is none left to judge by")
     raw = rows.assign(
         grade=rows["raw_grade"],
         risk=rows["raw_risk"],

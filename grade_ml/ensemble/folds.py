@@ -61,10 +61,10 @@ def _balanced(unit: Codes, group: Codes, count: int, seed: int) -> Codes:
 def validation_folds(rows: pd.DataFrame, count: int, seed: int) -> list[tuple[Mask, Mask]]:
     """Return (training rows, held-out rows), forward in time where there are terms enough.
 
-    With more than `MIN_TERMS` terms, each of the last `count` is held out once and only what
-    began earlier predicts it, without the students it shares with that term. With fewer, a
-    forward fold would learn from one or two terms and miss whole courses (on OULAD's two terms:
-    three courses of seven, and an ECE of .066 on the next term against .012); then sections are
+    Each of the last terms, `count` at most, is held out once, and only what began earlier predicts
+    it, without the students it shares with that term. Where fewer than two terms have `MIN_TERMS`
+    behind them, a forward fold would learn from one or two terms and miss whole courses (on OULAD's
+    two terms: three of seven, and an ECE of .066 on the next term against .012); then sections are
     held out as in `section_folds`.
 
     Parameters
@@ -78,7 +78,7 @@ def validation_folds(rows: pd.DataFrame, count: int, seed: int) -> list[tuple[Ma
     of_term = (starts.diff() > pd.Timedelta(days=31)).cumsum()
     term = began.map(dict(zip(starts, of_term, strict=True))).to_numpy()
     last = int(term.max())
-    if last < MIN_TERMS:
+    if last < MIN_TERMS + 1:
         return list(section_folds(rows, count, seed))
     student = pd.factorize(rows["student_id"].astype("object"))[0]
     folds = []

@@ -292,8 +292,9 @@ def train_courses(  # noqa: PLR0913
 ) -> Iterator[CourseOutcome]:
     """Fit each course's correction of the pooled champion, and keep it where it wins.
 
-    Sections that the pooled champion knows speak by its held-out predictions; those that ended or
-    changed since, by its predictions of their stored snapshots.
+    Sections that the pooled champion knows speak by its held-out predictions; those that ended
+    since, by its predictions of their stored snapshots. Those whose data changed since are silent,
+    for the champion has seen what they were.
 
     Parameters
     ----------
@@ -322,12 +323,12 @@ def train_courses(  # noqa: PLR0913
             yield CourseOutcome(course_id, before.kept, False, f"nothing changed: {before.reason}")
             continue
         known = by_course.get(course_id, pooled.held_out.head(0))
-        stale = [name for name in sections if pooled.section_versions.get(name) != sections[name]]
-        rows = known[~known["section_id"].isin(stale)]
-        if stale:
-            rows = pd.concat(
-                [rows, _fresh(connection, snapshots, results, stale, pooled)], ignore_index=True
-            )
+        new = [name for name in sections if name not in pooled.section_versions]
+        same = [name for name in sections if pooled.section_versions.get(name) == sections[name]]
+        rows = known[known["section_id"].isin(same)]
+        if new:
+            fresh = _fresh(connection, snapshots, results, new, pooled)
+            rows = pd.concat([rows, fresh], ignore_index=True)
         fitted = courses.fit(rows, pooled, seed)
         name = courses.name_of(course_id)
         model = None

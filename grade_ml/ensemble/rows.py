@@ -116,21 +116,18 @@ def with_outcomes(model: Model, snapshots: pd.DataFrame, outcomes: pd.DataFrame)
 
 
 def section_versions(snapshots: pd.DataFrame, outcomes: pd.DataFrame) -> dict[str, str]:
-    """Return per section of `outcomes` a text that changes when a value of its rows does.
+    """Return per section that has rows and outcomes a text that changes when one of them does.
 
     The order of rows does not matter.
     """
-    sums = [
-        frame.assign(digest=_hash_rows(frame)).groupby(frame["section_id"].astype(str))["digest"]
-        for frame in (snapshots, outcomes)
-    ]
+    rows, truth = _section_hashes(snapshots), _section_hashes(outcomes)
+    return {name: f"{rows[name]:016x}{truth[name]:016x}" for name in sorted(rows) if name in truth}
+
+
+def _section_hashes(frame: pd.DataFrame) -> dict[str, int]:
     # Sums of 64-bit hashes, which wrap around.
-    both = pd.concat([digest.sum() for digest in sums], axis=1, keys=("rows", "outcomes"))
-    known = both.dropna(subset="outcomes").fillna(0).astype("uint64").sort_index()
-    return {
-        str(name): f"{row[0]:016x}{row[1]:016x}"
-        for name, row in zip(known.index, known.to_numpy(), strict=True)
-    }
+    sums = _hash_rows(frame).groupby(frame["section_id"].astype(str).to_numpy()).sum()
+    return {str(name): int(value) for name, value in sums.items()}
 
 
 def data_version(versions: Mapping[str, str]) -> str:
