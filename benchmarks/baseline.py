@@ -42,7 +42,16 @@ PEERS = {
         "brier": [0.1963, 0.1600, 0.1248, 0.1619],
     },
 }
-BACKTEST = ["backtest", "--train-terms", "2013B,2013J", "--test-terms", "2014B", "--json"]
+BACKTEST = [
+    "backtest",
+    "--train-terms",
+    "2013B,2013J",
+    "--test-terms",
+    "2014B",
+    "--json",
+    "--model",
+    "baseline",
+]
 
 
 def main(folder: Path) -> None:

@@ -17,13 +17,18 @@ import pandas as pd
 
 from grade_ml.core.errors import ConfigurationError, NotFoundError, NotReadyError
 from grade_ml.core.process import peak_megabytes
-from grade_ml.ensemble import baseline
+from grade_ml.ensemble import baseline, pooled
 from grade_ml.ensemble.evaluation import Cut, cut_table
-from grade_ml.ensemble.rows import PROTECTED_ATTRIBUTES, with_outcomes
+from grade_ml.ensemble.rows import PROTECTED_ATTRIBUTES, Model, with_outcomes
 from grade_ml.features import snapshots as features
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.outcomes import outcomes
 
+#: How each model is fitted, by name; the one that serves first.
+FITS: Mapping[str, Callable[[pd.DataFrame, pd.DataFrame, int], Model]] = {
+    pooled.NAME: pooled.fit,
+    baseline.NAME: baseline.fit,
+}
 _ROW = ["section_id", "student_id", "cut_day"]
 _ENROLLMENT = ["section_id", "student_id"]
 
@@ -50,12 +55,12 @@ class BacktestReport:
     Attributes
     ----------
     models
-        Figures by model: "baseline", and "naive" (the rate of points so far; it states no risk
-        and no interval).
+        Figures by model, the first one asked for first; the last is "naive" (the rate of points so
+        far; it states no risk and no interval).
     groups
-        The baseline's figures over all cuts, by "course" and by each protected attribute.
+        The first model's figures over all cuts, by "course" and by each protected attribute.
     train_seconds, predict_seconds
-        Features and fit; features and predictions of the test rows.
+        The first model's: features and fit; features and predictions of the test rows.
     peak_mb
         Peak memory of the process so far.
     """
@@ -69,14 +74,14 @@ class BacktestReport:
     groups: Mapping[str, Mapping[str, Cut]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain values; the top-level figures are the baseline's."""
+        """Return the report as plain values; the top-level figures are the first model's."""
         return {
             "train_terms": list(self.train_terms),
             "test_terms": list(self.test_terms),
             "train_seconds": self.train_seconds,
             "predict_seconds": self.predict_seconds,
             "peak_mb": self.peak_mb,
-            **self.models["baseline"].to_dict(),
+            **next(iter(self.models.values())).to_dict(),
             "models": {name: model.to_dict() for name, model in self.models.items()},
             "groups": {
                 name: {value: cut.to_dict() for value, cut in cuts.items()}
@@ -91,16 +96,19 @@ def backtest(  # noqa: PLR0913 - the protocol's parameters
     train_terms: Sequence[str],
     test_terms: Sequence[str],
     *,
+    models: Sequence[str] = tuple(FITS),
     fractions: Sequence[float] = (0.25, 0.5, 0.75),
     seed: int = 0,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> BacktestReport:
-    """Fit the baseline on `train_terms` and measure it on `test_terms`.
+    """Fit models on `train_terms` and measure them on `test_terms`.
 
     Parameters
     ----------
     gradebook
         Whole courses, with every term asked for.
+    models
+        Some of `FITS`.
     fractions
         Where in a section to predict, as shares of its days (0-1).
     on_progress
@@ -117,21 +125,25 @@ def backtest(  # noqa: PLR0913 - the protocol's parameters
     """
     _check_terms(gradebook, train_terms, test_terms)
     end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
-    started = perf_counter()
+    seconds = {}
     known = without_terms(gradebook, test_terms)
-    model = _fit(known, train_terms, end, seed, on_progress)
-    trained = perf_counter()
-    on_progress(f"Predicting the terms {', '.join(test_terms)}")
-    rows = _test_rows(gradebook, model, test_terms, fractions, end)
-    predicted = perf_counter()
+    tested = {}
+    for name in models:
+        started = perf_counter()
+        model = _fit(name, known, train_terms, end, seed, on_progress)
+        trained = perf_counter()
+        on_progress(f"Predicting the terms {', '.join(test_terms)} with {name}")
+        tested[name] = _test_rows(gradebook, model, test_terms, fractions, end)
+        seconds[name] = trained - started, perf_counter() - trained
+    rows = tested[models[0]]
     return BacktestReport(
         train_terms=tuple(train_terms),
         test_terms=tuple(test_terms),
-        train_seconds=round(trained - started, 2),
-        predict_seconds=round(predicted - trained, 2),
+        train_seconds=round(seconds[models[0]][0], 2),
+        predict_seconds=round(seconds[models[0]][1], 2),
         peak_mb=round(peak_megabytes(), 1),
         models={
-            "baseline": _figures(rows),
+            **{name: _figures(one) for name, one in tested.items()},
             "naive": _figures(_naive(rows)),
         },
         groups=_groups(rows),
@@ -174,19 +186,24 @@ def _check_terms(
         )
 
 
-def _fit(
-    known: Gradebook, terms: Sequence[str], end: date, seed: int, on_progress: Callable[[str], None]
-) -> baseline.BaselineModel:
+def _fit(  # noqa: PLR0913, PLR0917
+    name: str,
+    known: Gradebook,
+    terms: Sequence[str],
+    end: date,
+    seed: int,
+    on_progress: Callable[[str], None],
+) -> Model:
     on_progress(f"Features of the terms {', '.join(terms)}")
     sections = known.sections[known.sections["term_id"].isin(terms)]
     frame = features.grade_snapshots(known, features.weekly_cuts(sections, end), end)
-    on_progress(f"Fitting on {len(frame):,} snapshots")
-    return baseline.fit(frame, outcomes(known, end), seed)
+    on_progress(f"Fitting {name} on {len(frame):,} snapshots")
+    return FITS[name](frame, outcomes(known, end), seed)
 
 
 def _test_rows(
     gradebook: Gradebook,
-    model: baseline.BaselineModel,
+    model: Model,
     test_terms: Sequence[str],
     fractions: Sequence[float],
     end: date,

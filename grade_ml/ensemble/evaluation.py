@@ -17,6 +17,8 @@ PHASES = {"early": (0.0, 1 / 3), "middle": (1 / 3, 2 / 3), "late": (2 / 3, 1.0)}
 
 Metrics = dict[str, float | None]
 
+_RESAMPLES = 200
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -124,6 +126,51 @@ def _phase_metrics(rows: pd.DataFrame) -> Metrics:
 def cut_table(rows: pd.DataFrame) -> Cut:
     """Return the figures of `rows` (columns as for `evaluate`)."""
     return Cut(len(rows), grade_metrics(rows), risk_metrics(rows["risk"], rows["at_risk"]))
+
+
+def by_group(rows: pd.DataFrame, columns: Mapping[str, str], seed: int) -> pd.DataFrame:
+    """Return errors of groups of rows with 95% intervals, resampled by student.
+
+    Parameters
+    ----------
+    rows
+        Columns grade, risk, final_grade, at_risk, student_id and those of `columns`.
+    columns
+        What the groups of a column are called, such as {"course": "course_id"}.
+
+    Returns
+    -------
+    pandas.DataFrame
+        kind, group, students, rmse (points), rmse_low, rmse_high, brier, brier_low, brier_high; a
+        group without a known grade has no rmse.
+    """
+    errors = {
+        "rmse": (rows["grade"] - rows["final_grade"]) ** 2,
+        "brier": (rows["risk"] - rows["at_risk"].astype(float)) ** 2,
+    }
+    found = []
+    for kind, column in columns.items():
+        for value, places in rows.groupby(column, observed=True).indices.items():
+            student = pd.factorize(rows["student_id"].iloc[places].astype("object"))[0]
+            row: dict[str, Any] = {"kind": kind, "group": str(value)}
+            row["students"] = int(student.max()) + 1
+            for name, error in errors.items():
+                row |= _resampled(name, error.iloc[places].to_numpy(float), student, seed)
+            found.append(row)
+    return pd.DataFrame(found)
+
+
+def _resampled(name: str, error: Any, student: Any, seed: int) -> dict[str, float]:
+    known = ~np.isnan(error)
+    if not known.any():
+        return {}
+    total, size = np.bincount(student[known], error[known]), np.bincount(student[known])
+    random = np.random.default_rng(seed)
+    draws = random.integers(0, len(size), (_RESAMPLES, len(size)))
+    means = total[draws].sum(axis=1) / np.maximum(size[draws].sum(axis=1), 1)
+    figures = np.array([error[known].mean(), *np.quantile(means, [0.025, 0.975])])
+    low_high = np.sqrt(figures) if name == "rmse" else figures
+    return dict(zip((name, f"{name}_low", f"{name}_high"), low_high.tolist(), strict=True))
 
 
 def point_errors(predicted: pd.Series, actual: pd.Series) -> Metrics:

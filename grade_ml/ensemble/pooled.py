@@ -23,8 +23,8 @@ from grade_ml.core.errors import ArtifactError, NotReadyError, OutOfMemoryError
 from grade_ml.core.process import guard_memory
 from grade_ml.ensemble import persistence
 from grade_ml.ensemble.calibration import Calibration, cross_calibrated
-from grade_ml.ensemble.encoding import Encoder, attributes
-from grade_ml.ensemble.evaluation import Evaluation, evaluate
+from grade_ml.ensemble.encoding import ATTRIBUTE, Encoder, attributes
+from grade_ml.ensemble.evaluation import Evaluation, by_group, evaluate
 from grade_ml.ensemble.folds import validation_folds
 from grade_ml.ensemble.members import MEMBERS, Member, Task
 from grade_ml.ensemble.members.contract import Matrix, View
@@ -138,6 +138,8 @@ class PooledModel:
         calibration had not seen, beside what came true. Columns: row and student (hashes of keys),
         section_id, course_id, began_on, fold, final_grade, at_risk, naive, `PREDICTED`, `CONTEXT`,
         raw_grade and raw_risk.
+    audit
+        Errors by course and by each protected attribute, as `by_group` gives them.
     section_versions
         A text per section that changes with its training data.
     choices
@@ -157,6 +159,7 @@ class PooledModel:
     choices: Mapping[str, Mapping[str, Any]]
     degraded: tuple[str, ...]
     section_versions: Mapping[str, str]
+    audit: pd.DataFrame
     held_out: pd.DataFrame
 
     @cached_property
@@ -224,6 +227,7 @@ class PooledModel:
             "choices": self.choices,
             "degraded": list(self.degraded),
             "section_versions": dict(self.section_versions),
+            "audit": self.audit.to_dict("list"),
         }
         (directory / _MODEL).write_text(json.dumps(described, indent=1, sort_keys=True))
 
@@ -257,6 +261,7 @@ class PooledModel:
                 choices=described["choices"],
                 degraded=tuple(described["degraded"]),
                 section_versions=described["section_versions"],
+                audit=pd.DataFrame(described["audit"]),
                 held_out=pd.read_parquet(directory / _HELD_OUT),
             )
         except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
@@ -339,6 +344,7 @@ def fit(
             },
             degraded=tuple(dict.fromkeys(degraded)),
             section_versions=section_versions(snapshots, outcomes),
+            audit=by_group(calibrated, _audited(rows), seed),
             held_out=_without_ids(calibrated),
         )
 
@@ -495,7 +501,8 @@ def _held_out(rows: pd.DataFrame, folds: Masks, fitted: Mapping[Task, _Fitted]) 
     for train, held_out in folds:
         known = rows.loc[train, "course_id"].unique()
         seen[held_out] = rows.loc[held_out, "course_id"].isin(known)
-    frame = rows[[*ROW, "course_id", "final_grade", "at_risk"]].assign(
+    told = [*_audited(rows).values(), "final_grade", "at_risk"]
+    frame = rows[[*ROW, *told]].assign(
         **{**context(rows, ()), "course_seen": seen},
         grade=grade,
         risk=risk,
@@ -508,11 +515,19 @@ def _held_out(rows: pd.DataFrame, folds: Masks, fitted: Mapping[Task, _Fitted]) 
 
 def _without_ids(held_out: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with hashes in the place of keys and students, which pair and group them."""
-    kept = held_out.drop(columns=["student_id", "cut_day"]).assign(
+    hidden = [name for name in _audited(held_out).values() if name != "course_id"]
+    kept = held_out.drop(columns=["student_id", "cut_day", *hidden]).assign(
         row=row_hashes(held_out), student=hashes(held_out["student_id"])
     )
     kept[["section_id", "course_id"]] = kept[["section_id", "course_id"]].astype(str)
     return kept
+
+
+def _audited(rows: pd.DataFrame) -> dict[str, str]:
+    """Return by which columns errors are told apart, and what these are called."""
+    hidden = {name: f"{ATTRIBUTE}{name}" for name in PROTECTED_ATTRIBUTES}
+    known = {name: column for name, column in hidden.items() if column in rows}
+    return {"course": "course_id", **known}
 
 
 def _fold_numbers(folds: Masks) -> npt.NDArray[np.int64]:

@@ -38,10 +38,11 @@ def backtest(environment: dict[str, str], *arguments: str) -> Result:
 def test_json_is_the_only_thing_on_stdout_and_tables_show_the_same(environment, gradebook) -> None:
     terms = gradebook.terms.sort_values("starts_on")["term_id"].tolist()
     asked = ["--train-terms", ",".join(terms[:2]), "--test-terms", terms[2], "--at", "0.5"]
+    asked += ["--model", "baseline"]
     plain = backtest(environment, *asked, "--json")
     report = json.loads(plain.stdout)
     assert list(report["cuts"]) == ["0.5"]
-    assert "Fitting on" in plain.stderr
+    assert "Fitting baseline on" in plain.stderr
     tables = backtest(environment, *asked).stdout
     assert f"{report['all']['grade']['rmse']:.2f}" in tables
     assert "baseline by course" in tables

@@ -22,7 +22,7 @@ def terms(gradebook: Gradebook) -> list[str]:
 
 @pytest.fixture(scope="module")
 def report(gradebook: Gradebook, terms: list[str]) -> BacktestReport:
-    return backtest(gradebook, terms[:2], terms[2:3], seed=0)
+    return backtest(gradebook, terms[:2], terms[2:3], models=["baseline"], seed=0)
 
 
 def test_the_report_has_the_keys_of_the_protocol(report: BacktestReport, terms) -> None:
@@ -76,8 +76,8 @@ def test_what_happens_after_the_last_cut_changes_no_prediction(gradebook, terms,
     results = gradebook.results.copy()
     results.loc[late, "score"] = np.random.default_rng(0).uniform(0, 100, late.sum())
     changed = replace(gradebook, results=results)
-    before = backtest(gradebook, terms[:2], terms[2:3], fractions=(0.25, 0.5))
-    after = backtest(changed, terms[:2], terms[2:3], fractions=(0.25, 0.5))
+    before = backtest(gradebook, terms[:2], terms[2:3], models=["baseline"], fractions=(0.25, 0.5))
+    after = backtest(changed, terms[:2], terms[2:3], models=["baseline"], fractions=(0.25, 0.5))
     for cut in ("0.25", "0.5"):
         mean = "width80"
         assert before.models["baseline"].cuts[cut].grade[mean] == pytest.approx(

@@ -172,6 +172,7 @@ def pooled_ensemble(
     context: AssetExecutionContext, platform: ResourceParam[Platform]
 ) -> MaterializeResult:  # type: ignore[type-arg]
     """Train the ensemble of all courses: five tuned members and the naive forecasts, stacked."""
+    from grade_ml.ensemble.card import card
     from grade_ml.ensemble.lifecycle import train_pooled
     from grade_ml.ensemble.training import finished
     from grade_ml.features.store import read_snapshots
@@ -190,7 +191,11 @@ def pooled_ensemble(
         )
     return MaterializeResult(
         metadata=_training_metadata(training, perf_counter() - started)
-        | {"degraded": list(training.model.degraded), "choices": dict(training.model.choices)},
+        | {
+            "model_card": MetadataValue.md(card(training.model, training.version)),
+            "degraded": list(training.model.degraded),
+            "choices": dict(training.model.choices),
+        },
         check_results=_check_results(training, _POOLED),
         data_version=DataVersion(f"{training.version.version}-{training.version.data_version}"),
     )
