@@ -150,7 +150,8 @@ def by_group(rows: pd.DataFrame, columns: Mapping[str, str], seed: int) -> pd.Da
     }
     found = []
     for kind, column in columns.items():
-        for value, places in rows.groupby(column, observed=True).indices.items():
+        for value, indices in rows.groupby(column, observed=True).indices.items():
+            places = np.asarray(indices)
             student = pd.factorize(rows["student_id"].iloc[places].astype("object"))[0]
             row: dict[str, Any] = {"kind": kind, "group": str(value)}
             row["students"] = int(student.max()) + 1
