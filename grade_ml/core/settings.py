@@ -69,7 +69,8 @@ class Settings(EnvironmentSettings):
     """The settings of one installation; names and meaning are a public contract.
 
     `as_of` is the date at which everything is computed (a date, or a datetime that is turned into
-    a date of `timezone`); unset means today.
+    a date of `timezone`); unset means today. `tuning_seconds` is how long parameters are searched
+    for each night in which the ensemble is trained anew; 0: not at all.
     """
 
     home: Path = Field(default=REPOSITORY / ".grade_ml", validation_alias="GRADE_ML_HOME")
@@ -80,6 +81,7 @@ class Settings(EnvironmentSettings):
     timezone: TimezoneName = Field(default="UTC", validation_alias="GRADE_ML_TIMEZONE")
     as_of: date | datetime | None = Field(default=None, validation_alias="GRADE_ML_AS_OF")
     dagster_home: Path | None = Field(default=None, validation_alias="DAGSTER_HOME")
+    tuning_seconds: float = Field(default=90, ge=0, validation_alias="GRADE_ML_TUNING_SECONDS")
 
     @field_validator("home", "dagster_home")
     @classmethod

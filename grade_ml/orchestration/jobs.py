@@ -29,6 +29,7 @@ train_advanced_ml_models = define_asset_job(
     "the ensemble of all courses and each course's correction, and predicts every running "
     "enrollment of the courses.",
     executor_def=in_process_executor,
+    tags={"dagster/max_runtime": 3 * 3600},
 )
 
 collect_external_data = define_asset_job(

@@ -166,7 +166,6 @@ def _check_results(
     owners=["team:ml-engineering"],
     code_version="1",
     pool="training",
-    op_tags={"dagster/max_runtime": 3 * 3600},
 )
 def pooled_ensemble(
     context: AssetExecutionContext, platform: ResourceParam[Platform]
