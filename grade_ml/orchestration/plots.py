@@ -163,16 +163,16 @@ def shares(
         name: {member: found for member, found in members.items() if found}
         for name, members in panels.items()
     }
-    members = list(dict.fromkeys(member for found in groups.values() for member in found))
+    members = list(dict.fromkeys(member for found in groups.values() for member in found)) or [""]
     most = max((len(one) for found in groups.values() for one in found.values()), default=1)
-    figure = _figure((4.2 * max(len(groups), 1), 0.8 + 1.05 * max(len(members), 1)))
+    figure = _figure((4.2 * max(len(groups), 1), 0.8 + 1.05 * len(members)))
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    grid = figure.subplots(max(len(members), 1), max(len(groups), 1), sharex=True, squeeze=False)
+    grid = figure.subplots(len(members), max(len(groups), 1), sharex=True, squeeze=False)
     for column, (name, found) in zip(grid.T, groups.items(), strict=False):
         for axes, member in zip(column, members, strict=False):
             bars = sorted(found.get(member, {}).items(), key=lambda one: one[1])
             axes.barh([label for label, _ in bars], [value for _, value in bars], color=BLUE)
-            axes.set_title(f"{name}: {member}", fontsize=8, loc="left", pad=2)
+            axes.set_title(f"{name}: {member}".removesuffix(": "), fontsize=8, loc="left", pad=2)
             axes.tick_params(labelsize=7)
             axes.spines[["top", "right"]].set_visible(False)
             # Bars as thick as where there are more of them, from the top.
