@@ -177,7 +177,7 @@ def choose(
             )
             part = dict(zip(some, values[held][:, columns].T, strict=True))
             held_out[option][held] = fitted.combine(part, progress[held])
-        losses[option] = weight * _loss(held_out[option], target, task)
+        losses[option] = weight * loss(held_out[option], target, task)
     best = min(
         (option for option in options if option.endswith(" alone")),
         key=lambda option: losses[option].mean(),
@@ -194,7 +194,7 @@ def choose(
     return Chosen(
         stack,
         held_out[best],
-        {option: float(loss.mean()) for option, loss in losses.items()},
+        {option: float(values.mean()) for option, values in losses.items()},
         reason,
     )
 
@@ -270,7 +270,8 @@ def _logistic_weights(
     return found[:-knots], found[-knots:]
 
 
-def _loss(score: Floats, target: Floats, task: Task) -> Floats:
+def loss(score: Floats, target: Floats, task: Task) -> Floats:
+    """Return what each row costs: logistic of log-odds against 0 and 1, or Huber of points."""
     if task is Task.RISK:
         return np.asarray(np.logaddexp(0, score) - target * score)
     error, bound = np.abs(score - target), SETTINGS.huber

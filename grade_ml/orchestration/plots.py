@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, GREY = "#2f6db3", "#9aa5b1"
+#: Told apart by readers who see few colours (Okabe & Ito 2008).
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
 def bars(
@@ -111,6 +114,73 @@ def agreement(
     axes.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1)
     axes.scatter(predicted, actual, s=8, alpha=0.25, color=BLUE, linewidths=0)
     axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    return _embed(figure, title)
+
+
+def histories(
+    title: str, panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
+) -> MarkdownMetadataValue:
+    """Draw one panel for each group of searches, and in it one falling step line for each search.
+
+    A line goes through (number of the trial, least loss so far in percent of the start's); at its
+    end stands its name.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure((4.2 * max(len(panels), 1), 3.4))
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    row = figure.subplots(1, max(len(panels), 1), sharey=True, squeeze=False)[0]
+    for axes, (name, lines) in zip(row, panels.items(), strict=False):
+        axes.axhline(100, color=GREY, linestyle="--", linewidth=1)
+        last = max((points[-1][0] for points in lines.values() if points), default=0)
+        for colour, (search, points) in zip(itertools.cycle(COLOURS), lines.items(), strict=False):
+            if points:
+                # To the last trial of all: nothing better was found until then.
+                numbers = [number for number, _ in points] + [last]
+                values = [value for _, value in points] + [points[-1][1]]
+                axes.step(numbers, values, where="post", color=colour, linewidth=1.5)
+                label = f"{search} {points[-1][1]:.1f}"
+                axes.plot(last, values[-1], ".", color=colour, markersize=7, label=label)
+        axes.set_title(name, fontsize=9, loc="left")
+        axes.set_xlabel("trial")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+        if lines:
+            axes.legend(frameon=False, fontsize=7, loc="lower left")
+    row[0].set_ylabel("least loss, % of the start's")
+    return _embed(figure, title)
+
+
+def shares(
+    title: str, panels: Mapping[str, Mapping[str, Mapping[str, float]]]
+) -> MarkdownMetadataValue:
+    """Draw one column for each group, in it one panel for each member, with a bar for each share.
+
+    Shares (0-1) are named on the left; a member without any in all groups is left out.
+    """
+    groups = {
+        name: {member: found for member, found in members.items() if found}
+        for name, members in panels.items()
+    }
+    members = list(dict.fromkeys(member for found in groups.values() for member in found)) or [""]
+    most = max((len(one) for found in groups.values() for one in found.values()), default=1)
+    figure = _figure((4.2 * max(len(groups), 1), 0.8 + 1.05 * len(members)))
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    grid = figure.subplots(len(members), max(len(groups), 1), sharex=True, squeeze=False)
+    for column, (name, found) in zip(grid.T, groups.items(), strict=False):
+        for axes, member in zip(column, members, strict=False):
+            bars = sorted(found.get(member, {}).items(), key=lambda one: one[1])
+            axes.barh([label for label, _ in bars], [value for _, value in bars], color=BLUE)
+            axes.set_title(f"{name}: {member}".removesuffix(": "), fontsize=8, loc="left", pad=2)
+            axes.tick_params(labelsize=7)
+            axes.spines[["top", "right"]].set_visible(False)
+            # Bars as thick as where there are more of them, from the top.
+            axes.set(xlim=(0, 1), ylim=(len(bars) - most - 0.5, len(bars) - 0.5))
+            if not bars:
+                axes.set_axis_off()
+                text = {"fontsize": 7, "color": "dimgrey", "transform": axes.transAxes}
+                axes.text(0, 0.8, "too few trials", **text)
     return _embed(figure, title)
 
 

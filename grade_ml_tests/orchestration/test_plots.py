@@ -29,6 +29,10 @@ def png(value: MarkdownMetadataValue) -> bytes:
         plots.calibration("c", [0.1, 0.9], [0.2, 0.8]),
         plots.agreement("a", [50.0, 60.0], [55.0, 70.0]),
         plots.agreement("a", [], []),
+        plots.histories("h", {"grade": {"a": [(0, 100.0), (3, 98.0)], "b": []}, "risk": {}}),
+        plots.histories("h", {}),
+        plots.shares("s", {"grade": {"a": {"x": 0.7, "y": 0.3}, "b": {}}, "risk": {"b": {}}}),
+        plots.shares("s", {}),
     ],
 )
 def test_a_picture_is_a_small_png_with_a_title(picture: MarkdownMetadataValue):
