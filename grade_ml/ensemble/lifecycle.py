@@ -40,6 +40,7 @@ from grade_ml.ensemble.rows import (
 )
 from grade_ml.ensemble.serving import Models
 from grade_ml.ensemble.training import Training, Verdict, covers, finished
+from grade_ml.ensemble.tuning import Tuned
 from grade_ml.external.features import read_wide
 from grade_ml.external.protocol import Window
 from grade_ml.features.store import read_snapshots
@@ -75,8 +76,8 @@ class LifecycleSettings:
 
 SETTINGS = LifecycleSettings()
 
-#: From a version's data to its parameters; None where nothing is tuned.
-Tuner = Callable[[pd.DataFrame, pd.DataFrame, Parameters | None], Parameters]
+#: From a version's data and the last parameters to new ones.
+Tuner = Callable[[pd.DataFrame, pd.DataFrame, Parameters | None], Tuned]
 
 
 def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
@@ -87,7 +88,7 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
     *,
     trained_at: datetime,
     seed: int = 0,
-    tune: Tuner | None = None,
+    tune: Tuner,
     on_progress: Progress = lambda message: None,
 ) -> Training[PooledModel]:
     """Fit the pooled ensemble, register it, and let it become challenger and champion if it may.
@@ -123,9 +124,13 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
     previous = models.pooled[last.version].parameters if last else None
     on_progress("Trying which external sources tell of grades")
     rows, admitted = _with_admitted(plain, results, connection, seed)
-    parameters = tune(rows, results, previous) if tune else previous
-    model = ensembles.fit(rows, results, seed, parameters=parameters, on_progress=on_progress)
-    model = replace(model, choices={**model.choices, "external": admitted.to_dict()})
+    tuned = tune(rows, results, previous)
+    model = ensembles.fit(rows, results, seed, parameters=tuned.parameters, on_progress=on_progress)
+    model = replace(
+        model,
+        choices={**model.choices, "external": admitted.to_dict()},
+        degraded=tuple(dict.fromkeys([*model.degraded, *tuned.degraded])),
+    )
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
         version = registry.register(
@@ -140,19 +145,20 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
             trained_at=trained_at,
         )
     judged = verdicts(model, registry.get(BASELINE, Alias.CHAMPION), rows)
-    if not all(verdict.passed for verdict in judged):
+    training = Training(version, model, judged, True, studies=tuned.studies)
+    if not training.accepted:
         failed = ", ".join(verdict.name for verdict in judged if not verdict.passed)
-        return Training(version, model, judged, True, f"stays a candidate: {failed} failed")
+        return replace(training, reason=f"stays a candidate: {failed} failed")
     champion = registry.get(NAME, Alias.CHAMPION)
     registry.set_alias(NAME, Alias.CHALLENGER, version.version)
     old = models.pooled[champion.version] if champion else None
     gain = _paired(connection, model, old, rows, seed) if old else None
     if champion is not None and not (gain and gain.is_sure):
         reason = f"stays challenger of version {champion.version}: improvement {gain}"
-        return Training(version, model, judged, True, reason)
+        return replace(training, reason=reason)
     reason = f"improvement {gain}" if champion else "there was no champion"
     _promote(registry, connection, version, champion, trained_at, reason, gain)
-    return Training(version, model, judged, True, f"became champion: {reason}")
+    return replace(training, reason=f"became champion: {reason}")
 
 
 def verdicts(

@@ -316,7 +316,7 @@ def fit(
     rows = training_rows(snapshots, outcomes, SETTINGS.max_rows, seed)
     folds = validation_folds(rows, SETTINGS.folds, seed)
     chosen_parameters = {**default_parameters(), **(parameters or {})}
-    views = {view: _encoder(rows, view) for view in View}
+    views = {view: encoder_of(rows, view) for view in View}
     work = {task: Workload.of(task, rows, views) for task in Task}
     fitted: dict[Task, _Fitted] = {}
     degraded: list[str] = []
@@ -415,7 +415,8 @@ class _Fitted:
     problems: tuple[str, ...]
 
 
-def _encoder(rows: pd.DataFrame, view: View) -> Encoder:
+def encoder_of(rows: pd.DataFrame, view: View) -> Encoder:
+    """Return the encoder of the columns that members with `view` see."""
     hidden = frozenset().union(*(names for other, names in _ONLY.items() if other is not view))
     numeric, texts = attributes(rows, PROTECTED_ATTRIBUTES)
     outside = [name for name in rows.columns if name.startswith(PREFIX)]

@@ -21,6 +21,7 @@ from grade_ml.core.errors import ArtifactError
 from grade_ml.ensemble import baseline
 from grade_ml.ensemble.baseline import NAME, BaselineModel
 from grade_ml.ensemble.rows import data_version, section_versions
+from grade_ml.ensemble.tuning import Study
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
@@ -63,6 +64,8 @@ class Training(Generic[Fitted]):
     fitted: bool
     #: Why it was not fitted, or what became of it, in words.
     reason: str = ""
+    #: The searches for parameters that came before.
+    studies: tuple[Study, ...] = ()
 
     @property
     def accepted(self) -> bool:

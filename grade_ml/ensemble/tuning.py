@@ -200,7 +200,7 @@ def tune(  # noqa: PLR0913 - a night's search and its bounds
     deadline = monotonic() + seconds
     rows = training_rows(snapshots, results, pooled.SETTINGS.max_rows, seed)
     data = data_version(section_versions(snapshots, results))
-    views = {view: pooled._encoder(rows, view) for view in View}
+    views = {view: pooled.encoder_of(rows, view) for view in View}
     degraded: list[str] = []
     with limited_threads(SETTINGS.max_rows), _storage(storage_url) as storage:
         searches: list[_Search] = []

@@ -1,7 +1,8 @@
 """The group `models`: the trained baseline and the predictions made with the champion."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from grade_ml.orchestration.resources import Platform
 if TYPE_CHECKING:
     from grade_ml.ensemble.evaluation import Evaluation
     from grade_ml.ensemble.training import Training
+    from grade_ml.ensemble.tuning import Study
 
 _DESCRIPTIONS = {
     "better_than_naive": "On sections it had not seen, it errs less than the points so far do.",
@@ -141,6 +143,26 @@ def _pictures(evaluation: "Evaluation") -> dict[str, Any]:
     }
 
 
+def _searches(studies: "Sequence[Study]") -> dict[str, Any]:
+    """Return how the searches for parameters went, and which parameters mattered."""
+    if not studies:
+        return {}
+    tasks = sorted({str(study.task) for study in studies})
+    history = {
+        task: {study.member: study.progress for study in studies if study.task == task}
+        for task in tasks
+    }
+    importance = {
+        task: {study.member: study.importance for study in studies if study.task == task}
+        for task in tasks
+    }
+    return {
+        "tuning": plots.histories("Loss of the best parameters so far", history),
+        "tuning_importance": plots.shares("What told good parameters from bad", importance),
+        "tuning_trials": sum(study.trials for study in studies),
+    }
+
+
 def _check_results(
     training: "Training[Any]", conditions: list[AssetCheckSpec]
 ) -> list[AssetCheckResult]:
@@ -174,6 +196,7 @@ def pooled_ensemble(
     from grade_ml.ensemble.card import card
     from grade_ml.ensemble.lifecycle import train_pooled
     from grade_ml.ensemble.training import finished
+    from grade_ml.ensemble.tuning import tune
     from grade_ml.features.store import read_snapshots
     from grade_ml.gradebook import frames
 
@@ -186,11 +209,18 @@ def pooled_ensemble(
             platform.registry,
             connection,
             trained_at=datetime.now(UTC),
+            tune=partial(
+                tune,
+                storage_url=platform.urls.grade_ml,
+                seconds=platform.settings.tuning_seconds,
+                on_progress=context.log.info,
+            ),
             on_progress=context.log.info,
         )
     return MaterializeResult(
         metadata=_training_metadata(training, perf_counter() - started)
         | {
+            **_searches(training.studies),
             "model_card": MetadataValue.md(card(training.model, training.version)),
             "degraded": list(training.model.degraded),
             "choices": dict(training.model.choices),
