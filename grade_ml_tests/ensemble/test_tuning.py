@@ -139,7 +139,7 @@ def test_the_search_lowers_the_loss_and_says_by_how_much(data, gradebook_url):
     found = run(data, gradebook_url, trials=11)
     for study in found.studies:
         assert study.trials == 11
-        assert study.loss == min(value for _, value in study.history) < study.start
+        assert study.loss == min(v for n, v in study.history if n in study.better) < study.start
         assert study.start == study.default == study.history[0][1]
         assert 0 < study.gain < 1
         assert study.progress[0] == (0, 100.0)
@@ -173,8 +173,31 @@ def test_the_loss_is_that_of_the_parameters_that_are_returned(data, gradebook_ur
     views = {view: pooled._encoder(rows, view) for view in View}
     for study in found.studies:
         contest, _ = tuning._contest(Workload.of(study.task, rows, views), 0)
-        *_, value = contest.losses(Ridge, found.parameters[study.task]["ridge"], 0)
+        *_, (value, _) = contest.losses(Ridge, found.parameters[study.task]["ridge"], 0)
         assert value == pytest.approx(study.loss, rel=1e-12)
+
+
+def test_what_is_better_on_average_and_not_on_each_fold_is_not_taken(
+    data, gradebook_url, monkeypatch
+):
+    # Fold by fold: the start, far better on one fold, a little better on each, worse.
+    told = {
+        task: iter([[3.0, 3.0, 3.0], [3.1, 3.0, 0.1], [2.9, 2.9, 2.9], [4.0, 4.0, 4.0]])
+        for task in Task
+    }
+
+    def losses(contest, *args):
+        each = next(told[contest.load.task])
+        return ((float(np.mean(each[: n + 1])), each[n]) for n in range(FOLDS))
+
+    monkeypatch.setattr(tuning._Contest, "losses", losses)
+    found = run(data, gradebook_url, trials=4)
+    for study in found.studies:
+        assert study.better == (2,)
+        assert study.loss == pytest.approx(2.9)
+        assert [round(value, 1) for _, value in study.progress] == [100, 100, 96.7, 96.7]
+        trial = next(one for one in stored(gradebook_url) if study.task in one.study_name).trials[2]
+        assert found.parameters[study.task]["ridge"] == trial.params
 
 
 def test_a_second_call_goes_on_where_the_first_ended(data, gradebook_url):
