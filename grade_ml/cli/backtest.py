@@ -57,7 +57,7 @@ def _fractions(context: click.Context, option: click.Parameter, value: str) -> t
     "models",
     type=click.Choice(["pooled", "baseline"]),
     multiple=True,
-    default=("pooled", "baseline"),
+    default=["pooled"],
     show_default=True,
     help="Which models; may be repeated, and the first one's figures stand on top.",
 )

@@ -81,7 +81,7 @@ class Settings(EnvironmentSettings):
     timezone: TimezoneName = Field(default="UTC", validation_alias="GRADE_ML_TIMEZONE")
     as_of: date | datetime | None = Field(default=None, validation_alias="GRADE_ML_AS_OF")
     dagster_home: Path | None = Field(default=None, validation_alias="DAGSTER_HOME")
-    tuning_seconds: float = Field(default=90, ge=0, validation_alias="GRADE_ML_TUNING_SECONDS")
+    tuning_seconds: float = Field(default=1200, ge=0, validation_alias="GRADE_ML_TUNING_SECONDS")
 
     @field_validator("home", "dagster_home")
     @classmethod

@@ -96,7 +96,7 @@ def backtest(  # noqa: PLR0913 - the protocol's parameters
     train_terms: Sequence[str],
     test_terms: Sequence[str],
     *,
-    models: Sequence[str] = tuple(FITS),
+    models: Sequence[str] = (pooled.NAME,),
     fractions: Sequence[float] = (0.25, 0.5, 0.75),
     seed: int = 0,
     on_progress: Callable[[str], None] = lambda message: None,
