@@ -98,6 +98,7 @@ def settings(
             mlflow_tracking_uri=mlflow,
             storage=str(tmp_path / "storage"),
             dagster_home=tmp_path / "dagster",
+            tuning_seconds=0,
         )
 
 

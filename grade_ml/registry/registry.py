@@ -200,11 +200,17 @@ class Registry:
 
     def holders(self, alias: Alias) -> list[ModelVersion]:
         """Return the version that holds `alias` of each model that has one, by name."""
-        return [
-            self._read(self._client.get_model_version(model.name, model.aliases[alias]))
-            for model in self._client.search_registered_models(order_by=["name"])
-            if alias in model.aliases
-        ]
+        found, token = [], None
+        while True:
+            page = self._client.search_registered_models(order_by=["name"], page_token=token)
+            found += [
+                self._read(self._client.get_model_version(model.name, model.aliases[alias]))
+                for model in page
+                if alias in model.aliases
+            ]
+            token = page.token
+            if not token:
+                return found
 
     def fetch(self, version: ModelVersion) -> Path:
         """Return a local folder with the verified files of `version`.

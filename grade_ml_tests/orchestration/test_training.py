@@ -42,8 +42,13 @@ def platform(campus: Settings) -> Iterator[Platform]:
     platform.close()
 
 
-def train(settings: Settings, instance: DagsterInstance, *span: str) -> ExecuteInProcessResult:
-    job = build_defs(settings).resolve_job_def("train_traditional_models")
+def train(
+    settings: Settings,
+    instance: DagsterInstance,
+    *span: str,
+    job_name: str = "train_traditional_models",
+) -> ExecuteInProcessResult:
+    job = build_defs(settings).resolve_job_def(job_name)
     return job.execute_in_process(
         run_config=QUIET, instance=instance, tags=range_tags(*span), raise_on_error=False
     )
@@ -142,3 +147,26 @@ def test_chosen_courses_train_the_baseline_once(
     assert steps.count(("grade_predictions", "finished")) == 2
     assert {asset.asset: asset.partitions for asset in report.assets}["grade_predictions"] == 2
     pd.testing.assert_frame_equal(predictions(engine), before)
+
+
+def test_the_ensemble_takes_over_from_the_baseline(campus, engine, instance, courses, platform):
+    span, job = (courses[0], courses[-1]), "train_advanced_ml_models"
+    tuned = campus.model_copy(update={"tuning_seconds": 1.0})
+    assert train(campus, instance, *span).success
+    result = train(tuned, instance, *span, job_name=job)
+    assert result.success
+    (pooled,) = result.asset_materializations_for_node("pooled_ensemble")
+    assert pooled.metadata["outcome"].value == "became champion: there was no champion"
+    assert "## Errors by course and group" in pooled.metadata["model_card"].value
+    assert png(pooled.metadata["tuning"])
+    rows = predictions(engine)
+    assert len(rows) == running_enrollments(engine, campus)
+    assert set(rows["model_name"]) - {"baseline"}
+    assert rows["lower95"].le(rows["grade"]).all() and rows["grade"].le(rows["upper95"]).all()
+
+    again = train(campus, instance, *span, job_name=job)
+    (pooled,) = again.asset_materializations_for_node("pooled_ensemble")
+    assert pooled.metadata["outcome"].value == "version 1 is kept: nothing changed"
+    per_course = again.asset_materializations_for_node("course_ensemble")
+    assert not any(event.metadata.get("fitted").value for event in per_course if event.partition)
+    pd.testing.assert_frame_equal(predictions(engine), rows)

@@ -28,9 +28,9 @@ def artifact(tmp_path: Path) -> Path:
     return folder
 
 
-def register(registry: Registry, artifact: Path) -> ModelVersion:
+def register(registry: Registry, artifact: Path, name: str = "baseline") -> ModelVersion:
     return registry.register(
-        "baseline",
+        name,
         artifact,
         metrics={"rmse": 12.5},
         parameters={"seed": 7},
@@ -147,3 +147,20 @@ def test_tables_of_an_older_mlflow_are_brought_up_to_date(registry, artifact, se
     upgraded.prepare()
     upgraded.set_alias("baseline", Alias.CHAMPION, version.version)
     assert upgraded.get("baseline", Alias.CHAMPION) == version
+
+
+@pytest.mark.slow
+def test_no_holder_is_missing_where_each_of_many_courses_has_one(registry, artifact) -> None:
+    names = [f"course-{number:03d}" for number in range(110)]
+    for name in names:
+        registry.set_alias(name, Alias.CHAMPION, register(registry, artifact, name).version)
+    assert [version.name for version in registry.holders(Alias.CHAMPION)] == names
+
+
+def test_an_alias_can_be_taken_away(registry, artifact) -> None:
+    version = register(registry, artifact)
+    registry.set_alias("baseline", Alias.CHAMPION, version.version)
+    for _ in range(2):
+        registry.drop_alias("baseline", Alias.CHAMPION)
+        assert registry.get("baseline", Alias.CHAMPION) is None
+    assert registry.at("baseline", version.version) == version
