@@ -149,12 +149,12 @@ def test_tables_of_an_older_mlflow_are_brought_up_to_date(registry, artifact, se
     assert upgraded.get("baseline", Alias.CHAMPION) == version
 
 
-@pytest.mark.slow
-def test_no_holder_is_missing_where_each_of_many_courses_has_one(registry, artifact) -> None:
-    names = [f"course-{number:03d}" for number in range(110)]
-    for name in names:
-        registry.set_alias(name, Alias.CHAMPION, register(registry, artifact, name).version)
-    assert [version.name for version in registry.holders(Alias.CHAMPION)] == names
+def test_no_holder_is_missing_where_there_are_many_models(registry, artifact) -> None:
+    for number in range(105):
+        registry._client.create_registered_model(f"course-{number:03d}")
+    version = register(registry, artifact, "last of all")
+    registry.set_alias("last of all", Alias.CHAMPION, version.version)
+    assert registry.holders(Alias.CHAMPION) == [version]
 
 
 def test_an_alias_can_be_taken_away(registry, artifact) -> None:
