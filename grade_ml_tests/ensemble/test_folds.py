@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grade_ml.ensemble.folds import section_folds
+from grade_ml.ensemble.folds import section_folds, validation_folds
 
 ROWS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 12)), min_size=2, max_size=80)
 
@@ -45,3 +45,60 @@ def test_sections_of_one_course_are_held_out_apart() -> None:
     )
     for train, held in section_folds(rows, 2, seed=0):
         assert set(rows[train]["course_id"]) == set(rows[held]["course_id"]) == set("xyz")
+
+
+def terms(count: int, days: int = 120) -> pd.DataFrame:
+    """Return weekly rows of two courses over terms; each student takes two terms in a row."""
+    rows = pd.DataFrame(
+        [
+            (f"{course}{term}", course, f"{course}{term + late}-{number}", term)
+            for term in range(count)
+            for course in "xy"
+            for late in (0, 1)
+            for number in range(3)
+        ],
+        columns=["section_id", "course_id", "student_id", "term"],
+    ).merge(pd.DataFrame({"cut_day": [7.0, 14.5, 70.0]}), how="cross")
+    # A course that begins a week later is of the same term.
+    late = pd.to_timedelta(7 * (rows["course_id"] == "y"), "D")
+    began = pd.Timestamp("2020-02-03") + days * pd.to_timedelta(rows["term"], "D") + late
+    rows["cut_on"] = began + pd.to_timedelta(np.floor(rows["cut_day"]), "D")
+    return rows
+
+
+@pytest.mark.parametrize(("count", "held_terms"), [(4, [3]), (5, [3, 4]), (8, [5, 6, 7])])
+def test_later_terms_are_predicted_from_earlier_ones(count: int, held_terms: list[int]) -> None:
+    rows = terms(count)
+    folds = validation_folds(rows, 3, seed=0)
+    assert [set(rows.loc[held, "term"]) for _, held in folds] == [{term} for term in held_terms]
+    for train, held in folds:
+        known, unseen = rows[train], rows[held]
+        assert len(unseen) == (rows["term"] == unseen["term"].iloc[0]).sum()
+        assert known["term"].max() < unseen["term"].min()
+        # Known before the held-out term began; or the sections of the term before run into it.
+        assert known["cut_on"].max() < unseen["cut_on"].min()
+        assert not set(known["student_id"]) & set(unseen["student_id"])
+
+
+def test_a_forward_fold_knows_every_student_that_it_may() -> None:
+    rows = terms(4)
+    ((train, held),) = validation_folds(rows, 3, seed=0)
+    shared = rows["student_id"].isin(rows.loc[held, "student_id"])
+    assert (train == ((rows["term"] < 3) & ~shared)).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_with_few_terms_sections_are_held_out(count: int) -> None:
+    rows = terms(count)
+    folds = validation_folds(rows, 3, seed=0)
+    assert len(folds) == min(3, 2 * count)
+    assert (sum(held.astype(int) for _, held in folds) == 1).all()
+    for train, held in folds:
+        assert not set(rows.loc[train, "section_id"]) & set(rows.loc[held, "section_id"])
+        assert not set(rows.loc[train, "student_id"]) & set(rows.loc[held, "student_id"])
+
+
+def test_sections_that_begin_within_a_month_are_one_term() -> None:
+    rows = terms(8, days=30)
+    assert len(validation_folds(rows, 3, seed=0)) == 3
+    assert (sum(held.astype(int) for _, held in validation_folds(rows, 3, seed=0)) == 1).all()
