@@ -129,8 +129,8 @@ class PooledModel:
     Attributes
     ----------
     parts
-        By task; a task whose target was never known, or always the same, is missing. Then the
-        grade is unknown, and the risk is `base_rate`.
+        By task; a task whose target was never known, or always the same (the risk: in a fold), is
+        missing. Then the grade is unknown, and the risk is `base_rate`.
     seen_courses, sections
         What it was fitted on.
     held_out
@@ -241,8 +241,8 @@ class PooledModel:
             The folder does not hold an ensemble that this version of the program can read, or the
             library of one of its members is not installed.
         """
-        fitted: Any = persistence.load(directory / _FITTED)
         try:
+            fitted: Any = persistence.load(directory / _FITTED)
             described = json.loads((directory / _MODEL).read_text())
             return cls(
                 parts={
@@ -264,7 +264,9 @@ class PooledModel:
                 audit=pd.DataFrame(described["audit"]),
                 held_out=pd.read_parquet(directory / _HELD_OUT),
             )
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        except ArtifactError:
+            raise
+        except Exception as error:  # each library has kinds of its own
             raise ArtifactError(
                 f"The model in {directory} cannot be read: {error!r}.",
                 "Install the extra grade-ml[boosting] if a library is missing, or train again.",
@@ -319,13 +321,21 @@ def fit(
     views = {view: encoder_of(rows, view) for view in View}
     work = {task: Workload.of(task, rows, views) for task in Task}
     fitted: dict[Task, _Fitted] = {}
-    degraded: list[str] = []
+    problems: dict[Task, list[str]] = {}
     with limited_threads(len(rows)):
         for task, load in work.items():
             if load.learnable:
-                one = _fit_task(load, folds, chosen_parameters[task], seed, on_progress)
-                fitted[task] = one
-                degraded += one.problems
+                one, problems[task] = _fit_task(
+                    load, folds, chosen_parameters[task], seed, on_progress
+                )
+                if one is not None:
+                    fitted[task] = one
+        degraded = [text for texts in problems.values() for text in texts]
+        if problems and all(len(texts) == len(MEMBERS) for texts in problems.values()):
+            raise NotReadyError(
+                f"No member of the ensemble could be fitted: {'; '.join(degraded)}.",
+                "Until this is repaired, the baseline predicts.",
+            )
         held_out = _held_out(rows, folds, fitted)
         calibrated = cross_calibrated(held_out, seed)
         at_risk = rows["at_risk"].to_numpy(bool)
@@ -412,7 +422,6 @@ class _Fitted:
     chosen: Chosen
     #: Of the rows: which ones were held out and have a known target.
     held: npt.NDArray[np.bool_]
-    problems: tuple[str, ...]
 
 
 def encoder_of(rows: pd.DataFrame, view: View) -> Encoder:
@@ -434,10 +443,11 @@ def _fit_task(
     parameters: Mapping[str, Mapping[str, float]],
     seed: int,
     on_progress: Progress,
-) -> _Fitted:
+) -> tuple[_Fitted | None, list[str]]:
     """Fit the members on each fold, stack them, and fit those that count on all rows.
 
-    A member that is not installed or fails is left out and named; the others go on.
+    A member that is not installed or fails is left out and named; the others go on. Without any
+    number to stack, as for the risk of which most folds have one outcome only, there is no part.
     """
     fold = _fold_numbers(folds)
     held = (fold >= 0) & load.usable
@@ -458,6 +468,8 @@ def _fit_task(
         except Exception as error:  # each library has kinds of its own
             logger.warning("Training goes on without %s: %r", kind.name, error)
             problems.append(f"{kind.name} could not be fitted ({load.task}): {error}")
+    if not scores:
+        return None, problems
     rows = load.rows[held].assign(fold=fold[held])
     chosen = choose(scores, load.target[held], rows, load.task, seed)
     on_progress(f"{load.task}: {chosen.reason}")
@@ -467,9 +479,8 @@ def _fit_task(
         for name in chosen.stack.used
         if name in fitting
     }
-    return _Fitted(
-        Part(load.task, load.encoders, used, chosen.stack), chosen, held, tuple(problems)
-    )
+    part = Part(load.task, load.encoders, used, chosen.stack)
+    return _Fitted(part, chosen, held), problems
 
 
 def _unseen(
