@@ -1,0 +1,377 @@
+"""From training to serving on a small campus: PostgreSQL, MLflow and the files are real."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine
+
+from grade_ml.core.errors import NotReadyError
+from grade_ml.core.settings import Settings
+from grade_ml.ensemble import baseline, pooled
+from grade_ml.ensemble.baseline import BaselineModel
+from grade_ml.ensemble.course import name_of
+from grade_ml.ensemble.lifecycle import CourseOutcome, train_courses, train_pooled, verdicts
+from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel
+from grade_ml.ensemble.predictions import read_predictions
+from grade_ml.ensemble.rows import NAIVE, section_versions
+from grade_ml.ensemble.scoring import score_running
+from grade_ml.ensemble.serving import Models
+from grade_ml.ensemble.training import Training, finished
+from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
+from grade_ml.features.store import write_snapshots
+from grade_ml.gradebook.frames import Gradebook
+from grade_ml.registry.promotion import promotion
+from grade_ml.registry.registry import Alias, ModelVersion, Registry
+from grade_ml_tests.ensemble.campus import TODAY, campus, make_champion, store
+from grade_ml_tests.ensemble.quick import quick
+
+NOW = datetime(2025, 11, 10, 3, tzinfo=UTC)
+MATHS, OTHER = "SIM-MATH101", "SIM-COMP101"
+
+
+@dataclass(frozen=True)
+class World:
+    """A gradebook, its snapshots of every fourth week, and what came true in ended sections."""
+
+    gradebook: Gradebook
+    snapshots: pd.DataFrame
+    results: pd.DataFrame
+
+    @property
+    def ended(self) -> pd.DataFrame:
+        return self.snapshots[self.snapshots["section_id"].isin(self.results["section_id"])]
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    gradebook = campus(students=120)
+    weekly = grade_snapshots(gradebook, weekly_cuts(gradebook.sections, TODAY), TODAY)
+    newest = weekly["cut_on"] == weekly["cut_on"].max()
+    some = weekly[newest | (weekly["cut_day"] // 7 % 4 == 2)].reset_index(drop=True)
+    return World(gradebook, some, finished(gradebook, TODAY))
+
+
+@pytest.fixture(scope="module")
+def model(world: World) -> PooledModel:
+    return pooled.fit(world.ended, world.results, seed=0, parameters=quick())
+
+
+@pytest.fixture(scope="module")
+def plain(world: World) -> BaselineModel:
+    # Of one section, which is enough to answer and quick.
+    one = world.ended["section_id"] == world.results["section_id"].iloc[0]
+    return baseline.fit(world.ended[one], world.results, seed=0)
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Registry:
+    assert settings.mlflow_tracking_uri
+    return Registry(settings.mlflow_tracking_uri, settings.storage_root)
+
+
+@pytest.fixture
+def connection(engine: Engine, world: World) -> Iterator[Connection]:
+    store(engine, world.gradebook)
+    with engine.begin() as connection:
+        yield connection
+
+
+def tuned(rows: pd.DataFrame, results: pd.DataFrame, last: Parameters | None) -> Parameters:
+    return quick()
+
+
+def train(
+    connection: Connection,
+    registry: Registry,
+    snapshots: pd.DataFrame,
+    results: pd.DataFrame,
+) -> Training[PooledModel]:
+    return train_pooled(snapshots, results, registry, connection, trained_at=NOW, tune=tuned)
+
+
+def register(registry: Registry, model: PooledModel, *aliases: Alias) -> ModelVersion:
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder))
+        version = registry.register(
+            NAME,
+            Path(folder),
+            metrics=model.evaluation.flat(),
+            parameters={},
+            features=model.features,
+            data_version="data",
+            code_version=installed_version("grade-ml"),
+            trained_at=NOW,
+        )
+    for alias in aliases:
+        registry.set_alias(NAME, alias, version.version)
+    return version
+
+
+def store_snapshots(settings: Settings, world: World) -> None:
+    for course, rows in world.snapshots.groupby("course_id", observed=True):
+        write_snapshots(settings.storage_root, str(course), rows, TODAY)
+
+
+def damage(settings: Settings, version: ModelVersion) -> None:
+    for path in Path(settings.storage_root, "models", version.run_id).glob("model.json"):
+        path.write_bytes(b"damaged")
+
+
+def corrected(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the results with every grade lower by a hundredth."""
+    return results.assign(final_grade=results["final_grade"] * 0.99)
+
+
+def with_worse_past(model: PooledModel) -> PooledModel:
+    """Return the model as if it had said of every held-out row what it said of another one."""
+    held = model.held_out
+    order = np.random.default_rng(0).permutation(len(held))
+    shuffled = held.assign(**{name: held[name].to_numpy()[order] for name in ("grade", "risk")})
+    return replace(model, held_out=shuffled)
+
+
+def promotions(connection: Connection) -> list[tuple[str, int | None, int]]:
+    table = promotion.c
+    query = sa.select(table.model_name, table.from_version, table.to_version).order_by(table.id)
+    return [tuple(row) for row in connection.execute(query)]
+
+
+def test_the_first_version_serves_and_unchanged_data_are_not_fitted_again(
+    world: World, registry: Registry, connection: Connection
+) -> None:
+    first = train(connection, registry, world.snapshots, world.results)
+    assert first.fitted and first.accepted, first.verdicts
+    assert first.reason == "became champion: there was no champion"
+    for alias in Alias:
+        assert registry.get(NAME, alias) == first.version
+    assert promotions(connection) == [(NAME, None, 1)]
+    assert {"all_rmse", "training_seconds", "peak_megabytes"} <= set(first.version.metrics)
+    assert first.version.trained_at == NOW
+    assert first.version.parameters["grade.catboost.rounds"] == "60"
+    assert {one["source"] for one in first.model.choices["external"]["trials"]}
+
+    shuffled = world.snapshots.sample(frac=1, random_state=1), world.results[::-1]
+    again = train(connection, registry, *shuffled)
+    assert not again.fitted and again.accepted
+    assert again.reason == "version 1 is kept: nothing changed"
+
+    assert promotions(connection) == [(NAME, None, 1)]
+
+
+def test_a_little_change_keeps_the_model(
+    world: World, model: PooledModel, registry: Registry, connection: Connection
+) -> None:
+    section = str(world.results["section_id"].iloc[0])
+    odd = world.results["section_id"] == section
+    # One row in ten of the section that changes: about 1 % of all.
+    some = world.ended[(world.ended["section_id"] != section) | (world.ended.index % 10 == 0)]
+    register(
+        registry, replace(model, section_versions=section_versions(some, world.results)), *Alias
+    )
+    changed = world.results.assign(final_grade=world.results["final_grade"].where(~odd, 1.0))
+    training = train(connection, registry, some, changed)
+    share = (some["section_id"] == section).mean()
+    assert not training.fitted
+    assert 0 < share < 0.05
+    assert training.reason == f"version 1 is kept: {share:.1%} of the rows changed"
+
+
+def test_a_better_version_becomes_champion(
+    world: World, model: PooledModel, registry: Registry, connection: Connection
+) -> None:
+    register(registry, with_worse_past(model), *Alias)
+    training = train(connection, registry, world.snapshots, corrected(world.results))
+    assert training.reason.startswith("became champion: improvement +")
+    for alias in Alias:
+        assert registry.get(NAME, alias) == training.version
+    assert promotions(connection) == [(NAME, 1, 2)]
+    row = connection.execute(sa.select(promotion)).one()
+    assert 0 < row.low < row.improvement < row.high
+    assert row.student_count == training.model.held_out["student"].nunique()
+
+
+@pytest.mark.slow
+def test_an_equal_version_stays_challenger(
+    world: World, model: PooledModel, registry: Registry, connection: Connection
+) -> None:
+    champion = register(registry, model, *Alias)
+    training = train(connection, registry, world.snapshots, corrected(world.results))
+    assert training.fitted and training.accepted
+    assert training.reason.startswith("stays challenger of version 1: improvement ")
+    assert registry.get(NAME, Alias.CHALLENGER) == training.version
+    assert registry.get(NAME, Alias.CHAMPION) == champion
+    assert promotions(connection) == []
+    again = train(connection, registry, world.snapshots, corrected(world.results))
+    assert again.reason == "version 2 is kept: nothing changed"
+
+
+@pytest.mark.slow
+def test_a_version_that_carrying_on_beats_has_no_alias(
+    world: World, registry: Registry, connection: Connection
+) -> None:
+    known = world.ended.merge(
+        world.results.astype({"section_id": "string", "student_id": "string"}),
+        how="left",
+        on=["section_id", "student_id"],
+    )["final_grade"]
+    # The naive forecast is never wrong, and no member is told of it.
+    oracle = world.ended.assign(grade_if_nothing_more=0.0)
+    oracle[NAIVE] = known.to_numpy("float32")
+    training = train(connection, registry, oracle, world.results)
+    assert not training.accepted
+    assert "better_than_naive" in training.reason
+    assert training.reason.startswith("stays a candidate")
+    assert registry.get(NAME, Alias.CHALLENGER) is None
+    assert registry.get(NAME, Alias.CHAMPION) is None
+    assert promotions(connection) == []
+
+
+@pytest.mark.slow
+def test_a_champion_that_cannot_be_read_is_replaced(
+    world: World,
+    model: PooledModel,
+    registry: Registry,
+    connection: Connection,
+    settings: Settings,
+) -> None:
+    damage(settings, register(registry, model, *Alias))
+    training = train(connection, registry, world.snapshots, world.results)
+    assert training.fitted
+    assert training.reason.startswith("became champion")
+    assert registry.get(NAME, Alias.CHAMPION) == training.version
+    assert promotions(connection) == [(NAME, 1, 2)]
+
+
+def test_verdicts_name_what_is_missing(model: PooledModel, plain: BaselineModel) -> None:
+    poor = {"rmse": 30.0, "naive_rmse": 20.0, "coverage80": 0.5, "coverage95": 0.9, "ece": 0.5}
+    evaluation = replace(model.evaluation, metrics={"all": poor | {"brier": 0.3}})
+    version = ModelVersion("baseline", 1, "r", "0", plain.evaluation.flat(), {}, (), "d", "c", NOW)
+    judged = verdicts(replace(model, evaluation=evaluation), version, None)
+    assert {one.name: one.passed for one in judged} == {
+        "better_than_naive": False,
+        "better_than_baseline": False,
+        "intervals_cover": False,
+        "calibrated": False,
+        "explanations_add_up": True,
+    }
+    unknown = replace(model, evaluation=replace(model.evaluation, metrics={"all": {"rmse": None}}))
+    assert all(one.passed for one in verdicts(unknown, version, None))
+
+
+def test_the_next_in_line_serves_and_says_so(  # noqa: PLR0917
+    world: World,
+    model: PooledModel,
+    plain: BaselineModel,
+    registry: Registry,
+    settings: Settings,
+    connection: Connection,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(NotReadyError, match="No model has been trained"):
+        Models(registry).serving(MATHS)
+    make_champion(settings, plain, tmp_path / "plain")
+    served = Models(registry).serving(MATHS)
+    assert (served.version.name, served.degraded) == ("baseline", ())
+
+    champion = register(registry, replace(model, degraded=("no catboost",)), *Alias)
+    served = Models(registry).serving(MATHS)
+    assert (served.version, served.degraded) == (champion, ("no catboost",))
+    assert Models(registry).challenger() is None
+
+    challenger = register(registry, model, Alias.CHALLENGER)
+    store_snapshots(settings, world)
+    found = Models(registry).challenger()
+    assert found is not None and found.version == challenger
+
+    damage(settings, champion)
+    served = Models(registry).serving(MATHS)
+    assert served.version.name == "baseline"
+    assert len(served.degraded) == 1
+    assert "pooled version 1 cannot serve" in served.degraded[0]
+    assert "model.json" in served.degraded[0]
+    scored = score_running(connection, registry, settings.storage_root, [MATHS], TODAY)
+    assert scored.models == ("baseline 1",)
+    assert scored.degraded == served.degraded
+    rows = read_predictions(connection, as_of=TODAY)
+    assert rows["degraded"].str.contains("cannot serve").all()
+
+
+def test_champion_and_challenger_predict_side_by_side(
+    world: World,
+    model: PooledModel,
+    registry: Registry,
+    settings: Settings,
+    connection: Connection,
+) -> None:
+    store_snapshots(settings, world)
+    champion = register(registry, model, *Alias)
+    alone = score_running(connection, registry, settings.storage_root, [MATHS, OTHER], TODAY)
+    assert alone.challenged == 0
+    challenger = register(registry, replace(model, base_rate=0.1), Alias.CHALLENGER)
+    scored = score_running(connection, registry, settings.storage_root, [MATHS, OTHER], TODAY)
+    newest = world.snapshots["cut_on"] == world.snapshots["cut_on"].max()
+    enrollments = world.snapshots[newest & world.snapshots["course_id"].isin([MATHS, OTHER])]
+    assert scored.challenged == len(scored.predictions) == len(enrollments) > 0
+    assert scored.models == (f"pooled {champion.version}",)
+    assert scored.degraded == ()
+    for stage, version in {Alias.CHAMPION: champion, Alias.CHALLENGER: challenger}.items():
+        rows = read_predictions(connection, as_of=TODAY, stage=stage)
+        assert len(rows) == len(enrollments)
+        assert set(rows["model_version"]) == {version.version}
+        assert rows[["grade", "risk", "lower80"]].notna().all(axis=None)
+
+
+def correct(
+    connection: Connection, registry: Registry, settings: Settings, *courses: str
+) -> list[CourseOutcome]:
+    root = settings.storage_root
+    return list(train_courses(courses, root, TODAY, registry, connection, trained_at=NOW))
+
+
+def test_a_course_is_corrected_once_and_serves_itself(
+    world: World,
+    model: PooledModel,
+    registry: Registry,
+    settings: Settings,
+    connection: Connection,
+) -> None:
+    store_snapshots(settings, world)
+    with pytest.raises(NotReadyError, match="No ensemble has been trained"):
+        correct(connection, registry, settings, MATHS)
+    # As if all of the course's grades had come out higher than the pooled model says.
+    held = model.held_out
+    low = held.assign(raw_grade=(held["raw_grade"] - 30 * (held["course_id"] == MATHS)).clip(0))
+    champion = register(registry, replace(model, held_out=low), *Alias)
+    first, other = correct(connection, registry, settings, MATHS, OTHER)
+    assert first.kept and first.fitted, first.reason
+    assert first.model and first.model.pooled_version == champion.version
+    assert other.fitted and not other.kept
+    version = registry.get(name_of(MATHS), Alias.CHAMPION)
+    assert version and registry.get(name_of(MATHS), Alias.CHALLENGER) == version
+    assert registry.get(name_of(OTHER), Alias.CHAMPION) is None
+    assert promotions(connection) == [(name_of(MATHS), None, 1)]
+
+    again = correct(connection, registry, settings, MATHS, OTHER)
+    assert [(one.kept, one.fitted) for one in again] == [(True, False), (False, False)]
+    assert all(one.reason.startswith("nothing changed: ") for one in again)
+    assert registry.get(name_of(MATHS), Alias.CHAMPION) == version
+
+    scored = score_running(connection, registry, settings.storage_root, [MATHS, OTHER], TODAY)
+    assert scored.models == (f"{name_of(MATHS)} 1", "pooled 1")
+
+    # Another champion, of which the course has nothing to correct.
+    register(registry, model, *Alias)
+    (gone,) = correct(connection, registry, settings, MATHS)
+    assert gone.fitted and not gone.kept
+    assert registry.get(name_of(MATHS), Alias.CHAMPION) is None
+    assert Models(registry).serving(MATHS).version.name == NAME
