@@ -65,7 +65,7 @@ def validation_folds(rows: pd.DataFrame, count: int, seed: int) -> list[tuple[Ma
     it, without the students it shares with that term. Where fewer than two terms have `MIN_TERMS`
     behind them, a forward fold would learn from one or two terms and miss whole courses (on OULAD's
     two terms: three of seven, and an ECE of .066 on the next term against .012); then sections are
-    held out as in `section_folds`.
+    held out as in `section_folds`, or students where sections would leave nothing to learn from.
 
     Parameters
     ----------
@@ -79,7 +79,11 @@ def validation_folds(rows: pd.DataFrame, count: int, seed: int) -> list[tuple[Ma
     term = began.map(dict(zip(starts, of_term, strict=True))).to_numpy()
     last = int(term.max())
     if last < MIN_TERMS + 1:
-        return list(section_folds(rows, count, seed))
+        folds = list(section_folds(rows, count, seed))
+        if all(train.any() for train, _ in folds):
+            return folds
+        # Everybody takes every section, as in a first term: only students can be kept apart.
+        return list(section_folds(rows.assign(section_id="", course_id=""), count, seed))
     student = pd.factorize(rows["student_id"].astype("object"))[0]
     folds = []
     for held_term in range(max(last + 1 - count, MIN_TERMS), last + 1):

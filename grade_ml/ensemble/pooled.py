@@ -11,9 +11,9 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,7 @@ Masks = Sequence[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]
 #: Per task and member.
 Parameters = Mapping[Task, Mapping[str, Mapping[str, float]]]
 Progress = Callable[[str], None]
+Fit = TypeVar("Fit")
 
 logger = logging.getLogger(__name__)
 
@@ -455,32 +456,46 @@ def _fit_task(
     scores = {name: values[held] for name, values in naive.items()}
     fitting: dict[str, type[Member]] = {}
     problems = []
+
+    def attempt(name: str, work: Callable[[], Fit]) -> Fit | None:
+        try:
+            return work()
+        except OutOfMemoryError:
+            raise
+        except Exception as error:  # each library has kinds of its own
+            logger.warning("Training goes on without %s: %r", name, error)
+            problems.append(f"{name} could not be fitted ({load.task}): {error}")
+            return None
+
     for kind in MEMBERS:
         if not kind.available():
             problems.append(f"{kind.name} is not installed; the ensemble goes without it")
             continue
         on_progress(f"{load.task}: {kind.name} on {len(folds)} folds")
-        try:
-            scores[kind.name] = _unseen(load, folds, kind, parameters[kind.name], seed)[held]
+        own = parameters[kind.name]
+        unseen = attempt(kind.name, partial(_unseen, load, folds, kind, own, seed))
+        if unseen is not None:
+            scores[kind.name] = unseen[held]
             fitting[kind.name] = kind
-        except OutOfMemoryError:
-            raise
-        except Exception as error:  # each library has kinds of its own
-            logger.warning("Training goes on without %s: %r", kind.name, error)
-            problems.append(f"{kind.name} could not be fitted ({load.task}): {error}")
-    if not scores:
-        return None, problems
     rows = load.rows[held].assign(fold=fold[held])
-    chosen = choose(scores, load.target[held], rows, load.task, seed)
-    on_progress(f"{load.task}: {chosen.reason}")
     everything = np.ones(len(load.rows), bool)
-    used = {
-        name: load.fit(fitting[name], everything, parameters[name], seed)
-        for name in chosen.stack.used
-        if name in fitting
-    }
-    part = Part(load.task, load.encoders, used, chosen.stack)
-    return _Fitted(part, chosen, held), problems
+    while scores:
+        chosen = choose(scores, load.target[held], rows, load.task, seed)
+        on_progress(f"{load.task}: {chosen.reason}")
+        tried = {
+            name: attempt(
+                name, partial(load.fit, fitting[name], everything, parameters[name], seed)
+            )
+            for name in chosen.stack.used
+            if name in fitting
+        }
+        used = {name: member for name, member in tried.items() if member is not None}
+        if len(used) == len(tried):
+            part = Part(load.task, load.encoders, used, chosen.stack)
+            return _Fitted(part, chosen, held), problems
+        # Some failed on all rows: the stack is chosen again without them.
+        scores = {name: one for name, one in scores.items() if name in used or name not in tried}
+    return None, problems
 
 
 def _unseen(

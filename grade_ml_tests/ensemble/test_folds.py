@@ -99,3 +99,13 @@ def test_with_few_terms_sections_are_held_out(count: int) -> None:
 def test_sections_that_begin_within_a_month_are_one_term() -> None:
     rows = terms(8, days=30)
     assert (sum(held.astype(int) for _, held in validation_folds(rows, 3, seed=0)) == 1).all()
+
+
+def test_students_are_held_out_where_all_take_every_section() -> None:
+    rows = terms(1)
+    rows["student_id"] = rows.groupby("section_id").cumcount().astype(str)
+    folds = validation_folds(rows, 3, seed=0)
+    assert (sum(held.astype(int) for _, held in folds) == 1).all()
+    for train, held in folds:
+        assert train.any()
+        assert not set(rows.loc[train, "student_id"]) & set(rows.loc[held, "student_id"])

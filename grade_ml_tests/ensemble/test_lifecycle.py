@@ -34,6 +34,7 @@ from grade_ml.registry.promotion import promotion
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 from grade_ml_tests.ensemble.campus import TODAY, campus, make_champion, store
 from grade_ml_tests.ensemble.quick import quick
+from grade_ml_tests.ensemble.snapshots import snapshots
 
 NOW = datetime(2025, 11, 10, 3, tzinfo=UTC)
 MATHS, OTHER = "SIM-MATH101", "SIM-COMP101"
@@ -41,7 +42,7 @@ MATHS, OTHER = "SIM-MATH101", "SIM-COMP101"
 
 @dataclass(frozen=True)
 class World:
-    """A gradebook, its snapshots of every fourth week, and what came true in ended sections."""
+    """A gradebook, its snapshots of every sixth week, and what came true in ended sections."""
 
     gradebook: Gradebook
     snapshots: pd.DataFrame
@@ -57,7 +58,7 @@ def world() -> World:
     gradebook = campus(students=120)
     weekly = grade_snapshots(gradebook, weekly_cuts(gradebook.sections, TODAY), TODAY)
     newest = weekly["cut_on"] == weekly["cut_on"].max()
-    some = weekly[newest | (weekly["cut_day"] // 7 % 4 == 2)].reset_index(drop=True)
+    some = weekly[newest | (weekly["cut_day"] // 7 % 6 == 2)].reset_index(drop=True)
     return World(gradebook, some, finished(gradebook, TODAY))
 
 
@@ -67,10 +68,9 @@ def model(world: World) -> PooledModel:
 
 
 @pytest.fixture(scope="module")
-def plain(world: World) -> BaselineModel:
-    # Of one section, which is enough to answer and quick.
-    one = world.ended["section_id"] == world.results["section_id"].iloc[0]
-    return baseline.fit(world.ended[one], world.results, seed=0)
+def plain() -> BaselineModel:
+    # It only has to answer.
+    return baseline.fit(*snapshots(sections=4, students=20, weeks=3), seed=0)
 
 
 @pytest.fixture
@@ -128,8 +128,9 @@ def damage(settings: Settings, version: ModelVersion) -> None:
 
 
 def corrected(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the results with every grade lower by a hundredth."""
-    return results.assign(final_grade=results["final_grade"] * 0.99)
+    """Return the results with every grade changed by hundredths of a point."""
+    change = np.random.default_rng(0).uniform(-0.05, 0.05, len(results))
+    return results.assign(final_grade=(results["final_grade"] + change).clip(0, 100))
 
 
 def with_worse_past(model: PooledModel) -> PooledModel:
@@ -138,6 +139,16 @@ def with_worse_past(model: PooledModel) -> PooledModel:
     order = np.random.default_rng(0).permutation(len(held))
     shuffled = held.assign(**{name: held[name].to_numpy()[order] for name in ("grade", "risk")})
     return replace(model, held_out=shuffled)
+
+
+def with_perfect_past(model: PooledModel, but_low_in: str = "") -> PooledModel:
+    """Return the model as if it had foretold every outcome, 30 points too low in one course."""
+    held = model.held_out
+    low = 30 * (held["course_id"] == but_low_in)
+    told = held.assign(
+        raw_grade=(held["final_grade"] - low).clip(0), raw_risk=held["at_risk"] * 1.0
+    )
+    return replace(model, held_out=told)
 
 
 def promotions(connection: Connection) -> list[tuple[str, int | None, int]]:
@@ -348,10 +359,7 @@ def test_a_course_is_corrected_once_and_serves_itself(
     store_snapshots(settings, world)
     with pytest.raises(NotReadyError, match="No ensemble has been trained"):
         correct(connection, registry, settings, MATHS)
-    # As if all of the course's grades had come out higher than the pooled model says.
-    held = model.held_out
-    low = held.assign(raw_grade=(held["raw_grade"] - 30 * (held["course_id"] == MATHS)).clip(0))
-    champion = register(registry, replace(model, held_out=low), *Alias)
+    champion = register(registry, with_perfect_past(model, but_low_in=MATHS), *Alias)
     first, other = correct(connection, registry, settings, MATHS, OTHER)
     assert first.kept and first.fitted, first.reason
     assert first.model and first.model.pooled_version == champion.version
@@ -370,7 +378,7 @@ def test_a_course_is_corrected_once_and_serves_itself(
     assert scored.models == (f"{name_of(MATHS)} 1", "pooled 1")
 
     # Another champion, of which the course has nothing to correct.
-    register(registry, model, *Alias)
+    register(registry, with_perfect_past(model), *Alias)
     (gone,) = correct(connection, registry, settings, MATHS)
     assert gone.fitted and not gone.kept
     assert registry.get(name_of(MATHS), Alias.CHAMPION) is None

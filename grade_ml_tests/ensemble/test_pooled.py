@@ -263,6 +263,25 @@ def test_a_failing_member_leaves_a_smaller_ensemble(monkeypatch: pytest.MonkeyPa
     assert_predicts(model, frame)
 
 
+@pytest.mark.slow
+def test_a_member_that_fails_on_all_rows_only_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, truth = small()
+    usual = CatBoost.fit
+
+    def fit_few(matrix, *arguments: object, **keywords: object) -> CatBoost:
+        if len(matrix) == len(frame):
+            raise RuntimeError("too many rows")
+        return usual(matrix, *arguments, **keywords)
+
+    assert "catboost" in fit(frame, truth).parts[Task.GRADE].members
+    monkeypatch.setattr(CatBoost, "fit", fit_few)
+    model = fit(frame, truth)
+    assert "catboost could not be fitted (grade): too many rows" in model.degraded
+    for part in model.parts.values():
+        assert "catboost" not in part.stack.names
+    assert_predicts(model, frame)
+
+
 def test_without_any_member_no_ensemble_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in MEMBERS:
         monkeypatch.setattr(kind, "fit", broken(RuntimeError("no kernel image")))
@@ -317,6 +336,13 @@ def test_little_of_a_campus_trains(kept: str) -> None:
     known = truth[truth["section_id"].isin(sections)]
     model = fit(frame[frame["section_id"].isin(sections)], known)
     assert model.sections == tuple(sections)
+    assert_predicts(model, frame)
+
+
+def test_a_term_in_which_all_take_the_same_courses_trains() -> None:
+    frame, truth = snapshots(sections=2, students=30, weeks=4)
+    model = fit(frame, truth)
+    assert model.degraded == ()
     assert_predicts(model, frame)
 
 
