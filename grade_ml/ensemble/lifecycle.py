@@ -117,7 +117,9 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
     versions, code = section_versions(plain, results), installed_version("grade-ml")
     models = Models(registry)
     sizes = plain["section_id"].astype(str).value_counts()
-    for current in models.pooled_versions():
+    readable, champion = list(models.pooled_versions()), registry.get(NAME, Alias.CHAMPION)
+    # A challenger that is up to date does not make up for a champion that cannot be read.
+    for current in readable if champion is None or champion in readable else ():
         model = models.pooled[current.version]
         share = _changed_share(versions, model.section_versions, sizes)
         if current.code_version == code and share < SETTINGS.refit_share:
@@ -125,8 +127,7 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
             reason = f"version {current.version} is kept: {why}"
             return Training(current, model, verdicts(model, None, None), False, reason)
     started = perf_counter()
-    last = next(iter(models.pooled_versions()), None)
-    previous = models.pooled[last.version].parameters if last else None
+    previous = models.pooled[readable[0].version].parameters if readable else None
     on_progress("Trying which external sources tell of grades")
     rows, admitted = _with_admitted(plain, results, connection, seed)
     tuned = tune(rows, results, previous)
@@ -154,14 +155,13 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
     if not training.accepted:
         failed = ", ".join(verdict.name for verdict in judged if not verdict.passed)
         return replace(training, reason=f"stays a candidate: {failed} failed")
-    champion = registry.get(NAME, Alias.CHAMPION)
     registry.set_alias(NAME, Alias.CHALLENGER, version.version)
     try:
         old = models.pooled[champion.version] if champion else None
     except ArtifactError as error:
         reason = f"version {champion.version if champion else 0} cannot serve: {error}"
         _promote(registry, connection, version, champion, trained_at, reason, None)
-        return Training(version, model, judged, True, f"became champion: {reason}")
+        return replace(training, reason=f"became champion: {reason}")
     gain = _paired(connection, model, old, rows, seed) if old else None
     if champion is not None and not (gain and gain.is_sure):
         reason = f"stays challenger of version {champion.version}: improvement {gain}"

@@ -27,6 +27,7 @@ from grade_ml.ensemble.rows import NAIVE, section_versions
 from grade_ml.ensemble.scoring import score_running
 from grade_ml.ensemble.serving import Models
 from grade_ml.ensemble.training import Training, finished
+from grade_ml.ensemble.tuning import Tuned
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import write_snapshots
 from grade_ml.gradebook.frames import Gradebook
@@ -86,8 +87,8 @@ def connection(engine: Engine, world: World) -> Iterator[Connection]:
         yield connection
 
 
-def tuned(rows: pd.DataFrame, results: pd.DataFrame, last: Parameters | None) -> Parameters:
-    return quick()
+def tuned(rows: pd.DataFrame, results: pd.DataFrame, last: Parameters | None) -> Tuned:
+    return Tuned(quick(), degraded=("nothing was tuned",))
 
 
 def train(
@@ -168,6 +169,7 @@ def test_the_first_version_serves_and_unchanged_data_are_not_fitted_again(
     assert promotions(connection) == [(NAME, None, 1)]
     assert {"all_rmse", "training_seconds", "peak_megabytes"} <= set(first.version.metrics)
     assert first.version.trained_at == NOW
+    assert first.model.degraded == ("nothing was tuned",)
     assert first.version.parameters["grade.catboost.rounds"] == "60"
     assert {one["source"] for one in first.model.choices["external"]["trials"]}
 
@@ -248,19 +250,24 @@ def test_a_version_that_carrying_on_beats_has_no_alias(
 
 
 @pytest.mark.slow
-def test_a_champion_that_cannot_be_read_is_replaced(
+@pytest.mark.parametrize("challenged", [False, True])
+def test_a_champion_that_cannot_be_read_is_replaced(  # noqa: PLR0917
     world: World,
     model: PooledModel,
     registry: Registry,
     connection: Connection,
     settings: Settings,
+    challenged: bool,
 ) -> None:
-    damage(settings, register(registry, model, *Alias))
+    champion = register(registry, model, *Alias)
+    if challenged:
+        register(registry, model, Alias.CHALLENGER)
+    damage(settings, champion)
     training = train(connection, registry, world.snapshots, world.results)
     assert training.fitted
-    assert training.reason.startswith("became champion")
+    assert training.reason.startswith("became champion: version 1 cannot serve")
     assert registry.get(NAME, Alias.CHAMPION) == training.version
-    assert promotions(connection) == [(NAME, 1, 2)]
+    assert promotions(connection) == [(NAME, 1, training.version.version)]
 
 
 def test_verdicts_name_what_is_missing(model: PooledModel, plain: BaselineModel) -> None:

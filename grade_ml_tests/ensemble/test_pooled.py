@@ -97,9 +97,7 @@ def test_the_whole_ensemble_was_fitted(model: PooledModel) -> None:
         assert set(model.parts[task].members) <= set(model.parts[task].stack.used)
 
 
-def test_held_out_rows_were_seen_by_nothing_that_predicts_them(
-    model: PooledModel, data: Data
-) -> None:
+def test_every_row_was_held_out_once_with_its_section(model: PooledModel, data: Data) -> None:
     held = model.held_out
     assert len(held) == len(data[0]) == held["row"].nunique()
     assert held.groupby("section_id")["fold"].nunique().eq(1).all()
