@@ -170,7 +170,7 @@ def test_what_is_found_is_never_worse_than_last_night_on_the_same_folds(data, gr
 def test_the_loss_is_that_of_the_parameters_that_are_returned(data, gradebook_url):
     found = run(data, gradebook_url)
     rows = training_rows(*data, pooled.SETTINGS.max_rows, 0)
-    views = {view: pooled._encoder(rows, view) for view in View}
+    views = {view: pooled.encoder_of(rows, view) for view in View}
     for study in found.studies:
         contest, _ = tuning._contest(Workload.of(study.task, rows, views), 0)
         *_, (value, _) = contest.losses(Ridge, found.parameters[study.task]["ridge"], 0)
@@ -352,7 +352,7 @@ def test_without_optuna_parameters_stay_and_it_is_said(data, monkeypatch):
 def test_trials_are_judged_by_students_they_do_not_learn_from(data, monkeypatch):
     monkeypatch.setattr(tuning, "SETTINGS", replace(tuning.SETTINGS, max_rows=300))
     rows = training_rows(*data, pooled.SETTINGS.max_rows, 0)
-    load = Workload.of(Task.RISK, rows, {view: pooled._encoder(rows, view) for view in View})
+    load = Workload.of(Task.RISK, rows, {view: pooled.encoder_of(rows, view) for view in View})
     contest, problem = tuning._contest(load, 0)
     assert not problem
     assert len(contest.folds) == FOLDS
