@@ -42,11 +42,15 @@ class Encoder:
     def transform(self, frame: pd.DataFrame) -> npt.NDArray[np.float32]:
         """Return a matrix of shape (rows, features)."""
         matrix = np.full((len(frame), len(self.features)), np.nan, dtype=np.float32)
-        for i, name in enumerate(self.numeric):
-            if name in frame:
-                matrix[:, i] = pd.to_numeric(frame[name], errors="coerce").to_numpy(
-                    np.float32, na_value=np.nan
-                )
+        places = {name: place for place, name in enumerate(self.numeric)}
+        floats = frame.select_dtypes(["float32", "float64"])
+        together = [name for name in floats.columns if name in places]
+        # At once: one by one they take 5 ms, and a single prediction has 10.
+        matrix[:, [places[name] for name in together]] = floats[together].to_numpy(np.float32)
+        for name in places.keys() & set(frame.columns) - set(together):
+            matrix[:, places[name]] = pd.to_numeric(frame[name], errors="coerce").to_numpy(
+                np.float32, na_value=np.nan
+            )
         for i, (name, values) in enumerate(self.categories.items(), start=len(self.numeric)):
             if name in frame:
                 codes = pd.Categorical(frame[name].astype("object"), categories=values).codes

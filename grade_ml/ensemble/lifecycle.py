@@ -125,7 +125,8 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
         if current.code_version == code and share < SETTINGS.refit_share:
             why = "nothing changed" if share == 0 else f"{share:.1%} of the rows changed"
             reason = f"version {current.version} is kept: {why}"
-            return Training(current, model, verdicts(model, None, None), False, reason)
+            judged = verdicts(model, registry.get(BASELINE, Alias.CHAMPION), None)
+            return Training(current, model, judged, False, reason)
     started = perf_counter()
     previous = models.pooled[readable[0].version].parameters if readable else None
     on_progress("Trying which external sources tell of grades")

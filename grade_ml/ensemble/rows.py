@@ -10,7 +10,8 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ import pandas as pd
 from grade_ml.core.errors import NotReadyError
 from grade_ml.ensemble.encoding import ATTRIBUTE
 from grade_ml.ensemble.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 #: Never seen by a model, kept in the snapshots for audits of its errors.
 PROTECTED_ATTRIBUTES = ("gender", "disability", "imd_band", "age_band", "deprivation_band")
@@ -207,11 +211,17 @@ def context(rows: pd.DataFrame, seen_courses: Collection[str]) -> dict[str, Floa
 @contextmanager
 def limited_threads(rows: int) -> Iterator[None]:
     """Give work on so many rows as many threads as pay."""
-    import sklearn.ensemble  # noqa: F401 - a library that is loaded later would not be limited
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(threads(rows)):
+    with _thread_pools().limit(limits=threads(rows)):
         yield
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """Return the thread pools of this process; looking for them takes 4 ms."""
+    import sklearn.ensemble  # noqa: F401 - a library that is loaded later would not be limited
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def threads(rows: int) -> int:

@@ -62,8 +62,9 @@ class Models:
         return _Pooled(self.registry)
 
     def pooled_versions(self) -> Iterator[ModelVersion]:
-        """Yield challenger and champion of the pooled model that can be read, newest first."""
-        found = (self.registry.get(POOLED, alias) for alias in (Alias.CHALLENGER, Alias.CHAMPION))
+        """Yield the newest pooled model, the challenger and the champion that can be read."""
+        aliases = (self.registry.get(POOLED, one) for one in (Alias.CHALLENGER, Alias.CHAMPION))
+        found = self.registry.newest(POOLED), *aliases
         for version in {one.version: one for one in found if one}.values():
             if self._readable(version):
                 yield version
@@ -108,10 +109,10 @@ class Models:
     def challenger(self) -> Served | None:
         """Return the pooled challenger where it is not the champion, and can be read."""
         champion = self.registry.get(POOLED, Alias.CHAMPION)
-        for version in self.pooled_versions():
-            if champion is None or version.version != champion.version:
-                return Served(version, self.pooled[version.version])
-        return None
+        version = self.registry.get(POOLED, Alias.CHALLENGER)
+        if version is None or version == champion or not self._readable(version):
+            return None
+        return Served(version, self.pooled[version.version])
 
     @cached_property
     def baseline(self) -> tuple[ModelVersion, BaselineModel]:

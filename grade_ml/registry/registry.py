@@ -168,6 +168,13 @@ class Registry:
         if self.get(name, alias) is not None:
             self._client.delete_registered_model_alias(name, alias)
 
+    def newest(self, name: str) -> ModelVersion | None:
+        """Return the version of `name` that was registered last, or None where there is none."""
+        found = self._client.search_model_versions(
+            f"name = '{name}'", max_results=1, order_by=["version_number DESC"]
+        )
+        return self._read(found[0]) if found else None
+
     def at(self, name: str, version: int) -> ModelVersion:
         """Return a version by its number.
 

@@ -164,3 +164,5 @@ def test_an_alias_can_be_taken_away(registry, artifact) -> None:
         registry.drop_alias("baseline", Alias.CHAMPION)
         assert registry.get("baseline", Alias.CHAMPION) is None
     assert registry.at("baseline", version.version) == version
+    assert registry.newest("baseline") == version
+    assert registry.newest("another") is None

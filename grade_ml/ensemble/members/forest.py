@@ -79,7 +79,7 @@ class Forest(Member):
             max_features=parameters["max_features"],
             min_samples_leaf=scaled(len(matrix), parameters["leaf_share"], 5, 50),
             # Weekly rows of one student repeat each other; and explaining costs by depth squared.
-            max_samples=0.4,
+            max_samples=scaled(len(matrix), 0.4, 1, len(matrix)),
             max_depth=14,
             n_jobs=threads,
             random_state=seed,
