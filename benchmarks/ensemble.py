@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from grade_ml.core import database
+from grade_ml.core.embedded_postgres import release
 from grade_ml.core.process import peak_megabytes
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import course as courses
@@ -68,6 +69,7 @@ def _oulad(folder: Path) -> Gradebook:
         with engine.connect() as connection:
             gradebook = frames.read(connection)
         engine.dispose()
+        release(settings.postgres_dir)
     return gradebook
 
 
