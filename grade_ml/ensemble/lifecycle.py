@@ -22,7 +22,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from grade_ml.core.errors import ArtifactError
+from grade_ml.core.errors import ArtifactError, NotReadyError
 from grade_ml.core.process import peak_megabytes
 from grade_ml.ensemble import course as courses
 from grade_ml.ensemble import pooled as ensembles
@@ -324,7 +324,8 @@ def train_courses(  # noqa: PLR0913
 
     Sections that the pooled champion knows speak by its held-out predictions; those that ended
     since, by its predictions of their stored snapshots. Those whose data changed since are silent,
-    for the champion has seen what they were.
+    for the champion has seen what they were. Without a champion nothing is fitted, and the outcomes
+    say so.
 
     Parameters
     ----------
@@ -336,10 +337,15 @@ def train_courses(  # noqa: PLR0913
     Raises
     ------
     NotReadyError
-        There is no pooled champion, or no snapshots of a course have been computed.
+        No snapshots of a course have been computed.
     """
     models = Models(registry)
-    version, pooled = models.pooled_champion()
+    try:
+        version, pooled = models.pooled_champion()
+    except NotReadyError as error:
+        # No reason to stop: the next model in line predicts.
+        yield from (CourseOutcome(one, False, False, error.message) for one in course_ids)
+        return
     code = installed_version("grade-ml")
     by_course = dict(iter(pooled.held_out.groupby("course_id")))
     done = {row.course_id: row for row in connection.execute(sa.select(course_training)).all()}
