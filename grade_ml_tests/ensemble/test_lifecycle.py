@@ -364,8 +364,9 @@ def test_a_course_is_corrected_once_and_serves_itself(
     connection: Connection,
 ) -> None:
     store_snapshots(settings, world)
-    with pytest.raises(NotReadyError, match="No ensemble has been trained"):
-        correct(connection, registry, settings, MATHS)
+    (nothing,) = correct(connection, registry, settings, MATHS)
+    assert (nothing.kept, nothing.fitted) == (False, False)
+    assert nothing.reason == "No ensemble has been trained yet."
     champion = register(registry, with_perfect_past(model, but_low_in=MATHS), *Alias)
     first, other = correct(connection, registry, settings, MATHS, OTHER)
     assert first.kept and first.fitted, first.reason
