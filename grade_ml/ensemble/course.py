@@ -28,14 +28,14 @@ from grade_ml.ensemble.rows import (
     attainable,
     bounded_grade,
     late_weight,
+    log_odds_of,
     probability,
 )
+from grade_ml.ensemble.stacking import PHASED, basis
 from grade_ml.registry.promotion import Improvement, improvement
 
 Floats = npt.NDArray[np.float64]
 
-#: Progress (0-1) at which the correction is told; in between it is interpolated.
-_KNOTS = (1 / 6, 1 / 2, 5 / 6)
 _MODEL = "model.json"
 
 
@@ -76,7 +76,7 @@ class Correction:
         """
         certain = raw["collected"].to_numpy(np.float64)
         to_come = raw["grade"].to_numpy(np.float64) - certain
-        log_odds = _log_odds(raw["risk"])
+        log_odds = log_odds_of(raw["risk"])
         progress = raw["progress"].to_numpy(np.float64)
         left = (raw["possible"].to_numpy(np.float64) - certain) / 100
         grade = to_come + _design(to_come, left, progress) @ self.grade
@@ -246,11 +246,11 @@ def _learn(raw: pd.DataFrame) -> Correction:
     ridge = SETTINGS.ridge_students * len(raw) / students
     known = (raw["final_grade"].notna() & raw["grade"].notna()).to_numpy()
     target = raw["final_grade"].to_numpy(np.float64) - certain
-    grade = np.zeros(2 * len(_KNOTS))
+    grade = np.zeros(2 * len(PHASED))
     if known.any():
         design = _design(to_come, left, progress)[known]
         grade = _ridge(design, (target - to_come)[known], late_weight(raw)[known], ridge)
-    log_odds = _log_odds(raw["risk"])
+    log_odds = log_odds_of(raw["risk"])
     at_risk = raw["at_risk"].to_numpy(np.float64)
     risk = _logistic(_design(log_odds, np.ones_like(left), progress), log_odds, at_risk, ridge)
     return Correction(grade, risk)
@@ -258,7 +258,7 @@ def _learn(raw: pd.DataFrame) -> Correction:
 
 def _design(number: Floats, unit: Floats, progress: Floats) -> Floats:
     """Return per knot a column of shifts (in `unit`) and one of stretches of `number`."""
-    hats = np.column_stack([np.interp(progress, _KNOTS, hat) for hat in np.eye(len(_KNOTS))])
+    hats = basis(progress, PHASED)
     return np.hstack([hats * unit[:, None], hats * number[:, None]])
 
 
@@ -282,8 +282,3 @@ def _logistic(design: Floats, offset: Floats, target: Floats, ridge: float) -> F
 
     found = minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B").x
     return np.asarray(found / scale)
-
-
-def _log_odds(risk: pd.Series) -> Floats:
-    share = risk.to_numpy(np.float64).clip(1e-4, 1 - 1e-4)
-    return np.asarray(np.log(share / (1 - share)))

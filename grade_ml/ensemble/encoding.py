@@ -48,6 +48,7 @@ class Encoder:
         # At once: one by one they take 5 ms, and a single prediction has 10.
         matrix[:, [places[name] for name in together]] = floats[together].to_numpy(np.float32)
         for name in places.keys() & set(frame.columns) - set(together):
+            # A text where numbers were learned is an unknown value, as an unknown category is.
             matrix[:, places[name]] = pd.to_numeric(frame[name], errors="coerce").to_numpy(
                 np.float32, na_value=np.nan
             )

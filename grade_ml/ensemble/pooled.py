@@ -267,7 +267,7 @@ class PooledModel:
             )
         except ArtifactError:
             raise
-        except Exception as error:  # each library has kinds of its own
+        except Exception as error:  # of whatever kind a library's is: it goes on as ours
             raise ArtifactError(
                 f"The model in {directory} cannot be read: {error!r}.",
                 "Install the extra grade-ml[boosting] if a library is missing, or train again.",
@@ -462,7 +462,9 @@ def _fit_task(
             return work()
         except OutOfMemoryError:
             raise
-        except Exception as error:  # each library has kinds of its own
+        except Exception as error:
+            # Each library has kinds of its own. None vanishes: it is logged and stands in the
+            # model's `degraded`, on the card, and with every prediction.
             logger.warning("Training goes on without %s: %r", name, error)
             problems.append(f"{name} could not be fitted ({load.task}): {error}")
             return None

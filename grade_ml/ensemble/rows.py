@@ -192,6 +192,12 @@ def probability(log_odds: Floats) -> Floats:
     return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -30, 30))))
 
 
+def log_odds_of(risk: pd.Series) -> Floats:
+    """Return the log-odds of each probability, which is taken as at least .0001 from 0 and 1."""
+    share = risk.to_numpy(np.float64).clip(1e-4, 1 - 1e-4)
+    return np.asarray(np.log(share / (1 - share)))
+
+
 def late_weight(rows: pd.DataFrame) -> Floats:
     """Return how much each row weighs by its place in the section; 1 on average."""
     weight = 1 / (SETTINGS.open_share + 1 - rows["progress"].to_numpy(np.float64))

@@ -66,14 +66,14 @@ class Stack:
     def combine(self, scores: Mapping[str, Floats], progress: Floats) -> Floats:
         """Return the stacked score per row; of members that count nowhere, none is needed."""
         weights = self.at(progress)
-        stacked = _basis(progress, self.knots) @ self.intercept
+        stacked = basis(progress, self.knots) @ self.intercept
         for name in self.used:
             stacked = stacked + weights[name] * scores[name]
         return np.asarray(stacked, dtype=np.float64)
 
     def at(self, progress: Floats) -> dict[str, Floats]:
         """Return each member's weight per row."""
-        along = _basis(progress, self.knots) @ self.weights.T
+        along = basis(progress, self.knots) @ self.weights.T
         return {name: along[:, place] for place, name in enumerate(self.names)}
 
     @property
@@ -205,7 +205,8 @@ def _splits(folds: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[np.bool_], ..
         yield (held if held.all() else ~held), held
 
 
-def _basis(progress: Floats, knots: Sequence[float]) -> Floats:
+def basis(progress: Floats, knots: Sequence[float]) -> Floats:
+    """Return per knot how much it counts at each progress: hats that sum to 1."""
     hats = np.eye(len(knots))
     return np.column_stack([np.interp(progress, knots, hat) for hat in hats])
 
@@ -219,13 +220,13 @@ def _fit(  # noqa: PLR0913, PLR0917
     knots: tuple[float, ...],
     task: Task,
 ) -> Stack:
-    basis = _basis(progress, knots)
-    design = (values[:, :, None] * basis[:, None, :]).reshape(len(values), -1)
+    hats = basis(progress, knots)
+    design = (values[:, :, None] * hats[:, None, :]).reshape(len(values), -1)
     if task is Task.GRADE:
         weights = _huber_weights(design, target, weight)
         intercept = np.zeros(len(knots))
     else:
-        weights, intercept = _logistic_weights(design, basis, target, len(names))
+        weights, intercept = _logistic_weights(design, hats, target, len(names))
     return Stack(names, knots, weights.reshape(len(names), -1), intercept)
 
 

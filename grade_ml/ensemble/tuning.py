@@ -452,6 +452,7 @@ class _Search:
         try:
             return self._try(trial, may_stop=waiting is None)
         except BaseException as error:
+            # Goes on below; an interrupt as well must not leave the trial running for ever.
             if isinstance(error, Exception) and not isinstance(error, OutOfMemoryError):
                 trial.set_user_attr(_PROBLEM, f"{error}")
             self.study.tell(trial, state=TrialState.FAIL)
@@ -556,7 +557,9 @@ def _take_turns(
                     waiting.append(search)
                 except OutOfMemoryError:
                     raise
-                except Exception as error:  # each library has kinds of its own
+                except Exception as error:
+                    # Each library has kinds of its own. None vanishes: it is logged, told, and
+                    # stands in `Tuned.degraded`; the member keeps the parameters it had.
                     told = f"{search.kind.name} could not be tuned ({search.task}): {error}"
                     logger.warning("Tuning goes on without %s: %r", search.kind.name, error)
                     problems.append(told)
