@@ -10,17 +10,14 @@ import io
 import itertools
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from dagster import MarkdownMetadataValue, MetadataValue
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from grade_ml.core.figures import BLUE, COLOURS, GREY, blank, canvas
 
-BLUE, GREY = "#2f6db3", "#9aa5b1"
-#: Told apart by readers who see few colours (Okabe & Ito 2008).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def bars(
@@ -31,7 +28,7 @@ def bars(
     top: float | None = None,
 ) -> MarkdownMetadataValue:
     """Draw one bar for each (label, value), up to the value `top` or the highest."""
-    figure, axes = _canvas(title, x_label, y_label)
+    figure, axes = canvas(title, x_label, y_label)
     labels = [label for label, _ in values]
     axes.bar(range(len(values)), [value for _, value in values], color=BLUE)
     axes.set_ylim(0, top)
@@ -39,19 +36,19 @@ def bars(
     axes.set_xticks(range(0, len(labels), step), labels[::step])
     if max((len(label) for label in labels), default=0) > 6:
         axes.tick_params(axis="x", labelrotation=30)
-    return _embed(figure, title)
+    return embed(figure, title)
 
 
 def line(title: str, points: Sequence[tuple[date, float]], y_label: str) -> MarkdownMetadataValue:
     """Draw a line through (date, value)."""
     import numpy as np
 
-    figure, axes = _canvas(title, "", y_label)
+    figure, axes = canvas(title, "", y_label)
     days = np.array([day for day, _ in points], dtype="datetime64[D]")
     axes.plot(days, [value for _, value in points], color=BLUE)
     axes.set_ylim(bottom=0)
     axes.tick_params(axis="x", labelrotation=30)
-    return _embed(figure, title)
+    return embed(figure, title)
 
 
 def timelines(
@@ -66,7 +63,7 @@ def timelines(
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     height = 1.1 + 1.1 * max(len(series), 1)
-    figure = _figure((6, height), layout=None)
+    figure = blank((6, height), layout=None)
     figure.suptitle(title, fontsize=11, x=0.02, y=1 - 0.1 / height, ha="left")
     legend = "dots: about that very day; line: the newest that was known; grey: not available"
     figure.text(0.02, 1 - 0.45 / height, legend, fontsize=7, color="dimgrey")
@@ -91,30 +88,30 @@ def timelines(
     panels[-1].xaxis.set_major_locator(locator)
     panels[-1].xaxis.get_offset_text().set_fontsize(7)
     panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-    return _embed(figure, title)
+    return embed(figure, title)
 
 
 def calibration(
     title: str, predicted: Sequence[float], observed: Sequence[float]
 ) -> MarkdownMetadataValue:
     """Draw the observed share (0-1) over the predicted probability (0-1) of each bin."""
-    figure, axes = _canvas(title, "predicted risk", "observed share")
+    figure, axes = canvas(title, "predicted risk", "observed share")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
     axes.plot(predicted, observed, color=BLUE, marker="o", markersize=4, label="model")
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.legend(frameon=False)
-    return _embed(figure, title)
+    return embed(figure, title)
 
 
 def agreement(
     title: str, predicted: Sequence[float], actual: Sequence[float]
 ) -> MarkdownMetadataValue:
     """Draw one dot for each pair of predicted and actual grade (0-100)."""
-    figure, axes = _canvas(title, "predicted grade", "actual grade")
+    figure, axes = canvas(title, "predicted grade", "actual grade")
     axes.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1)
     axes.scatter(predicted, actual, s=8, alpha=0.25, color=BLUE, linewidths=0)
     axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
-    return _embed(figure, title)
+    return embed(figure, title)
 
 
 def histories(
@@ -127,7 +124,7 @@ def histories(
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure((4.2 * max(len(panels), 1), 3.4))
+    figure = blank((4.2 * max(len(panels), 1), 3.4))
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     row = figure.subplots(1, max(len(panels), 1), sharey=True, squeeze=False)[0]
     for axes, (name, lines) in zip(row, panels.items(), strict=False):
@@ -149,7 +146,7 @@ def histories(
         if lines:
             axes.legend(frameon=False, fontsize=7, loc="lower left")
     row[0].set_ylabel("least loss, % of the start's")
-    return _embed(figure, title)
+    return embed(figure, title)
 
 
 def shares(
@@ -165,7 +162,7 @@ def shares(
     }
     members = list(dict.fromkeys(member for found in groups.values() for member in found)) or [""]
     most = max((len(one) for found in groups.values() for one in found.values()), default=1)
-    figure = _figure((4.2 * max(len(groups), 1), 0.8 + 1.05 * len(members)))
+    figure = blank((4.2 * max(len(groups), 1), 0.8 + 1.05 * len(members)))
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     grid = figure.subplots(len(members), max(len(groups), 1), sharex=True, squeeze=False)
     for column, (name, found) in zip(grid.T, groups.items(), strict=False):
@@ -181,29 +178,11 @@ def shares(
                 axes.set_axis_off()
                 text = {"fontsize": 7, "color": "dimgrey", "transform": axes.transAxes}
                 axes.text(0, 0.8, "too few trials", **text)
-    return _embed(figure, title)
+    return embed(figure, title)
 
 
-def _canvas(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    figure = _figure((6, 3.4))
-    axes = figure.add_subplot()
-    axes.set_title(title, fontsize=11, loc="left")
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _figure(
-    inches: tuple[float, float], layout: Literal["constrained"] | None = "constrained"
-) -> Figure:
-    # A Figure of its own, not pyplot: no global state, so it works in any thread and process.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=inches, dpi=90, layout=layout)
-
-
-def _embed(figure: Figure, title: str) -> MarkdownMetadataValue:
+def embed(figure: Figure, title: str) -> MarkdownMetadataValue:
+    """Return `figure` as metadata that the UI shows as a picture."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     picture = base64.b64encode(buffer.getvalue()).decode()
