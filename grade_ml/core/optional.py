@@ -26,8 +26,13 @@ FAMILIES = (
     Family("boosting", ("xgboost", "lightgbm", "catboost"), "ensembles lack these members"),
     Family("deep", ("tensorflow",), "forecasts use ARIMA"),
     Family("tuning", ("optuna",), "models keep their default parameters"),
-    Family("explain", ("shap", "lime"), "importance is measured by permutation"),
+    Family(
+        "explain",
+        ("shap", "lime", "dice_ml", "fairlearn"),
+        "explanations are fewer, and importance is measured by permutation",
+    ),
     Family("prophet", ("prophet",), "forecasts lack this method"),
+    Family("forecast", ("statsforecast",), "forecasts lack Theta and exponential smoothing"),
 )
 
 
