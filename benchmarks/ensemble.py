@@ -1,8 +1,11 @@
 """The ensemble out of time on OULAD beside its peers, its speed, and how it scales.
 
-Usage: `python benchmarks/ensemble.py [--oulad DIR] [--courses 10,100]`. Fits on 2013B
-and 2013J, predicts every section of 2014B, scores 30,000 rows and single ones, and trains simulated
-campuses of 60 students a course. The last line is one JSON object.
+Usage: `python benchmarks/ensemble.py [--oulad DIR] [--courses 10,100] [--budgets 30,60]
+[--peers DIR] [--peer-seconds 300]`. Fits on 2013B and 2013J, predicts every section of 2014B,
+scores 30,000 rows and single ones, and trains simulated campuses of 60 students a course. With
+`--peers`, other programs do the same work in the same run; their environments are made in DIR. With
+`--budgets`, fit and search together are given so many seconds, and FLAML too. The last line is one
+JSON object.
 """
 
 from __future__ import annotations
@@ -10,15 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import subprocess
 import sys
 import tempfile
 import time
+import venv
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from quoted import QUOTED
 
 from grade_ml.core import database
 from grade_ml.core.embedded_postgres import release
@@ -26,16 +33,34 @@ from grade_ml.core.process import peak_megabytes
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import course as courses
 from grade_ml.ensemble import pooled
-from grade_ml.ensemble.backtest import backtest
+from grade_ml.ensemble.backtest import backtest, without_terms
+from grade_ml.ensemble.evaluation import cut_table
+from grade_ml.ensemble.rows import join, with_outcomes
 from grade_ml.ensemble.training import finished
-from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
+from grade_ml.ensemble.tuning import tune
+from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
 from grade_ml.gradebook import frames, oulad, simulated
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.loading import load
-from peers import PEERS
+from grade_ml.gradebook.outcomes import outcomes
 
 OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"
 TODAY = date(2026, 11, 24)
+TRAIN, TEST, CUTS = ["2013B", "2013J"], ["2014B"], (0.25, 0.5, 0.75)
+PEERS = Path(__file__).resolve().parent / "peers"
+#: The environment of each peer.
+KINDS = {"lightgbm": "automl", "forest": "automl", "flaml": "automl", "autogluon": "autogluon"}
+#: What the protocol gives to peers, beside all attributes, the protected ones too.
+PEER_COLUMNS = [
+    *("course_id", "progress", "cut_day", "assignments_due", "assignments_submitted"),
+    *("assignments_missed", "score_mean", "score_min", "score_max", "score_sd", "score_first"),
+    *("score_last", "score_trend", "lateness_mean", "days_since_submission", "weight_due"),
+    *("grade_if_nothing_more", "grade_rate_so_far", "major_score_mean", "minor_score_mean"),
+    *("class_rate_mean", "rate_above_class"),
+]
+#: What a fit on all rows takes on the machine of the figures, and of it what does not depend on
+#: their number.
+FIT_SECONDS, FIXED_SECONDS = 165, 10
 
 
 def main() -> None:
@@ -43,17 +68,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--oulad", type=Path, default=OULAD)
     parser.add_argument("--courses", default="10,100")
+    parser.add_argument("--budgets", default="")
+    parser.add_argument("--peers", type=Path)
+    parser.add_argument("--peer-seconds", type=int, default=300)
     arguments = parser.parse_args()
+    sizes, budgets = _numbers(arguments.courses), _numbers(arguments.budgets)
     gradebook = _oulad(arguments.oulad)
-    report = backtest(
-        gradebook, ["2013B", "2013J"], ["2014B"], models=["pooled"], on_progress=_say
-    ).to_dict()
+    report = backtest(gradebook, TRAIN, TEST, on_progress=_say).to_dict()
+    figures: dict[str, Any] = {"quoted_peers": QUOTED}
     context = multiprocessing.get_context("spawn")
     with context.Pool(1, maxtasksperchild=1) as pool:
-        speed = pool.apply(_speed)
-        sizes = [int(size) for size in arguments.courses.split(",") if size]
-        scaling = [pool.apply(_scale, (size,)) for size in sizes]
-    print(json.dumps({**report, "peers": PEERS, **speed, "scaling": scaling}))
+        figures |= pool.apply(_speed)
+        figures["scaling"] = [pool.apply(_scale, (size,)) for size in sizes]
+        if arguments.peers:
+            environments = _environments(arguments.peers)
+            table = _Table.of(gradebook)
+            figures["peers"] = {
+                kind: table.peer(environments[name], kind, arguments.peer_seconds)
+                for kind, name in KINDS.items()
+            }
+            figures["peers"]["lightgbm, features of the ensemble"] = table.peer(
+                environments["automl"], "lightgbm", arguments.peer_seconds, everything=True
+            )
+            figures["budget_curve"] = [
+                {
+                    **pool.apply(_within, (gradebook, seconds)),
+                    "flaml": table.peer(environments["automl"], "flaml", seconds, ["final_grade"]),
+                }
+                for seconds in budgets
+            ]
+    print(json.dumps({**report, **figures}))
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(one) for one in text.split(",") if one]
 
 
 def _say(message: str) -> None:
@@ -71,6 +119,116 @@ def _oulad(folder: Path) -> Gradebook:
         engine.dispose()
         release(settings.postgres_dir)
     return gradebook
+
+
+def _environments(folder: Path) -> dict[str, Path]:
+    """Return the Python of each peer's environment, which is made where it is missing."""
+    found = {}
+    for name in sorted(set(KINDS.values())):
+        found[name] = folder / name / "bin" / "python"
+        if not found[name].exists():
+            _say(f"Installing {name}")
+            venv.create(folder / name, with_pip=True)
+            command = [found[name], "-m", "pip", "install", "-q", "-r", PEERS / f"{name}.txt"]
+            subprocess.run(command, check=True)
+    return found
+
+
+class _Table:
+    """The rows at the cuts, from which peers learn and about which they are asked."""
+
+    def __init__(self, train: pd.DataFrame, test: pd.DataFrame, cuts: pd.DataFrame) -> None:
+        self.train, self.test, self.cuts = train, test, cuts
+
+    @classmethod
+    def of(cls, gradebook: Gradebook) -> _Table:
+        end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
+        parts = []
+        for book, terms in ((without_terms(gradebook, TEST), TRAIN), (gradebook, TEST)):
+            cuts = fraction_cuts(book.sections[book.sections["term_id"].isin(terms)], CUTS)
+            parts.append(join(grade_snapshots(book, cuts, end), outcomes(book, end)))
+        return cls(*parts, cuts)
+
+    def peer(
+        self,
+        python: Path,
+        kind: str,
+        seconds: int,
+        targets: tuple[str, ...] | list[str] = ("final_grade", "at_risk"),
+        everything: bool = False,
+    ) -> dict[str, Any]:
+        """Return a peer's figures at the cuts, and the seconds it took for each target.
+
+        With `everything` it reads all features that the ensemble reads, and the protected ones.
+        """
+        _say(f"{kind}, {seconds} s: {', '.join(targets)}")
+        given = {*PEER_COLUMNS, "final_grade", "at_risk"}
+        seen = [
+            name
+            for name in self.train.columns
+            if name in given
+            or name.startswith("attribute_")
+            or (everything and name not in {"section_id", "student_id", "cut_on"})
+        ]
+        predicted, took = {"final_grade": np.nan, "at_risk": np.nan}, {}
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            self.train[seen].to_parquet(folder / "train")
+            self.test[seen].to_parquet(folder / "test")
+            for target in targets:
+                files = [folder / one for one in ("train", "test", "out")]
+                script = [python, PEERS / "automl.py", kind, *files, str(seconds), target]
+                started = time.perf_counter()
+                subprocess.run(script, check=True, stdout=sys.stderr)
+                took[target] = round(time.perf_counter() - started, 1)
+                predicted[target] = pd.read_parquet(folder / "out")["predicted"].to_numpy()
+        unknown = dict.fromkeys(("lower80", "upper80", "lower95", "upper95"), np.nan)
+        rows = self.test.assign(
+            grade=np.clip(predicted["final_grade"], 0, 100), risk=predicted["at_risk"], **unknown
+        )
+        return {"seconds": took, **_at_cuts(rows, self.cuts)}
+
+
+def _at_cuts(rows: pd.DataFrame, cuts: pd.DataFrame) -> dict[str, Any]:
+    keys = ["section_id", "cut_day"]
+    beside = rows.merge(cuts[[*keys, "fraction"]].astype({"section_id": "string"}), on=keys)
+    groups = {f"{name:g}": group for name, group in beside.groupby("fraction")} | {"all": beside}
+    return {name: cut_table(group).to_dict() for name, group in groups.items()}
+
+
+def _within(gradebook: Gradebook, seconds: int) -> dict[str, Any]:
+    """Return the figures of a fit, after a search where there is time, in so many seconds.
+
+    With less time than a fit on all rows takes, it gets fewer rows.
+    """
+    _say(f"The ensemble, {seconds} s")
+    end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
+    known = without_terms(gradebook, TEST)
+    train = known.sections[known.sections["term_id"].isin(TRAIN)]
+    snapshots = grade_snapshots(known, weekly_cuts(train, end), end)
+    share = min(1.0, (seconds - FIXED_SECONDS) / (FIT_SECONDS - FIXED_SECONDS))
+    pooled.SETTINGS = replace(pooled.SETTINGS, max_rows=int(pooled.SETTINGS.max_rows * share))
+    with tempfile.TemporaryDirectory() as home:
+        settings = Settings(_env_file=None, home=Path(home))
+        url = database.start(settings).grade_ml
+        results = outcomes(known, end)
+        started = time.perf_counter()
+        tuned = tune(
+            snapshots, results, None, storage_url=url, seconds=max(seconds - FIT_SECONDS, 0)
+        )
+        model = pooled.fit(snapshots, results, 0, parameters=tuned.parameters)
+        took = time.perf_counter() - started
+        release(settings.postgres_dir)
+    cuts = fraction_cuts(gradebook.sections[gradebook.sections["term_id"].isin(TEST)], CUTS)
+    rows = with_outcomes(model, grade_snapshots(gradebook, cuts, end), outcomes(gradebook, end))
+    figures = _at_cuts(rows, cuts)
+    return {
+        "seconds": round(took, 1),
+        "budget": seconds,
+        "rmse": figures["all"]["grade"]["rmse"],
+        "trials": sum(study.trials for study in tuned.studies),
+        "figures": figures,
+    }
 
 
 def _campus(number: int) -> tuple[pd.DataFrame, pd.DataFrame]:

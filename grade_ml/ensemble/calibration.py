@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.ensemble.intervals import Conformal
+from grade_ml.ensemble.rows import log_odds_of, probability
 
 Floats = npt.NDArray[np.float64]
 
@@ -53,17 +54,16 @@ class Calibration:
 
     def apply(self, raw: pd.DataFrame) -> pd.DataFrame:
         """Return `raw` (with the columns `CONTEXT`) with intervals and calibrated risk."""
-        calibrated = raw.copy()
         unknown = np.full(len(raw), np.nan)
         scale = unknown if self.scale is None or raw.empty else _scale(self.scale, raw)
         bounds = self.conformal.intervals(
             raw["grade"].to_numpy(np.float64), scale, raw["progress"].to_numpy(np.float64)
         )
-        for name, values in bounds.items():
-            calibrated[name] = values
-        if self.risk_curve is not None and len(raw):
-            calibrated["risk"] = self.risk_curve.predict_proba(_logit(raw["risk"]))[:, 1]
-        return calibrated
+        risk = raw["risk"]
+        if self.risk_curve is not None:
+            slope, shift = self.risk_curve.coef_[0, 0], self.risk_curve.intercept_[0]
+            risk = probability(shift + slope * log_odds_of(raw["risk"]))
+        return raw.assign(**bounds, risk=risk)
 
     @classmethod
     def from_parts(cls, scale: Any, risk_curve: Any, conformal: Mapping[str, Any]) -> Self:
@@ -122,10 +122,4 @@ def _fit_risk_curve(held_out: pd.DataFrame) -> Any:
     at_risk = held_out["at_risk"].to_numpy(bool)
     if not 0 < at_risk.sum() < at_risk.size:
         return None
-    return LogisticRegression(C=1e3).fit(_logit(held_out["risk"]), at_risk)
-
-
-def _logit(risk: pd.Series) -> Floats:
-    share = risk.to_numpy(np.float64).clip(1e-4, 1 - 1e-4)
-    logit: Floats = np.log(share / (1 - share))[:, None]
-    return logit
+    return LogisticRegression(C=1e3).fit(log_odds_of(held_out["risk"])[:, None], at_risk)

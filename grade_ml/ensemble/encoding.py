@@ -54,8 +54,8 @@ class Encoder:
             )
         for i, (name, values) in enumerate(self.categories.items(), start=len(self.numeric)):
             if name in frame:
-                codes = pd.Categorical(frame[name].astype("object"), categories=values).codes
-                matrix[:, i] = np.where(codes < 0, np.nan, codes)
+                codes = {value: code for code, value in enumerate(values)}
+                matrix[:, i] = [codes.get(value, np.nan) for value in frame[name].tolist()]
         return matrix
 
     def to_dict(self) -> dict[str, Any]:

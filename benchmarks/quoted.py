@@ -4,7 +4,7 @@ They had 300 s, two cores and the protected attributes.
 """
 
 #: Grade RMSE and MAE, risk AUC and Brier on 2014B at .25, .50, .75 and over all rows.
-PEERS = {
+QUOTED = {
     "naive": {"rmse": [29.02, 17.98, 24.77, 24.45], "mae": [19.60, 11.49, 9.80, 13.84]},
     "random forest, 300 trees": {
         "rmse": [23.95, 12.36, 6.33, 16.34],
