@@ -20,32 +20,38 @@ import time
 import venv
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import sqlalchemy as sa
 from quoted import QUOTED
 
 from grade_ml.core import database
-from grade_ml.core.embedded_postgres import release
 from grade_ml.core.process import peak_megabytes
 from grade_ml.core.settings import Settings
-from grade_ml.ensemble import course as courses
 from grade_ml.ensemble import pooled
 from grade_ml.ensemble.backtest import backtest, without_terms
 from grade_ml.ensemble.evaluation import cut_table
+from grade_ml.ensemble.lifecycle import train_courses, train_pooled
 from grade_ml.ensemble.rows import join, with_outcomes
-from grade_ml.ensemble.training import finished
+from grade_ml.ensemble.training import TrainingData, finished, finished_in
 from grade_ml.ensemble.tuning import tune
+from grade_ml.features.refresh import refresh
 from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
 from grade_ml.gradebook import frames, oulad, simulated
+from grade_ml.gradebook.catalog import course_ids
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.loading import load
 from grade_ml.gradebook.outcomes import outcomes
+from grade_ml.registry.registry import Registry
+from installation import temporary_installation
 
 OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"
 TODAY = date(2026, 11, 24)
+NIGHT = datetime(2026, 11, 24, 3, tzinfo=UTC)
 TRAIN, TEST, CUTS = ["2013B", "2013J"], ["2014B"], (0.25, 0.5, 0.75)
 PEERS = Path(__file__).resolve().parent / "peers"
 #: The environment of each peer.
@@ -109,16 +115,10 @@ def _say(message: str) -> None:
 
 
 def _oulad(folder: Path) -> Gradebook:
-    with tempfile.TemporaryDirectory() as home:
-        settings = Settings(_env_file=None, home=Path(home))
-        engine = database.connect(database.start(settings).grade_ml)
-        database.migrate(engine)
-        load(engine, oulad.bundle(folder), loaded_at=datetime(2026, 11, 24, tzinfo=UTC))
+    with temporary_installation() as (_, engine):
+        load(engine, oulad.bundle(folder), loaded_at=NIGHT)
         with engine.connect() as connection:
-            gradebook = frames.read(connection)
-        engine.dispose()
-        release(settings.postgres_dir)
-    return gradebook
+            return frames.read(connection)
 
 
 def _environments(folder: Path) -> dict[str, Path]:
@@ -208,17 +208,14 @@ def _within(gradebook: Gradebook, seconds: int) -> dict[str, Any]:
     snapshots = grade_snapshots(known, weekly_cuts(train, end), end)
     share = min(1.0, (seconds - FIXED_SECONDS) / (FIT_SECONDS - FIXED_SECONDS))
     pooled.SETTINGS = replace(pooled.SETTINGS, max_rows=int(pooled.SETTINGS.max_rows * share))
-    with tempfile.TemporaryDirectory() as home:
-        settings = Settings(_env_file=None, home=Path(home))
+    with temporary_installation() as (settings, _):
         url = database.start(settings).grade_ml
         results = outcomes(known, end)
         started = time.perf_counter()
-        tuned = tune(
-            snapshots, results, None, storage_url=url, seconds=max(seconds - FIT_SECONDS, 0)
-        )
+        left = max(seconds - FIT_SECONDS, 0)
+        tuned = tune(snapshots, results, None, storage_url=url, seconds=left)
         model = pooled.fit(snapshots, results, 0, parameters=tuned.parameters)
         took = time.perf_counter() - started
-        release(settings.postgres_dir)
     cuts = fraction_cuts(gradebook.sections[gradebook.sections["term_id"].isin(TEST)], CUTS)
     rows = with_outcomes(model, grade_snapshots(gradebook, cuts, end), outcomes(gradebook, end))
     figures = _at_cuts(rows, cuts)
@@ -259,25 +256,69 @@ def _seconds(model: pooled.PooledModel, rows: pd.DataFrame) -> float:
 
 
 def _scale(number: int) -> dict[str, Any]:
-    """Return what training the pooled model and the corrections of `number` courses takes."""
-    snapshots, results = _campus(number)
-    started = time.perf_counter()
-    model = pooled.fit(snapshots, results, seed=0, on_progress=_say)
-    fitted = time.perf_counter()
-    kept = sum(
-        courses.fit(rows, model, seed=0).correction is not None
-        for _, rows in model.held_out.groupby("course_id")
-    )
-    done = time.perf_counter()
+    """Return what a night of training takes for `number` courses, and one after few changed.
+
+    In the second night one course in a hundred has a score that was corrected. Parameters are not
+    searched in either.
+    """
+    config = simulated.CampusConfig(students=30 * number, courses=number, terms=4)
+    with temporary_installation() as (settings, engine):
+        simulated.load_campus(engine, settings, config, loaded_at=NIGHT)
+        registry = Registry(database.start(settings).mlflow, settings.storage_root)
+        with engine.connect() as connection:
+            names = course_ids(connection)
+        features, full = _refresh(engine, settings, names), _night(engine, settings, registry)
+        some = names[:: max(len(names) // 10, 1)][: max(number // 100, 1)]
+        with engine.begin() as connection:
+            connection.execute(_CORRECTION, {"courses": some, "today": TODAY})
+        again = _refresh(engine, settings, some)
+        small = _night(engine, settings, registry)
     return {
         "courses": number,
-        "snapshots": len(snapshots),
-        "seconds": round(done - started, 1),
-        "corrections_s": round(done - fitted, 2),
-        "seconds_per_course": round((done - started) / number, 3),
-        "corrected": kept,
+        "features_s": features,
+        "seconds": full,
+        "seconds_per_course": round(full / number, 3),
+        "changed_courses": len(some),
+        "changed_features_s": again,
+        "changed_s": small,
+        "changed_night_share": round((small + again) / (full + features), 3),
         "peak_mb": round(peak_megabytes()),
     }
+
+
+_CORRECTION = sa.text("""
+update gradebook.result set score = 50 where (assignment_id, student_id) in (
+    select distinct on (course_id) assignment_id, student_id
+    from gradebook.result join gradebook.assignment using (assignment_id)
+    join gradebook.section using (section_id)
+    where course_id = any(:courses) and ends_on < :today and score <> 50
+    order by course_id, assignment_id, student_id)
+""")
+
+
+def _refresh(engine: sa.Engine, settings: Settings, names: list[str]) -> float:
+    started = time.perf_counter()
+    with engine.connect() as connection:
+        refresh(connection, settings.storage_root, names, TODAY)
+    return round(time.perf_counter() - started, 1)
+
+
+def _night(engine: sa.Engine, settings: Settings, registry: Registry) -> float:
+    root, started = settings.storage_root, time.perf_counter()
+    with engine.begin() as connection:
+        data = TrainingData.stored(root, finished_in(connection, TODAY))
+        training = train_pooled(
+            data,
+            registry,
+            connection,
+            trained_at=NIGHT,
+            tune=partial(tune, storage_url="", seconds=0),
+            on_progress=_say,
+        )
+        names = course_ids(connection)
+        found = list(train_courses(names, root, TODAY, registry, connection, trained_at=NIGHT))
+    _say(f"{training.reason}; {sum(one.fitted for one in found)} of {len(found)} courses fitted")
+    return round(time.perf_counter() - started, 1)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ class Calibration:
         bounds = self.conformal.intervals(
             raw["grade"].to_numpy(np.float64), scale, raw["progress"].to_numpy(np.float64)
         )
-        risk = raw["risk"]
+        risk = raw["risk"].to_numpy(np.float64)
         if self.risk_curve is not None:
             slope, shift = self.risk_curve.coef_[0, 0], self.risk_curve.intercept_[0]
             risk = probability(shift + slope * log_odds_of(raw["risk"]))

@@ -38,14 +38,15 @@ from grade_ml.ensemble.rows import (
     hashes,
     join,
     row_hashes,
-    section_versions,
+    versions_of,
 )
 from grade_ml.ensemble.serving import Models
-from grade_ml.ensemble.training import Training, Verdict, covers, finished
+from grade_ml.ensemble.training import Training, TrainingData, Verdict, covers, finished_in
 from grade_ml.ensemble.tuning import Tuned
 from grade_ml.external.features import read_wide
 from grade_ml.external.protocol import Window
-from grade_ml.features.store import read_snapshots
+from grade_ml.features.hashing import section_hashes
+from grade_ml.features.store import read_snapshots, stored_hashes
 from grade_ml.features.surroundings import beside, columns_of, with_surroundings
 from grade_ml.gradebook import frames
 from grade_ml.registry.promotion import Improvement, Promotion, improvement, record
@@ -86,8 +87,7 @@ Tuner = Callable[[pd.DataFrame, pd.DataFrame, Parameters | None], Tuned]
 
 
 def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
-    snapshots: pd.DataFrame,
-    results: pd.DataFrame,
+    data: TrainingData,
     registry: Registry,
     connection: Connection,
     *,
@@ -100,10 +100,6 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
 
     Parameters
     ----------
-    snapshots
-        Of all courses; rows of sections without outcomes are ignored.
-    results
-        Outcomes of all sections that have ended, and of no other (see `training.finished`).
     tune
         Finds parameters, starting from those of the last version.
 
@@ -112,9 +108,8 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
     NotReadyError
         Too few enrollments have an outcome.
     """
-    ended = results["section_id"].astype("string[pyarrow]").unique()
-    plain = snapshots[snapshots["section_id"].astype("string[pyarrow]").isin(ended)]
-    versions, code = section_versions(plain, results), installed_version("grade-ml")
+    plain, results, versions = data.snapshots, data.results, data.versions
+    code = installed_version("grade-ml")
     models = Models(registry)
     sizes = plain["section_id"].astype(str).value_counts()
     readable, champion = list(models.pooled_versions()), registry.get(NAME, Alias.CHAMPION)
@@ -136,6 +131,7 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
     model = replace(
         model,
         choices={**model.choices, "external": admitted.to_dict()},
+        section_versions=versions,
         degraded=tuple(dict.fromkeys([*model.degraded, *tuned.degraded])),
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -349,10 +345,10 @@ def train_courses(  # noqa: PLR0913
     code = installed_version("grade-ml")
     by_course = dict(iter(pooled.held_out.groupby("course_id")))
     done = {row.course_id: row for row in connection.execute(sa.select(course_training)).all()}
+    hashed, results = stored_hashes(root, course_ids), finished_in(connection, as_of)
+    truth = section_hashes(results)
     for course_id in course_ids:
-        snapshots = read_snapshots(root, [course_id])
-        results = finished(frames.read(connection, {course_id}), as_of)
-        sections = section_versions(snapshots, results)
+        sections = versions_of(hashed[course_id], truth)
         data = f"{version.version}-{_digest(sections)}"
         before = done.get(course_id)
         if before and (before.data_version, before.code_version) == (data, code):
@@ -363,7 +359,7 @@ def train_courses(  # noqa: PLR0913
         same = [name for name in sections if pooled.section_versions.get(name) == sections[name]]
         rows = known[known["section_id"].isin(same)]
         if new:
-            fresh = _fresh(connection, snapshots, results, new, pooled)
+            fresh = _fresh(connection, read_snapshots(root, [course_id]), results, new, pooled)
             rows = pd.concat([rows, fresh], ignore_index=True)
         fitted = courses.fit(rows, pooled, seed)
         name = courses.name_of(course_id)

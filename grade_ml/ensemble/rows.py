@@ -20,6 +20,7 @@ import pandas as pd
 from grade_ml.core.errors import NotReadyError
 from grade_ml.ensemble.encoding import ATTRIBUTE
 from grade_ml.ensemble.evaluation import Evaluation
+from grade_ml.features.hashing import section_hashes
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -124,35 +125,17 @@ def section_versions(snapshots: pd.DataFrame, outcomes: pd.DataFrame) -> dict[st
 
     The order of rows does not matter.
     """
-    rows, truth = _section_hashes(snapshots), _section_hashes(outcomes)
+    return versions_of(section_hashes(snapshots), section_hashes(outcomes))
+
+
+def versions_of(rows: Mapping[str, int], truth: Mapping[str, int]) -> dict[str, str]:
+    """Return the same as `section_versions`, from the hashes of snapshots and outcomes."""
     return {name: f"{rows[name]:016x}{truth[name]:016x}" for name in sorted(rows) if name in truth}
-
-
-def _section_hashes(frame: pd.DataFrame) -> dict[str, int]:
-    # Sums of 64-bit hashes, which wrap around.
-    sums = _hash_rows(frame).groupby(frame["section_id"].astype(str).to_numpy()).sum()
-    return {str(name): int(value) for name, value in sums.items()}
 
 
 def data_version(versions: Mapping[str, str]) -> str:
     """Return one text for many sections' versions."""
     return hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _hash_rows(frame: pd.DataFrame) -> pd.Series:
-    """Return a hash of the known values of each row.
-
-    A column without any value counts like one that is not there, and a number like its text, for
-    the same rows come with more columns, and with texts, when read together with other courses.
-    """
-    total = np.zeros(len(frame), dtype=np.uint64)
-    for name, column in frame.items():
-        codes, values = pd.factorize(column)
-        texts = [f"{v:.9g}" if isinstance(v, float | int) else str(v) for v in values.tolist()]
-        salted = np.array([f"{name}={text}" for text in texts] or [""], dtype=object)
-        hashed = pd.util.hash_array(salted)
-        total += np.where(codes < 0, np.uint64(0), hashed[codes])
-    return pd.Series(total, index=frame.index)
 
 
 def hashes(ids: pd.Series) -> pd.Series:

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import pandas as pd
+from sqlalchemy import Connection
 
 from grade_ml.core.errors import ArtifactError
 from grade_ml.ensemble import baseline
 from grade_ml.ensemble.baseline import NAME, BaselineModel
-from grade_ml.ensemble.rows import data_version, section_versions
+from grade_ml.ensemble.rows import data_version, section_versions, versions_of
 from grade_ml.ensemble.tuning import Study
+from grade_ml.features.hashing import section_hashes
+from grade_ml.features.store import read_snapshots, stored_hashes
+from grade_ml.gradebook import frames
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
@@ -32,8 +37,12 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PromotionSettings:
-    """What a new version must show on sections that it had not seen."""
+class TrainingSettings:
+    """How much is read, and what a new version must show on sections that it had not seen."""
+
+    #: More snapshots are not read at once: they are 400 bytes each, several times over while they
+    #: are joined. It is twice OULAD's weekly ones, of which a fit uses a sixth.
+    max_snapshots: int = 1_000_000
 
     #: How far below its promise an interval may fall: within a section the errors go together, and
     #: held-out figures are low where sections are few (OULAD, three sections: .76 and .89; nine:
@@ -42,7 +51,54 @@ class PromotionSettings:
     coverage95: float = 0.85
 
 
-SETTINGS = PromotionSettings()
+SETTINGS = TrainingSettings()
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What models learn from.
+
+    Attributes
+    ----------
+    snapshots
+        Of sections with outcomes.
+    results
+        Outcomes of all sections that have ended, and of no other (see `finished`).
+    versions
+        Per section a text that changes with its snapshots or results.
+    """
+
+    snapshots: pd.DataFrame
+    results: pd.DataFrame
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(cls, snapshots: pd.DataFrame, results: pd.DataFrame) -> Self:
+        """Return those of `snapshots` that have an outcome, beside it."""
+        rows = _ended(snapshots, results)
+        return cls(rows, results, section_versions(rows, results))
+
+    @classmethod
+    def stored(cls, root: str, results: pd.DataFrame, seed: int = 0) -> Self:
+        """Return the stored snapshots of all courses.
+
+        Of more than `max_snapshots` a part is drawn; the versions are those of all.
+
+        Raises
+        ------
+        NotReadyError
+            No snapshots have been computed.
+        """
+        some = read_snapshots(root, None, most=SETTINGS.max_snapshots, seed=seed)
+        hashes = dict(ChainMap(*stored_hashes(root, None).values()))
+        versions = versions_of(hashes, section_hashes(results))
+        return cls(_ended(some, results), results, versions)
+
+
+def _ended(snapshots: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
+    ended = results["section_id"].astype("string[pyarrow]").unique()
+    rows: pd.DataFrame = snapshots[snapshots["section_id"].astype("string[pyarrow]").isin(ended)]
+    return rows
 
 
 @dataclass(frozen=True)
@@ -74,21 +130,12 @@ class Training(Generic[Fitted]):
 
 
 def train(
-    snapshots: pd.DataFrame,
-    results: pd.DataFrame,
-    registry: Registry,
-    *,
-    trained_at: datetime,
-    seed: int = 0,
+    data: TrainingData, registry: Registry, *, trained_at: datetime, seed: int = 0
 ) -> Training[BaselineModel]:
     """Fit the baseline and register it as challenger, and as champion if every verdict allows.
 
     Parameters
     ----------
-    snapshots
-        Of all courses; rows of sections without outcomes are ignored.
-    results
-        Outcomes of all sections that have ended, and of no other (see `finished`).
     trained_at
         Timezone-aware.
 
@@ -97,14 +144,12 @@ def train(
     NotReadyError
         Too few enrollments have an outcome.
     """
-    ended = results["section_id"].astype("string[pyarrow]").unique()
-    rows = snapshots[snapshots["section_id"].astype("string[pyarrow]").isin(ended)]
-    versions = section_versions(rows, results)
-    data, code = data_version(versions), installed_version("grade-ml")
+    version_of_data, code = data_version(data.versions), installed_version("grade-ml")
     current, champion = _usable_champion(registry)
-    if current and champion and (current.data_version, current.code_version) == (data, code):
+    known = current and (current.data_version, current.code_version)
+    if current and champion and known == (version_of_data, code):
         return Training(current, champion, verdicts(champion, champion), fitted=False)
-    model = baseline.fit(rows, results, seed)
+    model = baseline.fit(data.snapshots, data.results, seed)
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
         version = registry.register(
@@ -113,7 +158,7 @@ def train(
             metrics=model.evaluation.flat(),
             parameters={"seed": seed, "sections": len(model.sections)},
             features=model.features,
-            data_version=data,
+            data_version=version_of_data,
             code_version=code,
             trained_at=trained_at,
         )
@@ -155,6 +200,11 @@ def covers(figures: Mapping[str, float]) -> Verdict:
     shares = {name: figures[name] for name in floors if name in figures}
     cover = all(share >= floors[name] for name, share in shares.items())
     return Verdict("intervals_cover", cover, shares)
+
+
+def finished_in(connection: Connection, as_of: date) -> pd.DataFrame:
+    """Return the outcomes of the gradebook's sections that ended before `as_of`."""
+    return finished(frames.read(connection, without={"activity", "student"}), as_of)
 
 
 def finished(gradebook: Gradebook, as_of: date) -> pd.DataFrame:

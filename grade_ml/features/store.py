@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from datetime import date
 from typing import TYPE_CHECKING
@@ -12,12 +13,14 @@ from upath import UPath
 
 from grade_ml.core.errors import NotReadyError
 from grade_ml.core.storage import write_whole
+from grade_ml.features.hashing import section_hashes
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow.parquet import FileMetaData
 
 _SUFFIX = ".parquet"
-_AS_OF = b"as_of"
+_AS_OF, _HASHES = b"as_of", b"section_hashes"
 
 
 def write_snapshots(root: str, course: str, snapshots: pd.DataFrame, as_of: date) -> None:
@@ -34,23 +37,54 @@ def write_snapshots(root: str, course: str, snapshots: pd.DataFrame, as_of: date
     from pyarrow import parquet
 
     table = pa.Table.from_pandas(_only_used(snapshots), preserve_index=False)
-    metadata = {**(table.schema.metadata or {}), _AS_OF: as_of.isoformat().encode()}
+    metadata = {
+        **(table.schema.metadata or {}),
+        _AS_OF: as_of.isoformat().encode(),
+        _HASHES: json.dumps(section_hashes(snapshots)).encode(),
+    }
     buffer = pa.BufferOutputStream()
     parquet.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
     name = quote(course, safe="") + _SUFFIX
     write_whole(_folder(root) / name, buffer.getvalue().to_pybytes())
 
 
-def read_snapshots(root: str, courses: Collection[str] | None) -> pd.DataFrame:
+def read_snapshots(
+    root: str, courses: Collection[str] | None, *, most: int | None = None, seed: int = 0
+) -> pd.DataFrame:
     """Return the stored snapshots of `courses`, or of all courses, in order of course.
 
-    A column that only some courses have is missing in the rows of the others.
+    A column that only some courses have is missing in the rows of the others. Where there are more
+    rows than `most`, the same share of each course's is drawn.
 
     Raises
     ------
     NotReadyError
         No snapshots of a course, or none at all, have been computed; the error names the courses.
     """
+    wanted = _wanted(root, courses)
+    if most is None:
+        return _together([_read(path) for path in wanted.values()])
+    share = min(1.0, most / max(sum(_described(path).num_rows for path in wanted.values()), 1))
+    return _together([_drawn(_read(path), share, seed) for path in wanted.values()])
+
+
+def stored_hashes(root: str, courses: Collection[str] | None) -> dict[str, dict[str, int]]:
+    """Return the `section_hashes` of the stored snapshots of `courses`, or of all, by course.
+
+    Only the files' ends are read.
+
+    Raises
+    ------
+    NotReadyError
+        As in `read_snapshots`.
+    """
+    return {
+        course: json.loads(_described(path).metadata[_HASHES])
+        for course, path in _wanted(root, courses).items()
+    }
+
+
+def _wanted(root: str, courses: Collection[str] | None) -> dict[str, UPath]:
     folder = _folder(root)
     stored = {
         unquote(path.name.removesuffix(_SUFFIX)): path
@@ -64,7 +98,7 @@ def read_snapshots(root: str, courses: Collection[str] | None) -> pd.DataFrame:
             f"No features have been computed of {', '.join(missing) or 'any course'}.",
             "Materialize grade_snapshots, or run grade-ml run train_traditional_models.",
         )
-    return _together([_read(stored[course]) for course in wanted])
+    return {course: stored[course] for course in wanted}
 
 
 def _folder(root: str) -> UPath:
@@ -76,6 +110,22 @@ def _read(path: UPath) -> pa.Table:
     from pyarrow import parquet
 
     return parquet.read_table(pa.BufferReader(path.read_bytes()))
+
+
+def _described(path: UPath) -> FileMetaData:
+    from pyarrow import parquet
+
+    with path.open("rb") as file:
+        return parquet.read_metadata(file)
+
+
+def _drawn(table: pa.Table, share: float, seed: int) -> pa.Table:
+    if share == 1:
+        return table
+    import numpy as np
+
+    kept = np.random.default_rng(seed).random(table.num_rows) < share
+    return table.filter(kept)
 
 
 def _only_used(snapshots: pd.DataFrame) -> pd.DataFrame:

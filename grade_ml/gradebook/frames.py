@@ -35,15 +35,22 @@ class Gradebook:
     activity: pd.DataFrame
 
 
-def read(connection: Connection, courses: Collection[str] | None = None) -> Gradebook:
+def read(
+    connection: Connection,
+    courses: Collection[str] | None = None,
+    *,
+    without: Collection[str] = (),
+) -> Gradebook:
     """Read the gradebook of `courses`, or all of it.
 
     With `courses`, students and enrollments are those of their sections, and every other section
     that one of those students ever took comes along with its own records of those students, so
     that a student's history is whole. Records of other students in those other sections are left
-    out, except exam results, which decide whether an exam counts (see `outcomes`).
+    out, except exam results, which decide whether an exam counts (see `outcomes`). The tables named
+    in `without` are not read; their frames are empty.
     """
     queries = _queries(courses)
+    queries |= {name: queries[name].where(sa.false()) for name in without}
     frames = {
         table.name: read_frame(connection, queries[table.name], _arrow_types(table))
         for table in schema.TABLES

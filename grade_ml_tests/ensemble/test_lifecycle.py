@@ -26,7 +26,7 @@ from grade_ml.ensemble.predictions import read_predictions
 from grade_ml.ensemble.rows import NAIVE, section_versions
 from grade_ml.ensemble.scoring import score_running
 from grade_ml.ensemble.serving import Models
-from grade_ml.ensemble.training import Training, finished
+from grade_ml.ensemble.training import Training, TrainingData, finished
 from grade_ml.ensemble.tuning import Tuned
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import write_snapshots
@@ -97,7 +97,8 @@ def train(
     snapshots: pd.DataFrame,
     results: pd.DataFrame,
 ) -> Training[PooledModel]:
-    return train_pooled(snapshots, results, registry, connection, trained_at=NOW, tune=tuned)
+    data = TrainingData.of(snapshots, results)
+    return train_pooled(data, registry, connection, trained_at=NOW, tune=tuned)
 
 
 def register(registry: Registry, model: PooledModel, *aliases: Alias) -> ModelVersion:

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble.baseline import NAME
 from grade_ml.ensemble.rows import NAIVE
-from grade_ml.ensemble.training import train
+from grade_ml.ensemble.training import TrainingData, train
 from grade_ml.registry.registry import Alias, Registry
 from grade_ml_tests.ensemble.snapshots import snapshots
 
@@ -37,25 +37,25 @@ def passed(training) -> dict[str, bool]:
 def test_the_first_good_model_becomes_champion_and_is_not_fitted_twice(
     data: Data, registry: Registry
 ):
-    first = train(*data, registry, trained_at=NOW)
+    first = train(TrainingData.of(*data), registry, trained_at=NOW)
     assert first.fitted and first.accepted, first.verdicts
     assert registry.get(NAME, Alias.CHAMPION) == first.version
     frame, truth = data
     shuffled = frame.sample(frac=1, random_state=1), truth.sample(frac=1, random_state=1)
-    again = train(*shuffled, registry, trained_at=NOW)
+    again = train(TrainingData.of(*shuffled), registry, trained_at=NOW)
     assert not again.fitted and again.accepted
     assert again.version == first.version
     changed = frame, truth.assign(final_grade=truth["final_grade"] * 0.99)
-    assert train(*changed, registry, trained_at=NOW).version.version == 2
+    assert train(TrainingData.of(*changed), registry, trained_at=NOW).version.version == 2
 
 
 def test_a_model_that_carrying_on_beats_does_not_become_champion(data: Data, registry: Registry):
     frame, truth = data
-    champion = train(frame, truth, registry, trained_at=NOW)
+    champion = train(TrainingData.of(frame, truth), registry, trained_at=NOW)
     known = frame.merge(truth, on=["section_id", "student_id"])["final_grade"]
     oracle = frame.assign(**{NAIVE: known.to_numpy("float32")})
     oracle["grade_if_nothing_more"] = 0.0
-    training = train(oracle, truth, registry, trained_at=NOW)
+    training = train(TrainingData.of(oracle, truth), registry, trained_at=NOW)
     assert not passed(training)["better_than_naive"]
     assert training.version.version == champion.version.version + 1
     assert registry.get(NAME, Alias.CHAMPION) == champion.version
@@ -65,9 +65,9 @@ def test_a_model_that_carrying_on_beats_does_not_become_champion(data: Data, reg
 def test_a_champion_that_cannot_be_read_is_replaced(
     data: Data, registry: Registry, settings: Settings, engine: Engine
 ):
-    first = train(*data, registry, trained_at=NOW)
+    first = train(TrainingData.of(*data), registry, trained_at=NOW)
     for file in Path(settings.storage_root, "models", first.version.run_id).rglob("*.skops"):
         file.write_bytes(b"damaged")
-    second = train(*data, registry, trained_at=NOW)
+    second = train(TrainingData.of(*data), registry, trained_at=NOW)
     assert second.fitted
     assert registry.get(NAME, Alias.CHAMPION) == second.version != first.version

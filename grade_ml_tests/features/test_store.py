@@ -9,13 +9,16 @@ import pytest
 from pyarrow import parquet
 
 from grade_ml.core.errors import NotReadyError
-from grade_ml.features.store import read_snapshots, write_snapshots
+from grade_ml.features.hashing import section_hashes
+from grade_ml.features.store import read_snapshots, stored_hashes, write_snapshots
 
 DAY = date(2025, 1, 2)
 
 
 def rows(course: str, **columns: object) -> pd.DataFrame:
-    frame = pd.DataFrame({"course_id": course, "cut_day": [1.0, 2.0], **columns})
+    frame = pd.DataFrame(
+        {"course_id": course, "section_id": f"{course} 1", "cut_day": [1.0, 2.0], **columns}
+    )
     return frame.astype({"course_id": "category"})
 
 
@@ -65,3 +68,27 @@ def test_what_was_never_computed_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotReadyError, match="of b") as caught:
         read_snapshots(str(tmp_path), ["a", "b"])
     assert "grade-ml run" in caught.value.remedy
+
+
+def test_of_more_rows_than_wanted_each_course_gives_the_same_share(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    for course, times in (("a", 50), ("b", 150)):
+        write_snapshots(root, course, pd.concat([rows(course)] * times), DAY)
+    some = read_snapshots(root, None, most=200)
+    assert some.equals(read_snapshots(root, None, most=200))
+    assert 160 < len(some) < 240
+    assert (some["course_id"] == "b").mean() == pytest.approx(0.75, abs=0.08)
+    assert len(read_snapshots(root, None, most=400)) == 400
+
+
+def test_the_hashes_beside_stored_rows_are_those_of_the_rows(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    texts = pd.Categorical(["north", None])
+    frame = rows("a", level=np.float32([0.1, np.nan]), attribute_region=texts)
+    write_snapshots(root, "a", frame, DAY)
+    before = stored_hashes(root, ["a"])
+    assert before == {"a": section_hashes(read_snapshots(root, None))}
+    write_snapshots(root, "a", frame.assign(level=np.float32([0.2, np.nan])), DAY)
+    assert stored_hashes(root, ["a"]) != before
+    with pytest.raises(NotReadyError, match="b"):
+        stored_hashes(root, ["b"])

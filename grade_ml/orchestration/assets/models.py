@@ -80,15 +80,13 @@ _TRUTH = ["sections", "enrollments", "assignments", "results"]
 )
 def baseline_model(platform: ResourceParam[Platform]) -> MaterializeResult:  # type: ignore[type-arg]
     """Train the traditional model of final grade and risk, one for all courses."""
-    from grade_ml.ensemble.training import finished, train
-    from grade_ml.features.store import read_snapshots
-    from grade_ml.gradebook import frames
+    from grade_ml.ensemble.training import TrainingData, finished_in, train
 
     started = perf_counter()
     with platform.connection() as connection:
-        results = finished(frames.read(connection), platform.as_of)
-    snapshots = read_snapshots(platform.settings.storage_root, None)
-    training = train(snapshots, results, platform.registry, trained_at=datetime.now(UTC))
+        results = finished_in(connection, platform.as_of)
+    data = TrainingData.stored(platform.settings.storage_root, results)
+    training = train(data, platform.registry, trained_at=datetime.now(UTC))
     return MaterializeResult(
         metadata=_training_metadata(training, perf_counter() - started),
         check_results=_check_results(training, _BASELINE),
@@ -195,17 +193,14 @@ def pooled_ensemble(
     """Train the ensemble of all courses: five tuned members and the naive forecasts, stacked."""
     from grade_ml.ensemble.card import card
     from grade_ml.ensemble.lifecycle import train_pooled
-    from grade_ml.ensemble.training import finished
+    from grade_ml.ensemble.training import TrainingData, finished_in
     from grade_ml.ensemble.tuning import tune
-    from grade_ml.features.store import read_snapshots
-    from grade_ml.gradebook import frames
 
     started = perf_counter()
     with platform.connection() as connection:
-        results = finished(frames.read(connection), platform.as_of)
+        results = finished_in(connection, platform.as_of)
         training = train_pooled(
-            read_snapshots(platform.settings.storage_root, None),
-            results,
+            TrainingData.stored(platform.settings.storage_root, results),
             platform.registry,
             connection,
             trained_at=datetime.now(UTC),
