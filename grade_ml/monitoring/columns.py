@@ -87,7 +87,7 @@ def columns(
             reason = "the reference has no such column; the model does not know it"
             found.append(Column(name, _kind(current[name]), Status.NEW, reason))
         else:
-            there = current[name] if name in current else None
+            there = current.get(name)
             found.append(_column(name, reference[name], there, units))
     return found
 
