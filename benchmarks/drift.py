@@ -1,7 +1,7 @@
 """How often drift is seen where there is none, and where there is some; speed beside a peer.
 
-Usage: `python benchmarks/drift.py [--only false_alarm,power,…] [--reports 1000] [--oulad DIR]`. Each
-share comes with its Monte-Carlo standard error. `evidently_ratio` makes an environment of its own
+Usage: `python benchmarks/drift.py [--only PART,…] [--reports 1000] [--oulad DIR]`. Each share
+comes with its Monte-Carlo standard error. `evidently_ratio` makes an environment of its own
 from benchmarks/peers/evidently.txt. The last line is one JSON object.
 """
 
@@ -22,10 +22,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from ensemble import TODAY
+from ensemble import _oulad as oulad_gradebook
 from threadpoolctl import threadpool_limits
 
 from grade_ml.core.process import peak_megabytes
 from grade_ml.features.catalogue import NUMERIC_FEATURES
+from grade_ml.features.snapshots import grade_snapshots
 from grade_ml.monitoring import detect_drift
 
 HERE = Path(__file__).resolve().parent
@@ -120,10 +123,7 @@ def clustered(seed: int) -> Frames:
 
 def same_weeks(folder: Path) -> list[pd.DataFrame]:
     """Return the snapshots of both terms of each course that has them, week by week."""
-    from ensemble import TODAY, _oulad
-    from grade_ml.features.snapshots import grade_snapshots
-
-    gradebook = _oulad(folder)
+    gradebook = oulad_gradebook(folder)
     terms = gradebook.sections["term_id"].isin(["2013B", "2013J"])
     sections = gradebook.sections[terms & gradebook.sections["course_id"].duplicated(keep=False)]
     cuts = pd.MultiIndex.from_product(

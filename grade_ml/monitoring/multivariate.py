@@ -52,7 +52,7 @@ def separate(columns: Sequence[Column], units: Units, seed: int) -> tuple[float,
 
 def _drawn(units: Units, seed: int) -> Units:
     """Return as many units of both sides as the kernel can take."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng((seed, 2))
     smaller = min(units.current, units.reference, _UNITS // 2)
     larger = min(_RATIO * smaller, _UNITS - smaller)
     current = generator.permutation(units.current)[:larger]
@@ -75,7 +75,9 @@ def _design(columns: Sequence[Column], units: Units) -> Floats:
         values = column.values[rows]
         if column.kind is Kind.NUMERIC:
             missing = np.isnan(values)
-            parts.extend([_ranks(values)[:, None], missing[:, None].astype(np.float64)])
+            parts.extend(
+                [_ranks(values.astype(np.float64))[:, None], missing[:, None].astype(np.float64)]
+            )
         else:
             parts.append(np.eye(len(column.categories) + 1)[values.astype(np.int64)])
     design = np.hstack(parts)
@@ -83,7 +85,8 @@ def _design(columns: Sequence[Column], units: Units) -> Floats:
     design = design[:, deviation > 0]
     design = (design - design.mean(axis=0)) / np.maximum(deviation[deviation > 0], 0.1)
     used = (units.rows >= 0)[..., None]
-    return (design[place[units.rows]] * used).sum(axis=1) / used.sum(axis=1)
+    averaged: Floats = (design[place[units.rows]] * used).sum(axis=1) / used.sum(axis=1)
+    return averaged
 
 
 def _ranks(values: Floats) -> Floats:
@@ -93,7 +96,8 @@ def _ranks(values: Floats) -> Floats:
     ranks = np.zeros(len(values))
     if known.any():
         ranks[known] = (rankdata(values[known]) - 0.5) / known.sum() - 0.5
-    return ranks * np.sqrt(12)
+    scaled: Floats = ranks * np.sqrt(12)
+    return scaled
 
 
 def _inverse(design: Floats) -> Floats:
@@ -107,7 +111,7 @@ def _inverse(design: Floats) -> Floats:
     kernel = kernel + kernel**2
     centre = kernel.mean(axis=0)
     kernel = kernel - centre - centre[:, None] + centre.mean()
-    penalty = _PENALTY * float(np.diag(kernel).mean())
+    penalty = max(_PENALTY * float(np.diag(kernel).mean()), 1e-12)
     return np.linalg.inv(kernel + penalty * np.eye(len(kernel)))
 
 
@@ -117,4 +121,5 @@ def _auc(scores: Floats, positive: Bools) -> Floats:
     ranks = rankdata(scores, axis=0)
     count = positive.sum(axis=0)
     below = (ranks * positive).sum(axis=0) - count * (count + 1) / 2
-    return below / (count * (len(scores) - count))
+    auc: Floats = below / (count * (len(scores) - count))
+    return auc

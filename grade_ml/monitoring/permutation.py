@@ -74,7 +74,7 @@ def make_units(
     slots = max(
         1, int(min(np.median(np.bincount(found)) if len(found) else 1.0 for found in codes))
     )
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng((seed, 0))
     tables = [_slots(found, slots, generator) for found in codes]
     moved = np.where(tables[1] < 0, -1, tables[1] + sizes[0])
     return Units(np.concatenate([moved, tables[0]]), len(moved))
@@ -108,7 +108,7 @@ def labellings(units: Units, permutations: int, seed: int) -> Ints:
     total = len(units.rows)
     smaller = min(units.current, units.reference)
     first = 0 if units.current <= units.reference else units.current
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng((seed, 1))
     drawn = [
         generator.choice(total, smaller, replace=False, shuffle=False) for _ in range(permutations)
     ]

@@ -6,6 +6,8 @@ follows for the report, by `drift`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from grade_ml.monitoring.permutation import Bools, Floats, Ints
@@ -46,7 +48,7 @@ def cells(values: Floats) -> tuple[Ints, Floats]:
     for column, upper in enumerate(ends):
         found[:, column] = np.searchsorted(upper, values[:, column], side="left")
     found[~np.isfinite(values)] = CELLS
-    return found, ends
+    return found, np.nan_to_num(ends)
 
 
 def numeric(reference: Floats, current: Floats, ends: Floats) -> dict[str, Floats]:
@@ -72,7 +74,7 @@ def numeric(reference: Floats, current: Floats, ends: Floats) -> dict[str, Float
     }
 
 
-def _gaps(reference: Floats, current: Floats) -> tuple[Floats, Floats, list[Floats]]:
+def _gaps(reference: Floats, current: Floats) -> tuple[Floats, Floats, Sequence[Floats]]:
     """Return the difference of the two distribution functions at the end of each cell.
 
     With it go the share of each cell in both samples together, and the rows of each side. Where a
@@ -81,7 +83,7 @@ def _gaps(reference: Floats, current: Floats) -> tuple[Floats, Floats, list[Floa
     below = [side @ _TO_SUMS for side in (reference, current)]
     known = [side[..., -1:] for side in below]
     gap = below[1] / np.maximum(known[1], 1) - below[0] / np.maximum(known[0], 1)
-    gap *= (known[0] > 0) & (known[1] > 0)
+    gap = np.where((known[0] > 0) & (known[1] > 0), gap, np.float32(0))
     pooled = (reference[0] + current[0])[:, :CELLS]
     share = pooled / np.maximum(pooled.sum(axis=1, keepdims=True), 1)
     rows = [
