@@ -63,8 +63,10 @@ def false_alarm(arguments: argparse.Namespace) -> dict[str, Any]:
         "clustered": (clustered, "student"),
     }
     found = {name: shares(draw, arguments.reports, *rest) for name, (draw, *rest) in draws.items()}
-    return {"false_alarm": {name: share["reports"] for name, share in found.items()}} | {
-        "false_alarm_se": {name: share["reports_se"] for name, share in found.items()}
+    return {
+        "false_alarm": {name: share["reports"] for name, share in found.items()},
+        "false_alarm_se": {name: share["reports_se"] for name, share in found.items()},
+        "false_alarm_together": {name: share["together"] for name, share in found.items()},
     }
 
 
@@ -166,7 +168,7 @@ def shares(
         "reports_se": round(float(error), 4),
         "shifted": round(float(mean[1]), 4),
         "others": round(float(mean[2]), 4),
-        "multivariate": round(float(mean[3]), 4),
+        "together": round(float(mean[3]), 4),
     }
 
 

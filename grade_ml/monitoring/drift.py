@@ -33,9 +33,9 @@ from grade_ml.monitoring.permutation import (
 
 #: With 999 the largest tenth shapes the tail within 10%, and a course takes a tenth of a second.
 _PERMUTATIONS = 999
-#: The part of `alpha` that the multivariate test may use up. It finds what the columns hide;
-#: most drifts are seen in a column first.
-_MULTIVARIATE = 0.2
+#: The parts of `alpha` that columns and classifier may use up. Most drifts are seen in a column;
+#: the rest is held back, for p-values that are themselves known within 10%.
+_BY_COLUMN, _TOGETHER = 0.7, 0.1
 #: The statistics that decide together; the others are told beside them. Cramér-von Mises finds
 #: shifts best, Kolmogorov-Smirnov a change in one place.
 _DECIDING = ("ks", "cvm", "missing", "chi2")
@@ -163,8 +163,9 @@ def detect_drift(
 
 
 def _together(tested: Sequence[Column], units: Units, alpha: float, seed: int) -> Multivariate:
-    auc, p = separate(tested, units, seed)
-    adjusted = min(p / _MULTIVARIATE, 1.0)
+    # The fewest permutations of which the most extreme is rare enough.
+    auc, p = separate(tested, units, round(1 / (_TOGETHER * alpha)) - 1, seed)
+    adjusted = round(min(p / _TOGETHER, 1.0), 9)
     return Multivariate(auc, p, adjusted, adjusted <= alpha)
 
 
@@ -278,7 +279,7 @@ def _table(
     tested = table["p"].notna().to_numpy()
     if tested.any():
         adjusted = multipletests(table.loc[tested, "p"], method="fdr_bh")[1]
-        table.loc[tested, "p_adjusted"] = np.minimum(adjusted / (1 - _MULTIVARIATE), 1)
+        table.loc[tested, "p_adjusted"] = np.minimum(adjusted / _BY_COLUMN, 1)
     broken = np.array([column.status in BROKEN for column in found], dtype=bool)
     table["drifted"] = (table["p_adjusted"] <= alpha).to_numpy() | broken
     table["reason"] = [

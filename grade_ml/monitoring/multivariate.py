@@ -15,8 +15,6 @@ import numpy as np
 from grade_ml.monitoring.columns import Column, Kind
 from grade_ml.monitoring.permutation import Bools, Floats, Units, labellings
 
-#: Permutations; its p-value is compared with a hundredth, two labellings of 200.
-_PERMUTATIONS = 199
 #: Units, drawn at random where there are more: the work grows with their cube.
 _UNITS = 500
 #: The larger side in relation to the smaller: with 60 current rows a reference of 240 tells nine
@@ -36,11 +34,13 @@ class Multivariate:
     drifted: bool
 
 
-def separate(columns: Sequence[Column], units: Units, seed: int) -> tuple[float, float]:
+def separate(
+    columns: Sequence[Column], units: Units, permutations: int, seed: int
+) -> tuple[float, float]:
     """Return the AUC of telling current from reference units out of sample, and its p-value."""
     drawn = _drawn(units, seed)
     inverse = _inverse(_design(columns, drawn))
-    chosen = labellings(drawn, _PERMUTATIONS, seed)
+    chosen = labellings(drawn, permutations, seed)
     labels = np.zeros((len(drawn.rows), len(chosen)))
     labels[chosen.T, np.arange(len(chosen))] = 1
     labels -= labels.mean(axis=0)
