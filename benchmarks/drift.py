@@ -99,7 +99,7 @@ def power(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def independent(seed: int, size: int, shift: float = 0.0) -> Frames:
     """Draw 25 normal features; the first three are shifted by `shift` standard deviations."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng((seed, size))
     moved = np.zeros(FEATURES)
     moved[:3] = shift
     names = [f"feature_{number}" for number in range(FEATURES)]
