@@ -1,0 +1,20 @@
+"""Whether a model still sees the world it was trained on, and what to do when it does not.
+
+`detect_drift` compares any two frames and can be used without anything else of this package.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grade_ml.monitoring.drift import DriftReport, detect_drift
+
+__all__ = ["DriftReport", "detect_drift"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on demand: the definitions import this package in every process of Dagster.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from grade_ml.monitoring import drift
+
+    return getattr(drift, name)

@@ -1,0 +1,209 @@
+"""What the columns of two frames are: of which kind, and which of them can be compared at all."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import pandas as pd
+
+from grade_ml.monitoring.permutation import Floats, Ints
+
+#: Rows on each side; below, no share of permutations gets small enough to tell anything from
+#: chance among 25 columns.
+FEWEST = 5
+#: Categories that are told apart, the most frequent ones; a free text has thousands, each too rare
+#: to say anything.
+CATEGORIES = 60
+
+
+class Kind(StrEnum):
+    """How the values of a column can be compared."""
+
+    NUMERIC = "numeric"
+    CATEGORICAL = "categorical"
+    UNKNOWN = "unknown"
+
+
+class Status(StrEnum):
+    """What could be done with a column; those of `COMPARED` were tested and have a p-value."""
+
+    TESTED = "tested"
+    SMALL_REFERENCE = "small reference"
+    INFINITE = "infinite values"
+    ALL_NULL = "all null"
+    CONSTANT = "constant"
+    EMPTY = "empty"
+    NO_ROWS = "no rows"
+    TOO_FEW = "too few rows"
+    NEW = "new"
+    MISSING = "missing"
+    TYPE_CHANGED = "type changed"
+    DUPLICATED = "duplicated name"
+
+
+COMPARED = (Status.TESTED, Status.SMALL_REFERENCE, Status.INFINITE, Status.ALL_NULL)
+#: What no sample explains: a model that needs the column cannot be fed.
+BROKEN = (Status.MISSING, Status.TYPE_CHANGED)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of both frames.
+
+    `values` holds the rows of the reference, then of the current window: numbers (NaN: missing or
+    infinite) or the codes of `categories` (the last, unnamed code: missing). None: not comparable.
+    """
+
+    name: Hashable
+    kind: Kind
+    status: Status
+    reason: str
+    values: Floats | Ints | None = None
+    categories: tuple[str, ...] = ()
+
+
+def columns(
+    reference: pd.DataFrame, current: pd.DataFrame, cluster: str | None, units: tuple[int, int]
+) -> list[Column]:
+    """Return every column of either frame but `cluster`, those of the reference first.
+
+    `units` are the numbers of units of (reference, current).
+    """
+    names = list(dict.fromkeys([*reference.columns, *current.columns]))
+    twice = {
+        name for frame in (reference, current) for name in frame.columns[frame.columns.duplicated()]
+    }
+    found = []
+    for name in names:
+        if name == cluster:
+            continue
+        if name in twice:
+            reason = "several columns have this name; rename all but one"
+            found.append(Column(name, Kind.UNKNOWN, Status.DUPLICATED, reason))
+        elif name not in reference:
+            reason = "the reference has no such column; the model does not know it"
+            found.append(Column(name, _kind(current[name]), Status.NEW, reason))
+        else:
+            there = current[name] if name in current else None
+            found.append(_column(name, reference[name], there, units))
+    return found
+
+
+def _column(
+    name: Hashable, reference: pd.Series, current: pd.Series | None, units: tuple[int, int]
+) -> Column:
+    kind = _kind(reference)
+    few = _too_few(units)
+    if few:
+        return Column(name, kind, *few)
+    if current is None:
+        reason = "the current window has no such column; deliver it, or train without it"
+        return Column(name, kind, Status.MISSING, reason)
+    kinds = {kind, _kind(current)} - {Kind.UNKNOWN}
+    if not kinds:
+        return Column(name, Kind.UNKNOWN, Status.EMPTY, "no value on either side")
+    if len(kinds) > 1:
+        reason = f"{kind} ({reference.dtype}) in the reference, {_kind(current)} ({current.dtype})"
+        return Column(name, kind, Status.TYPE_CHANGED, f"{reason} in the current window")
+    kind = kinds.pop()
+    if kind is Kind.NUMERIC:
+        return _numbers(name, reference, current, units)
+    return _categories(name, reference, current, units)
+
+
+def _too_few(units: tuple[int, int]) -> tuple[Status, str] | None:
+    for side, size in zip(("reference", "current window"), units, strict=True):
+        if size == 0:
+            return Status.NO_ROWS, f"the {side} has no rows; nothing was tested"
+    for side, size in zip(("reference", "current window"), units, strict=True):
+        if size < FEWEST:
+            return (
+                Status.TOO_FEW,
+                f"the {side} has {size} independent rows; with fewer than {FEWEST} nothing can be "
+                "told from chance, nothing was tested",
+            )
+    return None
+
+
+def _kind(values: pd.Series) -> Kind:
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return Kind.CATEGORICAL if values.notna().any() else Kind.UNKNOWN
+    kind = values.dtype.kind
+    if kind == "O":
+        inferred = pd.api.types.infer_dtype(values, skipna=True)
+        if inferred == "empty":
+            return Kind.UNKNOWN
+        numeric = ("integer", "floating", "mixed-integer-float", "decimal", "boolean")
+        return Kind.NUMERIC if inferred in numeric else Kind.CATEGORICAL
+    if kind in "fmM" and not values.notna().any():
+        return Kind.UNKNOWN
+    return Kind.NUMERIC if kind in "biufmM" else Kind.CATEGORICAL
+
+
+def _as_floats(values: pd.Series) -> Floats:
+    if values.dtype.kind in "mM":
+        numbers = values.to_numpy().astype("int64").astype(np.float64)
+        return np.where(values.isna(), np.nan, numbers)
+    return values.to_numpy(np.float64, na_value=np.nan)
+
+
+def _numbers(
+    name: Hashable, reference: pd.Series, current: pd.Series, units: tuple[int, int]
+) -> Column:
+    sides = [_as_floats(reference), _as_floats(current)]
+    infinite = [int(np.isinf(side).sum()) for side in sides]
+    values = np.concatenate(sides)
+    values[np.isinf(values)] = np.nan
+    known = values[np.isfinite(values)]
+    nulls = [bool(np.isnan(side).all()) for side in sides]
+    if any(infinite):
+        reason = (
+            f"{infinite[0]} infinite values in the reference and {infinite[1]} in the current "
+            "window count as missing"
+        )
+        return Column(name, Kind.NUMERIC, Status.INFINITE, reason, values)
+    if len(known) == len(values) and (known == known[0]).all():
+        reason = f"{known[0]:g} in every row of both sides"
+        return Column(name, Kind.NUMERIC, Status.CONSTANT, reason, None)
+    return Column(name, Kind.NUMERIC, *_tested(nulls, units), values)
+
+
+def _categories(
+    name: Hashable, reference: pd.Series, current: pd.Series, units: tuple[int, int]
+) -> Column:
+    texts = pd.concat([_as_texts(reference), _as_texts(current)], ignore_index=True)
+    codes, found = pd.factorize(texts)
+    missing = codes < 0
+    if len(found) == 1 and not missing.any():
+        reason = f"{found[0]!r} in every row of both sides"
+        return Column(name, Kind.CATEGORICAL, Status.CONSTANT, reason)
+    frequent = np.argsort(-np.bincount(codes[~missing]), kind="stable")
+    rank = np.empty(len(found), dtype=np.int64)
+    rank[frequent] = np.arange(len(found))
+    kept = min(len(found), CATEGORIES)
+    values = np.where(missing, -1, np.minimum(rank[codes], kept))
+    labels = [str(found[place]) for place in frequent[:kept]]
+    if len(found) > kept:
+        labels.append("(others)")
+    values[missing] = len(labels)
+    nulls = [bool(side.isna().all()) for side in (reference, current)]
+    status = _tested(nulls, units)
+    return Column(name, Kind.CATEGORICAL, *status, values, tuple(labels))
+
+
+def _as_texts(values: pd.Series) -> pd.Series:
+    """Return values as text; missing stays missing. Lists and dicts too have a text."""
+    return values.astype(object).where(values.isna(), values.astype(str))
+
+
+def _tested(nulls: list[bool], units: tuple[int, int]) -> tuple[Status, str]:
+    if any(nulls):
+        side = "reference" if nulls[0] else "current window"
+        return Status.ALL_NULL, f"no value in the {side}; the shares of missing values are compared"
+    if units[0] < units[1]:
+        reason = f"the reference is smaller than the current window ({units[0]} < {units[1]} rows)"
+        return Status.SMALL_REFERENCE, reason
+    return Status.TESTED, ""
