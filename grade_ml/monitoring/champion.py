@@ -67,9 +67,7 @@ def champions(models: Models, courses: list[str], sections: pd.DataFrame) -> Ite
             why = f"{name} keeps no predictions of rows it had not seen; train the ensemble"
             empty = pd.DataFrame()
             problems = (*served.degraded, why)
-            yield Champion(
-                name, model.features, frozenset(model.sections), empty, empty, problems
-            )
+            yield Champion(name, model.features, frozenset(model.sections), empty, empty, problems)
             continue
         if id(pooled) not in prepared:
             prepared[id(pooled)] = _dated(pooled.held_out, sections)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from grade_ml.monitoring.decision import Decision
-from grade_ml.monitoring.performance import Performance
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,8 @@ class Serving:
     degraded: tuple[str, ...]
 
 
-def health(  # noqa: PLR0913
-    performance: Performance,
+def health(  # noqa: PLR0913, PLR0917 - the six parts
+    performance: Mapping[str, Any],
     drift: Mapping[str, Any],
     quality: tuple[int, int] | None,
     serving: Serving,
@@ -100,8 +99,8 @@ def health(  # noqa: PLR0913
 
     Parameters
     ----------
-    drift
-        Body of the stored report.
+    performance, drift
+        Bodies of the stored reports of the day; empty: there is none.
     quality
         Expectations broken and tested; None: nothing could be tested.
     """
@@ -124,20 +123,22 @@ def _between(value: float, best: float, worst: float) -> float:
     return float(np.interp((value - best) / (worst - best), [0, 1], [100, 0]))
 
 
-def _performance(found: Performance) -> Part:
-    loss = found.loss
-    if loss is None:
-        return Part(None, SETTINGS.performance, "no error is known or can be estimated")
-    rise = loss.value / loss.baseline - 1 if loss.baseline else 0.0
-    says = f"error {rise:+.0%} against {loss.baseline:.1f} points on record ({loss.basis})"
+def _performance(body: Mapping[str, Any]) -> Part:
+    loss = body.get("loss")
+    if not loss:
+        reason = body.get("reason") or "no error is known or can be estimated"
+        return Part(None, SETTINGS.performance, reason)
+    rise = loss["value"] / loss["baseline"] - 1 if loss["baseline"] else 0.0
+    says = f"error {rise:+.0%} against {loss['baseline']:.1f} points on record ({loss['basis']})"
     return Part(_between(rise, 0, SETTINGS.worst_rise), SETTINGS.performance, says)
 
 
-def _calibration(found: Performance) -> Part:
-    if found.ece is None:
+def _calibration(body: Mapping[str, Any]) -> Part:
+    ece = body.get("ece")
+    if ece is None:
         return Part(None, SETTINGS.calibration, "no section of the last year has outcomes")
-    points = _between(found.ece, SETTINGS.fair_ece, SETTINGS.worst_ece)
-    return Part(points, SETTINGS.calibration, f"risks are off by {found.ece:.2f} on average")
+    points = _between(ece, SETTINGS.fair_ece, SETTINGS.worst_ece)
+    return Part(points, SETTINGS.calibration, f"risks are off by {ece:.2f} on average")
 
 
 def _drift(body: Mapping[str, Any]) -> Part:
@@ -176,3 +177,13 @@ def _serving(serving: Serving) -> Part:
     if serving.degraded:
         says += f"; {serving.degraded[0]}"
     return Part(100 * share * (0.5 if serving.degraded else 1.0), SETTINGS.serving, says)
+
+
+def by_need(found: Mapping[str, Health]) -> list[str]:
+    """Return the courses, the one in most need first; those that cannot be judged come last."""
+
+    def need(course: str) -> tuple[bool, bool, float, str]:
+        one = found[course]
+        return one.score is None, not one.decision.retrain, one.score or 0.0, course
+
+    return sorted(found, key=need)

@@ -66,6 +66,9 @@ class Loss:
     students: int
     risen: bool
 
+    def __str__(self) -> str:
+        return f"error {self.value / self.baseline - 1:+.0%} against the record ({self.basis})"
+
 
 @dataclass(frozen=True)
 class Performance:
@@ -101,11 +104,16 @@ class Performance:
 
     @property
     def loss(self) -> Loss | None:
-        """The surest loss."""
-        return self.losses[0] if self.losses else None
+        """The loss that speaks for the course: the first that has risen, else the surest.
+
+        The estimate speaks only where no label has arrived, for labels know better.
+        """
+        labelled = [one for one in self.losses if one.basis is not Basis.ESTIMATE]
+        speaking = labelled or list(self.losses)
+        return next((one for one in speaking if one.risen), speaking[0] if speaking else None)
 
 
-def performance(  # noqa: PLR0913
+def performance(  # noqa: PLR0913, PLR0917 - the sources of errors
     course: str,
     champion: Champion,
     records: Records,
@@ -186,13 +194,14 @@ def _loss(
 
 
 def _like(held_out: pd.DataFrame, rows: pd.DataFrame) -> float | None:
-    """Return the held-out error in the phases of `rows`, as often as these occur in them."""
-    share = rows["phase"].value_counts(normalize=True)
-    by_phase = pd.Series(_error(held_out)).groupby(held_out["phase"].to_numpy()).mean()
-    both = share.index.intersection(by_phase.index)
+    """Return the held-out error at the places (twentieths) of `rows`, as often as these occur."""
+    share = (20 * rows["progress"]).round().value_counts(normalize=True)
+    place = (20 * held_out["progress"]).round().to_numpy()
+    by_place = pd.Series(_error(held_out)).groupby(place).mean().dropna()
+    both = share.index.intersection(by_place.index)
     if both.empty:
         return None
-    return float((by_phase[both] * share[both]).sum() / share[both].sum())
+    return float((by_place[both] * share[both]).sum() / share[both].sum())
 
 
 def _level(held_out: pd.DataFrame, unseen: Floats, rows: pd.DataFrame) -> float | None:
@@ -204,9 +213,7 @@ def _level(held_out: pd.DataFrame, unseen: Floats, rows: pd.DataFrame) -> float 
     return float(values.mean()) if values.size else None
 
 
-def _score_loss(
-    events: tuple[pd.DataFrame, pd.DataFrame], as_of: object, seed: int
-) -> Loss | None:
+def _score_loss(events: tuple[pd.DataFrame, pd.DataFrame], as_of: object, seed: int) -> Loss | None:
     before, since = events
     recent = since["scored_on"] > pd.Timestamp(as_of) - pd.Timedelta(days=SETTINGS.score_days)  # type: ignore[arg-type]
     now = since[recent]

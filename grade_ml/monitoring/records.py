@@ -9,6 +9,7 @@ from datetime import date, timedelta
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from grade_ml.core.database import read_frame
 from grade_ml.ensemble.predictions import NUMBERS, grade_prediction
@@ -86,9 +87,7 @@ def read(
     of_sections = sa.select(schema.assignment.c.assignment_id).where(
         schema.assignment.c.section_id.in_(names)
     )
-    results = read_table(
-        connection, schema.result, schema.result.c.assignment_id.in_(of_sections)
-    )
+    results = read_table(connection, schema.result, schema.result.c.assignment_id.in_(of_sections))
     enrollments = read_table(
         connection, schema.enrollment, schema.enrollment.c.section_id.in_(names)
     )
@@ -113,7 +112,7 @@ def _scores(
     rows = rows.astype({"section_id": object}).merge(sections, on="section_id")
     rows["scored_on"] = scored_on(rows)
     known = (rows["scored_on"] <= today) & ~is_exam(rows["category"])
-    rows = rows[known.fillna(False).astype(bool)].assign(student=lambda some: _students(some))
+    rows = rows[known.fillna(False).astype(bool)].assign(student=_students)
     columns = ["section_id", "course_id", "student", "assignment_id", "category", "score"]
     return rows[[*columns, "scored_on"]].reset_index(drop=True)
 
@@ -132,7 +131,7 @@ def _predictions(connection: Connection, sections: pd.DataFrame, as_of: date) ->
     names = ("section_id", "student_id", "as_of", "model_name", "model_version", *NUMBERS)
     newest = (
         sa.select(*(table[name] for name in names))
-        .distinct(table.section_id, table.student_id, week)
+        .ext(distinct_on(table.section_id, table.student_id, week))
         .join_from(grade_prediction, schema.section, table.section_id == section.section_id)
         .where(
             table.section_id.in_(sections["section_id"].tolist()),
@@ -179,9 +178,7 @@ def _outcomes(  # noqa: PLR0913, PLR0917 - the tables that decide an outcome
     return rows[rows["section_id"].isin(ended)].reset_index(drop=True)
 
 
-def _enrolled(
-    sections: pd.DataFrame, enrollments: pd.DataFrame, today: pd.Timestamp
-) -> pd.Series:
+def _enrolled(sections: pd.DataFrame, enrollments: pd.DataFrame, today: pd.Timestamp) -> pd.Series:
     running = sections.loc[sections["ends_on"] >= today, "section_id"]
     rows = enrollments[
         enrollments["section_id"].isin(running)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import JSONB, distinct_on, insert
 
 from grade_ml.core.database import read_frame
 
@@ -118,6 +118,70 @@ def read(
     return [Stored(row.course_id, row.as_of, Kind(row.kind), row.body) for row in rows]
 
 
+@dataclass(frozen=True)
+class Signal:
+    """What one report says that matters for training again, in words; empty: nothing."""
+
+    course_id: str
+    as_of: date
+    kind: Kind
+    says: str
+    alarm_on: date | None
+
+
+def signals(
+    connection: Connection, as_of: date, *, days: int, courses: Collection[str] | None = None
+) -> list[Signal]:
+    """Return what the reports of the last `days` days say, oldest first, without their figures."""
+    column = report.c
+    query = sa.select(
+        column.course_id,
+        column.as_of,
+        column.kind,
+        column.body["says"].astext.label("says"),
+        column.body["alarm_on"].astext.label("alarm_on"),
+    ).where(
+        column.as_of.between(as_of - timedelta(days=days - 1), as_of),
+        column.kind != str(Kind.HEALTH),
+        column.course_id != EVERYWHERE,
+    )
+    if courses is not None:
+        query = query.where(column.course_id.in_(sorted(courses)))
+    return [
+        Signal(
+            row.course_id,
+            row.as_of,
+            Kind(row.kind),
+            row.says or "",
+            date.fromisoformat(row.alarm_on) if row.alarm_on else None,
+        )
+        for row in connection.execute(query.order_by(column.as_of))
+    ]
+
+
+def newest_health(connection: Connection, as_of: date, days: int = 3) -> dict[str, str]:
+    """Return what is wrong with each course that was judged lately, in words; empty: nothing."""
+    column = report.c
+    query = (
+        sa.select(
+            column.course_id,
+            column.body["needs"].as_boolean().label("needs"),
+            column.body["score"].as_float().label("score"),
+            column.body["worst"].astext.label("worst"),
+        )
+        .ext(distinct_on(column.course_id))
+        .where(
+            column.kind == str(Kind.HEALTH),
+            column.as_of.between(as_of - timedelta(days=days - 1), as_of),
+        )
+        .order_by(column.course_id, column.as_of.desc())
+    )
+    return {
+        row.course_id: f"{row.score:.0f} of 100; {row.worst}" if row.needs else ""
+        for row in connection.execute(query)
+    }
+
+
 def remember_errors(connection: Connection, course_id: str, rows: pd.DataFrame) -> None:
     """Store matured rows (columns `concept.STREAM`); one that is known stays as it was."""
     if len(rows):
@@ -133,7 +197,7 @@ def _with_date(row: dict[str, Any]) -> dict[str, Any]:
 def matured_errors(
     connection: Connection, as_of: date, courses: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """Return course_id and the columns `concept.STREAM` of what had matured by `as_of`, in order."""
+    """Return course_id and columns `concept.STREAM` of what had matured by `as_of`, in order."""
     import pyarrow as pa
 
     column = matured_error.c
@@ -176,17 +240,17 @@ def plain(value: Any) -> Any:
     import pandas as pd
 
     if isinstance(value, pd.DataFrame):
-        return plain(value.astype(object).where(value.notna(), None).to_dict("records"))
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain({one.name: getattr(value, one.name) for one in fields(value)})
+        value = value.astype(object).where(value.notna(), None).to_dict("records")
+    elif is_dataclass(value) and not isinstance(value, type):
+        value = {one.name: getattr(value, one.name) for one in fields(value)}
+    elif hasattr(value, "item"):  # a number of numpy's
+        value = value.item()
     if isinstance(value, Mapping):
         return {str(name): plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(one) for one in value]
     if isinstance(value, date):  # a datetime, too, and pandas' timestamps
-        return value.date().isoformat() if isinstance(value, datetime) else value.isoformat()
-    if hasattr(value, "item"):  # a number of numpy's
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, bool | int | float) else str(value)
+        return (value.date() if isinstance(value, datetime) else value).isoformat()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int) else str(value)

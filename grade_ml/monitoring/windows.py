@@ -69,9 +69,7 @@ def windows(snapshots: pd.DataFrame, champion: Champion, records: Records) -> Wi
     told = _newest(told[told["section_id"].isin(course.unique())], set(places), "on")
     if len(held_out):
         held_out = held_out[held_out["section_id"].isin(ended & champion.sections)]
-        held_out = _nearest(
-            held_out.assign(student_id=held_out["student"]), _places(told), length
-        )
+        held_out = _nearest(held_out.assign(student_id=held_out["student"]), _places(told), length)
     same = _same_for_class(features, reference, current)
     kept = [name for name in features if name not in same]
     return Windows(
