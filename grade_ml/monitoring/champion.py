@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.course import CourseModel
 from grade_ml.ensemble.evaluation import PHASES, in_phase
+from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.ensemble.serving import Models
 
 
@@ -63,7 +63,7 @@ def champions(models: Models, courses: list[str], sections: pd.DataFrame) -> Ite
         served = models.serving(course)
         name, model = f"{served.version.name} {served.version.version}", served.model
         pooled = model.pooled if isinstance(model, CourseModel) else model
-        if isinstance(pooled, BaselineModel):
+        if not isinstance(pooled, PooledModel):
             why = f"{name} keeps no predictions of rows it had not seen; train the ensemble"
             empty = pd.DataFrame()
             problems = (*served.degraded, why)
@@ -82,7 +82,8 @@ def _dated(held_out: pd.DataFrame, sections: pd.DataFrame) -> pd.DataFrame:
     days = held_out["progress"] * held_out["section_id"].map(length).astype("float64")
     on = held_out["began_on"] + pd.to_timedelta(np.floor(days + 1e-3), unit="D")
     dated = held_out.assign(on=on.astype("datetime64[ns]"), phase=phases(held_out["progress"]))
-    return dated[on.notna()].reset_index(drop=True)
+    kept: pd.DataFrame = dated[on.notna()].reset_index(drop=True)
+    return kept
 
 
 def phases(progress: pd.Series) -> pd.Series:

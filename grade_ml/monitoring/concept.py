@@ -190,7 +190,7 @@ def detectors() -> Mapping[str, Callable[[], Any]]:
             delta=SETTINGS.page_hinkley_delta,
             threshold=SETTINGS.page_hinkley_threshold,
         ),
-        "ADWIN": lambda: ADWIN(delta=SETTINGS.adwin_delta, clock=1),
+        "ADWIN": lambda: ADWIN(delta=SETTINGS.adwin_delta, clock=1),  # type: ignore[no-untyped-call]
     }
 
 

@@ -39,7 +39,7 @@ class ErrorEstimate:
         """Return the expected |error| per row (columns as `fit` reads), in points."""
         if predictions.empty:
             return np.zeros(0)
-        return np.maximum(self.regressor.predict(_design(predictions)), 0.0)
+        return np.asarray(np.maximum(self.regressor.predict(_design(predictions)), 0.0))
 
 
 def fit(held_out: pd.DataFrame, seed: int) -> ErrorEstimate | None:

@@ -239,8 +239,10 @@ def plain(value: Any) -> Any:
     """
     import pandas as pd
 
+    if value is pd.NaT or value is pd.NA:
+        return None
     if isinstance(value, pd.DataFrame):
-        value = value.astype(object).where(value.notna(), None).to_dict("records")
+        value = value.to_dict("records")
     elif is_dataclass(value) and not isinstance(value, type):
         value = {one.name: getattr(value, one.name) for one in fields(value)}
     elif hasattr(value, "item"):  # a number of numpy's

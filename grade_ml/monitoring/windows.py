@@ -137,5 +137,5 @@ def _same_for_class(
     missing = values.isna()
     differs |= (missing.groupby(section).nunique() > 1).any()
     classes = len(section.unique())
-    same = differs.index[~differs] if classes > 1 else []
+    same = list(differs.index[~differs]) if classes > 1 else []
     return tuple(str(name) for name in same if values[name].nunique() > 1)
