@@ -87,7 +87,7 @@ def columns(
             reason = "the reference has no such column; the model does not know it"
             found.append(Column(name, _kind(current[name]), Status.NEW, reason))
         else:
-            there = current[name] if name in current else None
+            there = current.get(name)
             found.append(_column(name, reference[name], there, units))
     return found
 
@@ -129,24 +129,23 @@ def _too_few(units: tuple[int, int]) -> tuple[Status, str] | None:
 
 
 def _kind(values: pd.Series) -> Kind:
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        return Kind.CATEGORICAL if values.notna().any() else Kind.UNKNOWN
-    kind = values.dtype.kind
-    if kind == "O":
-        inferred = pd.api.types.infer_dtype(values, skipna=True)
-        if inferred == "empty":
-            return Kind.UNKNOWN
-        numeric = ("integer", "floating", "mixed-integer-float", "decimal", "boolean")
-        return Kind.NUMERIC if inferred in numeric else Kind.CATEGORICAL
-    if kind in "fmM" and not values.notna().any():
+    if not values.notna().any():
         return Kind.UNKNOWN
-    return Kind.NUMERIC if kind in "biufmM" else Kind.CATEGORICAL
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return Kind.CATEGORICAL
+    if values.dtype.kind != "O":
+        return Kind.NUMERIC if values.dtype.kind in "biufmM" else Kind.CATEGORICAL
+    inferred = pd.api.types.infer_dtype(values, skipna=True)
+    numeric = ("integer", "floating", "mixed-integer-float", "decimal", "boolean")
+    return Kind.NUMERIC if inferred in numeric else Kind.CATEGORICAL
 
 
 def _as_floats(values: pd.Series) -> Floats:
-    if values.dtype.kind in "mM":
-        numbers = values.to_numpy().astype("int64").astype(np.float64)
-        return np.where(values.isna(), np.nan, numbers)
+    """Return numbers; dates as days since 1970, durations as days."""
+    if values.dtype.kind == "M":
+        values = values - pd.Timestamp(0, tz=values.dt.tz)
+    if values.dtype.kind == "m":
+        values = values.dt.total_seconds() / 86_400
     return values.to_numpy(np.float64, na_value=np.nan)
 
 

@@ -11,9 +11,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import ConfigurationError
+from grade_ml.ensemble.rows import limited_threads
 from grade_ml.monitoring import statistics
 from grade_ml.monitoring.columns import BROKEN, COMPARED, Column, Kind, columns
 from grade_ml.monitoring.multivariate import Multivariate, separate
@@ -37,6 +39,10 @@ _MULTIVARIATE = 0.2
 #: The statistics that decide together; the others are told beside them. Cramér-von Mises finds
 #: shifts best, Kolmogorov-Smirnov a change in one place.
 _DECIDING = ("ks", "cvm", "missing", "chi2")
+
+_QUARTILES = (0.25, 0.5, 0.75)
+#: Columns counted at once: about 100 MB.
+_COLUMNS = 64
 
 _FIGURES = (
     *statistics.NAMES,
@@ -139,13 +145,11 @@ def detect_drift(
     found = columns(reference, current, cluster, (units.reference, units.current))
     tested = [column for column in found if column.status in COMPARED]
     is_current = np.arange(len(reference) + len(current)) >= len(reference)
-    figures = _test(tested, units, is_current, seed) if tested else {}
-    features = _table(found, figures, alpha)
-    multivariate = None
-    if len(tested) > 1:
-        auc, p = separate(tested, units, seed)
-        adjusted = min(p / _MULTIVARIATE, 1.0)
-        multivariate = Multivariate(auc, p, adjusted, adjusted <= alpha)
+    # On a machine whose cores are busy, threads that wait for each other take four times as long.
+    with limited_threads(len(is_current)):
+        figures = _test(tested, units, is_current, seed) if tested else {}
+        multivariate = _together(tested, units, alpha, seed) if len(tested) > 1 else None
+    features = _table(found, figures, alpha, len(reference))
     return DriftReport(
         drifted=bool(features["drifted"].any())
         or (multivariate is not None and multivariate.drifted),
@@ -156,6 +160,12 @@ def detect_drift(
         current_units=units.current,
         untested=tuple(str(column.name) for column in found if column.status not in COMPARED),
     )
+
+
+def _together(tested: Sequence[Column], units: Units, alpha: float, seed: int) -> Multivariate:
+    auc, p = separate(tested, units, seed)
+    adjusted = min(p / _MULTIVARIATE, 1.0)
+    return Multivariate(auc, p, adjusted, adjusted <= alpha)
 
 
 def _check(
@@ -180,12 +190,12 @@ def _test(
     """Return the figures of each column that can be compared, by its name."""
     chosen = labellings(units, _PERMUTATIONS, seed)
     figures: dict[Hashable, dict[str, float]] = {}
-    for kind in (Kind.NUMERIC, Kind.CATEGORICAL):
+    for kind, compare in ((Kind.NUMERIC, _numeric), (Kind.CATEGORICAL, _categorical)):
         alike = [column for column in tested if column.kind is kind]
-        if alike:
-            compare = _numeric if kind is Kind.NUMERIC else _categorical
-            found = compare(alike, units, chosen, is_current)
-            for place, column in enumerate(alike):
+        for start in range(0, len(alike), _COLUMNS):
+            part = alike[start : start + _COLUMNS]
+            found = compare(part, units, chosen, is_current)
+            for place, column in enumerate(part):
                 figures[column.name] = {name: float(v[place]) for name, v in found.items()}
     return figures
 
@@ -193,7 +203,7 @@ def _test(
 def _numeric(
     alike: Sequence[Column], units: Units, chosen: Ints, is_current: Bools
 ) -> dict[str, Floats]:
-    values = np.column_stack([column.values for column in alike if column.values is not None])
+    values = _stacked(alike).astype(np.float64)
     cells, ends = statistics.cells(values)
     permuted = count(cells, statistics.CELLS + 1, units, chosen)
     observed = statistics.numeric(*_sides(cells, statistics.CELLS + 1, is_current), ends)
@@ -205,10 +215,14 @@ def _numeric(
     )
 
 
+def _stacked(alike: Sequence[Column]) -> npt.NDArray[np.generic]:
+    return np.column_stack([column.values for column in alike if column.values is not None])
+
+
 def _categorical(
     alike: Sequence[Column], units: Units, chosen: Ints, is_current: Bools
 ) -> dict[str, Floats]:
-    values = np.column_stack([column.values for column in alike if column.values is not None])
+    values = _stacked(alike).astype(np.int64)
     kinds = np.array([len(column.categories) for column in alike])
     width = int(kinds.max()) + 1
     sides = _sides(values, width, is_current)
@@ -246,7 +260,7 @@ def _chances(figures: dict[str, Floats], ways: float) -> dict[str, Floats]:
 
 
 def _table(
-    found: Sequence[Column], figures: dict[Hashable, dict[str, float]], alpha: float
+    found: Sequence[Column], figures: dict[Hashable, dict[str, float]], alpha: float, rows: int
 ) -> pd.DataFrame:
     from statsmodels.stats.multitest import multipletests
 
@@ -267,12 +281,31 @@ def _table(
         table.loc[tested, "p_adjusted"] = np.minimum(adjusted / (1 - _MULTIVARIATE), 1)
     broken = np.array([column.status in BROKEN for column in found], dtype=bool)
     table["drifted"] = (table["p_adjusted"] <= alpha).to_numpy() | broken
-    for place in np.flatnonzero(table["drifted"].to_numpy() & tested):
-        words = [table.at[place, "reason"], _in_words(found[place], table.loc[place])]
-        table.at[place, "reason"] = "; ".join(word for word in words if word)
+    table["reason"] = [
+        "; ".join(filter(None, (column.reason, _in_words(column, figures[column.name], rows))))
+        if drifted and column.name in figures
+        else column.reason
+        for column, drifted in zip(found, table["drifted"], strict=True)
+    ]
     return table[_ORDER]
 
 
-def _in_words(column: Column, row: pd.Series) -> str:
-    """Return what changed, for a person."""
-    return ""
+def _in_words(column: Column, figures: dict[str, float], rows: int) -> str:
+    """Return what changed after the first `rows` rows, those of the reference."""
+    assert column.values is not None
+    sides = [column.values[rows:], column.values[:rows]]
+    if column.kind is Kind.CATEGORICAL:
+        names = [*column.categories, "no value"]
+        now, then = (np.bincount(side, minlength=len(names)) / len(side) for side in sides)
+        moved = int(np.argmax(np.abs(now - then)))
+        told = f"{names[moved]!r} in {now[moved]:.1%} of the rows instead of {then[moved]:.1%}"
+        unseen = float(now[:-1][then[:-1] == 0].sum())
+        return f"{told}; {unseen:.1%} in categories not seen before" if unseen else told
+    missing = [float(np.isnan(side).mean()) for side in sides]
+    if max(missing) == 1 or figures["p_missing"] < min(figures["p_ks"], figures["p_cvm"]):
+        return f"no value in {missing[0]:.1%} of the rows instead of {missing[1]:.1%}"
+    low, middle, high = (np.array([np.nanquantile(s, q) for s in sides]) for q in _QUARTILES)
+    return (
+        f"median {middle[0]:.4g} (middle half {low[0]:.4g} to {high[0]:.4g}) "
+        f"instead of {middle[1]:.4g} ({low[1]:.4g} to {high[1]:.4g})"
+    )

@@ -1,0 +1,341 @@
+"""What a batch of data usually looks like, learned from the training data, and what is odd in it.
+
+Hard rules stand elsewhere: keys, references and ranges of the tables in `gradebook.quality`, the
+bounds that a feature has by its meaning in `features.validation`. Here is what only experience
+tells: the values, gaps, sizes and delays there have been. A batch may differ from it by chance;
+only what chance does not explain is a violation.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+
+from grade_ml.core.errors import NotReadyError
+from grade_ml.gradebook.catalog import Load
+
+if TYPE_CHECKING:
+    from pandera.pandas import DataFrameSchema
+
+#: Judgements about chance. A hundred columns checked every two hours make 440,000 checks a year:
+#: with one in a million, a false alarm comes every other year.
+_CHANCE = 1e-6
+#: Categories that are remembered; a column with more is a free text, in which any value is new.
+_CATEGORIES = 200
+#: A class grows or shrinks by a third between terms without anything being wrong with its data.
+_GROWTH = 0.3
+#: Standard deviations of the logarithm of a batch's rows: about the chance above.
+_DEVIATIONS = 5.0
+
+
+class Rule(StrEnum):
+    """What a violation is about."""
+
+    MISSING = "missing column"
+    TYPE = "type"
+    NULLS = "null share"
+    RANGE = "range"
+    CATEGORY = "category"
+    VOLUME = "volume"
+    DELAY = "arrival delay"
+
+
+_REMEDIES = {
+    Rule.MISSING: "Deliver the column, or train without it.",
+    Rule.TYPE: "Correct the export's format, and load again.",
+    Rule.NULLS: "Look for a field that the source no longer fills.",
+    Rule.RANGE: "Check unit and scale at the source; if the values are right, train again.",
+    Rule.CATEGORY: "Map the new value to a known one, or train again once there are results.",
+    Rule.VOLUME: "Check that the batch is whole and was loaded once.",
+    Rule.DELAY: "Ask what holds up the results; predictions rest on older work until then.",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one column of the training data was like.
+
+    Numbers lie between `low` and `high`, all but `outside` of them; categories are `categories`,
+    `singles` of them seen once (so many of the next values are new ones, as Good and Turing found).
+    Both are empty where the column had more than 200. `nulls` of the `rows` rows have no value.
+    """
+
+    name: str
+    rows: int
+    nulls: int
+    rule: Rule
+    low: float = 0.0
+    high: float = 0.0
+    outside: int = 0
+    categories: tuple[str, ...] = ()
+    singles: int = 0
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """What a batch should be like: its columns, and the least and most rows it may have."""
+
+    columns: tuple[Column, ...]
+    fewest: float
+    most: float
+
+    def to_json(self) -> str:
+        """Return the expectations as JSON text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return expectations from `to_json`'s text."""
+        stored = json.loads(text)
+        columns = [
+            Column(
+                **{
+                    **column,
+                    "rule": Rule(column["rule"]),
+                    "categories": tuple(column["categories"]),
+                }
+            )
+            for column in stored["columns"]
+        ]
+        return cls(tuple(columns), stored["fewest"], stored["most"])
+
+    def schema(self) -> DataFrameSchema:
+        """Return what every single value should keep, as a pandera schema.
+
+        `check` validates with it and forgives what chance explains.
+        """
+        import pandera.pandas as pa
+
+        def promise(column: Column) -> list[Any]:
+            if column.rule is not Rule.CATEGORY:
+                return [pa.Check.in_range(column.low, column.high, name=column.rule)]
+            if column.categories:
+                return [pa.Check.isin(column.categories, name=column.rule)]
+            return []
+
+        return pa.DataFrameSchema(
+            {
+                column.name: pa.Column(checks=promise(column), nullable=False)
+                for column in self.columns
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One thing that is odd in a batch, which is named by its source and load.
+
+    `value` is the oddest value; `share` of the rows have such (0-1), `expected` in the training
+    data.
+    """
+
+    source: str
+    load: str
+    column: str
+    rule: Rule
+    value: str
+    share: float
+    expected: float
+    remedy: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source}, {self.load}, {self.column}: {self.rule}, {self.value} "
+            f"({self.share:.1%} of the rows, expected {self.expected:.1%}). {self.remedy}"
+        )
+
+
+def learn(
+    frame: pd.DataFrame, volumes: Iterable[int], *, delays: Iterable[str] = ()
+) -> Expectations:
+    """Learn expectations from training data.
+
+    Parameters
+    ----------
+    frame
+        The training rows; numbers, or values that are told apart as text. All rows independent: one
+        for each student, as in one week of term.
+    volumes
+        The rows of each batch (section, load) that the training data came in.
+    delays
+        The columns that are days from one event to the next: longer than 19 in 20 is late.
+
+    Raises
+    ------
+    NotReadyError
+        There are no rows or no volumes to learn from.
+    """
+    sizes = np.array(list(volumes), dtype=np.float64)
+    if frame.empty or not (sizes > 0).any():
+        raise NotReadyError(
+            "There are no rows to learn expectations from.", "Load finished sections first."
+        )
+    late = set(delays)
+    logs = np.log(sizes[sizes > 0])
+    spread = math.sqrt(float(logs.var()) + _GROWTH**2 + float(np.exp(-logs.mean())))
+    columns = [_learn(str(name), frame[name], name in late) for name in frame]
+    return Expectations(
+        columns=tuple(columns),
+        fewest=math.exp(logs.mean() - _DEVIATIONS * spread),
+        most=math.exp(logs.mean() + _DEVIATIONS * spread),
+    )
+
+
+def _learn(name: str, values: pd.Series, delay: bool) -> Column:
+    known = values.dropna()
+    rows, nulls = len(values), len(values) - len(known)
+    if _is_numeric(values):
+        numbers = known.to_numpy(np.float64)
+        numbers = numbers[np.isfinite(numbers)]
+        if not len(numbers):
+            return Column(name, rows, rows, Rule.RANGE)
+        low, high = float(numbers.min()), float(numbers.max())
+        if not delay:
+            # Of as many new values, one on average lies beyond each end.
+            return Column(name, rows, nulls, Rule.RANGE, low, high, outside=1)
+        high = float(np.quantile(numbers, 0.95, method="higher"))
+        late = int((numbers > high).sum())
+        return Column(name, rows, nulls, Rule.DELAY, low, high, outside=late + 1)
+    counts = known.astype(str).value_counts()
+    if len(counts) > _CATEGORIES:
+        return Column(name, rows, nulls, Rule.CATEGORY)
+    names = tuple(sorted(map(str, counts.index)))
+    singles = int((counts == 1).sum())
+    return Column(name, rows, nulls, Rule.CATEGORY, categories=names, singles=singles)
+
+
+def _is_numeric(values: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(values) and not isinstance(
+        values.dtype, pd.CategoricalDtype
+    )
+
+
+def check(frame: pd.DataFrame, expectations: Expectations, load: Load) -> list[Violation]:
+    """Return what is odd in the rows of `frame`, which came with `load`.
+
+    An empty frame breaks the expected volume and nothing else. Columns that nothing is expected of
+    are none of this function's business.
+    """
+    found = [*_volume(frame, expectations), *_columns(frame, expectations)]
+    return [
+        Violation(load.source, load.key, column, rule, value, share, expected, _REMEDIES[rule])
+        for column, rule, value, share, expected in found
+    ]
+
+
+Finding = tuple[str, Rule, str, float, float]
+
+
+def _volume(frame: pd.DataFrame, expectations: Expectations) -> Iterator[Finding]:
+    if not expectations.fewest <= len(frame) <= expectations.most:
+        usual = f"usual are {expectations.fewest:.0f} to {expectations.most:.0f}"
+        yield "(all)", Rule.VOLUME, f"{len(frame)} rows, {usual}", 1.0, 0.0
+
+
+def _columns(frame: pd.DataFrame, expectations: Expectations) -> Iterator[Finding]:
+    if frame.empty:
+        return
+    comparable = {}
+    for column in expectations.columns:
+        if column.name not in frame:
+            yield column.name, Rule.MISSING, "no such column", 1.0, 0.0
+            continue
+        values = frame[column.name]
+        number = column.rule is not Rule.CATEGORY
+        if number and not _is_numeric(values) and values.notna().any():
+            example = str(values.dropna().iloc[0])
+            yield column.name, Rule.TYPE, f"{example!r} ({values.dtype}) is no number", 1.0, 0.0
+            continue
+        texts = values.astype(object).where(values.isna(), values.astype(str))
+        comparable[column.name] = values.astype(np.float64) if number else texts
+    yield from _odd_values(pd.DataFrame(comparable), expectations)
+
+
+def _odd_values(frame: pd.DataFrame, expectations: Expectations) -> Iterator[Finding]:
+    """Return what breaks the schema more often than chance does."""
+    from pandera.errors import SchemaErrors
+
+    schema = expectations.schema()
+    schema = schema.remove_columns([name for name in schema.columns if name not in frame])
+    try:
+        schema.validate(frame, lazy=True)
+    except SchemaErrors as errors:
+        cases = errors.failure_cases
+    else:
+        return
+    by_name = {column.name: column for column in expectations.columns}
+    for (name, broken), odd in cases.groupby(["column", "check"], sort=False):
+        column = by_name[str(name)]
+        if broken == "not_nullable":
+            rule, seen = Rule.NULLS, column.nulls
+        else:
+            rule = column.rule
+            seen = column.singles if rule is Rule.CATEGORY else column.outside
+        size = len(frame) if rule is Rule.NULLS else int(frame[str(name)].notna().sum())
+        known = column.rows if rule is Rule.NULLS else column.rows - column.nulls
+        if _chance(len(odd), size, seen, known) < _CHANCE:
+            value = _oddest(odd["failure_case"], column, rule)
+            yield column.name, rule, value, len(odd) / size, min(seen / max(known, 1), 1.0)
+
+
+def _chance(odd: int, rows: int, seen: int, known: int) -> float:
+    """Return the chance of `odd` such values or more in `rows`, when `seen` of `known` were such.
+
+    The predictive distribution of a share that is itself known from a sample only; exact for values
+    beyond the extremes of the sample, whatever the distribution.
+    """
+    from scipy.stats import betabinom
+
+    return float(betabinom.sf(odd - 1, rows, seen + 1, max(known - seen, 1)))
+
+
+def _oddest(values: pd.Series, column: Column, rule: Rule) -> str:
+    if rule is Rule.NULLS:
+        return "no value"
+    if rule is Rule.CATEGORY:
+        return f"{values.value_counts().index[0]!r} was never seen"
+    numbers = values.astype(np.float64).to_numpy()
+    beyond = np.maximum(column.low - numbers, numbers - column.high)
+    return f"{numbers[int(np.argmax(beyond))]:g} is not within {column.low:g} to {column.high:g}"
+
+
+def arrival_delays(
+    results: pd.DataFrame, assignments: pd.DataFrame, loaded_at: datetime
+) -> pd.DataFrame:
+    """Return how many days each result took, or has been waiting, at the newest load.
+
+    Parameters
+    ----------
+    results, assignments
+        Frames as in `gradebook.frames.Gradebook`.
+    loaded_at
+        When the newest load was; results submitted after it are left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each result that was submitted, without names: to_grade (days from submission
+        to grading), waiting (days from submission to the load, of what is not graded), after_due
+        (days from the due date to grading); NaN where there is no such day.
+    """
+    day = pd.Timestamp(loaded_at).tz_localize(None).normalize()
+    rows = results[results["submitted_on"] <= day].merge(
+        assignments[["assignment_id", "due_on"]], on="assignment_id", how="left"
+    )
+    graded = rows["graded_on"].where(rows["graded_on"] <= day)
+    waiting = (day - rows["submitted_on"]).where(graded.isna())
+    return pd.DataFrame(
+        {
+            "to_grade": (graded - rows["submitted_on"]).dt.days.astype(np.float64),
+            "waiting": waiting.dt.days.astype(np.float64),
+            "after_due": (graded - rows["due_on"]).dt.days.astype(np.float64),
+        }
+    )
