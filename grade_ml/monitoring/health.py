@@ -87,10 +87,9 @@ class Serving:
     degraded: tuple[str, ...]
 
 
-def health(  # noqa: PLR0913, PLR0917 - the six parts
+def health(
     performance: Mapping[str, Any],
     drift: Mapping[str, Any],
-    quality: tuple[int, int] | None,
     serving: Serving,
     decision: Decision,
     as_of: date,
@@ -101,14 +100,12 @@ def health(  # noqa: PLR0913, PLR0917 - the six parts
     ----------
     performance, drift
         Bodies of the stored reports of the day; empty: there is none.
-    quality
-        Expectations broken and tested; None: nothing could be tested.
     """
     parts = {
         "performance": _performance(performance),
         "calibration": _calibration(performance),
         "drift": _drift(drift),
-        "quality": _quality(quality),
+        "quality": _quality(drift.get("quality") or {}),
         "freshness": _freshness(serving, as_of),
         "serving": _serving(serving),
     }
@@ -151,10 +148,10 @@ def _drift(body: Mapping[str, Any]) -> Part:
     return Part(points, SETTINGS.drift, f"{drifted} of {len(features)} features drifted")
 
 
-def _quality(found: tuple[int, int] | None) -> Part:
-    if found is None or not found[1]:
-        return Part(None, SETTINGS.quality, "no expectation could be tested")
-    broken, tested = found
+def _quality(body: Mapping[str, Any]) -> Part:
+    tested, broken = body.get("tested", 0), len(body.get("violations", ()))
+    if not tested:
+        return Part(None, SETTINGS.quality, body.get("reason") or "nothing could be tested")
     points = 100 * (1 - min(broken / max(0.25 * tested, 1), 1.0))
     return Part(points, SETTINGS.quality, f"{broken} of {tested} expectations broken")
 

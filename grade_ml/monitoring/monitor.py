@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from grade_ml.core.errors import NotReadyError
 from grade_ml.ensemble.rows import COLLECTED, hashes
 from grade_ml.ensemble.serving import Models
 from grade_ml.features.store import read_snapshots
-from grade_ml.monitoring import concept, estimation, health, records, store
+from grade_ml.monitoring import concept, estimation, health, quality, records, store
 from grade_ml.monitoring.champion import Champion, champions
 from grade_ml.monitoring.decision import SETTINGS as DECISION
 from grade_ml.monitoring.decision import Decision, Evidence, decide
@@ -161,16 +161,8 @@ class Monitor:
             _go_along(body, everywhere, self.as_of)
         return self._store(Kind.CONCEPT, {**found, EVERYWHERE: everywhere})
 
-    def health(
-        self, names: Sequence[str], quality: Mapping[str, tuple[int, int]] | None = None
-    ) -> dict[str, health.Health]:
-        """Compute and store `Kind.HEALTH` of the courses, from their other reports of the day.
-
-        Parameters
-        ----------
-        quality
-            Expectations broken and tested, by course.
-        """
+    def health(self, names: Sequence[str]) -> dict[str, health.Health]:
+        """Compute and store `Kind.HEALTH` of the courses, from their other reports of the day."""
         stored = store.read(self.connection, self.as_of, days=1, courses=names)
         bodies = {(one.course_id, one.kind): one.body for one in stored}
         decisions = decided(self.connection, self.as_of, names)
@@ -180,7 +172,6 @@ class Monitor:
             found[name] = health.health(
                 bodies.get((name, Kind.PERFORMANCE), {}),
                 bodies.get((name, Kind.DRIFT), {}),
-                (quality or {}).get(name),
                 _serving(one),
                 decisions.get(name, Decision(False, "no report yet")),
                 self.as_of,
@@ -222,7 +213,7 @@ class Monitor:
                 alpha=_ALPHA * _OUTPUT_SHARE,
                 seed=self.seed,
             )
-        return {**body, **_drift_body(found, features, output)}
+        return {**body, **_drift_body(found, features, output), "quality": _quality(course, found)}
 
     def _performance(self, course: Course) -> Body:
         if course.reason:
@@ -287,6 +278,39 @@ class Monitor:
             }
         found = concept.alarms(reference["z"], rows)
         return {**body, **_alarm_body(found, self.as_of, "in all courses"), "rows": len(rows)}
+
+
+def _quality(course: Course, found: Windows) -> Body:
+    """Return what is odd in the rows of running sections, and how many columns were looked at."""
+    load = course.records.load
+    if load is None:
+        return {"tested": 0, "violations": [], "reason": "no load is on record"}
+    expected = quality.learn(found.reference, found.reference_sections.value_counts())
+    odd = [
+        one
+        for _, rows in found.current.groupby(found.current_sections)
+        for one in quality.check(rows, expected, load)
+    ]
+    graded = [
+        _delays(course, sections) for sections in (found.reference_sections, found.current_sections)
+    ]
+    if all(map(len, graded)):
+        usual = quality.learn(graded[0], [len(graded[0])], delays=["to_grade"])
+        late = quality.check(graded[1], usual, load)
+        # How many results there are depends on the week: only how late they come is looked at.
+        odd += [one for one in late if one.rule is quality.Rule.DELAY]
+    tested = len(expected.columns) + 2
+    return {"tested": tested, "violations": [str(one) for one in odd], "reason": ""}
+
+
+def _delays(course: Course, sections: pd.Series) -> pd.DataFrame:
+    """Return the days from submission to grading, or to the day for what is not graded yet."""
+    records = course.records
+    chosen = records.assignments[records.assignments["section_id"].isin(sections.unique())]
+    results = records.results[records.results["assignment_id"].isin(chosen["assignment_id"])]
+    day = datetime.combine(records.as_of, time(), UTC)
+    found = quality.arrival_delays(results, chosen, day)
+    return pd.DataFrame({"to_grade": found["to_grade"].fillna(found["waiting"])}).dropna()
 
 
 def _merged(parts: Iterator[list[Mapping[str, Any]]]) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from grade_ml.core.database import read_frame
 from grade_ml.ensemble.predictions import NUMBERS, grade_prediction
 from grade_ml.ensemble.rows import hashes
 from grade_ml.gradebook import schema
+from grade_ml.gradebook.catalog import Load, newest_load
 from grade_ml.gradebook.frames import Gradebook, read_table
 from grade_ml.gradebook.outcomes import is_exam, outcomes, scored_on
 from grade_ml.registry.registry import Alias
@@ -40,7 +41,11 @@ class Records:
     outcomes
         section_id, student_id, final_grade, at_risk of the sections that had ended.
     enrolled
-        section_id and number of students of each running section.
+        Number of students of each running section, by its id.
+    results, assignments
+        Coursework of their sections as the tables have it.
+    load
+        The newest load of the gradebook; None: there is none on record.
     """
 
     as_of: date
@@ -49,6 +54,9 @@ class Records:
     predictions: pd.DataFrame
     outcomes: pd.DataFrame
     enrolled: pd.Series
+    results: pd.DataFrame
+    assignments: pd.DataFrame
+    load: Load | None
 
     @property
     def running(self) -> pd.DataFrame:
@@ -100,6 +108,9 @@ def read(
         _predictions(connection, recent, as_of),
         _outcomes(own, enrollments, assignments, results, as_of, ended),
         _enrolled(own, enrollments, today),
+        results,
+        assignments,
+        newest_load(connection),
     )
 
 

@@ -30,6 +30,8 @@ class Windows:
         The model's features that tell students apart.
     reference_output, current_output
         The model's predictions of the same weeks: those held out, and those stored.
+    reference_sections, current_sections
+        The section of each row.
     same_for_class
         Features that are the same for a whole class, such as its size. They say nothing about
         students, and with one class now and few before nothing can be tested.
@@ -43,6 +45,8 @@ class Windows:
     current: pd.DataFrame
     reference_output: pd.DataFrame
     current_output: pd.DataFrame
+    reference_sections: pd.Series
+    current_sections: pd.Series
     same_for_class: tuple[str, ...]
     reason: str
     cut_on: date | None
@@ -77,6 +81,8 @@ def windows(snapshots: pd.DataFrame, champion: Champion, records: Records) -> Wi
         current[kept],
         held_out[list(OUTPUT)] if len(held_out) else empty,
         told[list(OUTPUT)] if len(held_out) else empty,
+        reference["section_id"].astype(object),
+        current["section_id"].astype(object),
         same,
         _reason(current, reference, champion),
         current["cut_on"].max().date() if len(current) else None,

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
+import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from grade_ml.core.settings import Settings
@@ -18,7 +19,7 @@ from grade_ml.ensemble.predictions import write_predictions
 from grade_ml.ensemble.training import finished
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import write_snapshots
-from grade_ml.gradebook import simulated
+from grade_ml.gradebook import schema, simulated
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 from grade_ml_tests.ensemble.campus import store
@@ -68,6 +69,17 @@ def fill(settings: Settings, engine: Engine, found: World) -> Registry:
     assert settings.mlflow_tracking_uri
     registry = Registry(settings.mlflow_tracking_uri, settings.storage_root)
     version = register(registry, found.model)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.insert(schema.load).values(
+                source="simulated",
+                loaded_at=datetime(2025, 11, 24, tzinfo=UTC),
+                rows_loaded={},
+                rows_unchanged={},
+                rows_removed={},
+                rows_quarantined=0,
+            )
+        )
     for course, rows in found.snapshots.groupby("course_id", observed=True):
         write_snapshots(settings.storage_root, str(course), rows, TODAY)
     sections = found.gradebook.sections

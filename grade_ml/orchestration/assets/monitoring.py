@@ -5,6 +5,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dagster import (
+    AssetCheckResult,
+    AssetCheckSeverity,
+    AssetCheckSpec,
     AssetExecutionContext,
     MaterializeResult,
     MetadataValue,
@@ -66,14 +69,44 @@ def _result(
     owners=["team:ml-engineering"],
     code_version="1",
     metadata={"dagster/table_name": "monitoring.report"},
+    check_specs=[
+        AssetCheckSpec(
+            "data_quality",
+            asset="drift_report",
+            description="Values, gaps, sizes and delays are such as there have been in training; "
+            "what is odd is named by source and load.",
+        )
+    ],
 )
 def drift_report(
     context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult[None]:
+) -> MaterializeResult:  # type: ignore[type-arg]
     """Compare this week's features and predictions with the same week of the training terms."""
     with _monitor(platform) as monitor:
         bodies = monitor.drift(context.partition_keys)
-    return _result(context, platform, bodies, _drift_figures)
+    result = _result(context, platform, bodies, _drift_figures)
+    return result._replace(check_results=[_quality(bodies)])
+
+
+def _quality(bodies: Mapping[str, Mapping[str, Any]]) -> AssetCheckResult:
+    found = {name: body["quality"] for name, body in bodies.items() if body.get("quality")}
+    odd = {name: one["violations"] for name, one in found.items() if one["violations"]}
+    rows = [
+        TableRecord({"course": name, "violation": text})
+        for name, texts in sorted(odd.items())
+        for text in texts
+    ]
+    tested = sum(one["tested"] > 0 for one in found.values())
+    return AssetCheckResult(
+        check_name="data_quality",
+        passed=not odd,
+        severity=AssetCheckSeverity.WARN,
+        metadata={
+            "courses_tested": tested,
+            "courses_odd": len(odd),
+            "violations": MetadataValue.table(rows[:SHOWN]),
+        },
+    )
 
 
 def _drift_figures(body: Mapping[str, Any]) -> dict[str, Any]:
