@@ -1,6 +1,6 @@
 """How often drift is seen where there is none, and where there is some; speed beside a peer.
 
-Usage: `python benchmarks/drift.py [--only PART,…] [--reports 1000] [--oulad DIR]`. Each share
+Usage: `python benchmarks/drift.py [--only PART,…] [--reports 1000] [--seeds 40]`. Each share
 comes with its Monte-Carlo standard error. `evidently_ratio` makes an environment of its own
 from benchmarks/peers/evidently.txt. The last line is one JSON object.
 """
@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from ensemble import TODAY
 from ensemble import _oulad as oulad_gradebook
+from loop import loop, streams
 from threadpoolctl import threadpool_limits
 
 from grade_ml.core.process import peak_megabytes
@@ -47,6 +48,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--reports", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, default=40, help="streams; campuses without a change")
+    parser.add_argument("--changed", type=int, default=5, help="campuses with a change")
+    parser.add_argument("--students", type=int, default=600)
+    parser.add_argument("--courses", type=int, default=12)
     parser.add_argument("--oulad", type=Path, default=OULAD)
     arguments = parser.parse_args()
     figures: dict[str, Any] = {}
@@ -260,6 +265,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "power": power,
     "seconds": seconds,
     "evidently_ratio": evidently_ratio,
+    "streams": streams,
+    "loop": loop,
 }
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from grade_ml.core.errors import ConfigurationError
@@ -115,3 +115,22 @@ class Settings(EnvironmentSettings):
             aware = chosen if chosen.tzinfo else chosen.replace(tzinfo=UTC)
             return aware.astimezone(self.zone).date()
         return chosen
+
+
+class AlertSettings(EnvironmentSettings):
+    """Where alerts go besides the log: `GRADE_ML_ALERT_…`; what is unset is not used.
+
+    `mail_to` is a JSON list of addresses. Mail is sent where `smtp_host` and `mail_to` are set.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="GRADE_ML_ALERT_")
+
+    smtp_host: str | None = None
+    smtp_port: int = 25
+    smtp_starttls: bool = False
+    smtp_user: str | None = None
+    smtp_password: SecretStr | None = None
+    mail_from: str = "grade_ml@localhost"
+    mail_to: tuple[str, ...] = ()
+    #: Takes Slack's format.
+    webhook_url: SecretStr | None = None

@@ -67,9 +67,14 @@ def read(
     )
 
 
-def read_table(connection: Connection, table: sa.Table) -> pd.DataFrame:
-    """Read all rows of one of the eight tables, in the order of its key (see `Gradebook`)."""
-    query = sa.select(table).order_by(*table.primary_key)
+def read_table(
+    connection: Connection, table: sa.Table, *conditions: sa.ColumnElement[bool]
+) -> pd.DataFrame:
+    """Read the rows of one of the eight tables that meet all `conditions`, in the order of its key.
+
+    The columns are as in `Gradebook`.
+    """
+    query = sa.select(table).where(*conditions).order_by(*table.primary_key)
     return read_frame(connection, query, _arrow_types(table))
 
 

@@ -10,6 +10,7 @@ from grade_ml.orchestration.assets.external import external_assets
 from grade_ml.orchestration.assets.features import FEATURE_ASSETS
 from grade_ml.orchestration.assets.gradebook import GRADEBOOK_ASSETS
 from grade_ml.orchestration.assets.models import MODEL_ASSETS
+from grade_ml.orchestration.assets.monitoring import MONITORING_ASSETS
 from grade_ml.orchestration.checks import GRADEBOOK_CHECKS
 from grade_ml.orchestration.jobs import JOBS
 from grade_ml.orchestration.resources import platform_resource
@@ -35,6 +36,7 @@ def build_defs(
             *external_assets(settings.timezone, external),
             *FEATURE_ASSETS,
             *MODEL_ASSETS,
+            *MONITORING_ASSETS,
         ],
         asset_checks=GRADEBOOK_CHECKS,
         jobs=JOBS,

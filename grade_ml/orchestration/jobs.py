@@ -40,9 +40,28 @@ collect_external_data = define_asset_job(
     executor_def=in_process_executor,
 )
 
+monitor_model_performance = define_asset_job(
+    "monitor_model_performance",
+    AssetSelection.groups("monitoring"),
+    description="Compares features, predictions and scores with those of the training terms, sets "
+    "errors beside the record, and says how each course's model is.",
+    executor_def=in_process_executor,
+)
+
+retrain_drifted_courses = define_asset_job(
+    "retrain_drifted_courses",
+    AssetSelection.assets("course_ensemble", "grade_predictions"),
+    description="Corrects the ensemble anew for courses whose drift a loss has confirmed, and "
+    "predicts their running enrollments.",
+    executor_def=in_process_executor,
+    tags={"dagster/max_runtime": 3600},
+)
+
 JOBS = [
     collect_external_data,
+    monitor_model_performance,
     refresh_gradebook,
+    retrain_drifted_courses,
     train_advanced_ml_models,
     train_traditional_models,
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dagster import (
+    AssetKey,
     DefaultScheduleStatus,
     RunRequest,
     ScheduleDefinition,
@@ -15,6 +16,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from grade_ml.core.settings import Settings
 from grade_ml.orchestration.jobs import (
     collect_external_data,
+    monitor_model_performance,
     train_advanced_ml_models,
     train_traditional_models,
 )
@@ -28,6 +30,13 @@ def build_schedules(settings: Settings) -> list[ScheduleDefinition]:
         _for_the_current_day("external_data", "0 */6 * * *", collect_external_data, settings),
         _over_all_courses("traditional_training", "0 2 * * *", train_traditional_models, timezone),
         _over_all_courses("advanced_training", "0 3 * * *", train_advanced_ml_models, timezone),
+        _over_all_courses(
+            "monitoring",
+            "0 */2 * * *",
+            monitor_model_performance,
+            timezone,
+            after=AssetKey("grade_predictions"),
+        ),
     ]
 
 
@@ -50,8 +59,14 @@ def _for_the_current_day(
 
 
 def _over_all_courses(
-    name: str, cron: str, job: UnresolvedAssetJobDefinition, timezone: str
+    name: str,
+    cron: str,
+    job: UnresolvedAssetJobDefinition,
+    timezone: str,
+    after: AssetKey | None = None,
 ) -> ScheduleDefinition:
+    """Run `job` for all courses, once `after` was materialized for the first time."""
+
     @schedule(
         name=name,
         cron_schedule=cron,
@@ -64,6 +79,8 @@ def _over_all_courses(
         courses = context.instance.get_dynamic_partitions(str(course.name))
         if not courses:
             return SkipReason("The gradebook has no course yet; load one with `grade-ml load`.")
+        if after and not context.instance.get_latest_materialization_event(after):
+            return SkipReason(f"{after.to_user_string()} was never made; it comes with training.")
         return RunRequest(tags=range_tags(courses[0], courses[-1]))
 
     return tick

@@ -1,33 +1,50 @@
-"""The sensors: what happens by itself when the gradebook changes.
+"""The sensors: what happens by itself when the gradebook changes, a model drifts, or a run fails.
 
-Each evaluates in well under a second: two small queries, no model, no frame.
+Each evaluates in well under a second: a few queries, no model, no frame. What they do is decided by
+pure functions, here or in `monitoring`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
 
 from dagster import (
     AddDynamicPartitionsRequest,
     AssetKey,
+    DagsterInstance,
+    DagsterRunStatus,
     DefaultSensorStatus,
     DeleteDynamicPartitionsRequest,
     ResourceParam,
     RunRequest,
+    RunsFilter,
     SensorEvaluationContext,
     SensorResult,
     SkipReason,
     sensor,
 )
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from sqlalchemy.exc import SQLAlchemyError
 
 from grade_ml.core.errors import GradeMLError
 from grade_ml.gradebook import catalog as gradebook_catalog
 from grade_ml.gradebook.catalog import Load
 from grade_ml.orchestration import catalog
-from grade_ml.orchestration.jobs import JOBS, refresh_gradebook, train_traditional_models
+from grade_ml.orchestration.jobs import (
+    JOBS,
+    refresh_gradebook,
+    retrain_drifted_courses,
+    train_advanced_ml_models,
+    train_traditional_models,
+)
 from grade_ml.orchestration.partitions import course, range_tags, ranges
 from grade_ml.orchestration.resources import Platform
+
+if TYPE_CHECKING:
+    from grade_ml.monitoring.decision import Request
 
 
 def _unreadable(error: Exception) -> SkipReason:
@@ -114,4 +131,147 @@ def why_not_refresh(
     return ""
 
 
-SENSORS = [course_catalog, gradebook_changes]
+#: Tags of a training that drift asked for: that it did, the day, its courses (JSON), and why.
+TRIGGER, ASKED_ON = "grade_ml/trigger", "grade_ml/asked_on"
+COURSES, REASON = "grade_ml/courses", "grade_ml/reason"
+_DRIFT = "drift"
+_FAILED = (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
+
+
+@sensor(
+    job=retrain_drifted_courses,
+    default_status=DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=300,
+)
+def drift_retraining(
+    context: SensorEvaluationContext, platform: ResourceParam[Platform]
+) -> SensorResult | SkipReason:
+    """Train the courses again whose drift is confirmed by loss or by labels.
+
+    What was asked for before is read from the runs themselves, which bear it in their tags, so
+    neither a restart of the daemon nor a lost cursor repeats or forgets anything.
+    """
+    from grade_ml.monitoring.decision import permitted
+    from grade_ml.monitoring.monitor import decided
+
+    if _in_flight(context.instance, train_advanced_ml_models.name):
+        return SkipReason("All courses are being trained; what drifted is looked at afterwards.")
+    try:
+        with platform.connection() as connection:
+            decisions = decided(connection, platform.as_of)
+    except (GradeMLError, SQLAlchemyError) as error:
+        return _unreadable(error)
+    known = context.instance.get_dynamic_partitions(str(course.name))
+    confirmed = {name: one for name, one in decisions.items() if name in known}
+    act, wait = permitted(confirmed, requests(context.instance, platform.as_of), platform.as_of)
+    if not act:
+        waiting = "; ".join(f"{name}: {why}" for name, why in sorted(wait.items())[:5])
+        return SkipReason(waiting or f"No drift of {len(decisions)} courses is confirmed.")
+    return SensorResult(
+        run_requests=[
+            RunRequest(
+                run_key=f"drift-{first}-{last}-{platform.as_of}",
+                tags={
+                    **range_tags(first, last),
+                    TRIGGER: _DRIFT,
+                    ASKED_ON: platform.as_of.isoformat(),
+                    COURSES: json.dumps(_between(known, first, last)),
+                    REASON: "; ".join(
+                        f"{name}: {act[name].reason}" for name in _between(known, first, last)
+                    ),
+                },
+            )
+            for first, last in ranges(known, act.keys())
+        ]
+    )
+
+
+def _between(known: Sequence[str], first: str, last: str) -> list[str]:
+    return list(known[known.index(first) : known.index(last) + 1])
+
+
+def _in_flight(instance: DagsterInstance, job: str) -> bool:
+    filters = RunsFilter(job_name=job, statuses=list(IN_PROGRESS_RUN_STATUSES))
+    return bool(instance.get_run_records(filters, limit=1))
+
+
+def requests(instance: DagsterInstance, as_of: date) -> list[Request]:
+    """Return the trainings that drift asked for, by course.
+
+    One that failed counts on its day only: the next day it is asked for again.
+    """
+    from grade_ml.monitoring.decision import Request
+
+    found = []
+    for record in instance.get_run_records(RunsFilter(tags={TRIGGER: _DRIFT}), limit=1000):
+        run = record.dagster_run
+        asked_on = date.fromisoformat(run.tags[ASKED_ON])
+        if run.status not in _FAILED or asked_on == as_of:
+            found += [
+                Request(name, asked_on, not run.is_finished)
+                for name in json.loads(run.tags[COURSES])
+            ]
+    return found
+
+
+def _alerting(
+    platform: Platform, wrong: Mapping[str, str], watched: Callable[[str], bool]
+) -> SkipReason:
+    from grade_ml.core.settings import AlertSettings
+    from grade_ml.monitoring.alerts import notify
+
+    with platform.connection() as connection:
+        told = notify(
+            connection, wrong, watched, AlertSettings.from_environment(), datetime.now(UTC)
+        )
+    problems = "".join(f" Not sent by {problem}." for problem in told.problems)
+    return SkipReason(f"{len(wrong)} wrong, {len(told.notices)} told.{problems}")
+
+
+@sensor(default_status=DefaultSensorStatus.RUNNING, minimum_interval_seconds=300)
+def health_alerts(
+    context: SensorEvaluationContext, platform: ResourceParam[Platform]
+) -> SkipReason:
+    """Tell once when a course's model needs care, and once when it no longer does."""
+    from grade_ml.monitoring.store import newest_health
+
+    try:
+        with platform.connection() as connection:
+            found = newest_health(connection, platform.as_of)
+        wrong = {f"{HEALTH_OF}{name}": says for name, says in found.items() if says}
+        current = {f"{HEALTH_OF}{name}" for name in found}
+        return _alerting(platform, wrong, current.__contains__)
+    except (GradeMLError, SQLAlchemyError) as error:
+        return _unreadable(error)
+
+
+@sensor(default_status=DefaultSensorStatus.RUNNING, minimum_interval_seconds=60)
+def run_failure_alerts(
+    context: SensorEvaluationContext, platform: ResourceParam[Platform]
+) -> SkipReason:
+    """Tell once when the newest run of a job failed, and once when the job works again."""
+    wrong = {}
+    for job in JOBS:
+        filters = RunsFilter(
+            job_name=job.name, statuses=[DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
+        )
+        for record in context.instance.get_run_records(filters, limit=1):
+            run = record.dagster_run
+            if run.status is DagsterRunStatus.FAILURE:
+                wrong[f"{JOB}{job.name}"] = f"Run {run.run_id} failed; the UI shows its log."
+    try:
+        return _alerting(platform, wrong, lambda subject: subject.startswith(JOB))
+    except (GradeMLError, SQLAlchemyError) as error:
+        return _unreadable(error)
+
+
+#: How the subjects of alerts begin.
+HEALTH_OF, JOB = "health of ", "job "
+
+SENSORS = [
+    course_catalog,
+    drift_retraining,
+    gradebook_changes,
+    health_alerts,
+    run_failure_alerts,
+]

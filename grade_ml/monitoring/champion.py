@@ -1,0 +1,94 @@
+"""What was on record when a model was promoted: its predictions of rows it had not seen.
+
+They are the baseline of everything that is watched afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from grade_ml.ensemble.course import CourseModel
+from grade_ml.ensemble.evaluation import PHASES, in_phase
+from grade_ml.ensemble.pooled import PooledModel
+from grade_ml.ensemble.serving import Models
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The model that answers for a course.
+
+    Attributes
+    ----------
+    name
+        Name and version, such as "pooled 3".
+    held_out
+        One row per held-out prediction: section_id, course_id, student (a hash), on (date of the
+        cut), progress (0-1), phase, collected and weight_remaining (points), fold, final_grade,
+        at_risk, grade, the bounds of its intervals, and risk. Empty where none were kept.
+    audit
+        Errors by protected attribute on all courses (see `ensemble.evaluation.by_group`).
+    sections
+        The sections whose outcomes it has seen.
+    degraded
+        Why a better model does not answer, or less than usual is known of this one.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    sections: frozenset[str]
+    held_out: pd.DataFrame
+    audit: pd.DataFrame
+    degraded: tuple[str, ...]
+
+
+def champions(models: Models, courses: list[str], sections: pd.DataFrame) -> Iterator[Champion]:
+    """Yield the champion of each course, in order.
+
+    Parameters
+    ----------
+    sections
+        section_id, starts_on and ends_on of all sections that a model may know.
+
+    Raises
+    ------
+    NotReadyError
+        No model has been trained.
+    """
+    prepared: dict[int, pd.DataFrame] = {}
+    for course in courses:
+        served = models.serving(course)
+        name, model = f"{served.version.name} {served.version.version}", served.model
+        pooled = model.pooled if isinstance(model, CourseModel) else model
+        if not isinstance(pooled, PooledModel):
+            why = f"{name} keeps no predictions of rows it had not seen; train the ensemble"
+            empty = pd.DataFrame()
+            problems = (*served.degraded, why)
+            yield Champion(name, model.features, frozenset(model.sections), empty, empty, problems)
+            continue
+        if id(pooled) not in prepared:
+            prepared[id(pooled)] = _dated(pooled.held_out, sections)
+        held_out, known = prepared[id(pooled)], frozenset(pooled.sections)
+        yield Champion(name, model.features, known, held_out, pooled.audit, served.degraded)
+
+
+def _dated(held_out: pd.DataFrame, sections: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with date and phase; those of sections that are gone are left out."""
+    by_section = sections.set_index("section_id")
+    length = (by_section["ends_on"] - by_section["starts_on"]).dt.days
+    days = held_out["progress"] * held_out["section_id"].map(length).astype("float64")
+    on = held_out["began_on"] + pd.to_timedelta(np.floor(days + 1e-3), unit="D")
+    dated = held_out.assign(on=on.astype("datetime64[ns]"), phase=phases(held_out["progress"]))
+    kept: pd.DataFrame = dated[on.notna()].reset_index(drop=True)
+    return kept
+
+
+def phases(progress: pd.Series) -> pd.Series:
+    """Return the third of its section in which each row lies, by name."""
+    found = pd.Series("", index=progress.index, dtype=object)
+    for name in PHASES:
+        found = found.mask(in_phase(progress, name), name)
+    return found

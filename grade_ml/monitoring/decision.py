@@ -1,0 +1,155 @@
+"""When a course is trained again: two pure functions, from evidence to decision to permission.
+
+What the evidence is computed from stands in the reports; who asks for the run is orchestration's
+matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+
+@dataclass(frozen=True)
+class DecisionSettings:
+    """The judgements about training again, each with its reason."""
+
+    #: Windows are a week apart, for snapshots are weekly; one that is older than two does not
+    #: follow on the other.
+    window_days: int = 7
+    longest_gap_days: int = 14
+    #: What was learned shows after some weeks of new scores; before, the same evidence would ask
+    #: again.
+    cooldown_days: int = 28
+    #: More courses than this at once are a fault of the data rather than of the courses.
+    daily_cap: int = 20
+    #: Evidence that is older is not acted on.
+    stale_days: int = 14
+
+
+SETTINGS = DecisionSettings()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the reports of one course said on one day.
+
+    Attributes
+    ----------
+    drift
+        What drifted, in words; empty: nothing.
+    loss
+        How the loss, realised or estimated, has risen, in words; empty: it has not.
+    concept
+        The newest alarm on matured labels, in words; empty: none.
+    concept_on
+        The day of that alarm.
+    """
+
+    as_of: date
+    drift: str = ""
+    loss: str = ""
+    concept: str = ""
+    concept_on: date | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to train again, why or why not, and the day of what decided it."""
+
+    retrain: bool
+    reason: str
+    evidence_on: date | None = None
+
+
+def decide(evidence: Sequence[Evidence], as_of: date) -> Decision:
+    """Return whether a course's model should be trained again.
+
+    It should when an alarm was raised on labels that have matured, or when loss and drift agree in
+    two consecutive windows.
+
+    Parameters
+    ----------
+    evidence
+        Of one course, in any order; what is later than `as_of` is not looked at.
+
+    Examples
+    --------
+    >>> week = [Evidence(date(2025, 9, day), "score_mean drifted", "loss +20%") for day in (1, 8)]
+    >>> decide(week, date(2025, 9, 8)).retrain, decide(week[:1], date(2025, 9, 8)).retrain
+    (True, False)
+    """
+    oldest = as_of - timedelta(days=SETTINGS.stale_days)
+    known = sorted((one for one in evidence if one.as_of <= as_of), key=lambda one: one.as_of)
+    fresh = [one for one in known if one.as_of >= oldest]
+    if not fresh:
+        return Decision(False, f"no report since {oldest}")
+    newest = fresh[-1]
+    if newest.concept and newest.concept_on:
+        return Decision(True, newest.concept, newest.concept_on)
+    if not (newest.drift and newest.loss):
+        seen = newest.drift or newest.loss
+        return Decision(False, f"{seen}; alone it confirms nothing" if seen else "nothing changed")
+    window = timedelta(days=SETTINGS.window_days)
+    longest = timedelta(days=SETTINGS.longest_gap_days)
+    before = [one for one in known if window <= newest.as_of - one.as_of <= longest]
+    if not before:
+        return Decision(False, f"{newest.loss} and {newest.drift}; the next window has to confirm")
+    if not (before[-1].drift and before[-1].loss):
+        return Decision(
+            False, f"{newest.loss} and {newest.drift}, but not yet on {before[-1].as_of}"
+        )
+    reason = f"{newest.loss} and {newest.drift}, in two windows ({before[-1].as_of} and after)"
+    return Decision(True, reason, newest.as_of)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A training that was asked for: its course, the day of asking, and whether it still runs."""
+
+    course_id: str
+    asked_on: date
+    in_flight: bool
+
+
+def permitted(
+    decisions: Mapping[str, Decision], requests: Iterable[Request], as_of: date
+) -> tuple[dict[str, Decision], dict[str, str]]:
+    """Return the decisions to act on now, and why others wait, by course.
+
+    A course waits while a training of it is in flight, for `cooldown_days` after it was asked for,
+    and once `daily_cap` courses were asked for on a day.
+    """
+    asked = list(requests)
+    flying = {one.course_id for one in asked if one.in_flight}
+    last = {one.course_id: one.asked_on for one in sorted(asked, key=lambda one: one.asked_on)}
+    today = {one.course_id for one in asked if one.asked_on == as_of}
+    act: dict[str, Decision] = {}
+    wait: dict[str, str] = {}
+    for course, decision in sorted(decisions.items()):
+        if not decision.retrain:
+            continue
+        before = last.get(course)
+        if course in flying:
+            wait[course] = "a training of it is in flight"
+        elif before and as_of < before + timedelta(days=SETTINGS.cooldown_days):
+            wait[course] = f"trained on request on {before}"
+        elif before and decision.evidence_on and decision.evidence_on <= before:
+            wait[course] = f"the evidence is older than the training of {before}"
+        elif len(today | act.keys()) >= SETTINGS.daily_cap:
+            wait[course] = f"{SETTINGS.daily_cap} courses were asked for today"
+        else:
+            act[course] = decision
+    return act, wait
+
+
+def spans(chosen: Collection[str], limit: int = 3) -> str:
+    """Return some of the names, and how many more there are.
+
+    >>> spans(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    names = sorted(chosen)
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

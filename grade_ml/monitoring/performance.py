@@ -1,0 +1,281 @@
+"""Whether predictions are as good as they were when their model was promoted.
+
+Three sources, from sure to early: outcomes of sections that have ended; scores that came since a
+prediction implied them; and, where neither is there, the error that is to be expected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from grade_ml.ensemble.encoding import ATTRIBUTE
+from grade_ml.ensemble.evaluation import by_group, expected_calibration_error
+from grade_ml.ensemble.rows import PROTECTED_ATTRIBUTES
+from grade_ml.monitoring.champion import Champion, phases
+from grade_ml.monitoring.estimation import ErrorEstimate
+from grade_ml.monitoring.records import Records
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PerformanceSettings:
+    """The judgements of performance, each with its reason."""
+
+    #: A rise of less is not worth a training: the corrections that are kept gain about as much.
+    rise: float = 0.10
+    #: Scores of this many days tell how it is now.
+    score_days: int = 28
+    #: Fewer students than this say nothing.
+    least_students: int = 20
+    resamples: int = 300
+
+
+SETTINGS = PerformanceSettings()
+
+
+class Basis(StrEnum):
+    """What a loss was computed from."""
+
+    OUTCOMES = "outcomes"
+    """Final grades of sections that ended, and that the champion has not learned from."""
+    SCORES = "scores"
+    """Scores of the last weeks against what predictions before them implied."""
+    ESTIMATE = "estimate"
+    """Nothing yet: the error that predictions of this kind had on held-out rows."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A mean absolute error in points beside its baseline, the same on held-out rows.
+
+    `low` and `high` bound `value` with 95% (students resampled); `risen`: even `low` lies more than
+    `SETTINGS.rise` above the baseline.
+    """
+
+    basis: Basis
+    value: float
+    low: float
+    high: float
+    baseline: float
+    students: int
+    risen: bool
+
+    def __str__(self) -> str:
+        return f"error {self.value / self.baseline - 1:+.0%} against the record ({self.basis})"
+
+
+@dataclass(frozen=True)
+class Performance:
+    """How good a course's predictions are.
+
+    Attributes
+    ----------
+    losses
+        One per basis that could be computed, the surest first.
+    groups
+        Realised errors: kind (all, phase, or an attribute), group, students, rmse, rmse_low,
+        rmse_high, baseline_rmse, brier, brier_low, brier_high, baseline_brier. The baseline of an
+        attribute is that of all courses.
+    ece
+        Expected calibration error of the risk on the sections that ended; None without any.
+    certain
+        The least mean error (points) of the predictions made four weeks ago that is certain
+        already: how far they lie outside of what is still possible. None without such predictions.
+    estimate_ratio
+        Estimated over realised error where both are known: how far the estimate can be trusted.
+    estimate_ratio_held_out
+        The same on the rows held out when the model was trained, in the same course.
+    """
+
+    model: str
+    losses: tuple[Loss, ...]
+    groups: pd.DataFrame
+    ece: float | None
+    certain: float | None
+    estimate_ratio: float | None
+    estimate_ratio_held_out: float | None
+    degraded: tuple[str, ...]
+
+    @property
+    def loss(self) -> Loss | None:
+        """The loss that speaks for the course: the first that has risen, else the surest.
+
+        The estimate speaks only where no label has arrived, for labels know better.
+        """
+        labelled = [one for one in self.losses if one.basis is not Basis.ESTIMATE]
+        speaking = labelled or list(self.losses)
+        return next((one for one in speaking if one.risen), speaking[0] if speaking else None)
+
+
+def performance(  # noqa: PLR0913, PLR0917 - the sources of errors
+    course: str,
+    champion: Champion,
+    records: Records,
+    snapshots: pd.DataFrame,
+    events: tuple[pd.DataFrame, pd.DataFrame] | None,
+    estimate: ErrorEstimate | None,
+    seed: int,
+) -> Performance:
+    """Return how good the predictions of one course are on the day of `records`.
+
+    Parameters
+    ----------
+    snapshots
+        Of the course: attributes, and what was certain and possible at each cut.
+    events
+        Errors of scores (columns student, scored_on, error in points) in the training terms and
+        since; None where nothing can be expected of scores.
+    estimate
+        Of the champion's errors; its `unseen` are in the order of `champion.held_out`.
+    """
+    told = records.predictions[records.predictions["course_id"] == course]
+    realised = told.merge(records.outcomes, on=["section_id", "student_id"])
+    realised = _with_attributes(realised.assign(phase=phases(realised["progress"])), snapshots)
+    held_out, unseen = champion.held_out, None
+    if len(held_out):
+        own = (held_out["course_id"] == course).to_numpy()
+        held_out, unseen = held_out[own], estimate.unseen[own] if estimate else None
+    fresh = realised[~realised["section_id"].isin(champion.sections)]
+    running = told[told["section_id"].isin(records.running["section_id"])]
+    newest = running[running["on"] == running.groupby("section_id")["on"].transform("max")]
+    losses = [
+        _loss(Basis.OUTCOMES, _error(fresh), fresh["student"], _like(held_out, fresh), seed)
+        if len(held_out)
+        else None,
+        _score_loss(events, records.as_of, seed) if events else None,
+        _loss(
+            Basis.ESTIMATE,
+            estimate.of(newest),
+            newest["student"],
+            _level(held_out, unseen, newest),
+            seed,
+        )
+        if estimate and unseen is not None and len(newest)
+        else None,
+    ]
+    return Performance(
+        champion.name,
+        tuple(loss for loss in losses if loss),
+        _groups(realised, held_out, champion.audit, seed),
+        expected_calibration_error(realised["risk"], realised["at_risk"])
+        if len(realised)
+        else None,
+        _certain(running, snapshots, records.as_of),
+        _ratio(estimate.of(realised), _error(realised)) if estimate else None,
+        _ratio(unseen, _error(held_out)) if unseen is not None else None,
+        champion.degraded,
+    )
+
+
+def _error(rows: pd.DataFrame) -> Floats:
+    return (rows["grade"] - rows["final_grade"]).abs().to_numpy(np.float64)
+
+
+def _loss(
+    basis: Basis, error: Floats, student: pd.Series, baseline: float | None, seed: int
+) -> Loss | None:
+    known = ~np.isnan(error)
+    code = pd.factorize(student[known])[0]
+    students = int(code.max(initial=-1)) + 1
+    if baseline is None or np.isnan(baseline) or students < SETTINGS.least_students:
+        return None
+    total, size = np.bincount(code, error[known]), np.bincount(code)
+    draws = np.random.default_rng(seed).integers(0, students, (SETTINGS.resamples, students))
+    means = total[draws].sum(axis=1) / size[draws].sum(axis=1)
+    low, high = (float(one) for one in np.quantile(means, [0.025, 0.975]))
+    risen = low > (1 + SETTINGS.rise) * baseline
+    return Loss(basis, float(error[known].mean()), low, high, baseline, students, bool(risen))
+
+
+def _like(held_out: pd.DataFrame, rows: pd.DataFrame) -> float | None:
+    """Return the held-out error at the places (twentieths) of `rows`, as often as these occur."""
+    share = (20 * rows["progress"]).round().value_counts(normalize=True)
+    place = (20 * held_out["progress"]).round().to_numpy()
+    by_place = pd.Series(_error(held_out)).groupby(place).mean().dropna()
+    both = share.index.intersection(by_place.index)
+    if both.empty:
+        return None
+    return float((by_place[both] * share[both]).sum() / share[both].sum())
+
+
+def _level(held_out: pd.DataFrame, unseen: Floats, rows: pd.DataFrame) -> float | None:
+    """Return the mean estimate of held-out rows within a twentieth of the place of `rows`."""
+    near = np.zeros(len(held_out), bool)
+    for place in rows["progress"].unique():
+        near |= (held_out["progress"] - place).abs().to_numpy() < 0.05
+    values = unseen[near & ~np.isnan(unseen)]
+    return float(values.mean()) if values.size else None
+
+
+def _score_loss(events: tuple[pd.DataFrame, pd.DataFrame], as_of: object, seed: int) -> Loss | None:
+    before, since = events
+    recent = since["scored_on"] > pd.Timestamp(as_of) - pd.Timedelta(days=SETTINGS.score_days)  # type: ignore[arg-type]
+    now = since[recent]
+    baseline = float(before["error"].abs().mean()) if len(before) else None
+    error = now["error"].abs().to_numpy(np.float64)
+    return _loss(Basis.SCORES, error, now["student"], baseline, seed)
+
+
+def _ratio(estimated: Floats, realised: Floats) -> float | None:
+    known = ~np.isnan(estimated) & ~np.isnan(realised)
+    total = realised[known].sum()
+    return float(estimated[known].sum() / total) if total > 0 else None
+
+
+def _certain(running: pd.DataFrame, snapshots: pd.DataFrame, as_of: object) -> float | None:
+    """Return the mean distance of month-old predictions to what is still possible today."""
+    now = snapshots[snapshots["cut_on"] <= pd.Timestamp(as_of)]  # type: ignore[arg-type]
+    section = now["section_id"].astype(object)
+    now = now[now["cut_on"] == now["cut_on"].groupby(section).transform("max")]
+    old = running[running["on"] <= pd.Timestamp(as_of) - pd.Timedelta(days=28)]  # type: ignore[arg-type]
+    old = old[old["on"] == old.groupby("section_id")["on"].transform("max")]
+    keys = ["section_id", "student_id"]
+    bounds = now[[*keys, "grade_if_nothing_more", "grade_if_all_perfect"]].astype(
+        dict.fromkeys(keys, object)
+    )
+    both = old.astype(dict.fromkeys(keys, object)).merge(bounds, on=keys)
+    if both.empty:
+        return None
+    below = both["grade_if_nothing_more"].fillna(0.0) - both["grade"]
+    above = both["grade"] - both["grade_if_all_perfect"].fillna(100.0)
+    return float(np.fmax(np.fmax(below, above), 0.0).mean())
+
+
+def _with_attributes(rows: pd.DataFrame, snapshots: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with the protected attributes that snapshots hold; no model reads them."""
+    names = [name for name in map(ATTRIBUTE.__add__, PROTECTED_ATTRIBUTES) if name in snapshots]
+    keys = ["section_id", "student_id"]
+    known = snapshots[[*keys, *names]].drop_duplicates(keys, keep="last")
+    return rows.astype(dict.fromkeys(keys, object)).merge(
+        known.astype(dict.fromkeys(keys, object)), on=keys, how="left"
+    )
+
+
+def _groups(
+    realised: pd.DataFrame, held_out: pd.DataFrame, audit: pd.DataFrame, seed: int
+) -> pd.DataFrame:
+    if realised.empty:
+        return pd.DataFrame()
+    everywhere = realised.assign(everything="all")
+    attributes = {
+        name: f"{ATTRIBUTE}{name}"
+        for name in PROTECTED_ATTRIBUTES
+        if f"{ATTRIBUTE}{name}" in realised
+    }
+    kinds = {"all": "everything", "phase": "phase", **attributes}
+    found = by_group(everywhere, kinds, seed)
+    parts = [audit] if len(audit) else []
+    if len(held_out):
+        own = held_out.assign(everything="all", student_id=held_out["student"])
+        parts.append(by_group(own, {"all": "everything", "phase": "phase"}, seed))
+    if not parts:
+        return found
+    baseline = pd.concat(parts).reindex(columns=["kind", "group", "rmse", "brier"])
+    names = {"rmse": "baseline_rmse", "brier": "baseline_brier"}
+    return found.merge(baseline.rename(columns=names), on=["kind", "group"], how="left")

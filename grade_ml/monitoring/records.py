@@ -1,0 +1,199 @@
+"""What monitoring reads of chosen courses: sections, scores, predictions and outcomes on a day."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import distinct_on
+
+from grade_ml.core.database import read_frame
+from grade_ml.ensemble.predictions import NUMBERS, grade_prediction
+from grade_ml.ensemble.rows import hashes
+from grade_ml.gradebook import schema
+from grade_ml.gradebook.catalog import Load, newest_load
+from grade_ml.gradebook.frames import Gradebook, read_table
+from grade_ml.gradebook.outcomes import is_exam, outcomes, scored_on
+from grade_ml.registry.registry import Alias
+
+#: Sections that ended longer ago say nothing about the model of today: two terms of half a year.
+RECENT_DAYS = 366
+
+
+@dataclass(frozen=True)
+class Records:
+    """What was known of some courses on `as_of`.
+
+    Attributes
+    ----------
+    sections
+        section_id, course_id, starts_on, ends_on of all their sections that had begun.
+    scores
+        section_id, course_id, student (a hash), assignment_id, category, score (0-100) and
+        scored_on of coursework.
+    predictions
+        The champions' newest prediction per enrollment and week of its section: section_id,
+        course_id, student_id, student, on, progress (0-1), model ("pooled 3"), `NUMBERS`.
+    outcomes
+        section_id, student_id, final_grade, at_risk of the sections that had ended.
+    enrolled
+        Number of students of each running section, by its id.
+    results, assignments
+        Coursework of their sections as the tables have it.
+    load
+        The newest load of the gradebook; None: there is none on record.
+    """
+
+    as_of: date
+    sections: pd.DataFrame
+    scores: pd.DataFrame
+    predictions: pd.DataFrame
+    outcomes: pd.DataFrame
+    enrolled: pd.Series
+    results: pd.DataFrame
+    assignments: pd.DataFrame
+    load: Load | None
+
+    @property
+    def running(self) -> pd.DataFrame:
+        """The sections that run on the day."""
+        return self.sections[self.sections["ends_on"] >= pd.Timestamp(self.as_of)]
+
+    @property
+    def days(self) -> pd.Series:
+        """How many days each section lasts, by its id."""
+        rows = self.sections.set_index("section_id")
+        return (rows["ends_on"] - rows["starts_on"]).dt.days
+
+
+def all_sections(connection: Connection, as_of: date) -> pd.DataFrame:
+    """Return section_id, course_id, starts_on and ends_on of all sections that had begun."""
+    rows = read_table(connection, schema.section, schema.section.c.starts_on <= as_of)
+    return rows.astype({"section_id": object, "course_id": object})
+
+
+def read(
+    connection: Connection, sections: pd.DataFrame, courses: Collection[str], as_of: date
+) -> Records:
+    """Read what is known of `courses` on `as_of`.
+
+    Parameters
+    ----------
+    sections
+        As `all_sections` gives them.
+    """
+    own = sections[sections["course_id"].isin(courses)].reset_index(drop=True)
+    names = own["section_id"].tolist()
+    today = pd.Timestamp(as_of)
+    assignments = read_table(
+        connection, schema.assignment, schema.assignment.c.section_id.in_(names)
+    )
+    of_sections = sa.select(schema.assignment.c.assignment_id).where(
+        schema.assignment.c.section_id.in_(names)
+    )
+    results = read_table(connection, schema.result, schema.result.c.assignment_id.in_(of_sections))
+    enrollments = read_table(
+        connection, schema.enrollment, schema.enrollment.c.section_id.in_(names)
+    )
+    recent = own[own["ends_on"] >= today - timedelta(days=RECENT_DAYS)]
+    ended = recent.loc[recent["ends_on"] < today, "section_id"]
+    return Records(
+        as_of,
+        own,
+        _scores(results, assignments, own, today),
+        _predictions(connection, recent, as_of),
+        _outcomes(own, enrollments, assignments, results, as_of, ended),
+        _enrolled(own, enrollments, today),
+        results,
+        assignments,
+        newest_load(connection),
+    )
+
+
+def _scores(
+    results: pd.DataFrame, assignments: pd.DataFrame, sections: pd.DataFrame, today: pd.Timestamp
+) -> pd.DataFrame:
+    rows = results[~results["carried_over"]].merge(
+        assignments[["assignment_id", "section_id", "category", "due_on"]], on="assignment_id"
+    )
+    rows = rows.astype({"section_id": object}).merge(sections, on="section_id")
+    rows["scored_on"] = scored_on(rows)
+    known = (rows["scored_on"] <= today) & ~is_exam(rows["category"])
+    rows = rows[known.fillna(False).astype(bool)].assign(student=_students)
+    columns = ["section_id", "course_id", "student", "assignment_id", "category", "score"]
+    return rows[[*columns, "scored_on"]].reset_index(drop=True)
+
+
+def _students(rows: pd.DataFrame) -> pd.Series:
+    """Return a number for each student; each is hashed once."""
+    codes, names = pd.factorize(rows["student_id"].astype(object))
+    return pd.Series(hashes(pd.Series(names, dtype=object)).to_numpy()[codes], rows.index)
+
+
+def _predictions(connection: Connection, sections: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    import pyarrow as pa
+
+    table, section = grade_prediction.c, schema.section.c
+    week = sa.func.div(table.as_of - section.starts_on, 7)
+    names = ("section_id", "student_id", "as_of", "model_name", "model_version", *NUMBERS)
+    newest = (
+        sa.select(*(table[name] for name in names))
+        .ext(distinct_on(table.section_id, table.student_id, week))
+        .join_from(grade_prediction, schema.section, table.section_id == section.section_id)
+        .where(
+            table.section_id.in_(sections["section_id"].tolist()),
+            table.as_of <= as_of,
+            table.stage == str(Alias.CHAMPION),
+        )
+        .order_by(table.section_id, table.student_id, week, table.as_of.desc())
+    )
+    types = {name: pa.string() for name in names} | {name: pa.float64() for name in NUMBERS}
+    types |= {"as_of": pa.date32(), "model_version": pa.int64()}
+    rows = read_frame(connection, newest, types).rename(columns={"as_of": "on"})
+    rows = rows.astype({"section_id": object}).merge(sections, on="section_id")
+    length = (rows["ends_on"] - rows["starts_on"]).dt.days.clip(lower=1)
+    return rows.assign(
+        student=_students(rows),
+        progress=((rows["on"] - rows["starts_on"]).dt.days / length).clip(0, 1),
+        model=rows["model_name"].astype(object) + " " + rows["model_version"].astype(str),
+    )[["section_id", "course_id", "student_id", "student", "on", "progress", "model", *NUMBERS]]
+
+
+def _outcomes(  # noqa: PLR0913, PLR0917 - the tables that decide an outcome
+    sections: pd.DataFrame,
+    enrollments: pd.DataFrame,
+    assignments: pd.DataFrame,
+    results: pd.DataFrame,
+    as_of: date,
+    ended: pd.Series,
+) -> pd.DataFrame:
+    nothing = pd.DataFrame()
+    known = outcomes(
+        Gradebook(
+            students=nothing,
+            terms=nothing,
+            courses=nothing,
+            sections=sections.astype({"section_id": "string[pyarrow]"}),
+            enrollments=enrollments,
+            assignments=assignments,
+            results=results,
+            activity=nothing,
+        ),
+        as_of,
+    )
+    rows = known.astype({"section_id": object})
+    return rows[rows["section_id"].isin(ended)].reset_index(drop=True)
+
+
+def _enrolled(sections: pd.DataFrame, enrollments: pd.DataFrame, today: pd.Timestamp) -> pd.Series:
+    running = sections.loc[sections["ends_on"] >= today, "section_id"]
+    rows = enrollments[
+        enrollments["section_id"].isin(running)
+        & ~(enrollments["enrolled_on"] > today)
+        & ~(enrollments["withdrawn_on"] <= today)
+    ]
+    return rows.groupby(rows["section_id"].astype(object)).size()

@@ -1,0 +1,258 @@
+"""The room's tables: reports by course and day, matured rows of the error streams, open alerts.
+
+Everything is written by key, so that writing the same again changes nothing, and a day in the past
+can be computed anew. No student appears in any of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import JSONB, distinct_on, insert
+
+from grade_ml.core.database import read_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+metadata = sa.MetaData(schema="monitoring")
+
+report = sa.Table(
+    "report",
+    metadata,
+    sa.Column("course_id", sa.Text, primary_key=True, comment="empty: all courses together"),
+    sa.Column("as_of", sa.Date, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("body", JSONB, nullable=False),
+)
+matured_error = sa.Table(
+    "matured_error",
+    metadata,
+    sa.Column("section_id", sa.Text, primary_key=True),
+    sa.Column("assignment_id", sa.Text, primary_key=True),
+    sa.Column("course_id", sa.Text, nullable=False),
+    sa.Column("matured_on", sa.Date, nullable=False),
+    sa.Column("scores", sa.Integer, nullable=False, comment="first scores that were averaged"),
+    sa.Column("error", sa.Double, nullable=False, comment="their mean error, points"),
+    sa.Column("z", sa.Double, nullable=False, comment="in standard deviations of training terms"),
+)
+alert = sa.Table(
+    "alert",
+    metadata,
+    sa.Column("subject", sa.Text, primary_key=True),
+    sa.Column("opened_at", sa.TIMESTAMP(timezone=True), primary_key=True),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("recovered_at", sa.TIMESTAMP(timezone=True)),
+)
+
+#: The course_id of what concerns all courses together.
+EVERYWHERE = ""
+
+
+class Kind(StrEnum):
+    """What a report is about."""
+
+    DRIFT = "drift"
+    PERFORMANCE = "performance"
+    CONCEPT = "concept"
+    HEALTH = "health"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One report as it was stored; `body` holds plain values."""
+
+    course_id: str
+    as_of: date
+    kind: Kind
+    body: Mapping[str, Any]
+
+
+def write(connection: Connection, kind: Kind, as_of: date, bodies: Mapping[str, Any]) -> None:
+    """Store one report for each course, in the place of that day's earlier one.
+
+    Parameters
+    ----------
+    bodies
+        Dataclasses or mappings by course, made of plain values, dates and frames.
+    """
+    rows = [
+        {"course_id": course, "as_of": as_of, "kind": str(kind), "body": plain(body)}
+        for course, body in bodies.items()
+    ]
+    if rows:
+        statement = insert(report)
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["course_id", "as_of", "kind"],
+                set_={"body": statement.excluded.body},
+            ),
+            rows,
+        )
+
+
+def read(
+    connection: Connection,
+    as_of: date,
+    *,
+    days: int,
+    kinds: Iterable[Kind] = tuple(Kind),
+    courses: Collection[str] | None = None,
+) -> list[Stored]:
+    """Return the reports of the last `days` days up to `as_of`, that day included; oldest first."""
+    column = report.c
+    query = sa.select(report).where(
+        column.as_of.between(as_of - timedelta(days=days - 1), as_of),
+        column.kind.in_([str(kind) for kind in kinds]),
+    )
+    if courses is not None:
+        query = query.where(column.course_id.in_(sorted(courses)))
+    rows = connection.execute(query.order_by(column.as_of, column.course_id, column.kind))
+    return [Stored(row.course_id, row.as_of, Kind(row.kind), row.body) for row in rows]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What one report says that matters for training again, in words; empty: nothing."""
+
+    course_id: str
+    as_of: date
+    kind: Kind
+    says: str
+    alarm_on: date | None
+
+
+def signals(
+    connection: Connection, as_of: date, *, days: int, courses: Collection[str] | None = None
+) -> list[Signal]:
+    """Return what the reports of the last `days` days say, oldest first, without their figures."""
+    column = report.c
+    query = sa.select(
+        column.course_id,
+        column.as_of,
+        column.kind,
+        column.body["says"].astext.label("says"),
+        column.body["alarm_on"].astext.label("alarm_on"),
+    ).where(
+        column.as_of.between(as_of - timedelta(days=days - 1), as_of),
+        column.kind != str(Kind.HEALTH),
+        column.course_id != EVERYWHERE,
+    )
+    if courses is not None:
+        query = query.where(column.course_id.in_(sorted(courses)))
+    return [
+        Signal(
+            row.course_id,
+            row.as_of,
+            Kind(row.kind),
+            row.says or "",
+            date.fromisoformat(row.alarm_on) if row.alarm_on else None,
+        )
+        for row in connection.execute(query.order_by(column.as_of))
+    ]
+
+
+def newest_health(connection: Connection, as_of: date, days: int = 3) -> dict[str, str]:
+    """Return what is wrong with each course that was judged lately, in words; empty: nothing."""
+    column = report.c
+    query = (
+        sa.select(
+            column.course_id,
+            column.body["needs"].as_boolean().label("needs"),
+            column.body["score"].as_float().label("score"),
+            column.body["worst"].astext.label("worst"),
+        )
+        .ext(distinct_on(column.course_id))
+        .where(
+            column.kind == str(Kind.HEALTH),
+            column.as_of.between(as_of - timedelta(days=days - 1), as_of),
+        )
+        .order_by(column.course_id, column.as_of.desc())
+    )
+    return {
+        row.course_id: f"{row.score:.0f} of 100; {row.worst}" if row.needs else ""
+        for row in connection.execute(query)
+    }
+
+
+def remember_errors(connection: Connection, course_id: str, rows: pd.DataFrame) -> None:
+    """Store matured rows (columns `concept.STREAM`); one that is known stays as it was."""
+    if len(rows):
+        values = plain(rows.assign(course_id=course_id))
+        statement = insert(matured_error).on_conflict_do_nothing()
+        connection.execute(statement, [_with_date(one) for one in values])
+
+
+def _with_date(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "matured_on": date.fromisoformat(row["matured_on"])}
+
+
+def matured_errors(
+    connection: Connection, as_of: date, courses: Collection[str] | None = None
+) -> pd.DataFrame:
+    """Return course_id and columns `concept.STREAM` of what had matured by `as_of`, in order."""
+    import pyarrow as pa
+
+    column = matured_error.c
+    types = {"matured_on": pa.date32(), "scores": pa.int64()}
+    types |= dict.fromkeys(("error", "z"), pa.float64())
+    names = ["course_id", "matured_on", "section_id", "assignment_id", "scores", "error", "z"]
+    query = sa.select(*(column[name] for name in names)).where(column.matured_on <= as_of)
+    if courses is not None:
+        query = query.where(column.course_id.in_(sorted(courses)))
+    query = query.order_by(column.matured_on, column.section_id, column.assignment_id)
+    return read_frame(connection, query, {name: types.get(name, pa.string()) for name in names})
+
+
+def open_alerts(connection: Connection) -> dict[str, str]:
+    """Return the messages of the alerts that have not recovered, by subject."""
+    query = sa.select(alert.c.subject, alert.c.message).where(alert.c.recovered_at.is_(None))
+    return {row.subject: row.message for row in connection.execute(query)}
+
+
+def open_alert(connection: Connection, subject: str, message: str, at: datetime) -> None:
+    """Write down that an alert was raised."""
+    connection.execute(sa.insert(alert).values(subject=subject, opened_at=at, message=message))
+
+
+def close_alert(connection: Connection, subject: str, at: datetime) -> None:
+    """Write down that what an alert was about is over."""
+    connection.execute(
+        sa.update(alert)
+        .where(alert.c.subject == subject, alert.c.recovered_at.is_(None))
+        .values(recovered_at=at)
+    )
+
+
+def plain(value: Any) -> Any:
+    """Return the value as JSON knows it: frames as lists of rows, missing numbers as None.
+
+    >>> plain({"p": float("nan"), "on": date(2025, 9, 1)})
+    {'p': None, 'on': '2025-09-01'}
+    """
+    import pandas as pd
+
+    if value is pd.NaT or value is pd.NA:
+        return None
+    if isinstance(value, pd.DataFrame):
+        value = value.to_dict("records")
+    elif is_dataclass(value) and not isinstance(value, type):
+        value = {one.name: getattr(value, one.name) for one in fields(value)}
+    elif hasattr(value, "item"):  # a number of numpy's
+        value = value.item()
+    if isinstance(value, Mapping):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(one) for one in value]
+    if isinstance(value, date):  # a datetime, too, and pandas' timestamps
+        return (value.date() if isinstance(value, datetime) else value).isoformat()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int) else str(value)

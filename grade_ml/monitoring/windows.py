@@ -1,0 +1,147 @@
+"""Which rows are compared: running sections now, and the same week in the training terms.
+
+The comparison itself is `drift`'s matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import pandas as pd
+
+from grade_ml.monitoring.champion import Champion
+from grade_ml.monitoring.records import Records
+
+#: The model's own output, compared beside its features.
+OUTPUT = ("grade", "risk")
+#: "The same week": cuts are weekly, so the nearest lies at most half a week away.
+_NEAR_DAYS = 4.0
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The rows of one course to compare: one per student in each.
+
+    Attributes
+    ----------
+    reference, current
+        The model's features that tell students apart.
+    reference_output, current_output
+        The model's predictions of the same weeks: those held out, and those stored.
+    reference_sections, current_sections
+        The section of each row.
+    same_for_class
+        Features that are the same for a whole class, such as its size. They say nothing about
+        students, and with one class now and few before nothing can be tested.
+    reason
+        Why there is nothing to compare; empty: there is.
+    cut_on
+        The day of the newest current row.
+    """
+
+    reference: pd.DataFrame
+    current: pd.DataFrame
+    reference_output: pd.DataFrame
+    current_output: pd.DataFrame
+    reference_sections: pd.Series
+    current_sections: pd.Series
+    same_for_class: tuple[str, ...]
+    reason: str
+    cut_on: date | None
+
+
+def windows(snapshots: pd.DataFrame, champion: Champion, records: Records) -> Windows:
+    """Return what to compare of one course on the day of `records`.
+
+    Parameters
+    ----------
+    snapshots
+        Of the course; rows of later cuts are not looked at.
+    """
+    empty = pd.DataFrame()
+    course = snapshots["section_id"].astype(object)
+    dated = snapshots[snapshots["cut_on"] <= pd.Timestamp(records.as_of)]
+    ended = set(records.sections["section_id"]) - set(records.running["section_id"])
+    current = _newest(dated, set(records.running["section_id"]))
+    past = dated[course.loc[dated.index].isin(ended & champion.sections)]
+    places, length = _places(current), records.days
+    reference = _nearest(past, places, length)
+    features = [name for name in champion.features if name in snapshots and name != "course_id"]
+    told, held_out = records.predictions, champion.held_out
+    told = _newest(told[told["section_id"].isin(course.unique())], set(places), "on")
+    if len(held_out):
+        held_out = held_out[held_out["section_id"].isin(ended & champion.sections)]
+        held_out = _nearest(held_out.assign(student_id=held_out["student"]), _places(told), length)
+    same = _same_for_class(features, reference, current)
+    kept = [name for name in features if name not in same]
+    return Windows(
+        reference[kept],
+        current[kept],
+        held_out[list(OUTPUT)] if len(held_out) else empty,
+        told[list(OUTPUT)] if len(held_out) else empty,
+        reference["section_id"].astype(object),
+        current["section_id"].astype(object),
+        same,
+        _reason(current, reference, champion),
+        current["cut_on"].max().date() if len(current) else None,
+    )
+
+
+def _reason(current: pd.DataFrame, reference: pd.DataFrame, champion: Champion) -> str:
+    if current.empty:
+        return "no section of the course runs, or none of its snapshots has been computed"
+    if reference.empty:
+        return f"{champion.name} has seen no section of the course at this week of its term"
+    return ""
+
+
+def _newest(rows: pd.DataFrame, sections: Collection[str], on: str = "cut_on") -> pd.DataFrame:
+    """Return each student's rows of the newest day of each of the sections."""
+    section = rows["section_id"].astype(object)
+    some = rows[section.isin(sections)]
+    section = section.loc[some.index]
+    return some[some[on] == some[on].groupby(section).transform("max")]
+
+
+def _places(rows: pd.DataFrame) -> dict[str, float]:
+    """Return how far (0-1) each section is."""
+    return dict(rows.groupby(rows["section_id"].astype(object))["progress"].max())
+
+
+def _nearest(rows: pd.DataFrame, places: dict[str, float], days: pd.Series) -> pd.DataFrame:
+    """Return each student's row nearest to the place of a running section, if near enough.
+
+    Where running sections are at several places, a student's row is that of the first near one.
+    """
+    if rows.empty or not places:
+        return rows.head(0)
+    key = [rows["section_id"].astype(object), rows["student_id"].astype(object)]
+    length = key[0].map(days)
+    found = []
+    for place in sorted(set(places.values())):
+        distance = (rows["progress"] - place).abs() * length
+        near = (distance == distance.groupby(key).transform("min")) & (distance <= _NEAR_DAYS)
+        found.append(rows[near])
+    chosen = pd.concat(found)
+    return chosen[~chosen.set_index(["section_id", "student_id"]).index.duplicated()]
+
+
+def _same_for_class(
+    features: Sequence[str], reference: pd.DataFrame, current: pd.DataFrame
+) -> tuple[str, ...]:
+    """Return the features without any difference within a section, now and before."""
+    both = pd.concat([reference, current])
+    if both.empty:
+        return ()
+    section = both["section_id"].astype(object)
+    names = list(both[list(features)].select_dtypes("number").columns)
+    values = both[names].astype("float64")
+    by_section = values.groupby(section)
+    differs = ((by_section.max() - by_section.min()) > 0).any()
+    missing = values.isna()
+    differs |= (missing.groupby(section).nunique() > 1).any()
+    classes = len(section.unique())
+    same = list(differs.index[~differs]) if classes > 1 else []
+    return tuple(str(name) for name in same if values[name].nunique() > 1)

@@ -1,0 +1,234 @@
+"""The group `monitoring`: drift, performance, concept drift and health of each course's model."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from dagster import (
+    AssetCheckResult,
+    AssetCheckSeverity,
+    AssetCheckSpec,
+    AssetExecutionContext,
+    MaterializeResult,
+    MetadataValue,
+    ResourceParam,
+    TableRecord,
+    asset,
+)
+
+from grade_ml.orchestration import plots
+from grade_ml.orchestration.partitions import course, many_courses
+from grade_ml.orchestration.resources import Platform
+
+if TYPE_CHECKING:
+    from grade_ml.monitoring.health import Health
+    from grade_ml.monitoring.monitor import Monitor
+
+#: Pages and pictures cost half a second each: the courses in most need of a run get them.
+PAGES = 20
+#: Rows of the table of all courses.
+SHOWN = 200
+
+
+@contextmanager
+def _monitor(platform: Platform) -> Iterator["Monitor"]:
+    from grade_ml.monitoring.monitor import Monitor
+
+    with platform.connection() as connection:
+        root = platform.settings.storage_root
+        yield Monitor(connection, platform.registry, root, platform.as_of)
+
+
+def _result(
+    context: AssetExecutionContext,
+    platform: Platform,
+    bodies: Mapping[str, Mapping[str, Any]],
+    figures: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> MaterializeResult[None]:
+    """Tell each course's figures, and of the run how many say something."""
+    for key in context.partition_keys:
+        body = bodies[key]
+        known = {name: value for name, value in figures(body).items() if value is not None}
+        told = {name: str(body[name]) for name in ("status", "reason", "says") if body.get(name)}
+        context.add_asset_metadata({**told, **known}, partition_key=key)
+    return MaterializeResult(
+        metadata={
+            "as_of": platform.as_of.isoformat(),
+            "courses": len(context.partition_keys),
+            "notable": sum(bool(bodies[key].get("says")) for key in context.partition_keys),
+        }
+    )
+
+
+@asset(
+    group_name="monitoring",
+    deps=["grade_snapshots", "grade_predictions"],
+    partitions_def=course,
+    backfill_policy=many_courses,
+    kinds={"scipy", "postgres"},
+    owners=["team:ml-engineering"],
+    code_version="1",
+    metadata={"dagster/table_name": "monitoring.report"},
+    check_specs=[
+        AssetCheckSpec(
+            "data_quality",
+            asset="drift_report",
+            description="Values, gaps, sizes and delays are such as there have been in training; "
+            "what is odd is named by source and load.",
+        )
+    ],
+)
+def drift_report(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult:  # type: ignore[type-arg]
+    """Compare this week's features and predictions with the same week of the training terms."""
+    with _monitor(platform) as monitor:
+        bodies = monitor.drift(context.partition_keys)
+    result = _result(context, platform, bodies, _drift_figures)
+    return result._replace(check_results=[_quality(bodies)])
+
+
+def _quality(bodies: Mapping[str, Mapping[str, Any]]) -> AssetCheckResult:
+    found = {name: body["quality"] for name, body in bodies.items() if body.get("quality")}
+    odd = {name: one["violations"] for name, one in found.items() if one["violations"]}
+    rows = [
+        TableRecord({"course": name, "violation": text})
+        for name, texts in sorted(odd.items())
+        for text in texts
+    ]
+    tested = sum(one["tested"] > 0 for one in found.values())
+    return AssetCheckResult(
+        check_name="data_quality",
+        passed=not odd,
+        severity=AssetCheckSeverity.WARN,
+        metadata={
+            "courses_tested": tested,
+            "courses_odd": len(odd),
+            "violations": MetadataValue.table(rows[:SHOWN]),
+        },
+    )
+
+
+def _drift_figures(body: Mapping[str, Any]) -> dict[str, Any]:
+    features = body.get("features")
+    return {
+        "drifted": body["drifted"],
+        "drifted_features": None if features is None else int(features["drifted"].sum()),
+        "reference_rows": body.get("reference_rows"),
+        "current_rows": body.get("current_rows"),
+        "degraded": list(body["degraded"]),
+    }
+
+
+@asset(
+    group_name="monitoring",
+    deps=["grade_predictions", "enrollments", "assignments", "results"],
+    partitions_def=course,
+    backfill_policy=many_courses,
+    kinds={"scikitlearn", "postgres"},
+    owners=["team:ml-engineering"],
+    code_version="1",
+    metadata={"dagster/table_name": "monitoring.report"},
+)
+def performance_report(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult[None]:
+    """Set realised and expected errors beside those on record when the model was promoted."""
+    with _monitor(platform) as monitor:
+        bodies = monitor.performance(context.partition_keys)
+    return _result(context, platform, bodies, _performance_figures)
+
+
+def _performance_figures(body: Mapping[str, Any]) -> dict[str, Any]:
+    losses = {f"error_{one.basis}": one.value for one in body.get("losses", ())}
+    baselines = {f"baseline_{one.basis}": one.baseline for one in body.get("losses", ())}
+    named = ("ece", "certain", "estimate_ratio")
+    return {**losses, **baselines, **{name: body.get(name) for name in named}}
+
+
+@asset(
+    group_name="monitoring",
+    deps=["grade_predictions", "assignments", "results"],
+    partitions_def=course,
+    backfill_policy=many_courses,
+    kinds={"python", "postgres"},
+    owners=["team:ml-engineering"],
+    code_version="1",
+    metadata={"dagster/table_name": "monitoring.matured_error"},
+)
+def concept_drift(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult[None]:
+    """Watch whether scores still follow from the predictions that were made before them."""
+    with _monitor(platform) as monitor:
+        bodies = monitor.concept(context.partition_keys)
+    return _result(context, platform, bodies, _concept_figures)
+
+
+def _concept_figures(body: Mapping[str, Any]) -> dict[str, Any]:
+    rows = body.get("rows")
+    return {
+        "alarm": bool(body["says"]),
+        "matured": None if rows is None else len(rows),
+        "mean_z": None if rows is None or rows.empty else float(rows["z"].mean()),
+    }
+
+
+@asset(
+    group_name="monitoring",
+    deps=["drift_report", "performance_report", "concept_drift"],
+    partitions_def=course,
+    backfill_policy=many_courses,
+    kinds={"matplotlib", "postgres"},
+    owners=["team:ml-engineering"],
+    code_version="1",
+    metadata={"dagster/table_name": "monitoring.report"},
+)
+def model_health(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult[None]:
+    """Say in one number how each course's model is, why, and which course needs care first."""
+    from grade_ml.monitoring.health import by_need
+
+    with _monitor(platform) as monitor:
+        found = monitor.health(context.partition_keys)
+        order = by_need(found)
+        pages = _pages(platform, monitor, order[:PAGES])
+    for key in context.partition_keys:
+        context.add_asset_metadata({**_scores(found[key]), **pages.get(key, {})}, partition_key=key)
+    rows = [TableRecord({"course": key, **_scores(found[key])}) for key in order[:SHOWN]]
+    return MaterializeResult(
+        metadata={
+            "as_of": platform.as_of.isoformat(),
+            "by_need": MetadataValue.table(rows),
+            "in_need": sum(one.needs for one in found.values()),
+            "to_train": sum(one.decision.retrain for one in found.values()),
+        }
+    )
+
+
+def _scores(one: "Health") -> dict[str, Any]:
+    parts = {name: part.points for name, part in one.parts.items() if part.points is not None}
+    known = {} if one.score is None else {"score": one.score}
+    return {**known, **parts, "worst": one.worst, "decision": one.decision.reason}
+
+
+def _pages(
+    platform: Platform, monitor: "Monitor", courses: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Write the courses' pages; return where, and their pictures."""
+    from grade_ml.monitoring import report
+
+    found = {}
+    for name in courses:
+        reports = report.history(monitor.connection, name, platform.as_of)
+        drawn = report.drawn(reports)
+        page = report.html(name, reports, drawn)
+        found[name] = {
+            "page": MetadataValue.path(report.write(platform.settings.storage_root, name, page)),
+            **{title: plots.embed(figure, title) for title, figure in drawn.items()},
+        }
+    return found
+
+
+MONITORING_ASSETS = [drift_report, performance_report, concept_drift, model_health]

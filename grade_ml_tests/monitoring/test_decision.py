@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+
+from grade_ml.monitoring.decision import SETTINGS, Decision, Evidence, Request, decide, permitted
+
+TODAY = date(2025, 10, 20)
+DRIFT, LOSS = "score_mean drifted", "error +20% against the record (scores)"
+
+
+def days_ago(days: int, **says) -> Evidence:
+    return Evidence(TODAY - timedelta(days=days), **says)
+
+
+both = {"drift": DRIFT, "loss": LOSS}
+
+
+@pytest.mark.parametrize(
+    ("evidence", "retrain", "words"),
+    [
+        ([], False, "no report"),
+        ([days_ago(0), days_ago(7)], False, "nothing changed"),
+        ([days_ago(0, drift=DRIFT), days_ago(7, drift=DRIFT)], False, "alone it confirms"),
+        ([days_ago(0, loss=LOSS), days_ago(7, loss=LOSS)], False, "alone it confirms"),
+        ([days_ago(0, **both)], False, "next window"),
+        ([days_ago(0, **both), days_ago(1, **both)], False, "next window"),
+        ([days_ago(0, **both), days_ago(7, drift=DRIFT)], False, "not yet"),
+        ([days_ago(0, **both), days_ago(7, **both)], True, "two windows"),
+        ([days_ago(0, **both), days_ago(14, **both)], True, "two windows"),
+        ([days_ago(0, **both), days_ago(21, **both)], False, "next window"),
+        ([days_ago(0), days_ago(7, **both), days_ago(14, **both)], False, "nothing changed"),
+        ([days_ago(30, **both), days_ago(37, **both)], False, "no report"),
+        ([days_ago(0, concept="scores are lower", concept_on=TODAY)], True, "lower"),
+        ([days_ago(-1, **both), days_ago(7, **both)], False, "next window"),
+    ],
+)
+def test_only_confirmed_drift_asks_for_training(evidence, retrain, words):
+    decision = decide(evidence, TODAY)
+    assert decision.retrain is retrain and words in decision.reason
+    assert decide(evidence[::-1], TODAY) == decision
+
+
+YES = Decision(True, "because", TODAY)
+
+
+def asked(days: int, in_flight: bool = False) -> Request:
+    return Request("A", TODAY - timedelta(days=days), in_flight)
+
+
+@pytest.mark.parametrize(
+    ("requests", "acts"),
+    [
+        ([], True),
+        ([asked(60, in_flight=True)], False),
+        ([asked(SETTINGS.cooldown_days - 1)], False),
+        ([asked(SETTINGS.cooldown_days)], True),
+        ([asked(90), asked(5)], False),
+    ],
+)
+def test_a_course_waits_while_one_is_in_flight_and_cools_down(requests, acts):
+    act, wait = permitted({"A": YES}, requests, TODAY)
+    assert (list(act), list(wait)) == ((["A"], []) if acts else ([], ["A"]))
+
+
+def test_evidence_from_before_the_last_training_does_not_ask_again():
+    old = Decision(True, "because", TODAY - timedelta(days=60))
+    assert permitted({"A": old}, [asked(SETTINGS.cooldown_days + 1)], TODAY)[0] == {}
+
+
+def test_no_more_than_so_many_courses_a_day():
+    decisions = {f"c{number:02d}": YES for number in range(SETTINGS.daily_cap + 5)}
+    act, wait = permitted({**decisions, "no": Decision(False, "quiet")}, [], TODAY)
+    assert len(act) == SETTINGS.daily_cap and len(wait) == 5
+    again, _ = permitted(decisions, [Request(name, TODAY, True) for name in act], TODAY)
+    assert again == {}

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from grade_ml.monitoring.decision import Decision
+from grade_ml.monitoring.health import Health, Serving, by_need, health
+
+TODAY = date(2025, 10, 20)
+QUIET = Decision(False, "nothing changed")
+SERVED = Serving(enrolled=80, predicted=80, newest=TODAY, degraded=())
+GOOD = {"loss": {"value": 9.0, "baseline": 10.0, "basis": "scores"}, "ece": 0.02}
+STEADY = {
+    "status": "tested",
+    "drifted": False,
+    "features": [{"drifted": False}] * 70,
+    "quality": {"tested": 70, "violations": []},
+}
+
+
+def judge(performance=GOOD, drift=STEADY, serving=SERVED, decision=QUIET) -> Health:
+    return health(performance, drift, serving, decision, TODAY)
+
+
+def test_a_model_that_is_as_on_record_has_all_points():
+    found = judge()
+    assert found.score == 100 and not found.needs and found.worst == ""
+    assert set(found.parts) == {
+        "performance",
+        "calibration",
+        "drift",
+        "quality",
+        "freshness",
+        "serving",
+    }
+
+
+@pytest.mark.parametrize(
+    ("worse", "part"),
+    [
+        ({"performance": {**GOOD, "loss": {**GOOD["loss"], "value": 14.0}}}, "performance"),
+        ({"performance": {**GOOD, "ece": 0.12}}, "calibration"),
+        ({"drift": {**STEADY, "drifted": True, "features": [{"drifted": True}] * 70}}, "drift"),
+        ({"drift": {**STEADY, "quality": {"tested": 70, "violations": ["a"] * 9}}}, "quality"),
+        ({"serving": Serving(80, 80, date(2025, 10, 14), ())}, "freshness"),
+        ({"serving": Serving(80, 30, TODAY, ("no library",))}, "serving"),
+    ],
+)
+def test_each_part_costs_points_and_is_named(worse, part):
+    found = judge(**worse)
+    assert found.score is not None and found.score < 100
+    assert found.worst.startswith(f"{part}: ")
+    others = [one.points for name, one in found.parts.items() if name != part]
+    assert others == [100] * 5
+
+
+def test_what_is_unknown_counts_neither_way():
+    found = judge(performance={"reason": "no model"}, drift={"reason": "no section runs"})
+    assert found.score == 100
+    unknown = [name for name, one in found.parts.items() if one.points is None]
+    assert unknown == ["performance", "calibration", "drift", "quality"]
+    assert found.parts["performance"].says == "no model"
+    nothing = judge({}, {}, Serving(0, 0, None, ()))
+    assert nothing.score is None and not nothing.needs
+
+
+def test_courses_are_ordered_by_need():
+    bad = judge(performance={**GOOD, "loss": {**GOOD["loss"], "value": 15.0}})
+    asked = judge(decision=Decision(True, "confirmed", TODAY))
+    unknown = judge({}, {}, Serving(0, 0, None, ()))
+    found = {"unknown": unknown, "fine": judge(), "bad": bad, "asked": asked}
+    assert by_need(found) == ["asked", "bad", "fine", "unknown"]

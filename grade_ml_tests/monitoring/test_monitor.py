@@ -1,0 +1,67 @@
+"""Reports of a small campus from real stores, before and after its grading changed."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, timedelta
+
+import pytest
+
+from grade_ml.monitoring import report, store
+from grade_ml.monitoring.monitor import Monitor, decided
+from grade_ml.monitoring.store import Kind
+from grade_ml_tests.monitoring.world import CHANGED, TODAY, fill, world
+
+pytestmark = pytest.mark.slow
+
+
+def bodies(connection, day: date) -> dict[tuple[str, Kind], str]:
+    found = store.read(connection, day, days=1)
+    return {(one.course_id, one.kind): json.dumps(one.body, sort_keys=True) for one in found}
+
+
+def test_a_change_of_grading_is_seen_in_time_and_days_of_the_past_stay_as_they_were(
+    settings, engine
+):
+    campus = world(-18.0)
+    registry = fill(settings, engine, campus)
+
+    def look(day: date) -> dict[tuple[str, Kind], str]:
+        with engine.begin() as connection:
+            monitor = Monitor(connection, registry, settings.storage_root, day)
+            for compute in (monitor.drift, monitor.performance, monitor.concept, monitor.health):
+                compute(campus.courses)
+        with engine.connect() as connection:
+            return bodies(connection, day)
+
+    before = CHANGED - timedelta(days=7)
+    early = look(before)
+    with engine.connect() as connection:
+        assert not any(one.retrain for one in decided(connection, before).values())
+    for weeks in (2, 1, 0):
+        look(TODAY - timedelta(days=7 * weeks))
+    with engine.connect() as connection:
+        asked = {name: one for name, one in decided(connection, TODAY).items() if one.retrain}
+        newest = store.read(connection, TODAY, days=1)
+        course, decision = next(iter(asked.items()))
+        reports = report.history(connection, course, TODAY)
+    assert "error +" in decision.reason or "lower" in decision.reason
+    # Nothing that came to be known later changes what is said of a day in the past.
+    assert look(before) == early
+
+    by_kind = {(one.course_id, one.kind): one.body for one in newest}
+    drift = by_kind[course, Kind.DRIFT]
+    assert drift["status"] == "tested" and drift["current_rows"] > 20
+    assert "class_rate_mean" in drift["same_for_class"]
+    assert {one["feature"] for one in drift["output"]} == {"grade", "risk"}
+    losses = {one["basis"]: one for one in by_kind[course, Kind.PERFORMANCE]["losses"]}
+    assert losses["scores"]["risen"] and not losses["estimate"]["risen"]
+    groups = {one["kind"] for one in by_kind[course, Kind.PERFORMANCE]["groups"]}
+    assert {"all", "phase", "gender"} <= groups
+    health = by_kind[course, Kind.HEALTH]
+    assert 0 <= health["score"] <= 100 and set(health["parts"]) >= {"performance", "drift"}
+
+    page = report.html(course, reports, report.drawn(reports))
+    assert page.count("data:image/png;base64,") == 5
+    assert "http" not in page
+    assert "sim-0" not in page + json.dumps([dict(one.body) for one in newest])

@@ -1,0 +1,199 @@
+"""The loop by real ticks: what is asked for, when, and that nothing is asked for twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from dagster import (
+    DagsterInstance,
+    DagsterRunStatus,
+    Definitions,
+    RunRequest,
+    SensorResult,
+    SkipReason,
+    build_schedule_context,
+    build_sensor_context,
+)
+from dagster._core.test_utils import create_run_for_test
+
+from grade_ml.core.settings import Settings
+from grade_ml.monitoring import store
+from grade_ml.monitoring.store import Kind
+from grade_ml.orchestration.build import build_defs
+from grade_ml.orchestration.catalog import synchronize
+from grade_ml.orchestration.partitions import RANGE_END, RANGE_START, range_tags
+from grade_ml.orchestration.running import QUIET
+from grade_ml.orchestration.sensors import REASON
+from grade_ml_tests.monitoring import world as campuses
+
+TODAY = date(2025, 10, 20)
+
+
+@pytest.fixture
+def today(settings: Settings) -> Settings:
+    return settings.model_copy(update={"as_of": TODAY})
+
+
+Tick = Callable[..., SensorResult | SkipReason]
+
+
+@pytest.fixture
+def tick(today: Settings, instance: DagsterInstance) -> Tick:
+    def evaluate(name: str, as_of: date = TODAY) -> SensorResult | SkipReason:
+        definitions: Definitions = build_defs(today.model_copy(update={"as_of": as_of}))
+        with build_sensor_context(
+            instance=instance,
+            definitions=definitions,
+            resources={"platform": definitions.resources["platform"]},
+        ) as context:
+            return definitions.resolve_sensor_def(name)(context)
+
+    return evaluate
+
+
+@pytest.fixture
+def say(engine) -> Callable[..., None]:
+    """Store what the reports of a day say of some courses."""
+
+    def write(day: date, kind: Kind, bodies: dict[str, dict[str, object]]) -> None:
+        with engine.begin() as connection:
+            store.write(connection, kind, day, bodies)
+
+    return write
+
+
+def alarm(on: date) -> dict[str, object]:
+    return {"says": "scores are lower than predictions imply", "alarm_on": on}
+
+
+def asked(result: SensorResult | SkipReason) -> list[RunRequest]:
+    assert isinstance(result, SensorResult), result
+    return list(result.run_requests or ())
+
+
+def start(instance: DagsterInstance, request: RunRequest, status=DagsterRunStatus.STARTED):
+    """Do what the daemon does with a request."""
+    return create_run_for_test(
+        instance, job_name="retrain_drifted_courses", tags=dict(request.tags), status=status
+    )
+
+
+def test_confirmed_drift_asks_for_just_those_courses_once(say, tick, instance):
+    synchronize(instance, ["A", "B", "C", "D"])
+    quiet = {"says": "", "alarm_on": None}
+    assert isinstance(tick("drift_retraining"), SkipReason)
+    bodies = {"A": quiet, "B": alarm(TODAY), "C": alarm(TODAY), "D": quiet, "gone": alarm(TODAY)}
+    say(TODAY, Kind.CONCEPT, bodies)
+
+    first, again = (asked(tick("drift_retraining")) for _ in range(2))
+    (request,) = first
+    assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("B", "C")
+    assert "scores are lower" in request.tags[REASON]
+    # The daemon was restarted before it could act: it asks for the same run, by its key.
+    assert [one.run_key for one in again] == [request.run_key]
+
+    run = start(instance, request)
+    assert "in flight" in str(tick("drift_retraining").skip_message)
+    instance.report_run_canceling(run)
+    instance.report_run_canceled(run)
+    # One that came to nothing is asked for again, but not on the same day.
+    assert isinstance(tick("drift_retraining"), SkipReason)
+    tomorrow = TODAY + timedelta(days=1)
+    (retry,) = asked(tick("drift_retraining", tomorrow))
+    assert retry.run_key != request.run_key
+    start(instance, retry, DagsterRunStatus.SUCCESS)
+    assert "trained on request" in str(tick("drift_retraining", tomorrow).skip_message)
+    # After the cooldown the same alarm is no news.
+    later = tomorrow + timedelta(days=40)
+    say(later, Kind.CONCEPT, {"B": alarm(TODAY), "C": quiet})
+    assert isinstance(tick("drift_retraining", later), SkipReason)
+
+
+def test_drift_alone_and_one_window_ask_for_nothing(say, tick, instance):
+    synchronize(instance, ["A", "B"])
+    week_ago = TODAY - timedelta(days=7)
+    for day in (week_ago, TODAY):
+        say(day, Kind.DRIFT, {"A": {"says": "score_mean drifted"}, "B": {"says": "x drifted"}})
+    say(TODAY, Kind.PERFORMANCE, {"A": {"says": "error +30%"}, "B": {"says": "error +30%"}})
+    assert isinstance(tick("drift_retraining"), SkipReason)
+    say(week_ago, Kind.PERFORMANCE, {"A": {"says": "error +25%"}})
+    (request,) = asked(tick("drift_retraining"))
+    assert json.loads(request.tags["grade_ml/courses"]) == ["A"]
+    assert "error +30% and score_mean drifted" in request.tags[REASON]
+
+
+def test_nothing_is_asked_for_while_all_courses_are_trained(say, tick, instance):
+    synchronize(instance, ["A"])
+    say(TODAY, Kind.CONCEPT, {"A": alarm(TODAY)})
+    run = create_run_for_test(
+        instance, job_name="train_advanced_ml_models", status=DagsterRunStatus.STARTED
+    )
+    assert isinstance(tick("drift_retraining"), SkipReason)
+    instance.report_run_canceled(run)
+    assert len(asked(tick("drift_retraining"))) == 1
+
+
+def test_low_health_is_told_once(say, tick, caplog):
+    low = {"score": 41.0, "needs": True, "worst": "drift: 9 of 70 features drifted"}
+    say(TODAY, Kind.HEALTH, {"A": low, "B": {"score": 90.0, "needs": False, "worst": ""}})
+    assert "1 wrong, 1 told" in str(tick("health_alerts").skip_message)
+    assert "Alert: health of A. 41 of 100" in caplog.text
+    assert "1 wrong, 0 told" in str(tick("health_alerts").skip_message)
+    say(TODAY, Kind.HEALTH, {"A": {"score": 80.0, "needs": False, "worst": ""}})
+    assert "0 wrong, 1 told" in str(tick("health_alerts").skip_message)
+
+
+def test_a_failed_job_is_told_until_it_works_again(tick, instance):
+    def run(status: DagsterRunStatus) -> None:
+        create_run_for_test(instance, job_name="refresh_gradebook", status=status)
+
+    assert "0 wrong, 0 told" in str(tick("run_failure_alerts").skip_message)
+    run(DagsterRunStatus.FAILURE)
+    assert "1 wrong, 1 told" in str(tick("run_failure_alerts").skip_message)
+    run(DagsterRunStatus.FAILURE)
+    assert "1 wrong, 0 told" in str(tick("run_failure_alerts").skip_message)
+    run(DagsterRunStatus.SUCCESS)
+    assert "0 wrong, 1 told" in str(tick("run_failure_alerts").skip_message)
+
+
+def test_monitoring_waits_for_the_first_predictions(definitions, instance):
+    synchronize(instance, ["A"])
+    schedule = definitions.resolve_schedule_def("monitoring")
+    skipped = schedule.evaluate_tick(build_schedule_context(instance=instance))
+    assert skipped.run_requests == [] and "grade_predictions" in str(skipped.skip_message)
+
+
+@pytest.mark.slow
+def test_the_job_reports_on_every_course(settings, engine, instance):
+    campus = campuses.world()
+    campuses.fill(settings, engine, campus)
+    courses = synchronize(instance, campus.courses)
+    now = settings.model_copy(update={"as_of": campuses.TODAY})
+    job = build_defs(now).resolve_job_def("monitor_model_performance")
+    result = job.execute_in_process(
+        run_config=QUIET,
+        instance=instance,
+        tags=range_tags(courses[0], courses[-1]),
+        raise_on_error=False,
+    )
+    assert result.success
+    events = result.asset_materializations_for_node("model_health")
+    by_course = {event.partition: event.metadata for event in events}
+    assert sorted(by_course) == sorted(courses)
+    scores = {course: metadata["score"].value for course, metadata in by_course.items()}
+    table = [row.data["course"] for row in by_course[courses[0]]["by_need"].records]
+    assert sorted(table, key=lambda name: scores[name])[0] == table[0]
+    page = by_course[courses[0]]["page"].value
+    assert "data:image/png" in Path(page).read_text()
+    (check,) = result.get_asset_check_evaluations()
+    assert check.check_name == "data_quality"
+    assert check.metadata["courses_tested"].value == len(courses)
+    with engine.connect() as connection:
+        reports = store.read(connection, campuses.TODAY, days=1, courses=courses)
+    assert {(one.course_id, one.kind) for one in reports} == {
+        (course, kind) for course in courses for kind in Kind
+    }
