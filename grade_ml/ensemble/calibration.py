@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.ensemble.intervals import Conformal
-from grade_ml.ensemble.rows import log_odds_of, probability
+from grade_ml.ensemble.rows import limited_threads, log_odds_of, probability
 
 Floats = npt.NDArray[np.float64]
 
@@ -112,7 +112,8 @@ def _fit_scale(known: pd.DataFrame, seed: int) -> Any:
 
 
 def _scale(model: Any, rows: pd.DataFrame) -> Floats:
-    predicted: Floats = model.predict(rows[list(CONTEXT)].to_numpy(np.float64))
+    with limited_threads(len(rows)):  # waking a second thread for one row takes longer than the row
+        predicted: Floats = model.predict(rows[list(CONTEXT)].to_numpy(np.float64))
     return np.maximum(predicted, _MIN_SCALE)
 
 
