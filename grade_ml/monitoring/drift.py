@@ -34,7 +34,7 @@ from grade_ml.monitoring.permutation import (
 #: With 999 the largest tenth shapes the tail within 10%, and a course takes a tenth of a second.
 _PERMUTATIONS = 999
 #: The parts of `alpha` that columns and classifier may use up. Most drifts are seen in a column;
-#: the rest is held back, for p-values that are themselves known within 10%.
+#: the rest is a margin, for the tails of p-values are approximations.
 _BY_COLUMN, _TOGETHER = 0.7, 0.1
 #: The statistics that decide together; the others are told beside them. Cramér-von Mises finds
 #: shifts best, Kolmogorov-Smirnov a change in one place.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
@@ -263,10 +263,14 @@ def _odd_values(frame: pd.DataFrame, expectations: Expectations) -> Iterator[Fin
     """Return what breaks the schema more often than chance does."""
     from pandera.errors import SchemaErrors
 
-    schema = expectations.schema()
-    schema = schema.remove_columns([name for name in schema.columns if name not in frame])
+    # The schema takes 8 ms a column, and most batches have nothing odd in any.
+    odd_columns = [
+        column
+        for column in expectations.columns
+        if column.name in frame and not _kept(frame[column.name], column)
+    ]
     try:
-        schema.validate(frame, lazy=True)
+        replace(expectations, columns=tuple(odd_columns)).schema().validate(frame, lazy=True)
     except SchemaErrors as errors:
         cases = errors.failure_cases
     else:
@@ -284,6 +288,15 @@ def _odd_values(frame: pd.DataFrame, expectations: Expectations) -> Iterator[Fin
         if _chance(len(odd), size, seen, known) < _CHANCE:
             value = _oddest(odd["failure_case"], column, rule)
             yield column.name, rule, value, len(odd) / size, min(seen / max(known, 1), 1.0)
+
+
+def _kept(values: pd.Series, column: Column) -> bool:
+    """Return whether the schema would find nothing odd."""
+    if column.rule is not Rule.CATEGORY:
+        return bool(values.between(column.low, column.high).all())
+    return bool(
+        values.notna().all() and (not column.categories or values.isin(column.categories).all())
+    )
 
 
 def _chance(odd: int, rows: int, seen: int, known: int) -> float:

@@ -15,6 +15,7 @@ from dagster import (
     AddDynamicPartitionsRequest,
     AssetKey,
     DagsterInstance,
+    DagsterRun,
     DagsterRunStatus,
     DefaultSensorStatus,
     DeleteDynamicPartitionsRequest,
@@ -27,6 +28,7 @@ from dagster import (
     sensor,
 )
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 from sqlalchemy.exc import SQLAlchemyError
 
 from grade_ml.core.errors import GradeMLError
@@ -40,7 +42,7 @@ from grade_ml.orchestration.jobs import (
     train_advanced_ml_models,
     train_traditional_models,
 )
-from grade_ml.orchestration.partitions import course, range_tags, ranges
+from grade_ml.orchestration.partitions import RANGE_END, RANGE_START, course, range_tags, ranges
 from grade_ml.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -249,22 +251,49 @@ def health_alerts(
 def run_failure_alerts(
     context: SensorEvaluationContext, platform: ResourceParam[Platform]
 ) -> SkipReason:
-    """Tell once when the newest run of a job failed, and once when the job works again."""
+    """Tell once when a job failed, and once when it has worked again for the same courses."""
+    known = context.instance.get_dynamic_partitions(str(course.name))
     wrong = {}
     for job in JOBS:
         filters = RunsFilter(
             job_name=job.name, statuses=[DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
         )
-        for record in context.instance.get_run_records(filters, limit=1):
-            run = record.dagster_run
-            if run.status is DagsterRunStatus.FAILURE:
-                wrong[f"{JOB}{job.name}"] = f"Run {run.run_id} failed; the UI shows its log."
+        records = context.instance.get_run_records(filters, limit=_RUNS)
+        failed = unrepaired([record.dagster_run for record in records], known)
+        if failed:
+            wrong[f"{JOB}{job.name}"] = f"Run {failed.run_id} failed; the UI shows its log."
     try:
         return _alerting(platform, wrong, lambda subject: subject.startswith(JOB))
     except (GradeMLError, SQLAlchemyError) as error:
         return _unreadable(error)
 
 
+def unrepaired(runs: Sequence[DagsterRun], known: Sequence[str]) -> DagsterRun | None:
+    """Return the newest failed run of a job after which not all of its courses had a success.
+
+    Parameters
+    ----------
+    runs
+        Finished runs of one job, the newest first.
+    known
+        The courses that have a partition, in the order of the set. Runs over none of them (days,
+        or no partition) repair each other.
+    """
+    repaired: set[str] = set()
+    for run in runs:
+        first = run.tags.get(PARTITION_NAME_TAG) or run.tags.get(RANGE_START)
+        last = run.tags.get(PARTITION_NAME_TAG) or run.tags.get(RANGE_END)
+        both = first in known and last in known
+        courses = set(_between(known, str(first), str(last))) if both else {""}
+        if run.status is DagsterRunStatus.SUCCESS:
+            repaired |= courses
+        elif courses - repaired:
+            return run
+    return None
+
+
+#: Runs of a job that are looked at; 100 courses go into one, so these are a backfill of 5,000.
+_RUNS = 50
 #: How the subjects of alerts begin.
 HEALTH_OF, JOB = "health of ", "job "
 

@@ -160,6 +160,25 @@ def test_a_failed_job_is_told_until_it_works_again(tick, instance):
     assert "0 wrong, 1 told" in str(tick("run_failure_alerts").skip_message)
 
 
+def test_a_success_on_other_courses_repairs_no_failure(definitions, instance, tick):
+    synchronize(instance, ["A", "B"])
+
+    def run(status: DagsterRunStatus, first: str, last: str) -> None:
+        create_run_for_test(
+            instance,
+            job_name="monitor_model_performance",
+            status=status,
+            tags=range_tags(first, last),
+        )
+
+    run(DagsterRunStatus.FAILURE, "A", "A")
+    assert "1 wrong, 1 told" in str(tick("run_failure_alerts").skip_message)
+    run(DagsterRunStatus.SUCCESS, "B", "B")
+    assert "1 wrong, 0 told" in str(tick("run_failure_alerts").skip_message)
+    run(DagsterRunStatus.SUCCESS, "A", "B")
+    assert "0 wrong, 1 told" in str(tick("run_failure_alerts").skip_message)
+
+
 def test_monitoring_waits_for_the_first_predictions(definitions, instance):
     synchronize(instance, ["A"])
     schedule = definitions.resolve_schedule_def("monitoring")
