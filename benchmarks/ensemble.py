@@ -1,11 +1,11 @@
 """The ensemble out of time on OULAD beside its peers, its speed, and how it scales.
 
-Usage: `python benchmarks/ensemble.py [--oulad DIR] [--courses 10,100] [--budgets 30,60]
-[--peers DIR] [--peer-seconds 300]`. Fits on 2013B and 2013J, predicts every section of 2014B,
-scores 30,000 rows and single ones, and trains simulated campuses of 60 students a course. With
-`--peers`, other programs do the same work in the same run; their environments are made in DIR. With
-`--budgets`, fit and search together are given so many seconds, and FLAML too. The last line is one
-JSON object.
+Usage: `python benchmarks/ensemble.py [--only accuracy,speed,scaling,peers,budgets]
+[--oulad DIR] [--courses 10,100] [--budgets 30,60] [--environments DIR] [--peer-seconds 300]
+[--plot FILE]`. Fits on 2013B and 2013J and predicts every section of 2014B (accuracy); scores
+30,000 rows and single ones (speed); trains simulated campuses of 60 students a course (scaling);
+has other programs do the same work, in environments of their own (peers); gives fit and search
+together so many seconds, and FLAML too (budgets). The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
@@ -30,6 +31,7 @@ import sqlalchemy as sa
 from quoted import QUOTED
 
 from grade_ml.core import database
+from grade_ml.core.figures import canvas
 from grade_ml.core.process import peak_megabytes
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import pooled
@@ -72,38 +74,86 @@ FIT_SECONDS, FIXED_SECONDS = 165, 10
 def main() -> None:
     """Measure and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="accuracy,speed,scaling")
     parser.add_argument("--oulad", type=Path, default=OULAD)
     parser.add_argument("--courses", default="10,100")
-    parser.add_argument("--budgets", default="")
-    parser.add_argument("--peers", type=Path)
+    parser.add_argument("--budgets", default="30,60,120,300")
+    parser.add_argument("--environments", type=Path, help="the peers' environments are made here")
     parser.add_argument("--peer-seconds", type=int, default=300)
+    parser.add_argument("--plot", type=Path, help="where the budgets' curve is drawn")
     arguments = parser.parse_args()
-    sizes, budgets = _numbers(arguments.courses), _numbers(arguments.budgets)
-    gradebook = _oulad(arguments.oulad)
-    report = backtest(gradebook, TRAIN, TEST, on_progress=_say).to_dict()
     figures: dict[str, Any] = {"quoted_peers": QUOTED}
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1, maxtasksperchild=1) as pool:
-        figures |= pool.apply(_speed)
-        figures["scaling"] = [pool.apply(_scale, (size,)) for size in sizes]
-        if arguments.peers:
-            environments = _environments(arguments.peers)
-            table = _Table.of(gradebook)
-            figures["peers"] = {
-                kind: table.peer(environments[name], kind, arguments.peer_seconds)
-                for kind, name in KINDS.items()
-            }
-            figures["peers"]["lightgbm, features of the ensemble"] = table.peer(
-                environments["automl"], "lightgbm", arguments.peer_seconds, everything=True
-            )
-            figures["budget_curve"] = [
-                {
-                    **pool.apply(_within, (gradebook, seconds)),
-                    "flaml": table.peer(environments["automl"], "flaml", seconds, ["final_grade"]),
-                }
-                for seconds in budgets
-            ]
-    print(json.dumps({**report, **figures}))
+    with tempfile.TemporaryDirectory() as folder:
+        arguments.environments = arguments.environments or Path(folder)
+        for part in arguments.only.split(","):
+            _say(part)
+            figures |= PARTS[part](arguments)
+    print(json.dumps(figures))
+
+
+def accuracy(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the backtest prints."""
+    return backtest(_oulad(arguments.oulad), TRAIN, TEST, on_progress=_say).to_dict()
+
+
+def speed(_: argparse.Namespace) -> dict[str, Any]:
+    """Return the seconds of scoring."""
+    return _apart(_speed)
+
+
+def scaling(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return nights of ever more courses."""
+    return {"scaling": [_apart(_scale, number) for number in _numbers(arguments.courses)]}
+
+
+def peers(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of other programs on the same rows."""
+    environments = _environments(arguments.environments)
+    table = _Table.of(_oulad(arguments.oulad))
+    found = {
+        kind: table.peer(environments[name], kind, arguments.peer_seconds)
+        for kind, name in KINDS.items()
+    }
+    found["lightgbm, features of the ensemble"] = table.peer(
+        environments["automl"], "lightgbm", arguments.peer_seconds, everything=True
+    )
+    return {"peers": found}
+
+
+def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the error by the seconds that were given, beside FLAML's."""
+    python = _environments(arguments.environments)["automl"]
+    gradebook = _oulad(arguments.oulad)
+    table = _Table.of(gradebook)
+    curve = [
+        {
+            **_apart(_within, gradebook, seconds),
+            "flaml": table.peer(python, "flaml", seconds, ["final_grade"]),
+        }
+        for seconds in _numbers(arguments.budgets)
+    ]
+    if arguments.plot:
+        _draw(curve, arguments.plot)
+    return {"budget_curve": curve}
+
+
+def _draw(curve: list[dict[str, Any]], path: Path) -> None:
+    figure, axes = canvas("OULAD 2014B", "seconds given", "RMSE of the final grade, points")
+    seconds = [one["budget"] for one in curve]
+    theirs = [one["flaml"]["all"]["grade"]["rmse"] for one in curve]
+    axes.plot(seconds, [one["rmse"] for one in curve], marker="o", label="pooled ensemble")
+    axes.plot(seconds, theirs, marker="s", label="FLAML 2.7")
+    axes.set_xscale("log")
+    axes.set_xticks(seconds, [str(one) for one in seconds], minor=False)
+    axes.minorticks_off()
+    axes.legend()
+    figure.savefig(path)
+
+
+def _apart(work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    """Return what `work` returns in a process of its own, whose peak memory is its own too."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return pool.apply(work, given)
 
 
 def _numbers(text: str) -> list[int]:
@@ -320,6 +370,14 @@ def _night(engine: sa.Engine, settings: Settings, registry: Registry) -> float:
     _say(f"{training.reason}; {sum(one.fitted for one in found)} of {len(found)} courses fitted")
     return round(time.perf_counter() - started, 1)
 
+
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "accuracy": accuracy,
+    "speed": speed,
+    "scaling": scaling,
+    "peers": peers,
+    "budgets": budgets,
+}
 
 if __name__ == "__main__":
     main()
