@@ -6,9 +6,10 @@ stood on one day. Days are whole or broken days since the section's start.
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -32,12 +33,15 @@ class Method(StrEnum):
     SLOT = "slot"
     LOCAL = "local"
     PROPHET = "prophet"
-    RECURRENT = "recurrent"
+    LSTM = "lstm"
+    GRU = "gru"
     BOOSTED = "boosted"
 
 
 #: What needs no model: permanent members, and what every other one has to beat.
 NAIVE = (Method.LAST, Method.MEAN)
+#: Two kinds of one thing, of which only the one that errs less on unseen sections stays.
+RIVALS = (Method.LSTM, Method.GRU)
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,9 @@ class Panel:
         missed; NaN: due later, or handed in and not graded yet.
     submitted
         (n, m), 1 or 0; NaN: due later and not handed in yet.
+    class_submitted, class_score
+        (m,): share of the whole class that handed in what was due, and mean score of those who did;
+        NaN: due later, or nothing graded yet.
     features, feature_names
         (n, k): the snapshot of the day.
     truth, truth_submitted
@@ -77,6 +84,8 @@ class Panel:
     category: npt.NDArray[np.object_]
     score: Floats
     submitted: Floats
+    class_submitted: Floats
+    class_score: Floats
     features: npt.NDArray[np.float32]
     feature_names: tuple[str, ...]
     truth: Floats
@@ -94,8 +103,13 @@ class Panel:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """n students and r remaining assignments."""
+        """Return n students and r remaining assignments."""
         return len(self.students), len(self.remaining)
+
+    def of(self, places: Ints) -> Panel:
+        """Return the panel of some students; what is said of the class stays that of all."""
+        own = ("students", "score", "submitted", "features", "truth", "truth_submitted")
+        return replace(self, **{name: getattr(self, name)[places] for name in own})
 
     def feature(self, name: str) -> Floats:
         """Return one feature, (n,); NaN where the snapshot lacks it."""
@@ -245,7 +259,7 @@ def validate(frame: pd.DataFrame, columns: Mapping[str, tuple[Any, ...]] = FOREC
         {name: pa.Column(kind, bounds(low, high)) for name, (kind, low, high) in columns.items()},
         checks=[
             pa.Check(lambda rows, a=a, b=b: rows[a] <= rows[b], name=f"{a} above {b}")
-            for a, b in zip(order, order[1:], strict=False)
+            for a, b in itertools.pairwise(order)
         ],
         strict=True,
         ordered=True,
