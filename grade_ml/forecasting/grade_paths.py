@@ -19,6 +19,7 @@ import pandas as pd
 from grade_ml.forecasting.contract import Floats, Ints, Panel
 from grade_ml.forecasting.distribution import ScoreDistributions
 from grade_ml.forecasting.risk_settings import SETTINGS
+from grade_ml.forecasting.sequences import history_frame
 from grade_ml.forecasting.settings import SETTINGS as FORECASTS
 
 if TYPE_CHECKING:
@@ -109,6 +110,23 @@ def day_of(panel: Panel) -> pd.Timestamp:
 def empty(names: Sequence[str]) -> pd.DataFrame:
     """Return a frame without rows whose columns have the types that they have with rows."""
     return pd.DataFrame({name: pd.Series(dtype=_TYPES.get(name, "float64")) for name in names})
+
+
+def results_so_far(panels: Sequence[Panel]) -> pd.DataFrame:
+    """Return what was due of each student, in order, and the running grade after it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        section_id, student_id, assignment_id, due_day, weight, score (0-100, a missed one 0; NaN:
+        not graded yet), submitted (bool), running: the weighted mean of the scores up to it, 0-100.
+    """
+    rows = pd.concat([history_frame(panel) for panel in panels], ignore_index=True)
+    weight = rows["weight"].where(rows["score"].notna(), 0.0)
+    by = [rows["section_id"], rows["student_id"]]
+    total = weight.groupby(by).cumsum()
+    points = (weight * rows["score"].fillna(0.0)).groupby(by).cumsum()
+    return rows.drop(columns="slot").assign(running=(points / total.where(total > 0)))
 
 
 def truths(panels: Sequence[Panel]) -> pd.DataFrame:
