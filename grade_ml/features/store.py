@@ -1,6 +1,4 @@
-"""Where snapshots and sequences are kept: one Parquet file per course and kind of frame, always
-that of the newest computation.
-"""
+"""Where snapshots and sequences are kept: a Parquet file per course, always of the newest run."""
 
 from __future__ import annotations
 

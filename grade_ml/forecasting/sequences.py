@@ -19,7 +19,11 @@ _EPOCH = date(1970, 1, 1)
 
 
 def panels(
-    sequences: pd.DataFrame, snapshots: pd.DataFrame, truth_on: date | None = None
+    sequences: pd.DataFrame,
+    snapshots: pd.DataFrame,
+    *,
+    on: date | None = None,
+    truth_on: date | None = None,
 ) -> Iterator[Panel]:
     """Yield one panel for each section and cut of `snapshots`, in order of section and cut.
 
@@ -31,6 +35,8 @@ def panels(
         Columns `features.sequences.COLUMNS`; whole sections, in their order.
     snapshots
         Who was enrolled at which cut, and the features of the day.
+    on
+        The day of the panels, where the newest snapshots are older than that; None: each cut.
     truth_on
         The day whose knowledge is the truth; None: no truth.
     """
@@ -40,7 +46,8 @@ def panels(
             continue
         section = _Section(rows, truth_on)
         for day, some in sections[name].groupby("cut_day", sort=True):
-            panel = section.on(float(str(day)), some)
+            of_day = float(str(day)) if on is None else days_of(on, section.started_on)
+            panel = section.on(of_day, some)
             if all(panel.shape):
                 yield panel
 
@@ -67,6 +74,7 @@ class _Section:
         early = np.where(carried, self.due, -np.inf)
         self.seen = np.maximum(_never(self._matrix("seen_day")), early)
         self.scored = np.maximum(_never(self._matrix("scored_day")), early)
+        self.withdrawn = _never(self._matrix("withdrawn_day"))[:, 0]
         self.truth, self.truth_submitted = self._truth(truth_on)
 
     def _matrix(self, name: str) -> Floats:
@@ -78,7 +86,7 @@ class _Section:
             return unknown, unknown
         last = days_of(truth_on, self.started_on)
         score, submitted = self._known(last)
-        gone = _never(self._matrix("withdrawn_day")) <= self.due
+        gone = self.withdrawn[:, None] <= self.due
         return np.where(gone, np.nan, score), np.where(gone, np.nan, submitted)
 
     def _known(self, day: float) -> tuple[Floats, Floats]:
@@ -90,7 +98,9 @@ class _Section:
 
     def on(self, day: float, snapshots: pd.DataFrame) -> Panel:
         place = self.students.get_indexer(snapshots["student_id"].astype(object))
-        snapshots, place = snapshots[place >= 0], place[place >= 0]
+        # A student may have withdrawn since the snapshot.
+        there = (place >= 0) & (self.withdrawn[place] > day)
+        snapshots, place = snapshots[there], place[there]
         score, submitted = (values[place] for values in self._known(day))
         names = tuple(name for name in NUMERIC_FEATURES if name in snapshots)
         handed_in = np.where(self.due <= day, submitted, np.nan)

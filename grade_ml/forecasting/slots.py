@@ -29,7 +29,7 @@ _Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Slots:
-    """Sums over sections: (enrollments, handed in, graded, points) by key, in all and by section."""
+    """Sums (enrollments, handed in, graded, points) by key, in all and by section."""
 
     total: dict[_Key, Floats]
     by_section: dict[tuple[str, _Key], Floats]

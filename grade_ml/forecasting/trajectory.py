@@ -217,17 +217,16 @@ def fit(
     counts = Counts()
     rows = []
     panels = thinned(panels, SETTINGS.most_rows, seed)
-    for number, (known, held) in enumerate(folds(panels, SETTINGS.folds)):
+    for number, (known, unseen) in enumerate(folds(panels, SETTINGS.folds)):
         on_progress(f"Forecasters on held-out sections, part {number + 1}")
-        held = thinned(held, SETTINGS.most_held_out // SETTINGS.folds, seed)
+        held = thinned(unseen, SETTINGS.most_held_out // SETTINGS.folds, seed)
         answers: Answers = {}
         for method, kind in list(kinds.items()):
-            found = _attempt(lambda kind=kind: kind.fit(known, seed=seed).forecast(held, counts))
-            if isinstance(found, str):
-                degraded.append(found)
+            try:
+                answers[method] = kind.fit(known, seed=seed).forecast(held, counts)
+            except ServiceError as error:
+                degraded.append(f"{method}: {error.message}")
                 del kinds[method]
-            else:
-                answers[method] = found
         rows.append(HeldOut.of(held, answers))
         _keep_better(kinds, rows[-1])
     together = HeldOut.together(rows)
@@ -242,10 +241,12 @@ def fit(
     combined, _ = combination.combine(together.answers, together.course, together.horizon)
     on_progress("Forecasters on all sections")
     before = previous.forecasters if previous else {}
-    forecasters = {
-        method: kind.fit(panels, seed=seed, previous=before.get(method))  # type: ignore[arg-type]
-        for method, kind in kinds.items()
-    }
+    forecasters: dict[Method, Forecaster] = {}
+    for method, kind in kinds.items():
+        try:
+            forecasters[method] = kind.fit(panels, seed=seed, previous=before.get(method))  # type: ignore[arg-type]
+        except ServiceError as error:
+            degraded.append(f"{method}: {error.message}")
     return Trajectory(
         forecasters=forecasters,
         combination=combination,
@@ -255,14 +256,6 @@ def fit(
         fallbacks=counts.of,
         degraded=tuple(degraded),
     )
-
-
-def _attempt(work: Callable[[], list[Estimate]]) -> list[Estimate] | str:
-    """Return the answers, or in words why a service that they need failed."""
-    try:
-        return work()
-    except ServiceError as error:
-        return str(error)
 
 
 def _keep_better(kinds: dict[Method, type[Forecaster]], rows: HeldOut) -> None:

@@ -85,7 +85,7 @@ class _Recurrent(Forecaster):
         ends = np.cumsum([one.shape[0] for one in panels])[:-1]
         estimates = []
         for panel, found in zip(panels, np.split(answer["answers"], ends), strict=True):
-            # What lies further ahead than the network tells apart is like the furthest that it does.
+            # What lies further ahead than the network tells apart is like the last that it does.
             place = np.minimum(np.arange(panel.shape[1]), found.shape[1] - 1)
             submit, given = found[:, place, 0], np.clip(100 * found[:, place, 1], 0, 100)
             counts.add(
@@ -257,8 +257,9 @@ class NetworkProcess:
             except BrokenPipeError:
                 answer = {}
             if not answer.get("done"):
+                why = answer.get("error") or self._why()
                 raise ServiceError(
-                    f"The recurrent network's process failed: {answer.get('error') or self._why()}.",
+                    f"The recurrent network's process failed: {why}.",
                     "Forecasts go on without it; see that TensorFlow runs on this machine.",
                 )
             if task == "fit":

@@ -32,7 +32,7 @@ _FILE = "weeks.json"
 
 @dataclass(frozen=True)
 class Seasonal(Forecaster):
-    """Weekly class means of the sections it was fitted on: course, section, day since 1970, mean."""
+    """Weekly class means (course, section, day since 1970, mean) of the sections learned from."""
 
     method = Method.PROPHET
     library = "prophet"

@@ -18,7 +18,7 @@ _OWN = 2.0
 
 @dataclass(frozen=True)
 class SlotMean(Forecaster):
-    """Chance to hand in and score given that, each of the slot and shrunken to the student's own."""
+    """Chance to hand in, and score given that: the slot's, drawn towards the student's own."""
 
     method = Method.SLOT
     slots: Slots
