@@ -42,6 +42,10 @@ _STATE = (
 _STANDING = (
     *("course_id", *KEY, "starts_on", "current_week", "settled_weight", "settled_points", *_STATE),
 )
+_RESULTS = (
+    *("section_id", "student_id", "assignment_id", "due_day", "weight", "score", "submitted"),
+    "running",
+)
 _TRUTHS = (*KEY, "assignment_id", "score", "submitted")
 _TRUE_PATHS = (*KEY, "week", "grade", "below_pass", "missed")
 #: Types of columns that are no float64.
@@ -121,6 +125,8 @@ def results_so_far(panels: Sequence[Panel]) -> pd.DataFrame:
         section_id, student_id, assignment_id, due_day, weight, score (0-100, a missed one 0; NaN:
         not graded yet), submitted (bool), running: the weighted mean of the scores up to it, 0-100.
     """
+    if not panels:
+        return empty(_RESULTS)
     rows = pd.concat([history_frame(panel) for panel in panels], ignore_index=True)
     weight = rows["weight"].where(rows["score"].notna(), 0.0)
     by = [rows["section_id"], rows["student_id"]]

@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from grade_ml.core.errors import ArtifactError
 from grade_ml.features.store import SEQUENCES, read_snapshots, stored_hashes
 from grade_ml.forecasting import store
-from grade_ml.forecasting.contract import Forecasts, validate
+from grade_ml.forecasting.contract import Forecasts, Panel, validate
 from grade_ml.forecasting.sequences import origins, panels
 from grade_ml.forecasting.settings import SETTINGS
 from grade_ml.forecasting.trajectory import NAME, Progress, Trajectory, fit
@@ -140,8 +140,22 @@ def _frames(root: str, courses: list[str]) -> Iterator[tuple[pd.DataFrame, pd.Da
         yield read_snapshots(root, some, kind=SEQUENCES), read_snapshots(root, some)
 
 
-def forecast_running(rooms: Rooms, courses: Collection[str], one: Current) -> Forecasts:
-    """Forecast every running enrollment of `courses` on the day, and store it.
+@dataclass(frozen=True)
+class Running:
+    """The running sections of some courses on a day.
+
+    `sections` has their ids and courses, `weekly` their snapshots up to the day, and `stale` says
+    which features are of an earlier day.
+    """
+
+    panels: list[Panel]
+    sections: pd.DataFrame
+    weekly: pd.DataFrame
+    stale: tuple[str, ...]
+
+
+def running(rooms: Rooms, courses: Collection[str]) -> Running:
+    """Return the running sections of `courses` that have something to come, as known on the day.
 
     Features that were not computed on the day are the newest before it, and that is said.
 
@@ -150,14 +164,14 @@ def forecast_running(rooms: Rooms, courses: Collection[str], one: Current) -> Fo
     NotReadyError
         The features of a course have not been computed.
     """
-    running = rooms.sections(
+    sections = rooms.sections(
         section.c.course_id.in_(sorted(courses)),
         sa.literal(rooms.as_of).between(section.c.starts_on, section.c.ends_on),
     )
     found, weekly, old = [], [], set()
     for sequences, snapshots in _frames(rooms.root, sorted(courses)):
         own = snapshots[
-            snapshots["section_id"].astype(object).isin(set(running["section_id"]))
+            snapshots["section_id"].astype(object).isin(set(sections["section_id"]))
             & (snapshots["cut_on"] <= pd.Timestamp(rooms.as_of))
         ]
         newest = own.groupby("section_id", observed=True)["cut_on"].transform("max")
@@ -165,17 +179,29 @@ def forecast_running(rooms: Rooms, courses: Collection[str], one: Current) -> Fo
         old |= {day for day in today["cut_on"].dt.date if day != rooms.as_of}
         found += panels(sequences, today, on=rooms.as_of)
         weekly.append(own)
-    said = one.model.forecast(
+    return Running(
         found,
+        sections,
         pd.concat(weekly, ignore_index=True) if weekly else pd.DataFrame(),
-        rooms.as_of,
+        tuple(f"features of {day}, not of {rooms.as_of}" for day in sorted(old)),
     )
+
+
+def forecast_running(rooms: Rooms, courses: Collection[str], one: Current) -> Forecasts:
+    """Forecast every running enrollment of `courses` on the day, and store it.
+
+    Raises
+    ------
+    NotReadyError
+        The features of a course have not been computed.
+    """
+    now = running(rooms, courses)
+    said = one.model.forecast(now.panels, now.weekly, rooms.as_of)
     validate(said.forecasts)
-    stale = [f"features of {day}, not of {rooms.as_of}" for day in sorted(old)]
     said = replace(
         said,
-        nothing=_nothing(courses, running, said.forecasts),
-        degraded=(*said.degraded, *stale),
+        nothing=_nothing(courses, now.sections, said.forecasts),
+        degraded=(*said.degraded, *now.stale),
     )
     store.write(rooms.connection, courses, rooms.as_of, said, one.version)
     return said

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import pandas as pd
 
+from grade_ml.core.errors import ArtifactError
 from grade_ml.forecasting.anomalies import Reference, reference_of
 from grade_ml.forecasting.contract import Panel
 from grade_ml.forecasting.grade_paths import (
@@ -89,8 +90,20 @@ class RiskModel:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
-        body: dict[str, Any] = json.loads((folder / _FILE).read_text())
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ArtifactError
+            The folder holds no such model.
+        """
+        try:
+            body: dict[str, Any] = json.loads((folder / _FILE).read_text())
+        except (FileNotFoundError, json.JSONDecodeError) as error:
+            raise ArtifactError(
+                f"The trajectory model in {folder.name} has no model of risk: {error}.",
+                "Run the job generate_time_series_forecasts; it trains a new one.",
+            ) from error
         paths = body["paths"]
         curves = {name: Curve(**paths[name]) for name in ("below_pass", "missed")}
         return cls(

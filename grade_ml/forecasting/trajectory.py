@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -30,8 +30,10 @@ from grade_ml.forecasting.contract import (
     Panel,
 )
 from grade_ml.forecasting.forecasters import FORECASTERS
+from grade_ml.forecasting.grade_paths import day_of
 from grade_ml.forecasting.held_out import HeldOut, folds, stacked
 from grade_ml.forecasting.intervals import Bands
+from grade_ml.forecasting.risk_model import RiskModel
 from grade_ml.forecasting.sequences import thinned
 from grade_ml.forecasting.settings import SETTINGS
 
@@ -62,6 +64,7 @@ class Trajectory:
     combination: Combination
     bands: Bands
     activity: Activity
+    risk: RiskModel
     sections: tuple[str, ...]
     fallbacks: Mapping[str, int]
     degraded: tuple[str, ...]
@@ -141,6 +144,7 @@ class Trajectory:
             "degraded": self.degraded,
         }
         (folder / _FILE).write_text(json.dumps(kept))
+        self.risk.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Trajectory:
@@ -169,6 +173,7 @@ class Trajectory:
             Combination.from_dict(kept["combination"]),
             Bands.from_dict(kept["bands"]),
             Activity.from_dict(kept["activity"]),
+            RiskModel.load(folder),
             tuple(kept["sections"]),
             kept["fallbacks"],
             tuple(dict.fromkeys([*kept["degraded"], *map(_lacking, missing)])),
@@ -215,7 +220,7 @@ def fit(
     }
     degraded = [_lacking(one) for method, one in FORECASTERS.items() if method not in kinds]
     counts = Counts()
-    rows = []
+    rows, asked = [], []
     panels = thinned(panels, SETTINGS.most_rows, seed)
     for number, (known, unseen) in enumerate(folds(panels, SETTINGS.folds)):
         on_progress(f"Forecasters on held-out sections, part {number + 1}")
@@ -228,6 +233,7 @@ def fit(
                 degraded.append(f"{method}: {error.message}")
                 del kinds[method]
         rows.append(HeldOut.of(held, answers))
+        asked.append((held, answers))
         _keep_better(kinds, rows[-1])
     together = HeldOut.together(rows)
     together = HeldOut(
@@ -247,15 +253,28 @@ def fit(
             forecasters[method] = kind.fit(panels, seed=seed, previous=before.get(method))  # type: ignore[arg-type]
         except ServiceError as error:
             degraded.append(f"{method}: {error.message}")
-    return Trajectory(
+    model = Trajectory(
         forecasters=forecasters,
         combination=combination,
         bands=Bands.learn(together, combined),
         activity=Activity.fit(snapshots),
+        risk=RiskModel(),
         sections=tuple(sorted({one.section_id for one in panels})),
         fallbacks=counts.of,
         degraded=tuple(degraded),
     )
+    on_progress("Risk on held-out sections")
+    return replace(model, risk=_risk(model, asked))
+
+
+def _risk(model: Trajectory, asked: Sequence[tuple[Sequence[Panel], Answers]]) -> RiskModel:
+    """Learn risk from what the model would have said of the held-out panels."""
+    frames = [
+        model._frame([one], {name: [found[k]] for name, found in answers.items()}, day_of(one))
+        for held, answers in asked
+        for k, one in enumerate(held)
+    ]
+    return RiskModel.fit(pd.concat(frames), [one for held, _ in asked for one in held])
 
 
 def _keep_better(kinds: dict[Method, type[Forecaster]], rows: HeldOut) -> None:

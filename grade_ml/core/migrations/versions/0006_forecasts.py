@@ -55,6 +55,57 @@ create table forecasts.trajectory_model (
     as_of date not null,
     sections jsonb not null
 );
+create table forecasts.risk_period (
+    section_id text,
+    as_of date,
+    student_id text,
+    start_week bigint,
+    course_id text not null,
+    end_week bigint not null,
+    starts_on date not null,
+    weeks_ahead bigint not null,
+    severity double precision not null,
+    below_pass_probability double precision not null,
+    missed_probability double precision not null,
+    driver text not null,
+    primary key (section_id, as_of, student_id, start_week)
+);
+create index risk_period_by_course on forecasts.risk_period (course_id, as_of);
+create table forecasts.intervention (
+    section_id text,
+    as_of date,
+    student_id text,
+    owner text,
+    action text,
+    course_id text not null,
+    rank bigint not null,
+    driver text not null,
+    timing text not null,
+    evidence text not null,
+    severity double precision not null,
+    start_week bigint not null,
+    planned_on date,
+    left_out text not null,
+    primary key (section_id, as_of, student_id, owner, action)
+);
+create index intervention_by_course on forecasts.intervention (course_id, as_of);
+create table forecasts.anomaly (
+    section_id text,
+    as_of date,
+    student_id text,
+    kind text,
+    assignment_id text,
+    course_id text not null,
+    observed double precision not null,
+    expected double precision not null,
+    low double precision,
+    high double precision,
+    p double precision not null,
+    p_adjusted double precision not null,
+    says text not null,
+    primary key (section_id, as_of, student_id, kind, assignment_id)
+);
+create index anomaly_by_course on forecasts.anomaly (course_id, as_of);
 """
 
 
