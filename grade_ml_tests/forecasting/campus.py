@@ -48,7 +48,7 @@ def running() -> tuple[Panel, ...]:
     return tuple(panels(sequences, today))
 
 
-def panel(  # noqa: PLR0913
+def panel(
     scores: list[list[float]],
     due: list[float],
     day: float,

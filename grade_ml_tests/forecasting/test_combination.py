@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +14,8 @@ from grade_ml.forecasting.contract import Method
 from grade_ml.forecasting.held_out import HeldOut, folds
 from grade_ml.forecasting.intervals import Bands, crps
 from grade_ml_tests.forecasting.campus import ended, panel
+
+NAN = float("nan")
 
 
 def held_out(seed: int = 0, size: int = 6000) -> tuple[HeldOut, np.ndarray]:
@@ -166,13 +170,9 @@ def test_a_single_section_is_divided_by_students():
 
 def test_many_terms_are_forecast_forward_in_time():
     terms = [panel([[50, NAN]], [10, 20], 15, section=f"s{k}", truth=[[50, 60]]) for k in range(6)]
-    from dataclasses import replace
 
     dated = [replace(one, started_on=19_000 + 180.0 * k) for k, one in enumerate(terms)]
     found = list(folds(dated, 3))
     assert len(found) == 3
     for known, held in found:
         assert max(one.started_on for one in known) < min(one.started_on for one in held)
-
-
-NAN = float("nan")
