@@ -141,12 +141,12 @@ def _never(days: Floats) -> Floats:
 def origins(snapshots: pd.DataFrame, most: int) -> pd.DataFrame:
     """Return the rows of at most `most` cuts of each section, spread evenly over its cuts."""
     cuts = snapshots[["section_id", "cut_day"]].drop_duplicates()
+    # On the day of the start too little is known to be worth its rows.
+    cuts = cuts[cuts["cut_day"] > 0]
     rank = cuts.groupby("section_id", observed=True)["cut_day"].rank(method="first") - 1
     number = cuts.groupby("section_id", observed=True)["cut_day"].transform("size")
-    # The first cut, on the day of the start, knows too little to be worth its rows.
-    kept = np.floor(rank * most / number) != np.floor((rank - 1) * most / number)
-    chosen = cuts[kept & (rank > 0)]
-    return snapshots.merge(chosen, on=["section_id", "cut_day"])
+    kept = np.floor((rank + 1) * most / number) != np.floor(rank * most / number)
+    return snapshots.merge(cuts[kept], on=["section_id", "cut_day"])
 
 
 def thinned(some: Sequence[Panel], most: int, seed: int) -> list[Panel]:

@@ -6,7 +6,7 @@ Where its data come from and where it is kept stands in `lifecycle` and `store`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -180,12 +180,13 @@ class Trajectory:
         )
 
 
-def fit(
+def fit(  # noqa: PLR0913
     panels: Sequence[Panel],
     snapshots: pd.DataFrame,
     *,
     seed: int,
     previous: Trajectory | None = None,
+    offered: Collection[Method] = tuple(FORECASTERS),
     on_progress: Progress = lambda message: None,
 ) -> Trajectory:
     """Fit on panels with truth.
@@ -198,6 +199,8 @@ def fit(
         The weekly snapshots of the same sections, for activity.
     previous
         An earlier model, from whose weights the network starts.
+    offered
+        The forecasters to try; one whose library is missing is left out, and that is said.
     on_progress
         Is told what is being done.
 
@@ -213,12 +216,11 @@ def fit(
             "learned.",
             "Load a gradebook with at least one ended section.",
         )
+    wanted = {method: one for method, one in FORECASTERS.items() if method in offered}
     kinds = {
-        method: one
-        for method, one in FORECASTERS.items()
-        if not one.library or installed(one.library)
+        method: one for method, one in wanted.items() if not one.library or installed(one.library)
     }
-    degraded = [_lacking(one) for method, one in FORECASTERS.items() if method not in kinds]
+    degraded = [_lacking(one) for method, one in wanted.items() if method not in kinds]
     counts = Counts()
     rows, asked = [], []
     panels = thinned(panels, SETTINGS.most_rows, seed)

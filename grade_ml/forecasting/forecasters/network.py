@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 _UNITS, _EMBEDDED, _HIDDEN = 24, 4, 48
-_BATCH = 512
+#: Sequences in a step, at most, and steps in an epoch, at least, where there are fewer.
+_BATCH, _STEPS = 512, 40
 #: Sequences, of each hundred, on which it is decided when to stop.
 _HELD_OUT = 12
 #: The squared error of a score (of 1) beside the log-loss of handing it in.
@@ -105,7 +106,7 @@ def _fit(tf: Any, request: dict[str, Any], folder: Path) -> dict[str, Any]:
         *parts[0],
         validation_data=parts[1],
         epochs=request["epochs"],
-        batch_size=_BATCH,
+        batch_size=int(np.clip(len(order) // _STEPS, 16, _BATCH)),
         callbacks=[stop],
         verbose=0,
     )

@@ -25,8 +25,6 @@ from grade_ml.forecasting.settings import SETTINGS
 
 #: Weeks with results that a series needs.
 _LEAST_WEEKS = 6
-#: Draws for Prophet's own intervals, which nobody reads: calibrated ones take their place.
-_DRAWS = 0
 _FILE = "weeks.json"
 
 
@@ -63,6 +61,10 @@ class Seasonal(Forecaster):
                 continue
             fitted += 1
             level = weekly_forecast(series, panel.started_on + panel.due_day[panel.remaining])
+            if level is None:
+                counts.add(f"{self.method}: did not converge, slot mean", panel.shape[0])
+                answers.append(start)
+                continue
             past = panel.score[:, panel.past]
             apart = past - mean_known(past)
             known = ~np.isnan(apart)
@@ -112,21 +114,30 @@ def _weekly(panel: Panel, means: Floats, first: int) -> list[tuple[float, float]
     return [(float(a), float(b)) for a, b in rows.groupby("when")["mean"].mean().items()]
 
 
-def weekly_forecast(series: pd.DataFrame, days: Floats) -> Floats:
-    """Return Prophet's forecast of a series (columns ds, y) on days since 1970-01-01."""
+def weekly_forecast(series: pd.DataFrame, days: Floats) -> Floats | None:
+    """Return Prophet's forecast of a series (columns ds, y) on days since 1970-01-01.
+
+    None: its optimiser found no fit.
+    """
     from prophet import Prophet
 
+    # Both tell of each fit; what fails raises.
     for name in ("prophet", "cmdstanpy"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).disabled = True
+    model = Prophet(
+        n_changepoints=min(3, len(series) // 4),
+        yearly_seasonality=False,
+        weekly_seasonality=False,
+        daily_seasonality=False,
+        # Its own intervals are not read: calibrated ones take their place.
+        uncertainty_samples=0,
+    )
+    ahead = pd.DataFrame({"ds": days.astype("int64").astype("datetime64[D]").astype("M8[ns]")})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = Prophet(
-            growth="linear" if len(series) > 2 else "flat",
-            n_changepoints=min(3, len(series) // 4),
-            yearly_seasonality=False,
-            weekly_seasonality=False,
-            daily_seasonality=False,
-            uncertainty_samples=_DRAWS,
-        ).fit(series)
-        ahead = pd.DataFrame({"ds": days.astype("int64").astype("datetime64[D]").astype("M8[ns]")})
-        return np.asarray(model.predict(ahead)["yhat"], dtype=np.float64)
+        try:
+            found = model.fit(series).predict(ahead)["yhat"].to_numpy(np.float64)
+        except (RuntimeError, ValueError):
+            # How the optimiser says that it found no fit; the caller counts it.
+            return None
+    return found if np.isfinite(found).all() else None
