@@ -142,7 +142,8 @@ FEATURES = (
 
 NUMERIC_FEATURES = tuple(feature.name for feature in FEATURES)
 
-#: The columns of score sequences by name. Days count from the section's start; NaN: never, or not known.
+#: The columns of score sequences by name. Days count from the section's start; missing: never, or
+#: not known.
 SEQUENCE_COLUMNS = {
     "course_id": "The section's course.",
     "section_id": "The section.",
