@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
 import resource
 import sys
@@ -25,7 +26,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
+from prophet import Prophet
 from quoted import QUOTED_FORECASTS
+from statsforecast.models import AutoARIMA, AutoETS, AutoTheta
+from statsmodels.tsa.arima.model import ARIMA
 
 from grade_ml.core.process import peak_megabytes
 from grade_ml.ensemble.backtest import without_terms
@@ -197,8 +202,6 @@ Method = Callable[[np.ndarray, int], np.ndarray]
 
 
 def _one_series_at_a_time() -> dict[str, Method]:
-    from statsforecast.models import AutoARIMA, AutoETS, AutoTheta
-
     def last(series: np.ndarray, ahead: int) -> np.ndarray:
         return np.full(ahead, series[-1] if len(series) else 50.0)
 
@@ -262,18 +265,12 @@ def _seconds(work: Callable[[], object], times: int) -> list[float]:
 
 
 def _statsmodels(series: np.ndarray, ahead: int) -> np.ndarray:
-    from statsmodels.tsa.arima.model import ARIMA
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return np.asarray(ARIMA(series, order=(1, 1, 1)).fit().forecast(ahead))
 
 
 def _prophet(series: np.ndarray, ahead: int) -> np.ndarray:
-    import logging
-
-    from prophet import Prophet
-
     logging.getLogger("cmdstanpy").disabled = True
     days = pd.date_range("2014-02-01", periods=len(series) + ahead, freq="W")
     model = Prophet(uncertainty_samples=100)
@@ -311,8 +308,6 @@ def _largest_term(gradebook: Gradebook, folder: str) -> dict[str, Any]:
 
 def _children_megabytes() -> float:
     """Return the memory of the network's process, which still runs."""
-    import psutil
-
     return sum(one.memory_info().rss for one in psutil.Process().children()) / 2**20
 
 

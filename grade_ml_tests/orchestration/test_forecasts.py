@@ -66,9 +66,3 @@ def test_a_night_forecasts_everybody_and_past_days_stay_and_can_be_said_again(
     again = forecast(campus, instance, courses, early)
     assert again.success
     pd.testing.assert_frame_equal(stored(engine, early), before)
-
-    # After the last section's end there is nothing to forecast, and that is said.
-    ended = forecast(campus, instance, courses, date(2026, 6, 1))
-    assert ended.success
-    (event, *_) = ended.asset_materializations_for_node("trajectory_forecasts")
-    assert "no section runs" in event.metadata["nothing_to_forecast"].value
