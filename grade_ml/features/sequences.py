@@ -11,32 +11,15 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
+from grade_ml.features.catalogue import SEQUENCE_COLUMNS
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.outcomes import counting_weights, is_exam, scored_on, submission_seen_on
 
-#: The columns by name. Days count from the section's start; NaN: never, or not known.
-COLUMNS = {
-    "course_id": "The section's course.",
-    "section_id": "The section.",
-    "student_id": "The student.",
-    "assignment_id": "The piece of coursework.",
-    "category": "Its category.",
-    "due_day": "The day on which it is due; the section's end where none is given.",
-    "weight": "Its share of the final grade; all of a section sum to 100.",
-    "score": "Its score, 0-100; missing where there is none.",
-    "seen_day": "The day from which on it is known to have been handed in.",
-    "scored_day": "The day from which on the score is known.",
-    "carried_over": "Whether the result is one of an earlier section.",
-    "enrolled_day": "The day of enrolling; missing: unknown, and earlier than all.",
-    "withdrawn_day": "The day of withdrawing; missing: not.",
-    "started_on": "The section's first day, days since 1970-01-01.",
-    "length": "The section's days.",
-}
 _IDS = ("course_id", "section_id", "student_id", "assignment_id", "category")
 
 
 def score_sequences(gradebook: Gradebook, courses: Collection[str]) -> pd.DataFrame:
-    """Return the columns `COLUMNS` of all sections of `courses`.
+    """Return the columns `SEQUENCE_COLUMNS` of all sections of `courses`.
 
     Rows stand in order of section, student, due day and assignment, and every enrollment has one
     for each piece of coursework of its section; exams and results of unknown assignments are left
@@ -76,7 +59,7 @@ def score_sequences(gradebook: Gradebook, courses: Collection[str]) -> pd.DataFr
     )
     order = ["section_id", "student_id", "due_day", "assignment_id"]
     frame = frame.sort_values(order, ignore_index=True)
-    return frame.astype(dict.fromkeys(_IDS, "category"))[list(COLUMNS)]
+    return frame.astype(dict.fromkeys(_IDS, "category"))[list(SEQUENCE_COLUMNS)]
 
 
 def _coursework(assignments: pd.DataFrame, sections: pd.DataFrame) -> pd.DataFrame:

@@ -32,7 +32,7 @@ def panels(
     Parameters
     ----------
     sequences
-        Columns `features.sequences.COLUMNS`; whole sections, in their order.
+        Columns `catalogue.SEQUENCE_COLUMNS`; whole sections, in their order.
     snapshots
         Who was enrolled at which cut, and the features of the day.
     on

@@ -9,8 +9,7 @@ from dagster import (
     asset,
 )
 
-from grade_ml.features.catalogue import FEATURES, KEYS
-from grade_ml.features.sequences import COLUMNS as SEQUENCE_COLUMNS
+from grade_ml.features.catalogue import FEATURES, KEYS, SEQUENCE_COLUMNS
 from grade_ml.orchestration.partitions import course, many_courses
 from grade_ml.orchestration.resources import Platform
 
