@@ -15,6 +15,7 @@ from grade_ml.forecasting import early_warning, pictures, risk_store, store
 from grade_ml.forecasting.grade_paths import PATHS, grade_paths, results_so_far, standing
 from grade_ml.forecasting.interventions import Rule, proposals
 from grade_ml.forecasting.lifecycle import Rooms, running
+from grade_ml.forecasting.on_demand import Alone, alone
 from grade_ml.forecasting.risk_periods import risk_periods
 from grade_ml.forecasting.settings import SETTINGS
 
@@ -46,6 +47,8 @@ class StudentForecast:
         The student's rows of `grade_paths`.
     periods, proposals
         Risk periods, the gravest first, and what the table of interventions says about them.
+    alone
+        What ARIMA and Prophet make of the student's own results and nothing else; for comparison.
     degraded
         Why this is less than it could be; empty: it is not.
     """
@@ -60,6 +63,7 @@ class StudentForecast:
     weeks: pd.DataFrame
     periods: pd.DataFrame
     proposals: pd.DataFrame
+    alone: Alone
     degraded: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,6 +77,11 @@ class StudentForecast:
         return {
             **{name: str(getattr(self, name)) for name in _SAID},
             **{name: _plain(frame) for name, frame in frames.items()},
+            "own_results_alone": {
+                name: [round(float(score), 2) for score in scores]
+                for name, scores in self.alone.forecasts.items()
+            },
+            "not_alone": self.alone.reasons,
             "degraded": list(self.degraded),
         }
 
@@ -97,6 +106,9 @@ class StudentForecast:
             f"chance of {following['submit_probability']:.0%}, and a score of about "
             f"{following['median']:.0f} is expected."
         )
+        if self.alone.forecasts:
+            told = [f"{name} {scores[0]:.0f}" for name, scores in self.alone.forecasts.items()]
+            sentences.append(f"The student's own results alone would say {', '.join(told)}.")
         sentences += [_period(row) for row in self.periods.to_dict("records")]
         if self.periods.empty:
             sentences.append("No week is likelier than not to go wrong.")
@@ -186,5 +198,6 @@ def student_forecast(
         weeks=weeks,
         periods=periods[list(_PERIOD)],
         proposals=proposals(periods, rules)[list(_PROPOSAL)],
+        alone=alone(panels[0]) if panels else Alone({}, {}),
         degraded=(*stale, *run, *model.degraded, *now.stale),
     )

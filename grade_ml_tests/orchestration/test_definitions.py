@@ -85,6 +85,9 @@ GRAPH = {
     },
     "forecasts": {
         "trajectory_forecasts": {"grade_snapshots", "score_sequences", "sections"},
+        "risk_periods": {"trajectory_forecasts"},
+        "interventions": {"risk_periods"},
+        "performance_anomalies": {"trajectory_forecasts"},
     },
     "models": {
         "baseline_model": {
