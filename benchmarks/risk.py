@@ -1,6 +1,6 @@
 """Risk periods on a term of OULAD that the model has not seen: precision, recall, lead time.
 
-Usage: `python benchmarks/risk.py [--oulad DIR]`. Fits on 2013B and 2013J and tells the risk of every
+Usage: `python benchmarks/risk.py [--oulad DIR]`. Fits on 2013B and 2013J and tells the risk of each
 enrollment of 2014B at a quarter, a half and three quarters of its section. Prints, by cut and in
 all, the figures of `risk_periods.Evaluation` and the calibration of both chances. The last line is
 one JSON object.

@@ -103,9 +103,7 @@ def _problems(line: int, row: dict[str, str]) -> Iterator[str]:
     for name, known in (("driver", Driver), ("timing", Timing)):
         value = (row[name] or "").strip()
         if value not in list(known):
-            yield (
-                f"Row {line}, column {name}: {value!r} is not one of {', '.join(known)}."  # type: ignore[attr-defined]
-            )
+            yield (f"Row {line}, column {name}: {value!r} is not one of {', '.join(known)}.")
     for name in COLUMNS[2:]:
         if not (row[name] or "").strip():
             yield f"Row {line}, column {name}: {row[name]!r} is empty; write what it is."

@@ -187,7 +187,8 @@ def _quantiles(rows: pd.DataFrame, day: str, value: str) -> pd.DataFrame:
     levels = sorted({50, *(level for low, high, _ in _BANDS for level in (low, high))})
     known = rows.dropna(subset=[value])
     found = {
-        float(when) / 7: np.percentile(some, levels) for when, some in known.groupby(day)[value]
+        float(str(when)) / 7: np.percentile(some, levels)
+        for when, some in known.groupby(day)[value]
     }
     return pd.DataFrame.from_dict(found, orient="index", columns=levels, dtype="float64")
 

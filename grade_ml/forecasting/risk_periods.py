@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -203,5 +204,5 @@ def _evaluation(group: str, rows: pd.DataFrame) -> Evaluation:
     )
 
 
-def _mean(values: npt.NDArray[np.generic]) -> float:
+def _mean(values: npt.NDArray[Any]) -> float:
     return float(np.mean(values)) if values.size else float("nan")

@@ -151,7 +151,7 @@ def risk_periods(
     )
 
 
-def _figures(model: "RiskModel") -> MetadataValue:  # type: ignore[type-arg]
+def _figures(model: "RiskModel") -> MetadataValue:
     """Return precision, recall and lead time on the newest term that has ended."""
     return MetadataValue.table(
         [
@@ -234,7 +234,10 @@ def _tasks(rows: "pd.DataFrame") -> dict[str, Any]:
         "left_out": int((~planned).sum()),
         "by_action": MetadataValue.table(
             [
-                TableRecord({**row, "left_out": row["asked"] - row["planned"]})
+                TableRecord(
+                    {str(name): value for name, value in row.items()}
+                    | {"left_out": row["asked"] - row["planned"]}
+                )
                 for row in table.to_dict("records")
             ]
         ),
