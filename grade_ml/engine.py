@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
 
 from grade_ml.core import database
-from grade_ml.core.errors import NotFoundError
+from grade_ml.core.errors import NotFoundError, NotReadyError
 from grade_ml.ensemble.rows import NAIVE, PREDICTED, Model
 from grade_ml.ensemble.serving import Models
 from grade_ml.gradebook import schema
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from grade_ml.core.settings import Settings
+    from grade_ml.forecasting.student import StudentForecast
 
 
 class Status(StrEnum):
@@ -144,6 +145,7 @@ class PredictiveAnalyticsEngine:
         self._engine = database.connect(urls.grade_ml)
         database.migrate(self._engine)
         self._registry = Registry(urls.mlflow, settings.storage_root)
+        self._settings = settings
 
     def close(self) -> None:
         """Give the database connections back."""
@@ -169,6 +171,37 @@ class PredictiveAnalyticsEngine:
             if answer.status is Status.RUNNING:
                 return self._with_prediction(connection, answer)
             return _with_record(connection, answer)
+
+    def forecast(self, student_id: str, course_id: str, as_of: date) -> StudentForecast:
+        """Return what is expected of the remaining work in the student's latest section.
+
+        It is what was forecast and stored on `as_of`, or on the newest day before it.
+
+        Raises
+        ------
+        NotFoundError
+            The student or the course does not exist, or the one is not enrolled in the other.
+        NotReadyError
+            The enrollment is not running on that day, or the course was never forecast up to then.
+        ArtifactError
+            The model's files do not match their manifest.
+        SourceError
+            The university's own table of interventions has errors.
+        """
+        from grade_ml.forecasting.interventions import DEFAULT_TABLE, read_table
+        from grade_ml.forecasting.lifecycle import Rooms
+        from grade_ml.forecasting.student import student_forecast
+
+        rules = read_table(self._settings.interventions or DEFAULT_TABLE)
+        with database.reachable(self._engine) as connection:
+            answer = _standing(connection, student_id, course_id, as_of)
+            if answer.status is not Status.RUNNING:
+                raise NotReadyError(
+                    f"{answer.in_words()} So there is nothing to forecast.",
+                    "Ask about a day on which the student takes part, with --as-of.",
+                )
+            rooms = Rooms(connection, self._registry, self._settings.storage_root, as_of)
+            return student_forecast(rooms, course_id, answer.section_id, student_id, rules)
 
     def _with_prediction(self, connection: Connection, answer: GradePrediction) -> GradePrediction:
         served = self._models.serving(answer.course_id)

@@ -16,6 +16,7 @@ from grade_ml.gradebook import schema
 if TYPE_CHECKING:
     from grade_ml.ensemble.backtest import BacktestReport
     from grade_ml.ensemble.evaluation import Cut
+    from grade_ml.forecasting.backtest import ForecastReport
     from grade_ml.gradebook.frames import Gradebook
 
 
@@ -75,20 +76,37 @@ def command(  # noqa: PLR0913, PLR0917 - one per option
 
     Each is fitted on every section of the training terms with their final outcomes and predicts
     every student still enrolled at each cut of the test terms, from what was known at the cut.
-    The "forecasts" of the JSON output are empty: scores of single assignments are not forecast.
+    Then every assignment that is due after a cut is forecast in the same way.
     """
-    from grade_ml.ensemble.backtest import backtest
+    from grade_ml.ensemble.backtest import backtest, without_terms
+    from grade_ml.forecasting.backtest import backtest_forecasts
 
+    def say(message: str) -> None:
+        click.echo(f"{message} …", err=True)
+
+    gradebook = _gradebook((*train_terms, *test_terms))
     report = backtest(
-        _gradebook((*train_terms, *test_terms)),
+        gradebook,
         train_terms,
         test_terms,
         models=models,
         fractions=fractions,
         seed=seed,
-        on_progress=lambda message: click.echo(f"{message} …", err=True),
+        on_progress=say,
     )
-    click.echo(json.dumps(report.to_dict()) if as_json else _tables(report))
+    forecasts = backtest_forecasts(
+        without_terms(gradebook, test_terms),
+        gradebook,
+        train_terms,
+        test_terms,
+        fractions=fractions,
+        seed=seed,
+        on_progress=say,
+    )
+    if as_json:
+        click.echo(json.dumps({**report.to_dict(), "forecasts": forecasts.to_dict()}))
+    else:
+        click.echo(f"{_tables(report)}\n\n{_forecasts(forecasts)}")
 
 
 def _gradebook(terms: tuple[str, ...]) -> Gradebook:
@@ -145,3 +163,25 @@ def _table(title: str, cuts: Mapping[str, Cut]) -> str:
         ]
         lines.append(f"{name[:29]:<30}{cut.n:>8}" + "".join(f"{cell:>10}" for cell in cells))
     return "\n".join(lines)
+
+
+def _forecasts(report: ForecastReport) -> str:
+    """Return the accuracy of remaining scores by cut, and that of each forecaster over all."""
+    columns = {
+        "MAE": ("mae", 2),
+        "RMSE": ("rmse", 2),
+        "CRPS": ("crps", 2),
+        "Brier": ("submit_brier", 4),
+        "in 80%": ("coverage80", 3),
+        "in 95%": ("coverage95", 3),
+        "share": ("share", 3),
+    }
+    lines = [f"{'remaining scores':<30}{'n':>8}" + "".join(f"{name:>10}" for name in columns)]
+    for name, figures in {**report.figures, **report.methods}.items():
+        cells = [
+            f"{figures[key]:.{digits}f}" if key in figures else "-"
+            for key, digits in columns.values()
+        ]
+        number = f"{figures.get('n', report.figures['all']['n']):.0f}"
+        lines.append(f"{name[:29]:<30}{number:>8}" + "".join(f"{cell:>10}" for cell in cells))
+    return "\n".join([*lines, *(f"degraded: {reason}" for reason in report.degraded)])

@@ -37,8 +37,9 @@ def command(job: str, courses: tuple[str, ...], as_json: bool) -> None:
     """Run JOB now, in this process, and wait for it.
 
     JOB is train_traditional_models (features, baseline, predictions), refresh_gradebook (checks
-    and features only) or collect_external_data (the world around, today). The run appears in the
-    Dagster UI like any other.
+    and features only), generate_time_series_forecasts (every remaining score) or
+    collect_external_data (the world around, today). The run appears in the Dagster UI like any
+    other.
     """
     from rich.console import Console
 

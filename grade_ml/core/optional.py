@@ -19,7 +19,12 @@ class Family:
 
     def missing(self) -> tuple[str, ...]:
         """Return the modules that are not installed; nothing is imported."""
-        return tuple(module for module in self.modules if find_spec(module) is None)
+        return tuple(module for module in self.modules if not installed(module))
+
+
+def installed(module: str) -> bool:
+    """Return whether `module` can be imported; nothing is imported."""
+    return find_spec(module) is not None
 
 
 FAMILIES = (

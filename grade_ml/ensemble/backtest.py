@@ -87,7 +87,6 @@ class BacktestReport:
                 name: {value: cut.to_dict() for value, cut in cuts.items()}
                 for name, cuts in self.groups.items()
             },
-            "forecasts": {},
         }
 
 

@@ -141,3 +141,23 @@ FEATURES = (
 )
 
 NUMERIC_FEATURES = tuple(feature.name for feature in FEATURES)
+
+#: The columns of score sequences by name. Days count from the section's start; missing: never, or
+#: not known.
+SEQUENCE_COLUMNS = {
+    "course_id": "The section's course.",
+    "section_id": "The section.",
+    "student_id": "The student.",
+    "assignment_id": "The piece of coursework.",
+    "category": "Its category.",
+    "due_day": "The day on which it is due; the section's end where none is given.",
+    "weight": "Its share of the final grade; all of a section sum to 100.",
+    "score": "Its score, 0-100; missing where there is none.",
+    "seen_day": "The day from which on it is known to have been handed in.",
+    "scored_day": "The day from which on the score is known.",
+    "carried_over": "Whether the result is one of an earlier section.",
+    "enrolled_day": "The day of enrolling; missing: unknown, and earlier than all.",
+    "withdrawn_day": "The day of withdrawing; missing: not.",
+    "started_on": "The section's first day, days since 1970-01-01.",
+    "length": "The section's days.",
+}

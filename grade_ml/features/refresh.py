@@ -1,4 +1,4 @@
-"""Computes the stored snapshots of chosen courses anew from the gradebook."""
+"""Computes the stored snapshots and sequences of chosen courses anew from the gradebook."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from datetime import date
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from grade_ml.features.sequences import score_sequences
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
-from grade_ml.features.store import write_snapshots
+from grade_ml.features.store import SEQUENCES, write_snapshots
 from grade_ml.features.validation import validate
 from grade_ml.gradebook import frames
 from grade_ml.gradebook.schema import enrollment, section
@@ -35,6 +36,24 @@ def refresh(
         for course in some:
             rows = snapshots[course_of_row == course]
             write_snapshots(root, course, rows, as_of)
+            counts[course] = len(rows)
+    return counts
+
+
+def refresh_sequences(
+    connection: Connection, root: str, courses: Collection[str], as_of: date
+) -> dict[str, int]:
+    """Compute and store the score sequences of `courses`; return the rows of each.
+
+    They bear the day from which on each thing is known, and so serve every day up to `as_of`.
+    """
+    counts = {}
+    for some in _groups(connection, courses):
+        sequences = score_sequences(frames.read(connection, some, without=["activity"]), some)
+        course_of_row = sequences["course_id"].astype("string[pyarrow]")
+        for course in some:
+            rows = sequences[course_of_row == course]
+            write_snapshots(root, course, rows, as_of, kind=SEQUENCES)
             counts[course] = len(rows)
     return counts
 

@@ -1,4 +1,4 @@
-"""Where snapshots are kept: one Parquet file per course, always those of the newest computation."""
+"""Where snapshots and sequences are kept: a Parquet file per course, always of the newest run."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.parquet import FileMetaData
 
+#: The kinds of frames, named as the assets that make them.
+SNAPSHOTS, SEQUENCES = "grade_snapshots", "score_sequences"
+
 _SUFFIX = ".parquet"
 _AS_OF, _HASHES = b"as_of", b"section_hashes"
 
 
-def write_snapshots(root: str, course: str, snapshots: pd.DataFrame, as_of: date) -> None:
-    """Replace the stored snapshots of `course`; a reader sees the old ones or the new ones.
+def write_snapshots(
+    root: str, course: str, snapshots: pd.DataFrame, as_of: date, *, kind: str = SNAPSHOTS
+) -> None:
+    """Replace the stored frame of `course`; a reader sees the old one or the new one.
 
     Parameters
     ----------
@@ -32,6 +37,8 @@ def write_snapshots(root: str, course: str, snapshots: pd.DataFrame, as_of: date
         A path or URL for `universal_pathlib`.
     as_of
         The day of the computation, kept in the file.
+    kind
+        What the frame is: `SNAPSHOTS` or `SEQUENCES`; each has a column section_id.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -45,13 +52,18 @@ def write_snapshots(root: str, course: str, snapshots: pd.DataFrame, as_of: date
     buffer = pa.BufferOutputStream()
     parquet.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
     name = quote(course, safe="") + _SUFFIX
-    write_whole(_folder(root) / name, buffer.getvalue().to_pybytes())
+    write_whole(_folder(root, kind) / name, buffer.getvalue().to_pybytes())
 
 
 def read_snapshots(
-    root: str, courses: Collection[str] | None, *, most: int | None = None, seed: int = 0
+    root: str,
+    courses: Collection[str] | None,
+    *,
+    most: int | None = None,
+    seed: int = 0,
+    kind: str = SNAPSHOTS,
 ) -> pd.DataFrame:
-    """Return the stored snapshots of `courses`, or of all courses, in order of course.
+    """Return the stored frames of `courses`, or of all courses, in order of course.
 
     A column that only some courses have is missing in the rows of the others. Where there are more
     rows than `most`, the same share of each course's is drawn.
@@ -59,17 +71,19 @@ def read_snapshots(
     Raises
     ------
     NotReadyError
-        No snapshots of a course, or none at all, have been computed; the error names the courses.
+        No frame of a course, or none at all, has been computed; the error names the courses.
     """
-    wanted = _wanted(root, courses)
+    wanted = _wanted(root, courses, kind)
     if most is None:
         return _together([_read(path) for path in wanted.values()])
     share = min(1.0, most / max(sum(_described(path).num_rows for path in wanted.values()), 1))
     return _together([_drawn(_read(path), share, seed) for path in wanted.values()])
 
 
-def stored_hashes(root: str, courses: Collection[str] | None) -> dict[str, dict[str, int]]:
-    """Return the `section_hashes` of the stored snapshots of `courses`, or of all, by course.
+def stored_hashes(
+    root: str, courses: Collection[str] | None, kind: str = SNAPSHOTS
+) -> dict[str, dict[str, int]]:
+    """Return the `section_hashes` of the stored frames of `courses`, or of all, by course.
 
     Only the files' ends are read.
 
@@ -80,12 +94,12 @@ def stored_hashes(root: str, courses: Collection[str] | None) -> dict[str, dict[
     """
     return {
         course: json.loads(_described(path).metadata[_HASHES])
-        for course, path in _wanted(root, courses).items()
+        for course, path in _wanted(root, courses, kind).items()
     }
 
 
-def _wanted(root: str, courses: Collection[str] | None) -> dict[str, UPath]:
-    folder = _folder(root)
+def _wanted(root: str, courses: Collection[str] | None, kind: str) -> dict[str, UPath]:
+    folder = _folder(root, kind)
     stored = {
         unquote(path.name.removesuffix(_SUFFIX)): path
         for path in (folder.iterdir() if folder.exists() else ())
@@ -96,13 +110,13 @@ def _wanted(root: str, courses: Collection[str] | None) -> dict[str, UPath]:
     if missing or not wanted:
         raise NotReadyError(
             f"No features have been computed of {', '.join(missing) or 'any course'}.",
-            "Materialize grade_snapshots, or run grade-ml run train_traditional_models.",
+            f"Materialize {kind}, or run grade-ml run train_traditional_models.",
         )
     return {course: stored[course] for course in wanted}
 
 
-def _folder(root: str) -> UPath:
-    return UPath(root) / "features" / "grade_snapshots"
+def _folder(root: str, kind: str) -> UPath:
+    return UPath(root) / "features" / kind
 
 
 def _read(path: UPath) -> pa.Table:

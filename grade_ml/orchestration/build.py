@@ -8,6 +8,7 @@ from grade_ml.core.settings import Settings
 from grade_ml.external.settings import ExternalSettings
 from grade_ml.orchestration.assets.external import external_assets
 from grade_ml.orchestration.assets.features import FEATURE_ASSETS
+from grade_ml.orchestration.assets.forecasts import FORECAST_ASSETS
 from grade_ml.orchestration.assets.gradebook import GRADEBOOK_ASSETS
 from grade_ml.orchestration.assets.models import MODEL_ASSETS
 from grade_ml.orchestration.assets.monitoring import MONITORING_ASSETS
@@ -36,6 +37,7 @@ def build_defs(
             *external_assets(settings.timezone, external),
             *FEATURE_ASSETS,
             *MODEL_ASSETS,
+            *FORECAST_ASSETS,
             *MONITORING_ASSETS,
         ],
         asset_checks=GRADEBOOK_CHECKS,

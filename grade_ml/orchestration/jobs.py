@@ -40,6 +40,15 @@ collect_external_data = define_asset_job(
     executor_def=in_process_executor,
 )
 
+generate_time_series_forecasts = define_asset_job(
+    "generate_time_series_forecasts",
+    _snapshots | AssetSelection.assets("score_sequences") | AssetSelection.groups("forecasts"),
+    description="Computes features and sequences of the day, forecasts every remaining score of "
+    "every running enrollment of the courses, and says what follows from it.",
+    executor_def=in_process_executor,
+    tags={"dagster/max_runtime": 3 * 3600},
+)
+
 monitor_model_performance = define_asset_job(
     "monitor_model_performance",
     AssetSelection.groups("monitoring"),
@@ -59,6 +68,7 @@ retrain_drifted_courses = define_asset_job(
 
 JOBS = [
     collect_external_data,
+    generate_time_series_forecasts,
     monitor_model_performance,
     refresh_gradebook,
     retrain_drifted_courses,

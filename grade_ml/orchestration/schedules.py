@@ -16,6 +16,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from grade_ml.core.settings import Settings
 from grade_ml.orchestration.jobs import (
     collect_external_data,
+    generate_time_series_forecasts,
     monitor_model_performance,
     train_advanced_ml_models,
     train_traditional_models,
@@ -28,6 +29,7 @@ def build_schedules(settings: Settings) -> list[ScheduleDefinition]:
     timezone = settings.timezone
     return [
         _for_the_current_day("external_data", "0 */6 * * *", collect_external_data, settings),
+        _over_all_courses("forecasting", "0 1 * * *", generate_time_series_forecasts, timezone),
         _over_all_courses("traditional_training", "0 2 * * *", train_traditional_models, timezone),
         _over_all_courses("advanced_training", "0 3 * * *", train_advanced_ml_models, timezone),
         _over_all_courses(

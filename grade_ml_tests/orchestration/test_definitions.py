@@ -36,6 +36,7 @@ HEAVY = (
     "shap",
     "sklearn",
     "skops",
+    "statsforecast",
     "statsmodels",
     "tenacity",
     "tensorflow",
@@ -79,7 +80,14 @@ GRAPH = {
             "assignments",
             "results",
             "activity",
-        }
+        },
+        "score_sequences": {"sections", "enrollments", "assignments", "results"},
+    },
+    "forecasts": {
+        "trajectory_forecasts": {"grade_snapshots", "score_sequences", "sections"},
+        "risk_periods": {"trajectory_forecasts"},
+        "interventions": {"risk_periods"},
+        "performance_anomalies": {"trajectory_forecasts"},
     },
     "models": {
         "baseline_model": {
@@ -125,6 +133,7 @@ GRAPH = {
 SCHEDULES = {
     "external_data": ("0 */6 * * *", "collect_external_data"),
     "advanced_training": ("0 3 * * *", "train_advanced_ml_models"),
+    "forecasting": ("0 1 * * *", "generate_time_series_forecasts"),
     "monitoring": ("0 */2 * * *", "monitor_model_performance"),
     "traditional_training": ("0 2 * * *", "train_traditional_models"),
 }
@@ -162,7 +171,8 @@ def test_assets_groups_dependencies_and_partitions(definitions: Definitions):
     }
     daily = partitions.days("UTC")
     assert partitioned == {
-        "grade_snapshots": partitions.course,
+        **dict.fromkeys(GRAPH["features"], partitions.course),
+        **dict.fromkeys(GRAPH["forecasts"], partitions.course),
         "course_ensemble": partitions.course,
         "grade_predictions": partitions.course,
         **dict.fromkeys(GRAPH["monitoring"], partitions.course),

@@ -1,4 +1,4 @@
-"""The group `features`: point-in-time snapshots, kept per course under the storage root."""
+"""The group `features`: point-in-time snapshots and score sequences, kept per course."""
 
 from dagster import (
     AssetExecutionContext,
@@ -9,7 +9,7 @@ from dagster import (
     asset,
 )
 
-from grade_ml.features.catalogue import FEATURES, KEYS
+from grade_ml.features.catalogue import FEATURES, KEYS, SEQUENCE_COLUMNS
 from grade_ml.orchestration.partitions import course, many_courses
 from grade_ml.orchestration.resources import Platform
 
@@ -55,4 +55,33 @@ def grade_snapshots(
     return MaterializeResult(metadata={"as_of": platform.as_of.isoformat()})
 
 
-FEATURE_ASSETS = [grade_snapshots]
+@asset(
+    group_name="features",
+    deps=["sections", "enrollments", "assignments", "results"],
+    partitions_def=course,
+    backfill_policy=many_courses,
+    kinds={"pandas", "parquet"},
+    owners=["team:data-engineering"],
+    code_version="1",
+    metadata={
+        "dagster/column_schema": TableSchema(
+            [TableColumn(name, description=text) for name, text in SEQUENCE_COLUMNS.items()]
+        )
+    },
+)
+def score_sequences(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult[None]:
+    """List each enrollment's coursework with the day from which on each thing is known."""
+    from grade_ml.features.refresh import refresh_sequences
+
+    with platform.connection() as connection:
+        counts = refresh_sequences(
+            connection, platform.settings.storage_root, context.partition_keys, platform.as_of
+        )
+    for key, rows in counts.items():
+        context.add_asset_metadata({"dagster/row_count": rows}, partition_key=key)
+    return MaterializeResult(metadata={"as_of": platform.as_of.isoformat()})
+
+
+FEATURE_ASSETS = [grade_snapshots, score_sequences]

@@ -1,0 +1,112 @@
+"""Risk periods on a term of OULAD that the model has not seen: precision, recall, lead time.
+
+Usage: `python benchmarks/risk.py [--oulad DIR]`. Fits on 2013B and 2013J and tells the risk of each
+enrollment of 2014B at a quarter, a half and three quarters of its section. Prints, by cut and in
+all, the figures of `risk_periods.Evaluation` and the calibration of both chances. The last line is
+one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from forecast import CUTS, OULAD, TEST, TRAIN, _at_cuts, _oulad, _say
+
+from grade_ml.ensemble.backtest import without_terms
+from grade_ml.forecasting.backtest import training_panels
+from grade_ml.forecasting.contract import Panel
+from grade_ml.forecasting.grade_paths import (
+    KEY,
+    day_of,
+    grade_paths,
+    standing,
+    true_paths,
+    truths,
+)
+from grade_ml.forecasting.risk_periods import evaluate
+from grade_ml.forecasting.trajectory import Trajectory, fit
+
+
+def main() -> None:
+    """Measure and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--oulad", type=Path, default=OULAD)
+    gradebook = _oulad(parser.parse_args().oulad)
+    known = training_panels(without_terms(gradebook, TEST), TRAIN)
+    model = fit(*known, seed=0, on_progress=_say)
+    figures: dict[str, Any] = {
+        "on_2013J": [_told(one) for one in model.risk.evaluation],
+        "dependence": model.risk.paths.dependence,
+        "curves": {name: asdict(getattr(model.risk.paths, name)) for name in CHANCES},
+        "degraded": [*model.degraded, *model.risk.degraded],
+    }
+    parts = []
+    for cut in CUTS:
+        tested, snapshots = _at_cuts(gradebook, TEST, (cut,))
+        forecasts = pd.concat(
+            [model.forecast([one], snapshots.head(0), day_of(one)).forecasts for one in tested]
+        )
+        parts.append((f"{cut:g}", tested, forecasts))
+        figures[f"{cut:g}"] = _figures(model, tested, forecasts)
+        _say(f"{cut:g}: {figures[f'{cut:g}']['groups'][0]}")
+    everything = [one for _, tested, _ in parts for one in tested]
+    figures["all"] = _figures(model, everything, pd.concat([one for *_, one in parts]))
+    print(json.dumps(figures))
+
+
+CHANCES = ("below_pass", "missed")
+
+
+def _figures(model: Trajectory, tested: Sequence[Panel], forecasts: pd.DataFrame) -> dict[str, Any]:
+    state = standing(tested)
+    started = time.perf_counter()
+    paths = grade_paths(forecasts, state, model.risk.paths)
+    seconds = time.perf_counter() - started
+    happened = true_paths(forecasts, truths(tested), state)
+    rows = paths.merge(happened, on=[*KEY, "week"])
+    return {
+        "groups": [_told(one) for one in evaluate(paths, happened)],
+        "calibration": {
+            name: _calibration(
+                rows[f"{name}_probability"].to_numpy(), rows[name].to_numpy(np.float64)
+            )
+            for name in CHANCES
+        },
+        "paths": len(paths),
+        "seconds": round(seconds, 2),
+    }
+
+
+def _calibration(chance: np.ndarray, happened: np.ndarray) -> dict[str, float]:
+    """Return mean chance, share that happened, Brier score and ECE (15 bins of equal mass)."""
+    bins = np.array_split(np.argsort(chance, kind="stable"), 15)
+    gaps = [abs(chance[one].mean() - happened[one].mean()) * len(one) for one in bins if len(one)]
+    figures = {
+        "mean": chance.mean(),
+        "happened": happened.mean(),
+        "brier": ((chance - happened) ** 2).mean(),
+        "ece": sum(gaps) / len(chance),
+    }
+    return {name: round(float(value), 4) for name, value in figures.items()}
+
+
+def _told(one: Any) -> dict[str, Any]:
+    return {
+        name: (None if math.isnan(value) else round(value, 4))
+        if isinstance(value, float)
+        else value
+        for name, value in asdict(one).items()
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""One row per enrollment and piece of coursework, with the day from which on each thing is known.
+
+Nothing is left out by date: who forecasts as of a day compares that day with the row's days. What
+was handed in, graded or carried over how is said in `gradebook.outcomes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import pandas as pd
+
+from grade_ml.features.catalogue import SEQUENCE_COLUMNS
+from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.outcomes import counting_weights, is_exam, scored_on, submission_seen_on
+
+_IDS = ("course_id", "section_id", "student_id", "assignment_id", "category")
+
+
+def score_sequences(gradebook: Gradebook, courses: Collection[str]) -> pd.DataFrame:
+    """Return the columns `SEQUENCE_COLUMNS` of all sections of `courses`.
+
+    Rows stand in order of section, student, due day and assignment, and every enrollment has one
+    for each piece of coursework of its section; exams and results of unknown assignments are left
+    out. Of two results of one student for one assignment there is only the gradebook's one.
+    """
+    sections = gradebook.sections[gradebook.sections["course_id"].isin(courses)]
+    work = _coursework(gradebook.assignments, sections)
+    enrollments = gradebook.enrollments[["section_id", "student_id", "enrolled_on", "withdrawn_on"]]
+    rows = enrollments.merge(work, on="section_id").merge(
+        gradebook.results[
+            ["assignment_id", "student_id", "score", "submitted_on", "graded_on", "carried_over"]
+        ],
+        on=["assignment_id", "student_id"],
+        how="left",
+        indicator="has",
+    )
+    has = rows["has"] == "both"
+    start = rows["starts_on"]
+
+    def days(dates: pd.Series) -> np.ndarray:
+        return ((dates - start) / pd.Timedelta(days=1)).to_numpy(np.float64)
+
+    frame = pd.DataFrame(
+        {
+            **{name: rows[name].astype(object) for name in _IDS},
+            "due_day": days(rows["due_on"]),
+            "weight": rows["weight"],
+            "score": rows["score"].astype("float64"),
+            "seen_day": days(submission_seen_on(rows).where(has)),
+            "scored_day": days(scored_on(rows).where(has)),
+            "carried_over": rows["carried_over"].astype("boolean").fillna(False).astype(bool),
+            "enrolled_day": days(rows["enrolled_on"]),
+            "withdrawn_day": days(rows["withdrawn_on"]),
+            "started_on": (start - pd.Timestamp(0)) / pd.Timedelta(days=1),
+            "length": days(rows["ends_on"]),
+        }
+    )
+    order = ["section_id", "student_id", "due_day", "assignment_id"]
+    frame = frame.sort_values(order, ignore_index=True)
+    return frame.astype(dict.fromkeys(_IDS, "category"))[list(SEQUENCE_COLUMNS)]
+
+
+def _coursework(assignments: pd.DataFrame, sections: pd.DataFrame) -> pd.DataFrame:
+    """Return the coursework of `sections` with its weight, due date and the section's dates."""
+    weights = counting_weights(assignments, graded_exams=[])
+    work = assignments[~is_exam(assignments["category"]).to_numpy(bool)]
+    work = work[["assignment_id", "section_id", "category", "due_on"]].merge(
+        sections[["section_id", "course_id", "starts_on", "ends_on"]], on="section_id"
+    )
+    return work.assign(
+        due_on=work["due_on"].fillna(work["ends_on"]),
+        weight=work["assignment_id"].map(weights).fillna(0.0),
+        category=work["category"].fillna(""),
+    )

@@ -1,0 +1,1 @@
+"""Trajectories: every score that is still to come, the weeks between, and how sure that is."""

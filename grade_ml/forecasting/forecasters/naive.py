@@ -1,0 +1,79 @@
+"""The forecasts a person would make: the last result again, or the mean so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from grade_ml.forecasting.contract import Counts, Estimate, Floats, Forecaster, Method, Panel
+from grade_ml.forecasting.sequences import mean_known
+
+#: What is said of a student without any result where the class has none either.
+_UNKNOWN_SCORE, _UNKNOWN_SUBMIT = 50.0, 0.75
+
+
+class _Naive(Forecaster):
+    """A level per student, the same for everything that remains; nothing is learned."""
+
+    @classmethod
+    def fit(cls, panels: Sequence[Panel], *, seed: int, previous: Self | None = None) -> Self:
+        """See `Forecaster.fit`."""
+        return cls()
+
+    def forecast(self, panels: Sequence[Panel], counts: Counts) -> list[Estimate]:
+        """See `Forecaster.forecast`; without a result of the student it is the class's level."""
+        answers = []
+        for panel in panels:
+            score, submit = (
+                self._level(values[:, panel.past]) for values in (panel.score, panel.submitted)
+            )
+            counts.add(f"{self.method}: no result yet, level of the class", np.isnan(score).sum())
+            score = _filled(score, _UNKNOWN_SCORE)[:, None].repeat(panel.shape[1], 1)
+            submit = _filled(submit, _UNKNOWN_SUBMIT)[:, None].repeat(panel.shape[1], 1)
+            answers.append(Estimate.bounded(score, score, submit))
+        return answers
+
+    @staticmethod
+    def _level(values: Floats) -> Floats:
+        """Return one number per student from what is known, NaN where nothing is."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """See `Forecaster.save`; there is nothing to keep."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """See `Forecaster.load`."""
+        return cls()
+
+
+def _filled(level: Floats, unknown: float) -> Floats:
+    middle = mean_known(level)
+    return np.where(np.isnan(level), unknown if np.isnan(middle) else middle, level)
+
+
+class Last(_Naive):
+    """The last result again; a missed one counts 0."""
+
+    method = Method.LAST
+
+    @staticmethod
+    def _level(values: Floats) -> Floats:
+        known = ~np.isnan(values)
+        place = np.where(known, np.arange(values.shape[1]), -1).max(1, initial=-1)
+        if not values.shape[1]:
+            return np.full(len(values), np.nan)
+        return np.where(place >= 0, values[np.arange(len(values)), place], np.nan)
+
+
+class Mean(_Naive):
+    """The mean of the results so far; a missed one counts 0."""
+
+    method = Method.MEAN
+
+    @staticmethod
+    def _level(values: Floats) -> Floats:
+        return mean_known(values, 1)

@@ -1,0 +1,186 @@
+"""What may be done about a risk period, by whom, and for whom there is time this week.
+
+The table from driver and timing to action is a file that a university may replace by its own.
+Nothing here says that an action helps: that takes an experiment, and `evidence` names the study
+that an action rests on.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+import pandas as pd
+
+from grade_ml.core.errors import SourceError
+from grade_ml.forecasting.risk_periods import Driver
+
+#: The table that is used where a university names no other.
+DEFAULT_TABLE = Path(__file__).with_name("interventions.csv")
+COLUMNS = ("driver", "timing", "action", "owner", "evidence")
+#: Weeks ahead up to which a period calls for action at once: this week and the next.
+_NOW = 1
+
+#: Columns of the plan.
+PLAN = (
+    *("course_id", "section_id", "student_id", "as_of", "rank", "driver", "timing", "action"),
+    *("owner", "evidence", "severity", "start_week", "planned_on", "left_out"),
+)
+#: What is one and the same task.
+_TASK = ["section_id", "student_id", "owner", "action"]
+
+
+class Timing(StrEnum):
+    """When a period begins."""
+
+    NOW = "now"
+    LATER = "later"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row of the table."""
+
+    driver: Driver
+    timing: Timing
+    action: str
+    owner: str
+    evidence: str
+
+
+def read_table(path: Path = DEFAULT_TABLE) -> tuple[Rule, ...]:
+    """Return the rules of a CSV file (UTF-8, columns `COLUMNS`) in their order.
+
+    Raises
+    ------
+    SourceError
+        The file cannot be read, lacks a column, has bad values (each is named by row, column and
+        value), or has no rule for one of the drivers and timings.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            names = reader.fieldnames or []
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(
+            f"The table of interventions {path} cannot be read: {error}.",
+            "Correct the file, or unset GRADE_ML_INTERVENTIONS to use the table that comes along.",
+        ) from error
+    if missing := [name for name in COLUMNS if name not in names]:
+        raise SourceError(
+            f"The table of interventions {path} lacks the columns {', '.join(missing)}.",
+            f"Its first line names {', '.join(COLUMNS)}, separated by commas.",
+        )
+    if wrong := [text for line, row in rows for text in _problems(line, row)]:
+        raise SourceError(
+            f"The table of interventions {path} has bad values. {' '.join(wrong)}",
+            "Correct these rows; nothing of the table is used until then.",
+        )
+    rules = tuple(
+        Rule(
+            Driver(row["driver"].strip()),
+            Timing(row["timing"].strip()),
+            *(row[name].strip() for name in COLUMNS[2:]),
+        )
+        for _, row in rows
+    )
+    known = {(rule.driver, rule.timing) for rule in rules}
+    gaps = [f"{d} {t}" for d in Driver for t in Timing if (d, t) not in known]
+    if gaps:
+        raise SourceError(
+            f"The table of interventions {path} has no row for {', '.join(gaps)}.",
+            "Write at least one row for each driver and timing.",
+        )
+    return rules
+
+
+def _problems(line: int, row: dict[str, str]) -> Iterator[str]:
+    for name, known in (("driver", Driver), ("timing", Timing)):
+        value = (row[name] or "").strip()
+        if value not in list(known):
+            yield (f"Row {line}, column {name}: {value!r} is not one of {', '.join(known)}.")
+    for name in COLUMNS[2:]:
+        if not (row[name] or "").strip():
+            yield f"Row {line}, column {name}: {row[name]!r} is empty; write what it is."
+
+
+def monday(day: date) -> date:
+    """Return the first day of the week in which loads are counted."""
+    return day - timedelta(days=day.weekday())
+
+
+def proposals(periods: pd.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
+    """Return what the table says about each period, ranked per student.
+
+    Parameters
+    ----------
+    periods
+        As `risk_periods` returns them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `PLAN` without planned_on and left_out; rank counts from 1 for each student, the gravest
+        and earliest period first. A task that follows from several periods stands there once.
+    """
+    table = pd.DataFrame([vars(rule) for rule in rules], columns=list(COLUMNS)).astype("object")
+    table["order"] = range(len(table))
+    timing = periods["weeks_ahead"].le(_NOW).map({True: str(Timing.NOW), False: str(Timing.LATER)})
+    rows = periods.assign(timing=timing).merge(table, on=["driver", "timing"])
+    order = ["severity", "start_week", "order", "section_id", "student_id"]
+    rows = rows.sort_values(order, ascending=[False, *[True] * 4], kind="stable")
+    rows = rows.drop_duplicates([*_TASK, "as_of"])
+    rows["rank"] = rows.groupby(["section_id", "student_id", "as_of"]).cumcount() + 1
+    return rows[[name for name in PLAN if name in rows]].reset_index(drop=True)
+
+
+def plan(
+    periods: pd.DataFrame, rules: Sequence[Rule], earlier: pd.DataFrame, as_of: date, load: int
+) -> pd.DataFrame:
+    """Return who does what this week, and what is left out because an owner's week is full.
+
+    An owner of a section (its tutor, its adviser) gets at most `load` tasks from Monday to Sunday.
+    What was planned earlier in the week stays planned. Then come the students' first tasks by that
+    owner, the gravest first, then their second ones.
+
+    Parameters
+    ----------
+    earlier
+        Rows of `PLAN` that were planned on earlier days of the week.
+    load
+        Most tasks of one owner in one section and week.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `PLAN`; planned_on is the day of the planning (NaT: left out), left_out the reason.
+    """
+    found = proposals(periods, rules)
+    kept = earlier[list(PLAN)].drop_duplicates(_TASK).assign(as_of=pd.Timestamp(as_of))
+    known = pd.MultiIndex.from_frame(kept[_TASK])
+    new = found[~pd.MultiIndex.from_frame(found[_TASK]).isin(known)].copy()
+    new["turn"] = new.groupby(["section_id", "student_id", "owner"]).cumcount()
+    new = new.sort_values(
+        ["turn", "severity", "start_week", "section_id", "student_id"],
+        ascending=[True, False, True, True, True],
+        kind="stable",
+    )
+    owners = ["section_id", "owner"]
+    taken = kept.groupby(owners).size()
+    place = new.groupby(owners).cumcount() + taken.reindex(
+        pd.MultiIndex.from_frame(new[owners]), fill_value=0
+    ).to_numpy(int)
+    fits = place < load
+    new["planned_on"] = pd.Series(pd.Timestamp(as_of), new.index).where(fits)
+    new["left_out"] = (
+        "the " + new["owner"] + f"'s {load} tasks of this week in this section are more urgent"
+    ).where(~fits, "")
+    parts = [one for one in (kept, new[list(PLAN)]) if len(one)]
+    rows = pd.concat(parts) if parts else new[list(PLAN)]
+    order = ["section_id", "student_id", "rank", "owner", "action"]
+    return rows.sort_values(order, kind="stable").reset_index(drop=True)

@@ -1,0 +1,203 @@
+"""What the newest stored forecast says about one enrollment, for a person or a program to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from grade_ml.core.errors import NotReadyError
+from grade_ml.forecasting import early_warning, pictures, risk_store, store
+from grade_ml.forecasting.grade_paths import PATHS, grade_paths, results_so_far, standing
+from grade_ml.forecasting.interventions import Rule, proposals
+from grade_ml.forecasting.lifecycle import Rooms, running
+from grade_ml.forecasting.on_demand import Alone, alone
+from grade_ml.forecasting.risk_periods import risk_periods
+from grade_ml.forecasting.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_ASSIGNMENT = (
+    *("assignment_id", "due_on", "weight", "mean", "median", "submit_probability"),
+    *("low80", "high80", "low95", "high95", "method"),
+)
+_PERIOD = ("start_week", "end_week", "starts_on", "weeks_ahead", "severity", "driver")
+_PROPOSAL = ("rank", "action", "owner", "evidence", "driver", "timing")
+
+
+@dataclass(frozen=True)
+class StudentForecast:
+    """One enrollment's forecast.
+
+    Attributes
+    ----------
+    as_of
+        The day of the forecast.
+    results
+        As `grade_paths.results_so_far` returns them, of this student.
+    assignments
+        One row per remaining assignment: due_on, weight (share of the final grade, 0-100), mean and
+        median score and bounds (0-100), chance to hand in (0-1), the method that counts most.
+    weeks
+        The student's rows of `grade_paths`.
+    periods, proposals
+        Risk periods, the gravest first, and what the table of interventions says about them.
+    alone
+        What ARIMA and Prophet make of the student's own results and nothing else; for comparison.
+    degraded
+        Why this is less than it could be; empty: it is not.
+    """
+
+    student_id: str
+    course_id: str
+    section_id: str
+    as_of: date
+    day: int
+    results: pd.DataFrame
+    assignments: pd.DataFrame
+    weeks: pd.DataFrame
+    periods: pd.DataFrame
+    proposals: pd.DataFrame
+    alone: Alone
+    degraded: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready values; dates are ISO texts, missing numbers None."""
+        frames = {
+            "assignments": self.assignments,
+            "weeks": self.weeks[[name for name in PATHS if name not in _SAID]],
+            "periods": self.periods,
+            "interventions": self.proposals,
+        }
+        return {
+            **{name: str(getattr(self, name)) for name in _SAID},
+            **{name: _plain(frame) for name, frame in frames.items()},
+            "own_results_alone": {
+                name: [round(float(score), 2) for score in scores]
+                for name, scores in self.alone.forecasts.items()
+            },
+            "not_alone": self.alone.reasons,
+            "degraded": list(self.degraded),
+        }
+
+    def in_words(self) -> str:
+        """Return a paragraph for an adviser, and a line for each thing that may be done."""
+        if self.weeks.empty:
+            return f"Section {self.section_id} has nothing left to forecast on {self.as_of}."
+        last = self.weeks.iloc[-1]
+        sentences = [
+            f"The forecast of {self.as_of} for section {self.section_id}: "
+            f"{len(self.assignments)} pieces of work remain."
+        ]
+        if pd.notna(last["mean"]):
+            sentences.append(
+                f"The final grade is expected at about {last['mean']:.0f} of 100, with 80% "
+                f"confidence between {last['low80']:.0f} and {last['high80']:.0f}; the chance that "
+                f"it lies below {SETTINGS.pass_mark:.0f} is {last['below_pass_probability']:.0%}."
+            )
+        following = self.assignments.iloc[0]
+        sentences.append(
+            f"The next piece is due on {following['due_on']:%Y-%m-%d}: it is handed in with a "
+            f"chance of {following['submit_probability']:.0%}, and a score of about "
+            f"{following['median']:.0f} is expected."
+        )
+        if self.alone.forecasts:
+            told = [f"{name} {scores[0]:.0f}" for name, scores in self.alone.forecasts.items()]
+            sentences.append(f"The student's own results alone would say {', '.join(told)}.")
+        sentences += [_period(row) for row in self.periods.to_dict("records")]
+        if self.periods.empty:
+            sentences.append("No week is likelier than not to go wrong.")
+        sentences += [f"Note: {reason}." for reason in self.degraded]
+        lines = [" ".join(sentences)]
+        if len(self.proposals):
+            lines.append("What may be done (that it helps is not measured here):")
+            lines += [
+                f"{row['rank']}. {row['action']} ({row['owner']})."
+                for row in self.proposals.to_dict("records")
+            ]
+        return "\n".join(lines)
+
+    def picture(self) -> Figure:
+        """Draw the fan of the running grade and the chances of each week."""
+        title = f"Running grade in section {self.section_id}, forecast of {self.as_of}"
+        return pictures.student_fan(self.results, self.weeks, self.day, title)
+
+
+_SAID = ("student_id", "course_id", "section_id", "as_of")
+
+
+def _period(row: dict[Any, Any]) -> str:
+    weeks = (
+        f"Week {row['start_week']} is"
+        if row["start_week"] == row["end_week"]
+        else f"Weeks {row['start_week']} to {row['end_week']} are"
+    )
+    return (
+        f"{weeks} at risk from {row['starts_on']:%Y-%m-%d} on "
+        f"(chance {row['severity']:.0%}; {row['driver'].replace('_', ' ')})."
+    )
+
+
+def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    dates = frame.select_dtypes("datetime").columns
+    texts = frame.assign(**{name: frame[name].dt.strftime("%Y-%m-%d") for name in dates})
+    rows: list[dict[str, Any]] = json.loads(texts.to_json(orient="records"))
+    return rows
+
+
+def student_forecast(
+    rooms: Rooms, course: str, section: str, student: str, rules: Sequence[Rule]
+) -> StudentForecast:
+    """Return what the newest forecast up to the day says of a running enrollment.
+
+    Raises
+    ------
+    NotReadyError
+        The course was never forecast up to that day.
+    ArtifactError
+        The model's files do not match their manifest.
+    """
+    made_on = store.newest_day(rooms.connection, rooms.as_of, course)
+    if made_on is None:
+        raise NotReadyError(
+            f"There is no forecast of the course {course} up to {rooms.as_of}.",
+            f"Run grade-ml run generate_time_series_forecasts --course {course}; the schedule "
+            "does it every night.",
+        )
+    then = replace(rooms, as_of=made_on)
+    (model,) = early_warning.risk_models(then, [course]).values()
+    now = running(then, [course])
+    panels = [
+        one.of((one.students == student).nonzero()[0])
+        for one in now.panels
+        if one.section_id == section
+    ]
+    stored = store.read_forecasts(rooms.connection, made_on, courses=[course], student=student)
+    forecasts = stored[stored["section_id"] == section].sort_values("horizon", ignore_index=True)
+    weeks = grade_paths(forecasts, standing(panels), model.paths, rooms.seed)
+    periods = risk_periods(weeks)
+    results = results_so_far(panels)
+    stale = (f"the newest forecast is that of {made_on}",) if made_on != rooms.as_of else ()
+    run = risk_store.degraded(rooms.connection, course, made_on)
+    starts = now.sections.set_index("section_id")["starts_on"]
+    start = starts.get(section, made_on)
+    days = forecasts["due_day"].map(lambda day: pd.Timestamp(start) + timedelta(days=int(day)))
+    return StudentForecast(
+        student_id=student,
+        course_id=course,
+        section_id=section,
+        as_of=made_on,
+        day=(made_on - start).days,
+        results=results,
+        assignments=forecasts.assign(due_on=pd.to_datetime(days))[list(_ASSIGNMENT)],
+        weeks=weeks,
+        periods=periods[list(_PERIOD)],
+        proposals=proposals(periods, rules)[list(_PROPOSAL)],
+        alone=alone(panels[0]) if panels else Alone({}, {}),
+        degraded=(*stale, *run, *model.degraded, *now.stale),
+    )

@@ -1,0 +1,322 @@
+"""The trajectory model: all forecasters, their weights and bands, fitted and asked together.
+
+Where its data come from and where it is kept stands in `lifecycle` and `store`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from grade_ml.core.errors import ArtifactError, NotReadyError, ServiceError
+from grade_ml.core.optional import installed
+from grade_ml.forecasting.activity import Activity
+from grade_ml.forecasting.combination import Combination
+from grade_ml.forecasting.contract import (
+    FORECASTS,
+    RIVALS,
+    Counts,
+    Estimate,
+    Floats,
+    Forecaster,
+    Forecasts,
+    Method,
+    Panel,
+)
+from grade_ml.forecasting.forecasters import FORECASTERS
+from grade_ml.forecasting.grade_paths import day_of
+from grade_ml.forecasting.held_out import HeldOut, folds, stacked
+from grade_ml.forecasting.intervals import Bands
+from grade_ml.forecasting.risk_model import RiskModel
+from grade_ml.forecasting.sequences import thinned
+from grade_ml.forecasting.settings import SETTINGS
+
+NAME = "trajectory"
+_FILE = "trajectory.json"
+#: Rows in memory at once; each costs about 2 kB.
+_AT_ONCE = 150_000
+
+Progress = Callable[[str], None]
+Answers = dict[Method, list[Estimate]]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A fitted model.
+
+    Attributes
+    ----------
+    sections
+        Those it was fitted on.
+    fallbacks
+        How often methods could not answer on held-out rows, by method and reason.
+    degraded
+        Which forecasters are missing, and why.
+    """
+
+    forecasters: Mapping[Method, Forecaster]
+    combination: Combination
+    bands: Bands
+    activity: Activity
+    risk: RiskModel
+    sections: tuple[str, ...]
+    fallbacks: Mapping[str, int]
+    degraded: tuple[str, ...]
+
+    def answers(
+        self, panels: Sequence[Panel], counts: Counts, *, everyone: bool = False
+    ) -> tuple[Answers, list[str]]:
+        """Return the estimates of each method with weight, or of all, and why some are missing."""
+        used = set(self.forecasters) if everyone else self.combination.used()
+        found: Answers = {}
+        missing = []
+        for method, forecaster in self.forecasters.items():
+            if method in used:
+                try:
+                    found[method] = forecaster.forecast(panels, counts)
+                except ServiceError as error:
+                    missing.append(f"{method}: {error.message}")
+        return found, missing
+
+    def forecast(self, panels: Sequence[Panel], snapshots: pd.DataFrame, as_of: date) -> Forecasts:
+        """Forecast every remaining assignment of the panels' students.
+
+        Parameters
+        ----------
+        panels
+            One for each running section with something to come, as known on `as_of`.
+        snapshots
+            The weekly snapshots of these sections up to `as_of`, for activity.
+        """
+        counts, degraded = Counts(), list(self.degraded)
+        parts = [
+            pd.DataFrame({name: pd.Series([], dtype=kind[0]) for name, kind in FORECASTS.items()})
+        ]
+        for some in _groups(panels):
+            answers, missing = self.answers(some, counts)
+            degraded += missing
+            parts.append(self._frame(some, answers, as_of))
+        lengths = {one.section_id: one.length for one in panels}
+        return Forecasts(
+            forecasts=pd.concat(parts, ignore_index=True),
+            activity=self.activity.forecast(snapshots, lengths),
+            fallbacks=counts.of,
+            nothing={},
+            degraded=tuple(dict.fromkeys(degraded)),
+        )
+
+    def _frame(self, panels: Sequence[Panel], answers: Answers, as_of: date) -> pd.DataFrame:
+        frame = pd.concat([_keys(one) for one in panels], ignore_index=True)
+        course, horizon = frame["course_id"].to_numpy(object), frame["horizon"].to_numpy()
+        combined, dominant = self.combine(answers, course, horizon)
+        bounds = self.bands.bounds(combined, course, horizon)
+        values = dict(zip(("mean", "median", "submit_probability"), combined.T, strict=True))
+        values |= dict(zip(("low80", "high80", "low95", "high95"), bounds.T, strict=True))
+        frame = frame.assign(**values, method=dominant, as_of=pd.Timestamp(as_of))
+        return frame[list(FORECASTS)].astype({"as_of": "datetime64[ns]"})
+
+    def combine(
+        self, answers: Answers, course: np.ndarray, horizon: np.ndarray
+    ) -> tuple[Floats, np.ndarray]:
+        """Return the combined mean, median and chance (N, 3), and the dominant methods."""
+        return self.combination.combine(
+            {name: stacked(found) for name, found in answers.items()}, course, horizon
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the model to an existing folder, each forecaster into a folder of its own."""
+        for method, forecaster in self.forecasters.items():
+            (folder / str(method)).mkdir()
+            forecaster.save(folder / str(method))
+        kept = {
+            "methods": [str(method) for method in self.forecasters],
+            "combination": self.combination.to_dict(),
+            "bands": self.bands.to_dict(),
+            "activity": self.activity.to_dict(),
+            "sections": self.sections,
+            "fallbacks": self.fallbacks,
+            "degraded": self.degraded,
+        }
+        (folder / _FILE).write_text(json.dumps(kept))
+        self.risk.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Trajectory:
+        """Read what `save` wrote; forecasters whose library is missing here are left out.
+
+        Raises
+        ------
+        ArtifactError
+            The folder holds no such model.
+        """
+        try:
+            kept = json.loads((folder / _FILE).read_text())
+        except (FileNotFoundError, json.JSONDecodeError) as error:
+            raise ArtifactError(
+                f"There is no trajectory model in {folder.name}: {error}.",
+                "Run the job generate_time_series_forecasts; it trains one.",
+            ) from error
+        there = {Method(name): FORECASTERS[Method(name)] for name in kept["methods"]}
+        missing = [one for one in there.values() if one.library and not installed(one.library)]
+        return cls(
+            {
+                method: one.load(folder / str(method))
+                for method, one in there.items()
+                if one not in missing
+            },
+            Combination.from_dict(kept["combination"]),
+            Bands.from_dict(kept["bands"]),
+            Activity.from_dict(kept["activity"]),
+            RiskModel.load(folder),
+            tuple(kept["sections"]),
+            kept["fallbacks"],
+            tuple(dict.fromkeys([*kept["degraded"], *map(_lacking, missing)])),
+        )
+
+
+def fit(  # noqa: PLR0913
+    panels: Sequence[Panel],
+    snapshots: pd.DataFrame,
+    *,
+    seed: int,
+    previous: Trajectory | None = None,
+    offered: Collection[Method] = tuple(FORECASTERS),
+    on_progress: Progress = lambda message: None,
+) -> Trajectory:
+    """Fit on panels with truth.
+
+    Parameters
+    ----------
+    panels
+        Several days of each ended section.
+    snapshots
+        The weekly snapshots of the same sections, for activity.
+    previous
+        An earlier model, from whose weights the network starts.
+    offered
+        The forecasters to try; one whose library is missing is left out, and that is said.
+    on_progress
+        Is told what is being done.
+
+    Raises
+    ------
+    NotReadyError
+        No score is known to learn from.
+    """
+    panels = [one for one in panels if not np.isnan(one.truth[:, one.remaining]).all()]
+    if not panels:
+        raise NotReadyError(
+            "There is no ended section with coursework and scores, so that no forecast can be "
+            "learned.",
+            "Load a gradebook with at least one ended section.",
+        )
+    wanted = {method: one for method, one in FORECASTERS.items() if method in offered}
+    kinds = {
+        method: one for method, one in wanted.items() if not one.library or installed(one.library)
+    }
+    degraded = [_lacking(one) for method, one in wanted.items() if method not in kinds]
+    counts = Counts()
+    rows, asked = [], []
+    panels = thinned(panels, SETTINGS.most_rows, seed)
+    for number, (known, unseen) in enumerate(folds(panels, SETTINGS.folds)):
+        on_progress(f"Forecasters on held-out sections, part {number + 1}")
+        held = thinned(unseen, SETTINGS.most_held_out // SETTINGS.folds, seed)
+        answers: Answers = {}
+        for method, kind in list(kinds.items()):
+            try:
+                answers[method] = kind.fit(known, seed=seed).forecast(held, counts)
+            except ServiceError as error:
+                degraded.append(f"{method}: {error.message}")
+                del kinds[method]
+        rows.append(HeldOut.of(held, answers))
+        asked.append((held, answers))
+        _keep_better(kinds, rows[-1])
+    together = HeldOut.together(rows)
+    together = HeldOut(
+        together.course,
+        together.horizon,
+        together.truth,
+        together.submitted,
+        {name: together.answers[name] for name in together.answers if name in kinds},
+    )
+    combination = Combination.learn(together)
+    combined, _ = combination.combine(together.answers, together.course, together.horizon)
+    on_progress("Forecasters on all sections")
+    before = previous.forecasters if previous else {}
+    forecasters: dict[Method, Forecaster] = {}
+    for method, kind in kinds.items():
+        try:
+            forecasters[method] = kind.fit(panels, seed=seed, previous=before.get(method))  # type: ignore[arg-type]
+        except ServiceError as error:
+            degraded.append(f"{method}: {error.message}")
+    model = Trajectory(
+        forecasters=forecasters,
+        combination=combination,
+        bands=Bands.learn(together, combined),
+        activity=Activity.fit(snapshots),
+        risk=RiskModel(),
+        sections=tuple(sorted({one.section_id for one in panels})),
+        fallbacks=counts.of,
+        degraded=tuple(degraded),
+    )
+    on_progress("Risk on held-out sections")
+    return replace(model, risk=_risk(model, asked))
+
+
+def _risk(model: Trajectory, asked: Sequence[tuple[Sequence[Panel], Answers]]) -> RiskModel:
+    """Learn risk from what the model would have said of the held-out panels."""
+    frames = [
+        model._frame([one], {name: [found[k]] for name, found in answers.items()}, day_of(one))
+        for held, answers in asked
+        for k, one in enumerate(held)
+    ]
+    return RiskModel.fit(pd.concat(frames), [one for held, _ in asked for one in held])
+
+
+def _keep_better(kinds: dict[Method, type[Forecaster]], rows: HeldOut) -> None:
+    """Drop the rival that errs more."""
+    rivals = [name for name in RIVALS if name in kinds and name in rows.answers]
+    if len(rivals) == len(RIVALS):
+        loss = [float(((rows.answers[one][:, 0] - rows.truth) ** 2).mean()) for one in rivals]
+        del kinds[rivals[int(np.argmax(loss))]]
+
+
+def _lacking(forecaster: type[Forecaster]) -> str:
+    return f"{forecaster.method}: {forecaster.library} is not installed"
+
+
+def _groups(panels: Sequence[Panel]) -> Iterator[list[Panel]]:
+    """Yield the panels in groups of at most `_AT_ONCE` rows, or of one panel."""
+    group: list[Panel] = []
+    total = 0
+    for panel in panels:
+        size = panel.shape[0] * panel.shape[1]
+        if group and total + size > _AT_ONCE:
+            yield group
+            group, total = [], 0
+        group.append(panel)
+        total += size
+    if group:
+        yield group
+
+
+def _keys(panel: Panel) -> pd.DataFrame:
+    n, r = panel.shape
+    place = panel.remaining
+    return pd.DataFrame(
+        {
+            "course_id": panel.course_id,
+            "section_id": panel.section_id,
+            "student_id": np.repeat(panel.students, r),
+            "assignment_id": np.tile(panel.assignments[place], n),
+            "horizon": np.tile(np.arange(1, r + 1), n),
+            "due_day": np.tile(panel.due_day[place], n),
+            "weight": np.tile(panel.weight[place], n),
+        }
+    )

@@ -1,0 +1,276 @@
+"""The group `forecasts`: every score that is still to come, and what follows from it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from dagster import (
+    AssetExecutionContext,
+    MaterializeResult,
+    MetadataValue,
+    ResourceParam,
+    TableRecord,
+    asset,
+)
+
+from grade_ml.core.process import peak_megabytes
+from grade_ml.orchestration import plots
+from grade_ml.orchestration.partitions import course, many_courses
+from grade_ml.orchestration.resources import Platform
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sqlalchemy import Connection
+
+    from grade_ml.forecasting.contract import Forecasts
+    from grade_ml.forecasting.early_warning import Outlook
+    from grade_ml.forecasting.lifecycle import Current, Rooms
+    from grade_ml.forecasting.risk_model import RiskModel
+
+#: Rows of the table of weights: the cells of all courses together come first.
+SHOWN = 200
+#: Courses whose pictures a run draws: half a second each.
+PICTURES = 20
+
+
+@asset(
+    group_name="forecasts",
+    deps=["grade_snapshots", "score_sequences", "sections"],
+    partitions_def=course,
+    backfill_policy=many_courses,
+    kinds={"lightgbm", "tensorflow", "postgres"},
+    owners=["team:ml-engineering"],
+    code_version="1",
+    metadata={"dagster/table_name": "forecasts.assignment_forecast"},
+    pool="training",
+)
+def trajectory_forecasts(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult[None]:
+    """Forecast each remaining score of each running enrollment, with bands that hold."""
+    from grade_ml.forecasting.lifecycle import current, forecast_running
+
+    keys = context.partition_keys
+    with platform.connection() as connection:
+        rooms = _rooms(platform, connection)
+        started = perf_counter()
+        one = current(rooms, datetime.now(UTC), on_progress=context.log.info)
+        trained = perf_counter() - started
+        said = forecast_running(rooms, keys, one)
+    for key in keys:
+        context.add_asset_metadata(_of_course(said, key), partition_key=key)
+    return MaterializeResult(
+        metadata={"as_of": platform.as_of.isoformat(), **_of_model(one, trained), **_of_run(said)}
+    )
+
+
+def _of_course(said: "Forecasts", course_id: str) -> dict[str, Any]:
+    rows = said.forecasts[said.forecasts["course_id"] == course_id]
+    figures: dict[str, Any] = {"dagster/row_count": len(rows)}
+    if course_id in said.nothing:
+        figures["nothing_to_forecast"] = said.nothing[course_id]
+    if len(rows):
+        means = rows[["mean", "submit_probability"]].mean()
+        figures |= {f"mean_{name}": float(value) for name, value in means.items()}
+        figures["students"] = int(rows["student_id"].nunique())
+    return figures
+
+
+def _of_model(one: "Current", seconds: float) -> dict[str, Any]:
+    model = one.model
+    return {
+        "model_version": one.version,
+        "trained": one.reason or "no: the model of an earlier run fits",
+        "training_seconds": seconds if one.reason else 0.0,
+        "sections": len(model.sections),
+        "weights": MetadataValue.table(
+            [TableRecord(row) for row in model.combination.table.head(SHOWN).to_dict("records")]
+        ),
+        "fallbacks_in_training": _counted(model.fallbacks),
+    }
+
+
+def _of_run(said: "Forecasts") -> dict[str, Any]:
+    return {
+        "forecasts": len(said.forecasts),
+        "weeks_of_activity": len(said.activity),
+        "fallbacks": _counted(said.fallbacks),
+        "degraded": list(said.degraded),
+        "peak_megabytes": peak_megabytes(),
+    }
+
+
+def _counted(fallbacks: Mapping[str, int]) -> MetadataValue:  # type: ignore[type-arg]
+    return MetadataValue.table(
+        [TableRecord({"reason": name, "rows": rows}) for name, rows in sorted(fallbacks.items())]
+    )
+
+
+def _rooms(platform: Platform, connection: "Connection") -> "Rooms":
+    from grade_ml.forecasting.lifecycle import Rooms
+
+    root = platform.settings.storage_root
+    return Rooms(connection, platform.registry, root, platform.as_of)
+
+
+@asset(
+    group_name="forecasts",
+    deps=["trajectory_forecasts"],
+    partitions_def=course,
+    backfill_policy=many_courses,
+    kinds={"scipy", "matplotlib", "postgres"},
+    owners=["team:ml-engineering"],
+    code_version="1",
+    metadata={"dagster/table_name": "forecasts.risk_period"},
+)
+def risk_periods(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult[None]:
+    """Find the weeks in which a student is likelier than not to fall behind, and why."""
+    from grade_ml.forecasting.early_warning import keep_periods
+
+    with platform.connection() as connection:
+        found = keep_periods(_rooms(platform, connection), context.partition_keys)
+    drawn = _drawn(found)
+    for key in context.partition_keys:
+        rows = found.periods[found.periods["course_id"] == key]
+        figures = {"periods": len(rows), "students": int(rows["student_id"].nunique())}
+        drivers = {name: int(number) for name, number in rows["driver"].value_counts().items()}
+        context.add_asset_metadata({**figures, **drivers, **drawn.get(key, {})}, partition_key=key)
+    return MaterializeResult(
+        metadata={
+            "as_of": platform.as_of.isoformat(),
+            "periods": len(found.periods),
+            "students": int(found.periods["student_id"].nunique()),
+            "on_a_later_term": _figures(found.model),
+            "degraded": list(found.degraded),
+        }
+    )
+
+
+def _figures(model: "RiskModel") -> MetadataValue:
+    """Return precision, recall and lead time on the newest term that has ended."""
+    return MetadataValue.table(
+        [
+            TableRecord(
+                {
+                    name: round(value, 3) if isinstance(value, float) else value
+                    for name, value in asdict(one).items()
+                    if not (isinstance(value, float) and math.isnan(value))
+                }
+            )
+            for one in model.evaluation
+        ]
+    )
+
+
+def _drawn(found: "Outlook") -> dict[str, dict[str, Any]]:
+    """Return the fan and the calendar of the largest section of those courses most at risk."""
+    from grade_ml.forecasting import pictures
+    from grade_ml.forecasting.grade_paths import results_so_far
+
+    drawn = {}
+    for key in found.periods["course_id"].value_counts().index[:PICTURES]:
+        largest = max(
+            (one for one in found.panels if one.course_id == key), key=lambda one: one.shape[0]
+        )
+        paths = found.paths[found.paths["section_id"] == largest.section_id]
+        title = f"Running grades in {largest.section_id}"
+        fan = pictures.course_fan(results_so_far([largest]), paths, largest.day, title)
+        calendar = pictures.risk_calendar(paths, f"Risk in {largest.section_id}")
+        drawn[str(key)] = {
+            "running_grades": plots.embed(fan, "running grades"),
+            "risk_calendar": plots.embed(calendar, "risk calendar"),
+        }
+    return drawn
+
+
+@asset(
+    group_name="forecasts",
+    deps=["risk_periods"],
+    partitions_def=course,
+    backfill_policy=many_courses,
+    kinds={"csv", "postgres"},
+    owners=["team:ml-engineering"],
+    code_version="1",
+    metadata={"dagster/table_name": "forecasts.intervention"},
+)
+def interventions(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult[None]:
+    """Plan who may do what this week about risk periods, and list what there is no time for."""
+    from grade_ml.forecasting.early_warning import keep_interventions
+    from grade_ml.forecasting.interventions import DEFAULT_TABLE, read_table
+
+    settings = platform.settings
+    rules, load = read_table(settings.interventions or DEFAULT_TABLE), settings.adviser_load
+    with platform.connection() as connection:
+        rooms = _rooms(platform, connection)
+        found = keep_interventions(rooms, context.partition_keys, rules, load)
+    for key in context.partition_keys:
+        context.add_asset_metadata(
+            _tasks(found[found["course_id"] == key]) | {"load": load}, partition_key=key
+        )
+    return MaterializeResult(
+        metadata={
+            "as_of": platform.as_of.isoformat(),
+            "planned": int(found["planned_on"].notna().sum()),
+            "left_out": int(found["planned_on"].isna().sum()),
+            "rules": len(rules),
+        }
+    )
+
+
+def _tasks(rows: "pd.DataFrame") -> dict[str, Any]:
+    """Return how many tasks each owner got and how many are left out; nobody is named."""
+    planned = rows["planned_on"].notna()
+    sizes = rows.assign(planned=planned).groupby(["owner", "driver", "action", "evidence"])
+    table = sizes["planned"].agg(planned="sum", asked="size").reset_index()
+    return {
+        "planned": int(planned.sum()),
+        "left_out": int((~planned).sum()),
+        "by_action": MetadataValue.table(
+            [
+                TableRecord(
+                    {str(name): value for name, value in row.items()}
+                    | {"left_out": row["asked"] - row["planned"]}
+                )
+                for row in table.to_dict("records")
+            ]
+        ),
+    }
+
+
+@asset(
+    group_name="forecasts",
+    deps=["trajectory_forecasts"],
+    partitions_def=course,
+    backfill_policy=many_courses,
+    kinds={"scipy", "postgres"},
+    owners=["team:ml-engineering"],
+    code_version="1",
+    metadata={"dagster/table_name": "forecasts.anomaly"},
+)
+def performance_anomalies(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult[None]:
+    """Tell what happened in the last days that was not to be expected of a student."""
+    from grade_ml.forecasting.early_warning import keep_anomalies
+
+    with platform.connection() as connection:
+        found = keep_anomalies(_rooms(platform, connection), context.partition_keys)
+    for key in context.partition_keys:
+        kinds = found.loc[found["course_id"] == key, "kind"].value_counts()
+        figures = {str(name): int(number) for name, number in kinds.items()}
+        context.add_asset_metadata(
+            {"anomalies": sum(figures.values())} | figures, partition_key=key
+        )
+    return MaterializeResult(
+        metadata={"as_of": platform.as_of.isoformat(), "anomalies": len(found)}
+    )
+
+
+FORECAST_ASSETS = [trajectory_forecasts, risk_periods, interventions, performance_anomalies]

@@ -1,0 +1,178 @@
+"""Weights go to what errs least, and bands hold what they promise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grade_ml.forecasting.combination import ALL, Combination
+from grade_ml.forecasting.contract import Method
+from grade_ml.forecasting.held_out import HeldOut, folds
+from grade_ml.forecasting.intervals import Bands, crps
+from grade_ml_tests.forecasting.campus import ended, panel
+
+NAN = float("nan")
+
+
+def held_out(seed: int = 0, size: int = 6000) -> tuple[HeldOut, np.ndarray]:
+    """Return rows of two courses in which one method is good, and the true chances."""
+    random = np.random.default_rng(seed)
+    chance = random.beta(4, 1, size)
+    level = random.normal(70, 12, size)
+    submitted = (random.random(size) < chance).astype(float)
+    truth = np.clip(level + random.normal(0, 8, size), 1, 100) * submitted
+
+    def answer(noise: float) -> np.ndarray:
+        told = np.clip(chance + random.normal(0, noise / 50, size), 0, 1)
+        score = np.clip(level + random.normal(0, noise, size), 0, 100)
+        return np.stack([told * score, np.where(told > 0.5, score, 0), told], axis=1)
+
+    answers = {
+        Method.LAST: answer(40),
+        Method.MEAN: answer(30),
+        Method.SLOT: answer(60),
+        Method.BOOSTED: answer(3),
+    }
+    course = np.where(np.arange(size) % 2, "a", "b").astype(object)
+    horizon = 1 + np.arange(size) // 2 % 6
+    return HeldOut(course, horizon, truth, submitted, answers), chance
+
+
+def test_the_good_method_has_the_weight_and_a_worse_than_naive_one_has_none():
+    rows, _ = held_out()
+    combination = Combination.learn(rows)
+    table = combination.table.set_index(["course", "bucket", "method"])
+    assert (table.xs("boosted", level="method")["weight_mean"] > 0.7).all()
+    assert (table.xs("slot", level="method")[["weight_mean", "weight_submit"]] == 0).all(axis=None)
+    assert combination.used() >= {Method.BOOSTED}
+
+
+def test_weights_are_shares_in_every_cell():
+    for values in Combination.learn(held_out()[0]).weights.values():
+        assert values.min() >= 0
+        assert np.allclose(values.sum(1), 1)
+
+
+def test_the_combination_errs_no_more_than_its_best_member():
+    combination = Combination.learn(held_out()[0])
+    fresh, _ = held_out(seed=1)
+    found, dominant = combination.combine(fresh.answers, fresh.course, fresh.horizon)
+    errors = {name: _rmse(answer, fresh) for name, answer in fresh.answers.items()}
+    assert _rmse(found, fresh) <= min(errors.values()) * 1.01
+    assert (dominant == "boosted").all()
+
+
+def _rmse(answer: np.ndarray, rows: HeldOut) -> float:
+    return float(np.sqrt(((answer[:, 0] - rows.truth) ** 2).mean()))
+
+
+def test_a_missing_method_hands_its_weight_on():
+    rows, _ = held_out()
+    combination = Combination.learn(rows)
+    others = {name: rows.answers[name] for name in (Method.LAST, Method.MEAN)}
+    found, dominant = combination.combine(others, rows.course, rows.horizon)
+    assert np.isfinite(found).all()
+    assert set(dominant) <= {"last", "mean"}
+
+
+def test_unknown_courses_and_far_horizons_have_the_nearest_weights():
+    rows, _ = held_out()
+    combination = Combination.learn(rows)
+    course, horizon = np.array(["new"], dtype=object), np.array([99])
+    one = {name: answer[:1] for name, answer in rows.answers.items()}
+    assert np.isfinite(combination.combine(one, course, horizon)[0]).all()
+    assert (ALL, 0) in combination.weights
+
+
+def test_bands_hold_what_they_promise_on_rows_they_have_not_seen():
+    rows, _ = held_out()
+    bands = Bands.learn(rows, rows.answers[Method.BOOSTED])
+    fresh, _ = held_out(seed=2)
+    low80, high80, low95, high95 = bands.bounds(
+        fresh.answers[Method.BOOSTED], fresh.course, fresh.horizon
+    ).T
+    inside80 = (low80 <= fresh.truth) & (fresh.truth <= high80)
+    inside95 = (low95 <= fresh.truth) & (fresh.truth <= high95)
+    assert abs(inside80.mean() - 0.80) < 0.02
+    assert abs(inside95.mean() - 0.95) < 0.015
+    for course in ("a", "b"):
+        assert abs(inside80[fresh.course == course].mean() - 0.80) < 0.03
+
+
+def test_bands_of_a_sure_student_are_narrow_and_of_a_doubtful_one_reach_down_to_zero():
+    rows, _ = held_out()
+    bands = Bands.learn(rows, rows.answers[Method.BOOSTED])
+    answers = np.array([[79.0, 80, 0.99], [40.0, 60, 0.5]])
+    low80, high80, _, _ = bands.bounds(answers, np.array(["a", "a"], object), np.array([1, 1])).T
+    assert low80[0] > 50 and low80[1] == 0
+    assert high80[0] - low80[0] < high80[1] - low80[1]
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 100), st.floats(0, 100), st.floats(0, 1)), min_size=1, max_size=20
+    ),
+    st.integers(1, 40),
+)
+def test_bounds_are_ordered_and_within_0_and_100(answers: list, horizon: int):
+    bands = _bands()
+    combined = np.array(answers, dtype=float)
+    course = np.array(["a"] * len(combined), dtype=object)
+    bounds = bands.bounds(combined, course, np.full(len(combined), horizon))
+    low80, high80, low95, high95 = bounds.T
+    assert bounds.min() >= 0 and bounds.max() <= 100
+    assert (low95 <= low80).all() and (high80 <= high95).all()
+    assert (low80 <= combined[:, 1]).all() and (combined[:, 1] <= high80).all()
+
+
+def _bands(known: list = []) -> Bands:  # noqa: B006 - learned once
+    if not known:
+        rows, _ = held_out(size=1500)
+        known.append(Bands.learn(rows, rows.answers[Method.BOOSTED]))
+    return known[0]
+
+
+def test_learned_things_survive_as_plain_values():
+    rows, _ = held_out(size=1500)
+    combination, bands = Combination.learn(rows), _bands()
+    again = Combination.from_dict(combination.to_dict())
+    found = [
+        one.combine(rows.answers, rows.course, rows.horizon)[0] for one in (combination, again)
+    ]
+    assert np.array_equal(*found)
+    same = Bands.from_dict(bands.to_dict()).bounds(found[0], rows.course, rows.horizon)
+    assert np.array_equal(same, bands.bounds(found[0], rows.course, rows.horizon))
+
+
+def test_crps_of_a_point_is_the_absolute_error():
+    levels = (np.arange(50) + 0.5) / 50
+    assert crps(np.array([30.0]), np.full((1, 50), 50.0), levels)[0] == pytest.approx(20)
+
+
+def test_folds_hold_out_whole_sections_of_different_courses():
+    seen = []
+    for known, held in folds(list(ended()), 3):
+        assert {one.section_id for one in known}.isdisjoint(one.section_id for one in held)
+        seen += [one.section_id for one in held]
+    assert set(seen) == {one.section_id for one in ended()}
+
+
+def test_a_single_section_is_divided_by_students():
+    only = [one for one in ended() if one.section_id == ended()[0].section_id]
+    for known, held in folds(only, 3):
+        left, right = ({s for one in part for s in one.students} for part in (known, held))
+        assert left and right and left.isdisjoint(right)
+
+
+def test_many_terms_are_forecast_forward_in_time():
+    terms = [panel([[50, NAN]], [10, 20], 15, section=f"s{k}", truth=[[50, 60]]) for k in range(6)]
+
+    dated = [replace(one, started_on=19_000 + 180.0 * k) for k, one in enumerate(terms)]
+    found = list(folds(dated, 3))
+    assert len(found) == 3
+    for known, held in found:
+        assert max(one.started_on for one in known) < min(one.started_on for one in held)

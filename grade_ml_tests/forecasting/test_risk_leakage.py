@@ -1,0 +1,44 @@
+"""What is dated after the day changes nothing that is said of the day."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from grade_ml.forecasting.anomalies import anomalies
+from grade_ml.forecasting.contract import Panel
+from grade_ml.forecasting.grade_paths import grade_paths, results_so_far, standing
+from grade_ml.forecasting.risk_model import RiskModel
+from grade_ml.forecasting.risk_periods import risk_periods
+from grade_ml_tests.forecasting.made import forecasts, later, panel
+
+
+@cache
+def model() -> RiskModel:
+    seen = [panel(80, seed=n, section=f"s{n}", started_on=19_000 + 300 * n) for n in range(4)]
+    return RiskModel.fit(pd.concat([forecasts(one) for one in seen]), seen)
+
+
+def said(now: Panel, before: Panel) -> list[pd.DataFrame]:
+    frame, state = forecasts(now), standing([now])
+    paths = grade_paths(frame, state, model().paths)
+    unusual = anomalies([now], [before], forecasts(before), model().reference)
+    return [paths, risk_periods(paths), results_so_far([now]), unusual]
+
+
+def test_another_future_changes_nothing():
+    one = panel(120, pieces=8, day=30.0, seed=9, section="new")
+    random = np.random.default_rng(1)
+    other = replace(
+        one,
+        truth=np.where(one.due_day <= 60, one.truth, random.uniform(0, 100, one.truth.shape)),
+        truth_submitted=np.where(one.due_day <= 60, one.truth_submitted, 1.0),
+    )
+    assert not np.array_equal(one.truth, other.truth)
+    for mine, theirs in zip(
+        said(later(one, 60.0), one), said(later(other, 60.0), other), strict=True
+    ):
+        pd.testing.assert_frame_equal(mine, theirs)

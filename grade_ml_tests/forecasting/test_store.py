@@ -1,0 +1,87 @@
+"""Stored forecasts: by day, replaced only by the same day's, on a real database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+
+import pandas as pd
+from sqlalchemy import Engine
+
+from grade_ml.forecasting import store
+from grade_ml.forecasting.contract import ACTIVITY, Forecasts, validate
+from grade_ml_tests.forecasting.campus import TODAY
+from grade_ml_tests.forecasting.test_trajectory import said
+
+YESTERDAY = TODAY - timedelta(days=1)
+
+
+def write(engine: Engine, found: Forecasts, as_of: date, courses: list[str] | None = None) -> None:
+    names = courses or sorted(found.forecasts["course_id"].unique())
+    on_day = replace(found, forecasts=found.forecasts.assign(as_of=pd.Timestamp(as_of)))
+    with engine.begin() as connection:
+        store.write(connection, names, as_of, on_day, version=3)
+
+
+def read(engine: Engine, as_of: date, **chosen: object) -> pd.DataFrame:
+    with engine.connect() as connection:
+        return store.read_forecasts(connection, as_of, **chosen)
+
+
+def test_what_was_said_comes_back_as_it_was(engine: Engine):
+    write(engine, said(), TODAY)
+    keys = ["section_id", "student_id", "assignment_id"]
+    rows = read(engine, TODAY)
+    validate(rows)
+    pd.testing.assert_frame_equal(
+        rows.sort_values(keys, ignore_index=True),
+        said().forecasts.sort_values(keys, ignore_index=True),
+    )
+    with engine.connect() as connection:
+        activity = store.read_activity(connection, TODAY)
+        assert (
+            store.newest_day(connection, TODAY + timedelta(days=5), rows["course_id"][0]) == TODAY
+        )
+    validate(activity, ACTIVITY)
+    assert len(activity) == len(said().activity)
+
+
+def test_a_day_replaces_itself_and_leaves_the_others(engine: Engine):
+    write(engine, said(), YESTERDAY)
+    before = read(engine, YESTERDAY)
+    write(engine, said(), TODAY)
+    fewer = replace(said(), forecasts=said().forecasts.head(10))
+    write(engine, fewer, TODAY, sorted(before["course_id"].unique()))
+    write(engine, fewer, TODAY, sorted(before["course_id"].unique()))
+    assert len(read(engine, TODAY)) == 10
+    pd.testing.assert_frame_equal(read(engine, YESTERDAY), before)
+
+
+def test_one_course_or_student_can_be_asked_for(engine: Engine):
+    write(engine, said(), TODAY)
+    course, student = said().forecasts[["course_id", "student_id"]].iloc[0]
+    assert set(read(engine, TODAY, courses=[course])["course_id"]) == {course}
+    assert set(read(engine, TODAY, student=student)["student_id"]) == {student}
+
+
+def test_a_course_without_forecasts_says_why(engine: Engine):
+    nothing = replace(
+        said(),
+        forecasts=said().forecasts.head(0),
+        activity=said().activity.head(0),
+        nothing={"physics": "no section runs on this day"},
+    )
+    write(engine, nothing, TODAY, ["physics"])
+    with engine.connect() as connection:
+        (row,) = connection.execute(store.course_run.select()).all()
+    assert row.nothing == "no section runs on this day"
+    assert row.fallbacks == dict(said().fallbacks)
+
+
+def test_a_model_serves_only_days_on_which_what_it_knows_had_ended(engine: Engine):
+    with engine.begin() as connection:
+        store.remember_model(connection, 1, YESTERDAY, {"s": 2**63 - 1})
+        store.remember_model(connection, 2, TODAY, {"s": -5, "t": 7})
+        assert store.newest_model(connection, TODAY) == (2, {"s": -5, "t": 7})
+        assert store.newest_model(connection, YESTERDAY) == (1, {"s": 2**63 - 1})
+        assert store.newest_model(connection, YESTERDAY - timedelta(days=1)) is None

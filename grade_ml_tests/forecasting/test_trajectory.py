@@ -1,0 +1,125 @@
+"""The model as a whole: what it says of running enrollments, and that it keeps saying it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from grade_ml.core.errors import ArtifactError, NotReadyError
+from grade_ml.forecasting.contract import ACTIVITY, Forecasts, Method, validate
+from grade_ml.forecasting.trajectory import Trajectory, fit
+from grade_ml_tests.forecasting.campus import TODAY, ended, frames, running
+
+#: What needs neither a process of its own nor seconds per series.
+LIGHT = (Method.LAST, Method.MEAN, Method.SLOT, Method.LOCAL)
+
+
+@cache
+def model() -> Trajectory:
+    return fit(ended(), frames()[1], seed=5, offered=LIGHT)
+
+
+@cache
+def said() -> Forecasts:
+    return model().forecast(running(), frames()[1], TODAY)
+
+
+def test_every_running_enrollment_and_remaining_assignment_has_one_row():
+    validate(said().forecasts)
+    expected = sum(one.shape[0] * one.shape[1] for one in running())
+    rows = said().forecasts
+    assert len(rows) == expected > 0
+    assert not rows.duplicated(["section_id", "student_id", "assignment_id"]).any()
+    assert set(rows["method"]) <= {str(method) for method in LIGHT}
+
+
+def test_activity_is_forecast_for_the_weeks_to_come():
+    validate(said().activity, ACTIVITY)
+    rows = said().activity
+    weeks = {one.section_id: (one.day // 7, -(-one.length // 7)) for one in running()}
+    for section, some in rows.groupby("section_id"):
+        now, last = weeks[section]
+        assert some["week"].min() == now + 1 and some["week"].max() == last
+    assert (rows["low80"] <= rows["mean"]).all() and (rows["mean"] <= rows["high80"]).all()
+
+
+def test_the_same_seed_says_the_same():
+    again = fit(ended(), frames()[1], seed=5, offered=LIGHT)
+    other = again.forecast(running(), frames()[1], TODAY)
+    pd.testing.assert_frame_equal(said().forecasts, other.forecasts)
+
+
+def test_a_kept_model_says_what_it_said(tmp_path: Path):
+    model().save(tmp_path)
+    again = Trajectory.load(tmp_path).forecast(running(), frames()[1], TODAY)
+    pd.testing.assert_frame_equal(said().forecasts, again.forecasts)
+    pd.testing.assert_frame_equal(said().activity, again.activity)
+
+
+def test_an_empty_folder_is_no_model(tmp_path: Path):
+    with pytest.raises(ArtifactError, match="no trajectory model"):
+        Trajectory.load(tmp_path)
+
+
+def test_nothing_to_learn_from_is_said():
+    blind = [
+        replace(one, truth=one.truth * np.nan, truth_submitted=one.truth * np.nan)
+        for one in ended()
+    ]
+    with pytest.raises(NotReadyError, match="no ended section"):
+        fit(blind, frames()[1], seed=0, offered=LIGHT)
+
+
+def test_nobody_to_forecast_is_an_empty_frame():
+    nothing = model().forecast([], frames()[1].head(0), TODAY)
+    validate(nothing.forecasts)
+    assert nothing.forecasts.empty and nothing.activity.empty
+
+
+def test_a_course_without_activity_has_none():
+    without = frames()[1].drop(columns=["activity_last_7"])
+    assert (
+        fit(ended(), without, seed=5, offered=LIGHT[:2])
+        .forecast(running(), without, TODAY)
+        .activity.empty
+    )
+
+
+def test_a_moved_assignment_is_forecast_at_its_new_place():
+    one = running()[0]
+    place = one.remaining
+    moved_due = one.due_day.copy()
+    moved_due[place[0]] += 1
+    moved = model().forecast([replace(one, due_day=moved_due)], frames()[1], TODAY).forecasts
+    named = moved[moved["assignment_id"] == one.assignments[place[0]]]
+    assert (named["due_day"] == moved_due[place[0]]).all()
+
+
+def test_fallbacks_in_training_and_forecasting_are_counted():
+    assert any(reason.startswith("local: fewer") for reason in model().fallbacks)
+    assert all(number > 0 for number in said().fallbacks.values())
+
+
+@pytest.mark.slow
+def test_all_forecasters_together_beat_the_naive_ones_on_a_term_they_have_not_seen():
+    from grade_ml.ensemble.backtest import without_terms
+    from grade_ml.forecasting.backtest import backtest_forecasts
+    from grade_ml.gradebook import simulated
+
+    config = simulated.CampusConfig(students=150, courses=3, terms=4, seed=1)
+    gradebook = simulated.gradebook(config, TODAY)
+    ended_terms = gradebook.sections.groupby("term_id")["ends_on"].max()
+    *train, test = sorted(ended_terms.index[ended_terms < pd.Timestamp(TODAY)])
+    report = backtest_forecasts(without_terms(gradebook, [test]), gradebook, train, [test])
+    naive = [report.methods[name] for name in ("last", "mean")]
+    assert report.figures["all"]["rmse"] < min(one["rmse"] for one in naive)
+    assert report.figures["all"]["mae"] < min(one["mae"] for one in naive)
+    assert {"boosted", "prophet", "local"} <= set(report.methods)
+    assert len({"lstm", "gru"} & set(report.methods)) == 1
+    assert not report.degraded
+    assert 0.7 < report.figures["all"]["coverage80"] < 0.9

@@ -1,0 +1,68 @@
+"""The night's forecasts by the job, on a small simulated campus and a real database."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pandas as pd
+import pytest
+from dagster import DagsterInstance, ExecuteInProcessResult
+from sqlalchemy import Engine
+
+from grade_ml.core.settings import Settings
+from grade_ml.forecasting import store
+from grade_ml.orchestration.build import build_defs
+from grade_ml.orchestration.catalog import synchronize
+from grade_ml.orchestration.partitions import range_tags
+from grade_ml.orchestration.running import QUIET
+from grade_ml_tests.orchestration.conftest import TODAY
+
+pytestmark = pytest.mark.slow
+
+
+def forecast(
+    settings: Settings, instance: DagsterInstance, courses: list[str], as_of: date = TODAY
+) -> ExecuteInProcessResult:
+    job = build_defs(settings).resolve_job_def("generate_time_series_forecasts")
+    config = {**QUIET, "resources": {"platform": {"config": {"as_of": as_of.isoformat()}}}}
+    return job.execute_in_process(
+        run_config=config,
+        instance=instance,
+        tags=range_tags(courses[0], courses[-1]),
+        raise_on_error=False,
+    )
+
+
+def stored(engine: Engine, as_of: date) -> pd.DataFrame:
+    with engine.connect() as connection:
+        return store.read_forecasts(connection, as_of)
+
+
+def test_a_night_forecasts_everybody_and_past_days_stay_and_can_be_said_again(
+    campus: Settings, small_campus, engine: Engine, instance: DagsterInstance
+):
+    courses = synchronize(instance, list(small_campus.courses["course_id"]))
+    early = TODAY - timedelta(days=21)
+    first = forecast(campus, instance, courses, early)
+    assert first.success, first.all_events[-1]
+    (run,) = first.asset_materializations_for_node("trajectory_forecasts")[:1]
+    before = stored(engine, early)
+    assert len(before) > 100 and set(before["course_id"]) == set(courses)
+
+    tonight = forecast(campus, instance, courses)
+    assert tonight.success
+    per_course = tonight.asset_materializations_for_node("trajectory_forecasts")
+    metadata = per_course[0].metadata
+    assert sum(event.metadata["dagster/row_count"].value for event in per_course) == len(
+        stored(engine, TODAY)
+    )
+    # No section has ended since: the model of the earlier day serves, and its words are kept.
+    assert metadata["trained"].value.startswith("no")
+    assert metadata["model_version"].value == run.metadata["model_version"].value
+    assert len(metadata["weights"].records) >= 4
+    assert metadata["degraded"].value == []
+    pd.testing.assert_frame_equal(stored(engine, early), before)
+
+    again = forecast(campus, instance, courses, early)
+    assert again.success
+    pd.testing.assert_frame_equal(stored(engine, early), before)

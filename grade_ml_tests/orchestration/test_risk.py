@@ -1,0 +1,183 @@
+"""What follows from the night's forecasts, by the job on a small simulated campus."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from dagster import DagsterInstance, ExecuteInProcessResult, MarkdownMetadataValue
+from sqlalchemy import Engine
+
+from grade_ml.cli import group
+from grade_ml.core.errors import NotReadyError
+from grade_ml.core.settings import Settings
+from grade_ml.forecasting import risk_store
+from grade_ml.orchestration.build import build_defs
+from grade_ml.orchestration.catalog import synchronize
+from grade_ml.orchestration.partitions import range_tags
+from grade_ml.orchestration.running import QUIET
+from grade_ml_tests.orchestration.conftest import TODAY
+from grade_ml_tests.orchestration.test_plots import png
+
+pytestmark = pytest.mark.slow
+
+JOB = "generate_time_series_forecasts"
+#: A small load, so that some are left out.
+LOAD = 2
+
+
+def night(
+    settings: Settings, instance: DagsterInstance, courses: list[str], as_of: date
+) -> ExecuteInProcessResult:
+    return (
+        build_defs(settings)
+        .resolve_job_def(JOB)
+        .execute_in_process(
+            run_config={**QUIET, "resources": {"platform": {"config": {"as_of": str(as_of)}}}},
+            instance=instance,
+            tags=range_tags(courses[0], courses[-1]),
+            raise_on_error=False,
+        )
+    )
+
+
+def rows(engine: Engine, table, as_of: date) -> pd.DataFrame:
+    with engine.connect() as connection:
+        return risk_store.read(connection, table, table.c.as_of == as_of)
+
+
+def told(result: ExecuteInProcessResult, asset: str) -> dict[str, dict[str, object]]:
+    events = result.asset_materializations_for_node(asset)
+    return {event.partition: event.metadata for event in events}
+
+
+@pytest.fixture
+def courses(campus: Settings, small_campus, instance: DagsterInstance) -> list[str]:
+    return synchronize(instance, list(small_campus.courses["course_id"]))
+
+
+def test_a_week_of_nights(campus: Settings, engine: Engine, instance, courses, request):
+    settings = campus.model_copy(update={"adviser_load": LOAD})
+    before, tonight = (night(settings, instance, courses, day) for day in (EARLIER, TODAY))
+    assert before.success and tonight.success
+
+    # Periods, with pictures, and figures of a later term.
+    periods = rows(engine, risk_store.risk_period, TODAY)
+    assert len(periods) > 5
+    assert periods["severity"].between(0.5, 1).all()
+    assert (periods["end_week"] >= periods["start_week"]).all()
+    by_course = told(tonight, "risk_periods")
+    assert {key: metadata["periods"].value for key, metadata in by_course.items()} == {
+        key: int((periods["course_id"] == key).sum()) for key in courses
+    }
+    worst = by_course[periods["course_id"].mode()[0]]
+    for name in ("risk_calendar", "running_grades"):
+        assert isinstance(worst[name], MarkdownMetadataValue)
+        assert png(worst[name])
+    figures = {row.data["group"]: row.data for row in worst["on_a_later_term"].records}
+    assert figures["all"]["precision"] > figures["all"]["base_rate"]
+    assert figures["all"]["lead_weeks"] >= 0
+
+    # Loads are kept, and who is left out is listed.
+    tasks = rows(engine, risk_store.intervention, TODAY)
+    planned = tasks[tasks["planned_on"].notna()]
+    assert planned.groupby(["section_id", "owner"]).size().max() == LOAD
+    assert tasks["planned_on"].isna().sum() > 0
+    assert told(tonight, "interventions")[courses[0]]["load"].value == LOAD
+    at_risk = set(periods[["section_id", "student_id"]].itertuples(index=False, name=None))
+    assert at_risk <= set(tasks[["section_id", "student_id"]].itertuples(index=False, name=None))
+
+    # The earlier night can be computed again and says the same.
+    kept = {table: rows(engine, table, EARLIER) for table in TABLES}
+    assert night(settings, instance, courses, EARLIER).success
+    for table, frame in kept.items():
+        pd.testing.assert_frame_equal(rows(engine, table, EARLIER), frame)
+
+    # Nobody is named where all may read.
+    for asset in ("risk_periods", "interventions", "performance_anomalies"):
+        text = str([(key, str(value)) for key, value in told(tonight, asset).items()])
+        assert not [one for one in set(periods["student_id"]) if one in text]
+    anomalies = rows(engine, risk_store.anomaly, TODAY)
+    counted = told(tonight, "performance_anomalies")
+    assert sum(one["anomalies"].value for one in counted.values()) == len(anomalies)
+    assert (anomalies["p_adjusted"] <= 0.1).all()
+
+    environment, folder = (request.getfixturevalue(name) for name in ("environment", "tmp_path"))
+    _the_command_tells_one_student(periods.iloc[0], environment, folder)
+
+
+EARLIER = TODAY - timedelta(days=7)
+TABLES = (risk_store.risk_period, risk_store.intervention, risk_store.anomaly)
+
+
+def _the_command_tells_one_student(
+    period: pd.Series, environment: dict[str, str], folder: Path
+) -> None:
+    asked = ["predict", "--student", period["student_id"], "--course", period["course_id"]]
+
+    def ask(*more: str, as_of: date = TODAY):
+        return CliRunner().invoke(
+            group, [*asked, "--forecast", "--as-of", str(as_of), *more], env=environment
+        )
+
+    words = ask()
+    assert words.exit_code == 0, words.exception
+    assert "at risk from" in words.stdout and "What may be done" in words.stdout
+    assert "newest forecast is that of" not in words.stdout
+    answer = json.loads(ask("--json").stdout)
+    assert answer["as_of"] == str(TODAY)
+    assert answer["periods"][0]["severity"] == pytest.approx(period["severity"])
+    assert len(answer["weeks"]) and answer["interventions"][0]["rank"] == 1
+    assert answer["assignments"][0]["due_on"] > str(TODAY)
+    for suffix, head in ((".png", b"\x89PNG"), (".svg", b"<?xml")):
+        path = folder / f"fan{suffix}"
+        assert ask("--plot", str(path)).exit_code == 0
+        assert path.read_bytes().startswith(head)
+    nowhere = ask("--plot", str(folder / "nowhere" / "fan.png"))
+    assert "folder that exists" in nowhere.exception.remedy
+    assert "ends in neither" in ask("--plot", "fan.pdf").output
+    later = ask(as_of=TODAY + timedelta(days=1))
+    assert f"the newest forecast is that of {TODAY}" in later.stdout
+    never = ask(as_of=EARLIER - timedelta(days=1))
+    assert isinstance(never.exception, NotReadyError)
+    assert "generate_time_series_forecasts" in never.exception.remedy
+
+
+def test_without_tensorflow_and_prophet_the_job_succeeds_and_says_so(
+    campus: Settings, engine: Engine, courses, environment
+):
+    without = "; ".join(
+        [
+            "import sys",
+            "sys.modules.update(tensorflow=None, keras=None, prophet=None)",
+            "from grade_ml.cli import main",
+            f"sys.argv = ['grade-ml', 'run', '{JOB}', '--json']",
+            "main()",
+        ]
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", without],
+        capture_output=True,
+        text=True,
+        env={**environment, "GRADE_ML_AS_OF": str(TODAY), "PATH": "/usr/bin:/bin"},
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    report = json.loads(ran.stdout.strip().splitlines()[-1])
+    assert report["success"]
+    assert {one["asset"] for one in report["assets"]} >= {
+        "trajectory_forecasts",
+        "risk_periods",
+        "interventions",
+        "performance_anomalies",
+    }
+    with engine.connect() as connection:
+        degraded = risk_store.degraded(connection, courses[0], TODAY)
+    for name in ("tensorflow", "prophet"):
+        assert any(f"{name} is not installed" in reason for reason in degraded)
