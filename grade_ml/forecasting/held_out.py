@@ -130,8 +130,9 @@ def _balanced(panels: Sequence[Panel], count: int) -> dict[str, int]:
         size[one.section_id] = size.get(one.section_id, 0) + one.shape[0] * one.shape[1]
         course[one.section_id] = one.course_id
     count = min(count, len(size))
-    filled, held = [0] * count, [set() for _ in range(count)]  # type: list[int], list[set[str]]
-    fold = {}
+    filled = [0] * count
+    held: list[set[str]] = [set() for _ in range(count)]
+    fold: dict[str, int] = {}
     for name in sorted(size, key=lambda name: (-size[name], name)):
         best = min(range(count), key=lambda k: (course[name] in held[k], filled[k]))
         fold[name] = best

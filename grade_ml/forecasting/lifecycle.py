@@ -91,7 +91,7 @@ def current(
 
 
 def _hashes(root: str, ended: pd.DataFrame) -> dict[str, int]:
-    stored = stored_hashes(root, ended["course_id"].unique().tolist(), SEQUENCES)
+    stored = stored_hashes(root, None, SEQUENCES)
     names = set(ended["section_id"])
     return {name: value for of in stored.values() for name, value in of.items() if name in names}
 
@@ -106,7 +106,9 @@ def _train(
     on_progress("Reading ended sections")
     ended = rooms.sections(section.c.ends_on < rooms.as_of)
     known, weekly = [], []
-    for sequences, snapshots in _frames(rooms.root, sorted(set(ended["course_id"]))):
+    # Courses whose features have not been computed yet come in when they are.
+    learned = ended.loc[ended["section_id"].isin(hashes), "course_id"]
+    for sequences, snapshots in _frames(rooms.root, sorted(set(learned))):
         own = snapshots[snapshots["section_id"].astype(object).isin(hashes)]
         known += panels(sequences, origins(own, SETTINGS.origins), truth_on=rooms.as_of)
         weekly.append(own[["course_id", "section_id", "student_id", "cut_day", "activity_last_7"]])

