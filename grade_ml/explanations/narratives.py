@@ -1,0 +1,382 @@
+"""A prediction and its attribution in two to four sentences, for three readers, in any language.
+
+Sentences come from the message catalogues beside this module and hold only what is stored: every
+number is a slot that is filled from the attribution, and every word that tells a direction belongs
+to a sentence that is chosen by a sign. `verify` goes the other way: it reads the text back with the
+same catalogue as its grammar and compares each number, sign and theme with what is stored. How
+attributions are made is not told here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache, cached_property
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from grade_ml.core.errors import ConfigurationError
+from grade_ml.explanations.themes import OWN_DOING, Theme, theme_of
+
+#: A slot of a message: its name, and how a number is written.
+_SLOT = re.compile(r"\{(\w+)(?::(\+?\.\df))?\}")
+_NUMBER = r"[+-]?\d+(?:[.,]\d+)?"
+
+
+class Reader(StrEnum):
+    """Who reads a narrative."""
+
+    STUDENT = "student"
+    ADVISER = "adviser"
+    ANALYST = "analyst"
+
+
+@dataclass(frozen=True)
+class NarrativeSettings:
+    """The judgements of narratives, each with its reason."""
+
+    #: Points. Themes that move the forecast less are not worth a sentence.
+    least_points: float = 0.5
+    #: Log-odds; at a risk of one half this is one point in a hundred.
+    least_log_odds: float = 0.04
+    #: From this risk on a student is told whom to turn to.
+    support_risk: float = 0.5
+    #: Points. An attribution that misses its prediction by more explains nothing.
+    most_error: float = 1e-3
+
+
+SETTINGS = NarrativeSettings()
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What is stored about one prediction.
+
+    Attributes
+    ----------
+    predicted
+        grade, lower80, upper80 (points, 0-100; NaN: unknown) and risk (0-1).
+    values
+        The numeric features of the student, by name; NaN: unknown.
+    grade
+        Points by feature; empty: no exact attribution is stored.
+    grade_baseline, grade_remainder
+        Points: the mean forecast, and what calibration and bounds add.
+    risk
+        Log-odds by feature; empty: no exact attribution is stored.
+    risk_baseline
+        Log-odds.
+    error
+        Points by which baseline, features and remainder miss the grade.
+    """
+
+    predicted: Mapping[str, float]
+    values: Mapping[str, float]
+    grade: Mapping[str, float] = field(default_factory=dict)
+    grade_baseline: float = 0.0
+    grade_remainder: float = 0.0
+    risk: Mapping[str, float] = field(default_factory=dict)
+    risk_baseline: float = 0.0
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
+class Narrative:
+    """Two to four sentences."""
+
+    reader: Reader
+    language: str
+    text: str
+
+
+def narrate(attribution: Attribution, reader: Reader, language: str) -> Narrative:
+    """Return what `reader` is told of a prediction.
+
+    Students are told of their own doing only; what compares them with others is left out.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no message catalogue of `language`.
+    """
+    words = catalogue(language)
+    told = _told(attribution, reader)
+    sentences = (words.write(reader, kind, told.slots) for kind in told.kinds)
+    return Narrative(reader, language, " ".join(sentences))
+
+
+def verify(narrative: Narrative, attribution: Attribution) -> tuple[str, ...]:
+    """Return what the narrative says that is not stored, in words; empty: all of it is.
+
+    Every sentence must be the one that the stored signs ask for, every number the stored one as
+    far as it is written, and every theme or feature the one that moves the prediction most.
+    """
+    words = catalogue(narrative.language)
+    told = _told(attribution, narrative.reader)
+    problems, rest = [], narrative.text
+    for kind in told.kinds:
+        message = words.messages[narrative.reader][kind]
+        found = message.pattern(words.themes).match(rest)
+        if found is None:
+            return (*problems, f"{rest!r} does not begin with the sentence {kind}")
+        rest = rest[found.end() :].removeprefix(" ")
+        for (name, spec), text in zip(message.slots, found.groups(), strict=True):
+            if not words.says(text, told.slots[name], spec):
+                problems.append(f"{kind}: {text!r} is not the stored {name}, {told.slots[name]!r}")
+    return (*problems, *([f"{rest!r} has no origin"] if rest else []))
+
+
+@dataclass(frozen=True)
+class _Told:
+    """The sentences of a narrative in order, and what fills their slots."""
+
+    kinds: tuple[str, ...]
+    slots: Mapping[str, float | str]
+
+
+def _told(attribution: Attribution, reader: Reader) -> _Told:
+    kinds, slots = _PLANS[reader](attribution)
+    figures = {
+        "risk_percent": 100 * attribution.predicted["risk"],
+        "baseline": attribution.grade_baseline,
+        "features_sum": math.fsum(attribution.grade.values()),
+        "remainder": attribution.grade_remainder,
+        "risk_baseline": attribution.risk_baseline,
+        "risk_sum": math.fsum(attribution.risk.values()),
+        "error": attribution.error,
+    }
+    return _Told(tuple(kinds), {**attribution.values, **attribution.predicted, **figures, **slots})
+
+
+Plan = tuple[list[str], dict[str, float | str]]
+
+
+def _for_student(one: Attribution) -> Plan:
+    if math.isnan(one.predicted["grade"]):
+        return ["no_forecast", _outlook(one)], {}
+    slots, drivers, fact = _drivers(one, OWN_DOING)
+    return [_opening(one), drivers, *fact, _outlook(one)], slots
+
+
+def _for_adviser(one: Attribution) -> Plan:
+    slots, drivers, fact = _drivers(one, frozenset(Theme))
+    risk_kinds, risk_slots = _risk_drivers(one)
+    if math.isnan(one.predicted["grade"]):
+        return ["no_forecast", *(risk_kinds or ["unexplained"])], risk_slots
+    return [_opening(one), drivers, *risk_kinds, *fact], {**slots, **risk_slots}
+
+
+def _for_analyst(one: Attribution) -> Plan:
+    kinds: list[str] = []
+    slots: dict[str, float | str] = {}
+    known = not math.isnan(one.predicted["grade"])
+    if not known:
+        kinds.append("no_forecast")
+    elif not _explained(one):
+        kinds.append("unexplained")
+    else:
+        kinds.append("forecast")
+        top = sorted(one.grade.items(), key=lambda item: (-abs(item[1]), item[0]))[:3]
+        if len(top) == 3:
+            kinds.append("features")
+            for place, (name, points) in enumerate(top, start=1):
+                slots |= {f"feature_{place}": name, f"points_{place}": points}
+    if one.risk:
+        name, log_odds = max(one.risk.items(), key=lambda item: (abs(item[1]), item[0]))
+        kinds.append("risk")
+        slots |= {"feature_risk": name, "log_odds_1": log_odds}
+    else:
+        kinds.append("risk_unexplained")
+    if "forecast" in kinds:
+        kinds.append("additivity")
+    return kinds, slots
+
+
+_PLANS = {
+    Reader.STUDENT: _for_student,
+    Reader.ADVISER: _for_adviser,
+    Reader.ANALYST: _for_analyst,
+}
+
+
+def _explained(one: Attribution) -> bool:
+    return bool(one.grade) and one.error <= SETTINGS.most_error
+
+
+def _opening(one: Attribution) -> str:
+    return "first_forecast" if math.isnan(_value(one, "score_mean")) else "forecast"
+
+
+def _outlook(one: Attribution) -> str:
+    remaining = _value(one, "weight_remaining")
+    if math.isnan(remaining):
+        return "outlook_open"
+    if remaining < 0.5:
+        return "outlook_closed"
+    return "outlook_support" if one.predicted["risk"] >= SETTINGS.support_risk else "outlook"
+
+
+def _drivers(
+    one: Attribution, themes: frozenset[Theme]
+) -> tuple[dict[str, float | str], str, list[str]]:
+    """Return what moves the grade most up and down, the sentence for it, and one with a fact."""
+    if not _explained(one):
+        return {}, "unexplained", []
+    worth = by_theme(one.grade, themes)
+    slots: dict[str, float | str] = {}
+    up, down = (_most(worth, sign, SETTINGS.least_points) for sign in (1, -1))
+    if up:
+        slots |= {"theme_up": up, "points_up": worth[up]}
+    if down:
+        slots |= {"theme_down": down, "points_down": -worth[down]}
+    names = {(True, True): "both", (True, False): "up", (False, True): "down"}
+    kind = f"drivers_{names.get((up is not None, down is not None), 'none')}"
+    fact = next((f"fact_{theme}" for theme in (down, up) if _has_fact(one, theme, down)), None)
+    return slots, kind, [fact] if fact else []
+
+
+def _risk_drivers(one: Attribution) -> Plan:
+    worth = by_theme(one.risk, frozenset(Theme))
+    for kind, sign in (("risk_up", 1), ("risk_down", -1)):
+        if theme := _most(worth, sign, SETTINGS.least_log_odds):
+            return [kind], {"theme_risk": theme}
+    return [], {}
+
+
+def by_theme(contributions: Mapping[str, float], themes: frozenset[Theme]) -> dict[Theme, float]:
+    """Return the sum of the contributions of each of `themes` that has any."""
+    parts: dict[Theme, list[float]] = {}
+    for name, value in contributions.items():
+        parts.setdefault(theme_of(name), []).append(value)
+    return {theme: math.fsum(values) for theme, values in parts.items() if theme in themes}
+
+
+def _most(worth: Mapping[Theme, float], sign: int, least: float) -> Theme | None:
+    """Return the theme that goes furthest in the direction of `sign`, and at least `least`."""
+    ranked = sorted((-sign * value, theme) for theme, value in worth.items())
+    return ranked[0][1] if ranked and -ranked[0][0] >= least else None
+
+
+#: What a sentence about a theme tells; the last one is the number that the first is out of.
+_FACTS = {
+    Theme.STANDING: ("grade_if_nothing_more", "weight_remaining"),
+    Theme.SCORES: ("score_mean",),
+    Theme.WORK: ("assignments_missed", "assignments_due"),
+    Theme.PUNCTUALITY: ("assignments_late", "assignments_submitted"),
+    Theme.ACTIVITY: ("activity_days_last_28",),
+}
+#: Facts that count what went wrong; where nothing did, they are no reason for a lower forecast.
+_FAULTS = {Theme.WORK, Theme.PUNCTUALITY}
+
+
+def _has_fact(one: Attribution, theme: Theme | None, down: Theme | None) -> bool:
+    if theme not in _FACTS:
+        return False
+    values = [_value(one, name) for name in _FACTS[theme]]
+    if any(map(math.isnan, values)):
+        return False
+    return theme not in _FAULTS or (values[1] > 0 and (values[0] > 0) == (theme == down))
+
+
+def _value(one: Attribution, name: str) -> float:
+    return one.values.get(name, math.nan)
+
+
+@dataclass(frozen=True)
+class _Message:
+    """One sentence of a catalogue."""
+
+    text: str
+
+    @cached_property
+    def slots(self) -> list[tuple[str, str]]:
+        """The slots in order: name, and the format of a number or an empty text."""
+        return [(found[1], found[2] or "") for found in _SLOT.finditer(self.text)]
+
+    def pattern(self, themes: Mapping[str, str]) -> re.Pattern[str]:
+        """Return what matches the sentence with anything that its slots can hold."""
+        return _pattern(self.text, tuple(sorted(themes.values(), key=len, reverse=True)))
+
+
+@cache
+def _pattern(text: str, themes: tuple[str, ...]) -> re.Pattern[str]:
+    def of_slot(name: str, spec: str) -> str:
+        if spec:
+            return f"({_NUMBER})"
+        return f"({'|'.join(map(re.escape, themes))})" if name.startswith("theme") else "(.+?)"
+
+    parts, last = [], 0
+    for found in _SLOT.finditer(text):
+        parts += [re.escape(text[last : found.start()]), of_slot(found[1], found[2])]
+        last = found.end()
+    return re.compile("".join([*parts, re.escape(text[last:]), "(?= |$)"]))
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The words of one language.
+
+    Attributes
+    ----------
+    decimal
+        The sign between whole and broken part of a number.
+    """
+
+    decimal: str
+    themes: Mapping[str, str]
+    messages: Mapping[Reader, Mapping[str, _Message]]
+
+    def write(self, reader: Reader, kind: str, slots: Mapping[str, float | str]) -> str:
+        """Return the sentence `kind` with its slots filled."""
+        text = self.messages[reader][kind].text
+        return _SLOT.sub(lambda found: self._filled(slots[found[1]], found[2] or ""), text)
+
+    def _filled(self, value: float | str, spec: str) -> str:
+        if isinstance(value, str):
+            return self.themes.get(value, value)
+        # Nothing is written as "-0".
+        text = format(float(format(value, spec)) + 0.0, spec)
+        return text.replace(".", self.decimal)
+
+    def says(self, text: str, stored: float | str, spec: str) -> bool:
+        """Return whether a text that was read back means the stored value."""
+        if isinstance(stored, str):
+            return text == self.themes.get(stored, stored)
+        return float(text.replace(self.decimal, ".")) == float(format(stored, spec))
+
+
+@cache
+def languages() -> tuple[str, ...]:
+    """Return the languages that have a catalogue."""
+    return tuple(sorted(path.name.removesuffix(".toml") for path in _messages() if path.is_file()))
+
+
+@cache
+def catalogue(language: str) -> Catalogue:
+    """Return the words of `language`.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such catalogue.
+    """
+    if language not in languages():
+        raise ConfigurationError(
+            f"Narratives cannot be written in {language!r}.",
+            f"Choose one of {', '.join(languages())}, or add a catalogue to explanations/messages.",
+        )
+    path = files("grade_ml.explanations") / "messages" / f"{language}.toml"
+    words = tomllib.loads(path.read_text(encoding="utf-8"))
+    messages = {
+        reader: {kind: _Message(text) for kind, text in words[str(reader)].items()}
+        for reader in Reader
+    }
+    return Catalogue(words["decimal"], words["themes"], messages)
+
+
+def _messages() -> Iterator[Traversable]:
+    return (files("grade_ml.explanations") / "messages").iterdir()
