@@ -1,1 +1,1 @@
-"""Why a prediction is what it is, and what would change it."""
+"""Why a prediction says what it says, and how far to trust the explanation."""
