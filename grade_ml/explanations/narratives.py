@@ -13,13 +13,14 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, cached_property
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from grade_ml.core.errors import ConfigurationError
+from grade_ml.explanations.contract import TOLERANCE, Account, Explanation
 from grade_ml.explanations.themes import OWN_DOING, Theme, theme_of
 
 #: A slot of a message: its name, and how a number is written.
@@ -45,43 +46,40 @@ class NarrativeSettings:
     least_log_odds: float = 0.04
     #: From this risk on a student is told whom to turn to.
     support_risk: float = 0.5
-    #: Points. An attribution that misses its prediction by more explains nothing.
-    most_error: float = 1e-3
 
 
 SETTINGS = NarrativeSettings()
 
 
 @dataclass(frozen=True)
-class Attribution:
-    """What is stored about one prediction.
+class Explained:
+    """A stored explanation, and the 80% interval of its grade in points; NaN: unknown."""
 
-    Attributes
-    ----------
-    predicted
-        grade, lower80, upper80 (points, 0-100; NaN: unknown) and risk (0-1).
-    values
-        The numeric features of the student, by name; NaN: unknown.
-    grade
-        Points by feature; empty: no exact attribution is stored.
-    grade_baseline, grade_remainder
-        Points: the mean forecast, and what calibration and bounds add.
-    risk
-        Log-odds by feature; empty: no exact attribution is stored.
-    risk_baseline
-        Log-odds.
-    error
-        Points by which baseline, features and remainder miss the grade.
-    """
+    explanation: Explanation
+    lower80: float
+    upper80: float
 
-    predicted: Mapping[str, float]
-    values: Mapping[str, float]
-    grade: Mapping[str, float] = field(default_factory=dict)
-    grade_baseline: float = 0.0
-    grade_remainder: float = 0.0
-    risk: Mapping[str, float] = field(default_factory=dict)
-    risk_baseline: float = 0.0
-    error: float = 0.0
+    @property
+    def grade(self) -> Account | None:
+        """The account of the grade, where there is one that adds up."""
+        found = self.explanation.grade
+        return found if found and found.error <= TOLERANCE else None
+
+    @property
+    def risk(self) -> Account | None:
+        """The account of the risk in log-odds, where it adds up."""
+        found = self.explanation.risk
+        return found if found.error <= TOLERANCE else None
+
+    @property
+    def chance(self) -> float:
+        """The risk, 0-1."""
+        return 1 / (1 + math.exp(-self.explanation.risk.predicted))
+
+    def value(self, name: str) -> float:
+        """Return a numeric feature of the student; NaN: unknown."""
+        found = self.explanation.values.get(name)
+        return math.nan if found is None else float(found)
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class Narrative:
     text: str
 
 
-def narrate(attribution: Attribution, reader: Reader, language: str) -> Narrative:
+def narrate(one: Explained, reader: Reader, language: str) -> Narrative:
     """Return what `reader` is told of a prediction.
 
     Students are told of their own doing only; what compares them with others is left out.
@@ -104,19 +102,19 @@ def narrate(attribution: Attribution, reader: Reader, language: str) -> Narrativ
         There is no message catalogue of `language`.
     """
     words = catalogue(language)
-    told = _told(attribution, reader)
+    told = _told(one, reader)
     sentences = (words.write(reader, kind, told.slots) for kind in told.kinds)
     return Narrative(reader, language, " ".join(sentences))
 
 
-def verify(narrative: Narrative, attribution: Attribution) -> tuple[str, ...]:
+def verify(narrative: Narrative, one: Explained) -> tuple[str, ...]:
     """Return what the narrative says that is not stored, in words; empty: all of it is.
 
     Every sentence must be the one that the stored signs ask for, every number the stored one as
     far as it is written, and every theme or feature the one that moves the prediction most.
     """
     words = catalogue(narrative.language)
-    told = _told(attribution, narrative.reader)
+    told = _told(one, narrative.reader)
     problems, rest = [], narrative.text
     for kind in told.kinds:
         message = words.messages[narrative.reader][kind]
@@ -138,62 +136,64 @@ class _Told:
     slots: Mapping[str, float | str]
 
 
-def _told(attribution: Attribution, reader: Reader) -> _Told:
-    kinds, slots = _PLANS[reader](attribution)
+def _told(one: Explained, reader: Reader) -> _Told:
+    kinds, slots = _PLANS[reader](one)
+    names = {name for facts in _FACTS.values() for name in facts}
     figures = {
-        "risk_percent": 100 * attribution.predicted["risk"],
-        "baseline": attribution.grade_baseline,
-        "features_sum": math.fsum(attribution.grade.values()),
-        "remainder": attribution.grade_remainder,
-        "risk_baseline": attribution.risk_baseline,
-        "risk_sum": math.fsum(attribution.risk.values()),
-        "error": attribution.error,
+        "risk_percent": 100 * one.chance,
+        "lower80": one.lower80,
+        "upper80": one.upper80,
+        "weight_remaining": one.value("weight_remaining"),
     }
-    return _Told(tuple(kinds), {**attribution.values, **attribution.predicted, **figures, **slots})
+    for part, account in (("grade", one.explanation.grade), ("risk", one.explanation.risk)):
+        if account:
+            figures |= {
+                part: account.predicted,
+                f"{part}_baseline": account.baseline,
+                f"{part}_sum": math.fsum(account.contributions.values()),
+                f"{part}_remainder": math.fsum(account.remainders.values()),
+                f"{part}_error": account.error,
+            }
+    return _Told(tuple(kinds), {**{name: one.value(name) for name in names}, **figures, **slots})
 
 
 Plan = tuple[list[str], dict[str, float | str]]
 
 
-def _for_student(one: Attribution) -> Plan:
-    if math.isnan(one.predicted["grade"]):
+def _for_student(one: Explained) -> Plan:
+    if one.explanation.grade is None:
         return ["no_forecast", _outlook(one)], {}
     slots, drivers, fact = _drivers(one, OWN_DOING)
     return [_opening(one), drivers, *fact, _outlook(one)], slots
 
 
-def _for_adviser(one: Attribution) -> Plan:
-    slots, drivers, fact = _drivers(one, frozenset(Theme))
+def _for_adviser(one: Explained) -> Plan:
     risk_kinds, risk_slots = _risk_drivers(one)
-    if math.isnan(one.predicted["grade"]):
+    if one.explanation.grade is None:
         return ["no_forecast", *(risk_kinds or ["unexplained"])], risk_slots
+    slots, drivers, fact = _drivers(one, frozenset(Theme))
     return [_opening(one), drivers, *risk_kinds, *fact], {**slots, **risk_slots}
 
 
-def _for_analyst(one: Attribution) -> Plan:
+def _for_analyst(one: Explained) -> Plan:
     kinds: list[str] = []
     slots: dict[str, float | str] = {}
-    known = not math.isnan(one.predicted["grade"])
-    if not known:
+    if one.explanation.grade is None:
         kinds.append("no_forecast")
-    elif not _explained(one):
+    elif one.grade is None:
         kinds.append("unexplained")
     else:
         kinds.append("forecast")
-        top = sorted(one.grade.items(), key=lambda item: (-abs(item[1]), item[0]))[:3]
+        top = one.grade.largest(3)
         if len(top) == 3:
             kinds.append("features")
             for place, (name, points) in enumerate(top, start=1):
                 slots |= {f"feature_{place}": name, f"points_{place}": points}
-    if one.risk:
-        name, log_odds = max(one.risk.items(), key=lambda item: (abs(item[1]), item[0]))
-        kinds.append("risk")
-        slots |= {"feature_risk": name, "log_odds_1": log_odds}
-    else:
-        kinds.append("risk_unexplained")
-    if "forecast" in kinds:
-        kinds.append("additivity")
-    return kinds, slots
+    top = one.risk.largest(1) if one.risk else []
+    if top:
+        slots |= {"feature_risk": top[0][0], "log_odds_1": top[0][1]}
+    kinds.append("risk" if top else "risk_unexplained")
+    return [*kinds, *(["additivity"] if one.grade else [])], slots
 
 
 _PLANS = {
@@ -203,30 +203,26 @@ _PLANS = {
 }
 
 
-def _explained(one: Attribution) -> bool:
-    return bool(one.grade) and one.error <= SETTINGS.most_error
+def _opening(one: Explained) -> str:
+    return "first_forecast" if math.isnan(one.value("score_mean")) else "forecast"
 
 
-def _opening(one: Attribution) -> str:
-    return "first_forecast" if math.isnan(_value(one, "score_mean")) else "forecast"
-
-
-def _outlook(one: Attribution) -> str:
-    remaining = _value(one, "weight_remaining")
+def _outlook(one: Explained) -> str:
+    remaining = one.value("weight_remaining")
     if math.isnan(remaining):
         return "outlook_open"
     if remaining < 0.5:
         return "outlook_closed"
-    return "outlook_support" if one.predicted["risk"] >= SETTINGS.support_risk else "outlook"
+    return "outlook_support" if one.chance >= SETTINGS.support_risk else "outlook"
 
 
 def _drivers(
-    one: Attribution, themes: frozenset[Theme]
+    one: Explained, themes: frozenset[Theme]
 ) -> tuple[dict[str, float | str], str, list[str]]:
     """Return what moves the grade most up and down, the sentence for it, and one with a fact."""
-    if not _explained(one):
+    if one.grade is None:
         return {}, "unexplained", []
-    worth = by_theme(one.grade, themes)
+    worth = by_theme(one.grade.contributions, themes)
     slots: dict[str, float | str] = {}
     up, down = (_most(worth, sign, SETTINGS.least_points) for sign in (1, -1))
     if up:
@@ -239,8 +235,8 @@ def _drivers(
     return slots, kind, [fact] if fact else []
 
 
-def _risk_drivers(one: Attribution) -> Plan:
-    worth = by_theme(one.risk, frozenset(Theme))
+def _risk_drivers(one: Explained) -> Plan:
+    worth = by_theme(one.risk.contributions if one.risk else {}, frozenset(Theme))
     for kind, sign in (("risk_up", 1), ("risk_down", -1)):
         if theme := _most(worth, sign, SETTINGS.least_log_odds):
             return [kind], {"theme_risk": theme}
@@ -273,17 +269,13 @@ _FACTS = {
 _FAULTS = {Theme.WORK, Theme.PUNCTUALITY}
 
 
-def _has_fact(one: Attribution, theme: Theme | None, down: Theme | None) -> bool:
+def _has_fact(one: Explained, theme: Theme | None, down: Theme | None) -> bool:
     if theme not in _FACTS:
         return False
-    values = [_value(one, name) for name in _FACTS[theme]]
+    values = [one.value(name) for name in _FACTS[theme]]
     if any(map(math.isnan, values)):
         return False
     return theme not in _FAULTS or (values[1] > 0 and (values[0] > 0) == (theme == down))
-
-
-def _value(one: Attribution, name: str) -> float:
-    return one.values.get(name, math.nan)
 
 
 @dataclass(frozen=True)
