@@ -10,22 +10,13 @@ attributions are made is not told here.
 from __future__ import annotations
 
 import math
-import re
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache, cached_property
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 
-from grade_ml.core.errors import ConfigurationError
 from grade_ml.explanations.contract import TOLERANCE, Account, Explanation
+from grade_ml.explanations.messages import catalogue
 from grade_ml.explanations.themes import OWN_DOING, Theme, theme_of
-
-#: A slot of a message: its name, and how a number is written.
-_SLOT = re.compile(r"\{(\w+)(?::(\+?\.\df))?\}")
-_NUMBER = r"[+-]?\d+(?:[.,]\d+)?"
 
 
 class Reader(StrEnum):
@@ -276,99 +267,3 @@ def _has_fact(one: Explained, theme: Theme | None, down: Theme | None) -> bool:
     if any(map(math.isnan, values)):
         return False
     return theme not in _FAULTS or (values[1] > 0 and (values[0] > 0) == (theme == down))
-
-
-@dataclass(frozen=True)
-class _Message:
-    """One sentence of a catalogue."""
-
-    text: str
-
-    @cached_property
-    def slots(self) -> list[tuple[str, str]]:
-        """The slots in order: name, and the format of a number or an empty text."""
-        return [(found[1], found[2] or "") for found in _SLOT.finditer(self.text)]
-
-    def pattern(self, themes: Mapping[str, str]) -> re.Pattern[str]:
-        """Return what matches the sentence with anything that its slots can hold."""
-        return _pattern(self.text, tuple(sorted(themes.values(), key=len, reverse=True)))
-
-
-@cache
-def _pattern(text: str, themes: tuple[str, ...]) -> re.Pattern[str]:
-    def of_slot(name: str, spec: str) -> str:
-        if spec:
-            return f"({_NUMBER})"
-        return f"({'|'.join(map(re.escape, themes))})" if name.startswith("theme") else "(.+?)"
-
-    parts, last = [], 0
-    for found in _SLOT.finditer(text):
-        parts += [re.escape(text[last : found.start()]), of_slot(found[1], found[2])]
-        last = found.end()
-    return re.compile("".join([*parts, re.escape(text[last:]), "(?= |$)"]))
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """The words of one language.
-
-    Attributes
-    ----------
-    decimal
-        The sign between whole and broken part of a number.
-    """
-
-    decimal: str
-    themes: Mapping[str, str]
-    messages: Mapping[Reader, Mapping[str, _Message]]
-
-    def write(self, reader: Reader, kind: str, slots: Mapping[str, float | str]) -> str:
-        """Return the sentence `kind` with its slots filled."""
-        text = self.messages[reader][kind].text
-        return _SLOT.sub(lambda found: self._filled(slots[found[1]], found[2] or ""), text)
-
-    def _filled(self, value: float | str, spec: str) -> str:
-        if isinstance(value, str):
-            return self.themes.get(value, value)
-        # Nothing is written as "-0".
-        text = format(float(format(value, spec)) + 0.0, spec)
-        return text.replace(".", self.decimal)
-
-    def says(self, text: str, stored: float | str, spec: str) -> bool:
-        """Return whether a text that was read back means the stored value."""
-        if isinstance(stored, str):
-            return text == self.themes.get(stored, stored)
-        return float(text.replace(self.decimal, ".")) == float(format(stored, spec))
-
-
-@cache
-def languages() -> tuple[str, ...]:
-    """Return the languages that have a catalogue."""
-    return tuple(sorted(path.name.removesuffix(".toml") for path in _messages() if path.is_file()))
-
-
-@cache
-def catalogue(language: str) -> Catalogue:
-    """Return the words of `language`.
-
-    Raises
-    ------
-    ConfigurationError
-        There is no such catalogue.
-    """
-    if language not in languages():
-        raise ConfigurationError(
-            f"Narratives cannot be written in {language!r}.",
-            f"Choose one of {', '.join(languages())}, or add a catalogue to explanations/messages.",
-        )
-    path = files("grade_ml.explanations") / "messages" / f"{language}.toml"
-    words = tomllib.loads(path.read_text(encoding="utf-8"))
-    messages = {
-        reader: {kind: _Message(text) for kind, text in words[str(reader)].items()}
-        for reader in Reader
-    }
-    return Catalogue(words["decimal"], words["themes"], messages)
-
-
-def _messages() -> Iterator[Traversable]:
-    return (files("grade_ml.explanations") / "messages").iterdir()
