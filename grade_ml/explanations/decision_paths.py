@@ -185,8 +185,7 @@ def member_paths(part: Part, rows: pd.DataFrame) -> list[Path] | None:
     matrix = encoder.transform(rows)
     if isinstance(member, Forest):
         return list(_through_forest(member, matrix, encoder))
-    trees = _boosted_trees(member)
-    return [_most_telling(best, trees, row, encoder) for row in matrix]
+    return list(_through_boosting(member, matrix, encoder))
 
 
 def _through_forest(member: Forest, matrix: Matrix, encoder: Encoder) -> Iterator[Path]:
@@ -201,8 +200,9 @@ def _through_forest(member: Forest, matrix: Matrix, encoder: Encoder) -> Iterato
 
 @dataclass(frozen=True)
 class _Node:
-    """A node of a boosted tree; a leaf has no `feature`."""
+    """A node of a boosted tree; a leaf has no `feature`, and the library's `number`."""
 
+    number: int = 0
     value: float = 0.0
     feature: int = -1
     threshold: float = 0.0
@@ -218,21 +218,55 @@ class _Node:
         return bool(value <= self.threshold if self.inclusive else value < self.threshold)
 
 
-def _boosted_trees(member: LightGBM | XGBoost) -> list[_Node]:
+def _through_boosting(
+    member: LightGBM | XGBoost, matrix: Matrix, encoder: Encoder
+) -> Iterator[Path]:
     if isinstance(member, LightGBM):
-        model = member.booster.dump_model()
-        return [_of_lightgbm(one["tree_structure"]) for one in model["tree_info"]]
-    dumped = member.booster.get_dump(dump_format="json")
-    return [_of_xgboost(json.loads(one)) for one in dumped]
+        dumped = member.booster.dump_model()["tree_info"]
+        trees = [_of_lightgbm(one["tree_structure"]) for one in dumped]
+        reached = member.booster.predict(matrix, pred_leaf=True)
+    else:
+        import xgboost
+
+        trees = [
+            _of_xgboost(json.loads(one)) for one in member.booster.get_dump(dump_format="json")
+        ]
+        reached = member.booster.predict(xgboost.DMatrix(matrix), pred_leaf=True)
+    leaves = np.asarray(reached, dtype=np.intp).reshape(len(matrix), len(trees))
+    values = [{leaf.number: leaf.value for leaf in _leaves(tree)} for tree in trees]
+    said = np.column_stack(
+        [[known[leaf] for leaf in column] for known, column in zip(values, leaves.T, strict=True)]
+    )
+    for row, number, own in zip(matrix, np.abs(said).argmax(axis=1), said, strict=True):
+        steps = tuple(_down(trees[number], row, encoder))
+        yield Path(f"{member.name} {number + 1}", steps, float(own[number]))
+
+
+def _leaves(node: _Node) -> Iterator[_Node]:
+    if node.below is None or node.above is None:
+        yield node
+    else:
+        yield from _leaves(node.below)
+        yield from _leaves(node.above)
+
+
+def _down(node: _Node, row: Matrix, encoder: Encoder) -> Iterator[Step]:
+    while node.below is not None and node.above is not None:
+        value = float(row[node.feature])
+        below = node.goes_below(value)
+        yield _step(encoder, node.feature, node.threshold, value, below)
+        node = node.below if below else node.above
 
 
 def _of_lightgbm(node: Mapping[str, Any]) -> _Node:
     if "split_feature" not in node:
-        return _Node(float(node["leaf_value"]))
+        return _Node(int(node.get("leaf_index", 0)), float(node["leaf_value"]))
+    threshold = float(node["threshold"])
     return _Node(
         feature=int(node["split_feature"]),
-        threshold=float(node["threshold"]),
-        missing_below=bool(node["default_left"]) or node["missing_type"] == "None",
+        threshold=threshold,
+        # Where no value was missing in training, the library reads a missing one as 0.
+        missing_below=threshold >= 0 if node["missing_type"] == "None" else node["default_left"],
         below=_of_lightgbm(node["left_child"]),
         above=_of_lightgbm(node["right_child"]),
     )
@@ -240,7 +274,7 @@ def _of_lightgbm(node: Mapping[str, Any]) -> _Node:
 
 def _of_xgboost(node: Mapping[str, Any]) -> _Node:
     if "leaf" in node:
-        return _Node(float(node["leaf"]))
+        return _Node(int(node["nodeid"]), float(node["leaf"]))
     children = {child["nodeid"]: child for child in node["children"]}
     return _Node(
         feature=int(str(node["split"]).removeprefix("f")),
@@ -250,29 +284,3 @@ def _of_xgboost(node: Mapping[str, Any]) -> _Node:
         below=_of_xgboost(children[node["yes"]]),
         above=_of_xgboost(children[node["no"]]),
     )
-
-
-def _most_telling(name: str, trees: list[_Node], row: Matrix, encoder: Encoder) -> Path:
-    ways = [list(_down(tree, row)) for tree in trees]
-    number = max(range(len(ways)), key=lambda place: abs(ways[place][-1].value))
-    *inner, leaf = ways[number]
-    steps = tuple(
-        _step(
-            encoder,
-            node.feature,
-            node.threshold,
-            row[node.feature],
-            node.goes_below(row[node.feature]),
-        )
-        for node in inner
-    )
-    return Path(f"{name} {number + 1}", steps, leaf.value)
-
-
-def _down(tree: _Node, row: Matrix) -> Iterator[_Node]:
-    node: _Node | None = tree
-    while node is not None:
-        yield node
-        if node.feature < 0:
-            return
-        node = node.below if node.goes_below(row[node.feature]) else node.above

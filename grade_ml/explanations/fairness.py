@@ -18,6 +18,7 @@ from grade_ml.core.errors import NotReadyError
 from grade_ml.ensemble.encoding import ATTRIBUTE
 from grade_ml.ensemble.rows import PROTECTED_ATTRIBUTES, hashes
 from grade_ml.explanations.settings import SETTINGS
+from grade_ml.features.attributes import attribute_columns
 
 Floats = npt.NDArray[np.float64]
 #: Per row: numerator and denominator, whose sums over a group give its figure.
@@ -31,28 +32,33 @@ LIMITS: Mapping[str, float] = {
     "selection_rate": SETTINGS.most_gap_selection,
     "false_negative_rate": SETTINGS.most_gap_false_negatives,
 }
+#: The columns that hold protected attributes.
+PROTECTED = tuple(f"{ATTRIBUTE}{name}" for name in PROTECTED_ATTRIBUTES)
 COLUMNS = [
     *("attribute", "group_name", "metric", "students", "value", "low", "high"),
     *("gap", "gap_low", "gap_high", "most", "exceeds"),
 ]
 
 
-def with_attributes(held_out: pd.DataFrame, snapshots: pd.DataFrame) -> pd.DataFrame:
+def with_attributes(
+    held_out: pd.DataFrame, students: pd.DataFrame, enrollments: pd.DataFrame
+) -> pd.DataFrame:
     """Return held-out rows with the protected attributes of their students.
 
     Parameters
     ----------
     held_out
         Of a pooled model: section_id and student (a hash).
-    snapshots
-        section_id, student_id and attributes.
+    students, enrollments
+        As the gradebook's tables have them.
     """
-    columns = [f"{ATTRIBUTE}{name}" for name in PROTECTED_ATTRIBUTES]
-    known = [name for name in columns if name in snapshots]
-    some = snapshots.drop_duplicates(["section_id", "student_id"])
-    some = some[["section_id", "student_id", *known]].astype({"section_id": str})
-    some["student"] = hashes(some.pop("student_id"))
-    return held_out.merge(some, on=["section_id", "student"])
+    found = attribute_columns(students, enrollments)
+    known = [name for name in PROTECTED if name in found]
+    rows = found[known].assign(
+        section_id=enrollments["section_id"].astype(str).to_numpy(),
+        student=hashes(enrollments["student_id"]).to_numpy(),
+    )
+    return held_out.merge(rows, on=["section_id", "student"])
 
 
 def fairness(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -79,11 +85,11 @@ def fairness(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
     """
     metrics = _metrics()
     parts = []
-    for name in PROTECTED_ATTRIBUTES:
-        column = f"{ATTRIBUTE}{name}"
+    for column in PROTECTED:
         if column in rows:
             some = rows[_large_enough(rows, column)].reset_index(drop=True)
             if some[column].nunique() > 1:
+                name = column.removeprefix(ATTRIBUTE)
                 parts.append((name, some.assign(group=some[column].astype(str))))
     comparisons = sum(some["group"].nunique() for _, some in parts) * len(LIMITS)
     found = [

@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from grade_ml.core.database import read_frame, upsert_frame
 from grade_ml.explanations.contract import Account, Attributions, Explanation
+from grade_ml.explanations.decision_paths import Path
 from grade_ml.gradebook.schema import section
 
 if TYPE_CHECKING:
@@ -86,13 +87,14 @@ decision_path = sa.Table(
     sa.Column("as_of", sa.Date, primary_key=True),
     sa.Column("tree", sa.Text, primary_key=True, comment="surrogate, or the name of a member"),
     sa.Column("course_id", sa.Text, nullable=False),
-    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("model_name", sa.Text, nullable=False),
+    sa.Column("model_version", sa.Integer, nullable=False),
+    sa.Column("features_hash", sa.Text, nullable=False),
     sa.Column("body", JSONB, nullable=False),
 )
 fairness = sa.Table(
     "fairness",
     metadata,
-    sa.Column("course_id", sa.Text, primary_key=True, comment="empty: all courses together"),
     sa.Column("as_of", sa.Date, primary_key=True),
     sa.Column("attribute", sa.Text, primary_key=True),
     sa.Column("group_name", sa.Text, primary_key=True),
@@ -115,7 +117,7 @@ EVERYWHERE = ""
 _DIGITS = 7
 
 
-def write_attributions(
+def write_attributions(  # noqa: PLR0913, PLR0917
     connection: Connection,
     found: Attributions,
     rows: pd.DataFrame,
@@ -176,13 +178,19 @@ def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def stored_hashes(connection: Connection, courses: Collection[str], as_of: date) -> pd.DataFrame:
-    """Return section_id, student_id, as_of, model_name, model_version and features_hash.
+def summary(
+    connection: Connection,
+    courses: Collection[str],
+    as_of: date,
+    table: sa.Table = attribution,
+) -> pd.DataFrame:
+    """Return the rows of running enrollments in `table` that are the newest by `as_of`.
 
-    They are of the explanations of `courses` in running sections that are not later than `as_of`.
+    Without the columns in JSON, save `degraded`; `table` may be that of decision paths.
     """
-    names = ("section_id", "student_id", "as_of", "model_name", "model_version", "features_hash")
-    return _read(connection, _newest(courses, as_of), names)
+    names = [one.name for one in table.columns if not isinstance(one.type, JSONB)]
+    told = ["degraded"] if table is attribution else []
+    return _read(connection, _newest(table, courses, as_of), [*names, *told])
 
 
 def read_explanations(
@@ -195,7 +203,7 @@ def read_explanations(
 
     In order of section and student.
     """
-    query = _newest(courses, as_of)
+    query = _newest(attribution, courses, as_of)
     if students is not None:
         query = query.where(attribution.c.student_id.in_(sorted(students)))
     names = [column.name for column in attribution.columns]
@@ -215,31 +223,26 @@ def read_explanations(
     ]
 
 
-def _newest(courses: Collection[str], as_of: date) -> sa.Select[Any]:
+def _newest(table: sa.Table, courses: Collection[str], as_of: date) -> sa.Select[Any]:
     """Select what is known of each running section on the last day on which it was explained."""
-    table = attribution.c
+    column = table.c
     newest = (
-        sa.select(table.section_id, sa.func.max(table.as_of).label("as_of"))
-        .join(section, section.c.section_id == table.section_id)
+        sa.select(column.section_id, sa.func.max(column.as_of).label("as_of"))
+        .join(section, section.c.section_id == column.section_id)
         .where(
-            table.course_id.in_(sorted(courses)),
-            table.as_of <= as_of,
+            column.course_id.in_(sorted(courses)),
+            column.as_of <= as_of,
             sa.literal(as_of).between(section.c.starts_on, section.c.ends_on),
         )
-        .group_by(table.section_id)
+        .group_by(column.section_id)
         .subquery()
     )
+    same = sa.and_(newest.c.section_id == column.section_id, newest.c.as_of == column.as_of)
     return (
-        sa.select(
-            attribution,
-            (table.as_of - section.c.starts_on).label("cut_day"),
-        )
-        .join(
-            newest,
-            sa.and_(newest.c.section_id == table.section_id, newest.c.as_of == table.as_of),
-        )
-        .join(section, section.c.section_id == table.section_id)
-        .order_by(table.section_id, table.student_id)
+        sa.select(table, (column.as_of - section.c.starts_on).label("cut_day"))
+        .join(newest, same)
+        .join(section, section.c.section_id == column.section_id)
+        .order_by(column.section_id, column.student_id)
     )
 
 
@@ -279,15 +282,14 @@ def write_paths(connection: Connection, rows: pd.DataFrame) -> None:
 
 def read_paths(
     connection: Connection, courses: Collection[str], as_of: date
-) -> list[dict[str, Any]]:
-    """Return the decision paths of `courses` on the day `as_of`, in order of section and student."""
-    column = decision_path.c
-    query = (
-        sa.select(decision_path)
-        .where(column.course_id.in_(sorted(courses)), column.as_of == as_of)
-        .order_by(column.section_id, column.student_id, column.tree)
-    )
-    return [dict(row) for row in connection.execute(query).mappings()]
+) -> list[tuple[str, str, str, Path]]:
+    """Return course, section, student and path of running enrollments, the newest by `as_of`."""
+    names = ("course_id", "section_id", "student_id", "body")
+    query = _newest(decision_path, courses, as_of).order_by(decision_path.c.tree)
+    return [
+        (*keys, Path.from_dict(json.loads(body)))
+        for *keys, body in _read(connection, query, names).itertuples(index=False)
+    ]
 
 
 def write_fairness(connection: Connection, rows: pd.DataFrame) -> None:
@@ -295,13 +297,13 @@ def write_fairness(connection: Connection, rows: pd.DataFrame) -> None:
     upsert_frame(connection, fairness, rows)
 
 
-def read_fairness(connection: Connection, as_of: date, courses: Collection[str]) -> pd.DataFrame:
+def read_fairness(connection: Connection, as_of: date) -> pd.DataFrame:
     """Return how groups fared on the day `as_of`: columns of the table."""
     column = fairness.c
     query = (
         sa.select(fairness)
-        .where(column.as_of == as_of, column.course_id.in_(sorted(courses)))
-        .order_by(column.course_id, column.attribute, column.group_name, column.metric)
+        .where(column.as_of == as_of)
+        .order_by(column.attribute, column.group_name, column.metric)
     )
     return _read(connection, query, [one.name for one in fairness.columns])
 

@@ -59,13 +59,14 @@ create table explanations.decision_path (
     as_of date,
     tree text,
     course_id text not null,
-    model text not null,
+    model_name text not null,
+    model_version integer not null,
+    features_hash text not null,
     body jsonb not null,
     primary key (section_id, student_id, as_of, tree)
 );
 create index decision_path_by_course on explanations.decision_path (course_id, as_of);
 create table explanations.fairness (
-    course_id text,
     as_of date,
     attribute text,
     group_name text,
@@ -80,7 +81,7 @@ create table explanations.fairness (
     gap_high double precision not null,
     most double precision,
     exceeds boolean not null,
-    primary key (course_id, as_of, attribute, group_name, metric)
+    primary key (as_of, attribute, group_name, metric)
 );
 """
 
