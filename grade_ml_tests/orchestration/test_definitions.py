@@ -122,7 +122,12 @@ GRAPH = {
     },
     "explanations": {
         "shap_explanations": {"grade_predictions", "grade_snapshots"},
-        "feature_importance": {"enrollments", "results", "shap_explanations"},
+        "feature_importance": {
+            "enrollments",
+            "grade_snapshots",
+            "results",
+            "shap_explanations",
+        },
         "decision_paths": {"grade_predictions", "grade_snapshots"},
     },
 }

@@ -119,7 +119,7 @@ def _swarms(found: "Explainer", courses: Sequence[str]) -> dict[str, dict[str, A
 
 @asset(
     group_name="explanations",
-    deps=["shap_explanations", "enrollments", "results"],
+    deps=["grade_snapshots", "shap_explanations", "enrollments", "results"],
     partitions_def=course,
     backfill_policy=many_courses,
     kinds={"lightgbm", "postgres"},
