@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from grade_ml.core.settings import Settings
 from grade_ml.engine import PredictiveAnalyticsEngine
+
+if TYPE_CHECKING:
+    from grade_ml.explanations.contract import Explanation
 
 
 @click.command()
@@ -19,18 +24,57 @@ from grade_ml.engine import PredictiveAnalyticsEngine
     type=click.DateTime(["%Y-%m-%d"]),
     help="Answer as on this day, from what was known then. Default: GRADE_ML_AS_OF, or today.",
 )
+@click.option("--explain", "explains", is_flag=True, help="Say what makes the difference.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, writable=True),
+    help="With --explain: draw it into this file (.png, .svg, .pdf).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of words.")
-def command(student_id: str, course_id: str, as_of: datetime | None, as_json: bool) -> None:
+def command(  # noqa: PLR0913, PLR0917 - the command's options
+    student_id: str,
+    course_id: str,
+    as_of: datetime | None,
+    explains: bool,
+    plot: str | None,
+    as_json: bool,
+) -> None:
     """Predict a student's final grade in a course, and the risk of failing or withdrawing.
 
     Of several sections of the course, the student's latest counts. Where it has ended, the answer
-    is the grade on record.
+    is the grade on record, and there is nothing to explain.
     """
+    if plot and not explains:
+        raise click.UsageError("--plot draws an explanation: add --explain.")
     settings = Settings.from_environment()
     day = as_of.date() if as_of else settings.date_at(datetime.now(UTC))
     engine = PredictiveAnalyticsEngine(settings)
     try:
-        prediction = engine.predict(student_id, course_id, day)
+        if explains:
+            prediction, told = engine.explain(student_id, course_id, day)
+        else:
+            prediction, told = engine.predict(student_id, course_id, day), None
     finally:
         engine.close()
-    click.echo(json.dumps(prediction.to_dict()) if as_json else prediction.in_words())
+    if as_json:
+        values = prediction.to_dict()
+        click.echo(json.dumps({**values, "explanation": _plain(told)} if explains else values))
+    else:
+        click.echo("\n".join([prediction.in_words(), *(_words(told) if told else [])]))
+    if plot and told:
+        from grade_ml.explanations.pictures import waterfall
+
+        waterfall(told).savefig(plot)
+
+
+def _words(told: Explanation) -> list[str]:
+    from grade_ml.explanations.words import in_words
+
+    return in_words(told)
+
+
+def _plain(told: Explanation | None) -> dict[str, Any] | None:
+    """Return the explanation as plain values, the risk as log-odds and as a probability."""
+    if told is None:
+        return None
+    return {**asdict(told), "risk_probability": asdict(told.risk.in_probability())}

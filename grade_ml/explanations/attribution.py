@@ -35,6 +35,7 @@ from grade_ml.ensemble.rows import (
 )
 from grade_ml.ensemble.stacking import basis, naive_scores
 from grade_ml.explanations.contract import CLIPPING, COURSE, Attributions, Breakdown
+from grade_ml.explanations.settings import SETTINGS
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,22 +46,6 @@ logger = logging.getLogger(__name__)
 
 #: What the naive forecasts and the stack's weights read, whatever the members do.
 _READ = ("progress", COLLECTED, NAIVE, "course_grade_mean")
-
-
-@dataclass(frozen=True)
-class AttributionSettings:
-    """The judgements of attribution, each with its reason."""
-
-    #: Explaining a row costs about as much as predicting so many: it pays for threads sooner.
-    work: int = 100
-    #: Orders of features, each forwards and backwards, where contributions are sampled. Each costs
-    #: as many predictions as there are features; sums are exact with one already.
-    orders: int = 2
-    #: Of the matrix of hypothetical rows that is predicted at once: 64 MB.
-    most_cells: int = 16_000_000
-
-
-SETTINGS = AttributionSettings()
 
 
 def explain(model: Explainable, rows: pd.DataFrame, seed: int = 0) -> Attributions:

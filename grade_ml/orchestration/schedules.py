@@ -19,6 +19,7 @@ from grade_ml.orchestration.jobs import (
     monitor_model_performance,
     train_advanced_ml_models,
     train_traditional_models,
+    update_model_explanations,
 )
 from grade_ml.orchestration.partitions import course, range_tags
 
@@ -30,6 +31,13 @@ def build_schedules(settings: Settings) -> list[ScheduleDefinition]:
         _for_the_current_day("external_data", "0 */6 * * *", collect_external_data, settings),
         _over_all_courses("traditional_training", "0 2 * * *", train_traditional_models, timezone),
         _over_all_courses("advanced_training", "0 3 * * *", train_advanced_ml_models, timezone),
+        _over_all_courses(
+            "explanations",
+            "0 4 * * *",
+            update_model_explanations,
+            timezone,
+            after=AssetKey("grade_predictions"),
+        ),
         _over_all_courses(
             "monitoring",
             "0 */2 * * *",

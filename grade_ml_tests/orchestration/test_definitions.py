@@ -15,6 +15,7 @@ from grade_ml.orchestration.build import build_defs
 HEAVY = (
     "alembic",
     "catboost",
+    "fairlearn",
     "holidays",
     "httpx",
     "icalendar",
@@ -119,12 +120,23 @@ GRAPH = {
         "concept_drift": {"assignments", "grade_predictions", "results"},
         "model_health": {"concept_drift", "drift_report", "performance_report"},
     },
+    "explanations": {
+        "shap_explanations": {"grade_predictions", "grade_snapshots"},
+        "feature_importance": {
+            "enrollments",
+            "grade_snapshots",
+            "results",
+            "shap_explanations",
+        },
+        "decision_paths": {"grade_predictions", "grade_snapshots"},
+    },
 }
 
 
 SCHEDULES = {
     "external_data": ("0 */6 * * *", "collect_external_data"),
     "advanced_training": ("0 3 * * *", "train_advanced_ml_models"),
+    "explanations": ("0 4 * * *", "update_model_explanations"),
     "monitoring": ("0 */2 * * *", "monitor_model_performance"),
     "traditional_training": ("0 2 * * *", "train_traditional_models"),
 }
@@ -166,6 +178,7 @@ def test_assets_groups_dependencies_and_partitions(definitions: Definitions):
         "course_ensemble": partitions.course,
         "grade_predictions": partitions.course,
         **dict.fromkeys(GRAPH["monitoring"], partitions.course),
+        **dict.fromkeys(GRAPH["explanations"], partitions.course),
         **dict.fromkeys(EXTERNAL, daily),
     }
     with partition_loading_context(effective_dt=datetime(2024, 11, 1, 0, 30, tzinfo=UTC)):
