@@ -1,7 +1,8 @@
 """The words of narratives and what-ifs, from one catalogue per language, to write and to read back.
 
-A catalogue is a file in `words/`: sentences with slots. `{name:.1f}` is a number with one decimal,
-`{name:+.1f}` one with its sign, `{name}` a theme or another text. What is told is not decided here.
+A catalogue is a file in `catalogues/`: sentences with slots. `{name:.1f}` is a number with one
+decimal, `{name:+.1f}` one with its sign, `{name}` a theme or another text. What is told is not
+decided here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from importlib.resources import files
 
 from grade_ml.core.errors import ConfigurationError
 
-_FOLDER = files("grade_ml.explanations") / "words"
+_FOLDER = files("grade_ml.explanations") / "catalogues"
 #: A slot of a message: its name, and how a number is written.
 _SLOT = re.compile(r"\{(\w+)(?::(\+?\.\df))?\}")
 _NUMBER = r"[+-]?\d+(?:[.,]\d+)?"
@@ -106,7 +107,7 @@ def catalogue(language: str) -> Catalogue:
     if language not in languages():
         raise ConfigurationError(
             f"There are no words in the language {language!r}.",
-            f"Choose one of {', '.join(languages())}, or add a catalogue to explanations/words.",
+            f"Choose one of {', '.join(languages())}, or add a catalogue beside theirs.",
         )
     words = tomllib.loads((_FOLDER / f"{language}.toml").read_text(encoding="utf-8"))
     messages = {

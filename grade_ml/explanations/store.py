@@ -190,7 +190,7 @@ def summary(
     """
     names = [one.name for one in table.columns if not isinstance(one.type, JSONB)]
     told = ["degraded"] if table is attribution else []
-    return _read(connection, _newest(table, courses, as_of), [*names, *told])
+    return _read(connection, newest(table, courses, as_of), [*names, *told])
 
 
 def read_explanations(
@@ -203,7 +203,7 @@ def read_explanations(
 
     In order of section and student.
     """
-    query = _newest(attribution, courses, as_of)
+    query = newest(attribution, courses, as_of)
     if students is not None:
         query = query.where(attribution.c.student_id.in_(sorted(students)))
     names = [column.name for column in attribution.columns]
@@ -223,7 +223,7 @@ def read_explanations(
     ]
 
 
-def _newest(table: sa.Table, courses: Collection[str], as_of: date) -> sa.Select[Any]:
+def newest(table: sa.Table, courses: Collection[str], as_of: date) -> sa.Select[Any]:
     """Select what is known of each running section on the last day on which it was explained."""
     column = table.c
     newest = (
@@ -285,7 +285,7 @@ def read_paths(
 ) -> list[tuple[str, str, str, Path]]:
     """Return course, section, student and path of running enrollments, the newest by `as_of`."""
     names = ("course_id", "section_id", "student_id", "body")
-    query = _newest(decision_path, courses, as_of).order_by(decision_path.c.tree)
+    query = newest(decision_path, courses, as_of).order_by(decision_path.c.tree)
     return [
         (*keys, Path.from_dict(json.loads(body)))
         for *keys, body in _read(connection, query, names).itertuples(index=False)

@@ -15,6 +15,7 @@ from grade_ml.orchestration.build import build_defs
 HEAVY = (
     "alembic",
     "catboost",
+    "dice_ml",
     "fairlearn",
     "holidays",
     "httpx",
@@ -129,6 +130,15 @@ GRAPH = {
             "shap_explanations",
         },
         "decision_paths": {"grade_predictions", "grade_snapshots"},
+        "lime_explanations": {"grade_predictions", "grade_snapshots", "shap_explanations"},
+        "counterfactuals": {
+            "activity",
+            "assignments",
+            "grade_snapshots",
+            "results",
+            "shap_explanations",
+        },
+        "narratives": {"grade_predictions", "shap_explanations"},
     },
 }
 

@@ -1,8 +1,10 @@
 """The group `explanations`: why each current prediction says what it says."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from dagster import (
@@ -24,6 +26,7 @@ from grade_ml.orchestration.resources import Platform
 if TYPE_CHECKING:
     import pandas as pd
 
+    from grade_ml.explanations.advisor import Advice, Advisor
     from grade_ml.explanations.explainer import Explained, Explainer, Weighed
 
 #: Pictures cost a quarter of a second each: so many courses get them.
@@ -266,4 +269,138 @@ def decision_paths(
     )
 
 
-EXPLANATION_ASSETS = [shap_explanations, feature_importance, decision_paths]
+@contextmanager
+def advisor(platform: Platform) -> Iterator["Advisor"]:
+    """Open the advice of the run's day in one transaction."""
+    from grade_ml.explanations.advisor import Advisor
+
+    with platform.connection() as connection:
+        root = platform.settings.storage_root
+        yield Advisor(connection, platform.registry, root, platform.as_of)
+
+
+def _advised(
+    context: AssetExecutionContext, platform: Platform, advice: "Mapping[str, Advice]"
+) -> MaterializeResult:  # type: ignore[type-arg]
+    """Tell how much is stored of each course, and how much of it is new."""
+    for key, one in advice.items():
+        told = {"dagster/row_count": len(one.bodies), "made_anew": one.fresh}
+        context.add_asset_metadata(told, partition_key=key)
+    return MaterializeResult(
+        metadata={
+            "as_of": platform.as_of.isoformat(),
+            "rows": sum(len(one.bodies) for one in advice.values()),
+            "made_anew": sum(one.fresh for one in advice.values()),
+            "degraded": list(dict.fromkeys(why for one in advice.values() for why in one.degraded)),
+        }
+    )
+
+
+def _and(result: MaterializeResult, more: Mapping[str, Any]) -> MaterializeResult:  # type: ignore[type-arg]
+    return result._replace(metadata={**(result.metadata or {}), **more})
+
+
+@asset(
+    group_name="explanations",
+    deps=["grade_snapshots", "grade_predictions", "shap_explanations"],
+    partitions_def=course,
+    backfill_policy=many_courses,
+    kinds={"python", "postgres"},
+    owners=["team:ml-engineering"],
+    code_version="1",
+    metadata={"dagster/table_name": "explanations.advice"},
+)
+def lime_explanations(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult:  # type: ignore[type-arg]
+    """Ask for a second opinion on predictions at risk, near a threshold, or in dispute."""
+    with advisor(platform) as found:
+        advice = found.second_opinions(context.partition_keys)
+    bodies = [body for one in advice.values() for body in one.bodies]
+    shown = [body for body in bodies if not body["hidden"]]
+    means = {
+        name: fmean(known)
+        for name in ("r2", "jaccard5", "signs")
+        if (known := [body[name] for body in shown if body[name] is not None])
+    }
+    return _and(_advised(context, platform, advice), {"shown": len(shown), **means})
+
+
+@asset(
+    group_name="explanations",
+    deps=["grade_snapshots", "shap_explanations", "assignments", "results", "activity"],
+    partitions_def=course,
+    backfill_policy=many_courses,
+    kinds={"python", "postgres"},
+    owners=["team:ml-engineering"],
+    code_version="1",
+    metadata={"dagster/table_name": "explanations.advice"},
+)
+def counterfactuals(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult:  # type: ignore[type-arg]
+    """Find out what students at risk, or close below a goal, could do to reach it."""
+    with advisor(platform) as found:
+        advice = found.what_ifs(context.partition_keys)
+    bodies = [body for one in advice.values() for body in one.bodies]
+    rows = [
+        TableRecord({"goal": body["goal"], "forecast": body["now"], "what if": sentence})
+        for body in bodies
+        for sentence in body["words"]["en"]
+    ]
+    statuses = Counter(body["status"] for body in bodies)
+    return _and(
+        _advised(context, platform, advice),
+        {**statuses, "what_ifs": MetadataValue.table(rows[:SHOWN])},
+    )
+
+
+@asset(
+    group_name="explanations",
+    deps=["grade_predictions", "shap_explanations"],
+    partitions_def=course,
+    backfill_policy=many_courses,
+    kinds={"python", "postgres"},
+    owners=["team:ml-engineering"],
+    code_version="1",
+    metadata={"dagster/table_name": "explanations.advice"},
+    check_specs=[
+        AssetCheckSpec(
+            "traceable",
+            asset="narratives",
+            description="Every number, sign and theme of every narrative is the stored one.",
+        )
+    ],
+)
+def narratives(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult:  # type: ignore[type-arg]
+    """Tell each prediction in two to four sentences to student, adviser and analyst."""
+    with advisor(platform) as found:
+        advice = found.narratives(context.partition_keys)
+    bodies = [body for one in advice.values() for body in one.bodies]
+    problems = [problem for body in bodies for problem in body["problems"]]
+    example = {
+        f"{reader} ({language})": text
+        for body in bodies[:1]
+        for reader, texts in body["texts"].items()
+        for language, text in texts.items()
+    }
+    check = AssetCheckResult(
+        check_name="traceable",
+        passed=not problems,
+        severity=AssetCheckSeverity.ERROR,
+        metadata={"narratives": len(bodies), "problems": problems[:SHOWN]},
+    )
+    result = _and(_advised(context, platform, advice), example)
+    return result._replace(check_results=[check])
+
+
+EXPLANATION_ASSETS = [
+    shap_explanations,
+    feature_importance,
+    decision_paths,
+    lime_explanations,
+    counterfactuals,
+    narratives,
+]

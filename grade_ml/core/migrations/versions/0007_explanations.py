@@ -66,6 +66,19 @@ create table explanations.decision_path (
     primary key (section_id, student_id, as_of, tree)
 );
 create index decision_path_by_course on explanations.decision_path (course_id, as_of);
+create table explanations.advice (
+    section_id text,
+    student_id text,
+    as_of date,
+    kind text constraint advice_kind check (kind in ('second_opinion', 'what_if', 'narrative')),
+    course_id text not null,
+    model_name text not null,
+    model_version integer not null,
+    features_hash text not null,
+    body jsonb not null,
+    primary key (section_id, student_id, as_of, kind)
+);
+create index advice_by_course on explanations.advice (course_id, as_of);
 create table explanations.fairness (
     as_of date,
     attribute text,
