@@ -30,7 +30,7 @@ from grade_ml.ensemble.scoring import by_model, current_snapshots
 from grade_ml.ensemble.serving import Models, Served
 from grade_ml.explanations import store
 from grade_ml.explanations.contract import Explanation
-from grade_ml.explanations.counterfactuals import Answer, next_goal, what_ifs
+from grade_ml.explanations.counterfactuals import next_goal, what_ifs
 from grade_ml.explanations.local_surrogate import (
     LocalSurrogate,
     agreement,
@@ -203,7 +203,7 @@ class Advisor:
                     day = case.row["cut_on"].iloc[0].date()
                     carried[section] = Continuation(gradebook, section, day)
                 answer = what_ifs(case.served.model, carried[section], case.row, goal, self.seed)
-                yield _plain(answer)
+                yield answer.to_dict()
 
         return self._update(Kind.WHAT_IF, courses, make)
 
@@ -311,28 +311,6 @@ def _opinion(local: LocalSurrogate, exact: Explanation) -> dict[str, Any]:
         "imputed": list(local.imputed),
         "jaccard5": found.jaccard5,
         "signs": None if np.isnan(found.signs) else found.signs,
-    }
-
-
-def _plain(answer: Answer) -> dict[str, Any]:
-    numbers = {name: getattr(answer, name) for name in ("goal", "now", "as_so_far", "best")}
-    return {
-        "status": str(answer.status),
-        "until": None if answer.until is None else answer.until.isoformat(),
-        **{name: None if np.isnan(value) else value for name, value in numbers.items()},
-        "what_ifs": [
-            {
-                "grade": one.grade,
-                "risk": one.risk,
-                "changes": [
-                    {"kind": str(change.kind), "to": change.to, "pieces": list(change.pieces)}
-                    for change in one.changes
-                ],
-            }
-            for one in answer.what_ifs
-        ],
-        "words": {language: answer.in_words(language) for language in languages()},
-        "degraded": list(answer.degraded),
     }
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ import pandas as pd
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.optional import FAMILIES
 from grade_ml.ensemble.rows import Model
-from grade_ml.explanations.messages import catalogue
+from grade_ml.explanations.messages import catalogue, languages
 from grade_ml.features.continuations import CYCLE, Continuation, Doing, Piece
 from grade_ml.gradebook.outcomes import PASS_MARK
 
@@ -146,6 +147,28 @@ class Answer:
     until: date | None = None
     what_ifs: tuple[WhatIf, ...] = ()
     degraded: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as JSON-ready values, with its words in every language."""
+        numbers = {name: getattr(self, name) for name in ("goal", "now", "as_so_far", "best")}
+        return {
+            "status": str(self.status),
+            "until": None if self.until is None else self.until.isoformat(),
+            **{name: None if math.isnan(value) else value for name, value in numbers.items()},
+            "what_ifs": [
+                {
+                    "grade": one.grade,
+                    "risk": one.risk,
+                    "changes": [
+                        {"kind": str(change.kind), "to": change.to, "pieces": list(change.pieces)}
+                        for change in one.changes
+                    ],
+                }
+                for one in self.what_ifs
+            ],
+            "words": {language: self.in_words(language) for language in languages()},
+            "degraded": list(self.degraded),
+        }
 
     def in_words(self, language: str) -> list[str]:
         """Return a sentence for each what-if, or one that says why there is none."""
