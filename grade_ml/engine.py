@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from grade_ml.core.settings import Settings
     from grade_ml.explanations.contract import Explanation
+    from grade_ml.explanations.counterfactuals import Answer
 
 
 class Status(StrEnum):
@@ -192,6 +193,36 @@ class PredictiveAnalyticsEngine:
             model = f"{served.version.name} {served.version.version}"
             told = explain(served.model, row) if len(row) else None
             return predicted, next(told.explanations(model)) if told else None
+
+    def what_if(
+        self, student_id: str, course_id: str, goal: float, as_of: date
+    ) -> tuple[GradePrediction, Answer | None]:
+        """Return what `predict` returns, and what the student could do to bring it to `goal`.
+
+        The goal is in points, 0-100; the answer is None where nothing is predicted.
+
+        Raises
+        ------
+        ConfigurationError
+            The goal is not between 0 and 100.
+        GradeMLError
+            As `predict` does.
+        """
+        from grade_ml.explanations.counterfactuals import what_ifs
+        from grade_ml.features.continuations import Continuation
+        from grade_ml.gradebook import frames
+
+        with database.reachable(self._engine) as connection:
+            answer = _standing(connection, student_id, course_id, as_of)
+            if answer.status is not Status.RUNNING:
+                return _with_record(connection, answer), None
+            served, row = self._served(connection, answer)
+            predicted = _predicted(answer, served, row)
+            if row.empty:
+                return predicted, None
+            gradebook = frames.read(connection, {course_id})
+            carried = Continuation(gradebook, answer.section_id, as_of)
+            return predicted, what_ifs(served.model, carried, row, goal, seed=0)
 
     def _served(
         self, connection: Connection, answer: GradePrediction

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, writable=True),
     help="With --explain: draw it into this file (.png, .svg, .pdf).",
 )
+@click.option(
+    "--goal",
+    type=float,
+    metavar="POINTS",
+    help="Say what could still be done to bring the forecast to this final grade (0-100).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of words.")
 def command(  # noqa: PLR0913, PLR0917 - the command's options
     student_id: str,
@@ -37,6 +43,7 @@ def command(  # noqa: PLR0913, PLR0917 - the command's options
     as_of: datetime | None,
     explains: bool,
     plot: str | None,
+    goal: float | None,
     as_json: bool,
 ) -> None:
     """Predict a student's final grade in a course, and the risk of failing or withdrawing.
@@ -49,18 +56,24 @@ def command(  # noqa: PLR0913, PLR0917 - the command's options
     settings = Settings.from_environment()
     day = as_of.date() if as_of else settings.date_at(datetime.now(UTC))
     engine = PredictiveAnalyticsEngine(settings)
+    told, answer = None, None
     try:
+        if goal is not None:
+            prediction, answer = engine.what_if(student_id, course_id, goal, day)
         if explains:
             prediction, told = engine.explain(student_id, course_id, day)
-        else:
-            prediction, told = engine.predict(student_id, course_id, day), None
+        elif goal is None:
+            prediction = engine.predict(student_id, course_id, day)
     finally:
         engine.close()
     if as_json:
         values = prediction.to_dict()
-        click.echo(json.dumps({**values, "explanation": _plain(told)} if explains else values))
+        values |= {"explanation": _plain(told)} if explains else {}
+        values |= {} if goal is None else {"what_if": answer.to_dict() if answer else None}
+        click.echo(json.dumps(values))
     else:
-        click.echo("\n".join([prediction.in_words(), *(_words(told) if told else [])]))
+        lines = [*(_words(told) if told else []), *(answer.in_words("en") if answer else [])]
+        click.echo("\n".join([prediction.in_words(), *lines]))
     if plot and told:
         from grade_ml.explanations.pictures import waterfall
 
