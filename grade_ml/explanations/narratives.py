@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from grade_ml.explanations.contract import TOLERANCE, Account, Explanation
 from grade_ml.explanations.messages import catalogue
-from grade_ml.explanations.themes import OWN_DOING, Theme, theme_of
+from grade_ml.explanations.themes import IMPROVABLE, OWN_DOING, Theme, theme_of
 
 
 class Reader(StrEnum):
@@ -154,7 +154,7 @@ Plan = tuple[list[str], dict[str, float | str]]
 def _for_student(one: Explained) -> Plan:
     if one.explanation.grade is None:
         return ["no_forecast", _outlook(one)], {}
-    slots, drivers, fact = _drivers(one, OWN_DOING)
+    slots, drivers, fact = _drivers(one, OWN_DOING, IMPROVABLE)
     return [_opening(one), drivers, *fact, _outlook(one)], slots
 
 
@@ -162,7 +162,7 @@ def _for_adviser(one: Explained) -> Plan:
     risk_kinds, risk_slots = _risk_drivers(one)
     if one.explanation.grade is None:
         return ["no_forecast", *(risk_kinds or ["unexplained"])], risk_slots
-    slots, drivers, fact = _drivers(one, frozenset(Theme))
+    slots, drivers, fact = _drivers(one, frozenset(Theme), frozenset(Theme))
     return [_opening(one), drivers, *risk_kinds, *fact], {**slots, **risk_slots}
 
 
@@ -208,14 +208,15 @@ def _outlook(one: Explained) -> str:
 
 
 def _drivers(
-    one: Explained, themes: frozenset[Theme]
+    one: Explained, helping: frozenset[Theme], hindering: frozenset[Theme]
 ) -> tuple[dict[str, float | str], str, list[str]]:
     """Return what moves the grade most up and down, the sentence for it, and one with a fact."""
     if one.grade is None:
         return {}, "unexplained", []
-    worth = by_theme(one.grade.contributions, themes)
+    worth = by_theme(one.grade.contributions)
     slots: dict[str, float | str] = {}
-    up, down = (_most(worth, sign, SETTINGS.least_points) for sign in (1, -1))
+    up = _most(worth, helping, 1, SETTINGS.least_points)
+    down = _most(worth, hindering, -1, SETTINGS.least_points)
     if up:
         slots |= {"theme_up": up, "points_up": worth[up]}
     if down:
@@ -227,24 +228,26 @@ def _drivers(
 
 
 def _risk_drivers(one: Explained) -> Plan:
-    worth = by_theme(one.risk.contributions if one.risk else {}, frozenset(Theme))
+    worth = by_theme(one.risk.contributions if one.risk else {})
     for kind, sign in (("risk_up", 1), ("risk_down", -1)):
-        if theme := _most(worth, sign, SETTINGS.least_log_odds):
+        if theme := _most(worth, frozenset(Theme), sign, SETTINGS.least_log_odds):
             return [kind], {"theme_risk": theme}
     return [], {}
 
 
-def by_theme(contributions: Mapping[str, float], themes: frozenset[Theme]) -> dict[Theme, float]:
-    """Return the sum of the contributions of each of `themes` that has any."""
+def by_theme(contributions: Mapping[str, float]) -> dict[Theme, float]:
+    """Return the sum of the contributions of each theme that has any."""
     parts: dict[Theme, list[float]] = {}
     for name, value in contributions.items():
         parts.setdefault(theme_of(name), []).append(value)
-    return {theme: math.fsum(values) for theme, values in parts.items() if theme in themes}
+    return {theme: math.fsum(values) for theme, values in parts.items()}
 
 
-def _most(worth: Mapping[Theme, float], sign: int, least: float) -> Theme | None:
-    """Return the theme that goes furthest in the direction of `sign`, and at least `least`."""
-    ranked = sorted((-sign * value, theme) for theme, value in worth.items())
+def _most(
+    worth: Mapping[Theme, float], themes: frozenset[Theme], sign: int, least: float
+) -> Theme | None:
+    """Return which of `themes` goes furthest in the direction of `sign`, and at least `least`."""
+    ranked = sorted((-sign * value, theme) for theme, value in worth.items() if theme in themes)
     return ranked[0][1] if ranked and -ranked[0][0] >= least else None
 
 

@@ -30,6 +30,9 @@ class Theme(StrEnum):
 #: peers or cannot be changed by them.
 OWN_DOING = frozenset({Theme.STANDING, Theme.SCORES, Theme.WORK, Theme.PUNCTUALITY, Theme.ACTIVITY})
 
+#: What of it they can still do better; what has been collected stays.
+IMPROVABLE = OWN_DOING - {Theme.STANDING}
+
 #: Points collected grow with the weeks, so alone they say early or late rather than good or bad;
 #: together with what has been due and what is still to come they say how a student stands.
 _STANDING = (

@@ -246,5 +246,5 @@ def test_a_turned_direction_and_a_swapped_theme_are_caught():
 def test_themes_add_up_to_what_their_features_are_worth():
     chance = random.Random(1)
     contributions = {name: chance.uniform(-5, 5) for name in NUMERIC_FEATURES}
-    worth = by_theme(contributions, frozenset(Theme))
+    worth = by_theme(contributions)
     assert math.isclose(sum(worth.values()), sum(contributions.values()))
