@@ -45,7 +45,8 @@ class CounterfactualSettings:
     goals: tuple[float, ...] = (PASS_MARK, 55.0, 70.0, 85.0)
     #: First the near future is tried: what is due in a year is no plan.
     near_pieces: int = 3
-    #: More levers of scores than this are no advice; pieces beyond share one.
+    #: Levers for the scores of some pieces, in order of date, beside the one for all of them; more
+    #: are no advice.
     blocks: int = 3
     #: Points between scores that are told apart.
     score_step: float = 5.0
@@ -297,18 +298,13 @@ class _Futures:
         known = self._carried.scores[~np.isnan(self._carried.scores)]
         top = float(np.quantile(known, SETTINGS.score_quantile)) if known.size else 100.0
         blocks = np.array_split(np.arange(len(self._pieces)), SETTINGS.blocks)
-        for places in filter(len, blocks):
+        whole = [np.arange(len(self._pieces))] if len(self._pieces) > 1 else []
+        for places in [*filter(len, blocks), *whole]:
             some = tuple(self._pieces[place] for place in places)
             least = min(0.0 if math.isnan(one.score) else one.score for one in some)
             missing = any(math.isnan(one.score) for one in some)
-            is_last = places[-1] == left - 1
-            if len(some) == 1:
-                message = "score_one"
-            elif len(some) == left:
-                message = "score_all"
-            else:
-                message = "score_last" if is_last else "score_some"
             values = _grid(least, top, SETTINGS.score_step)
+            message = _about(places, left)
             yield _Lever(Kind.SCORE, values, math.nan if missing else least, some, message)
         if any(one.days_late > 0 for one in self._pieces):
             yield _Lever(Kind.ON_TIME, (1.0,), 0.0, (), "on_time")
@@ -350,6 +346,15 @@ class _Futures:
             lever.change(step) for lever, step in zip(self.levers, future, strict=True) if step
         )
         return WhatIf(tuple(changes), *self._known[future])
+
+
+def _about(places: npt.NDArray[np.intp], left: int) -> str:
+    """Return how a change of the scores of some of the pieces that are left is told."""
+    if len(places) == 1:
+        return "score_one"
+    if len(places) == left:
+        return "score_all"
+    return "score_last" if places[-1] == left - 1 else "score_some"
 
 
 def _grid(above: float, top: float, step: float) -> tuple[float, ...]:
