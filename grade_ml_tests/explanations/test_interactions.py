@@ -1,4 +1,4 @@
-"""Interactions are symmetric, their rows are the contributions, and they are where they should be."""
+"""Interactions are symmetric, their rows are the contributions, and pairs are named."""
 
 from __future__ import annotations
 
