@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
 
 from grade_ml.core import database
-from grade_ml.core.errors import NotFoundError
+from grade_ml.core.errors import NotFoundError, NotReadyError
 from grade_ml.ensemble.rows import NAIVE, PREDICTED, Model
 from grade_ml.ensemble.serving import Models, Served
 from grade_ml.gradebook import schema
@@ -223,6 +223,33 @@ class PredictiveAnalyticsEngine:
             gradebook = frames.read(connection, {course_id})
             carried = Continuation(gradebook, answer.section_id, as_of)
             return predicted, what_ifs(served.model, carried, row, goal, seed=0)
+
+    def interactions(
+        self, student_id: str, course_id: str, as_of: date, most: int = 5
+    ) -> list[tuple[str, str, float]]:
+        """Return the pairs of features that move the grade most together, and by how many points.
+
+        Raises
+        ------
+        NotReadyError
+            Nothing is predicted, the baseline serves, or shap is not installed.
+        """
+        from grade_ml.ensemble.baseline import BaselineModel
+        from grade_ml.ensemble.members import Task
+        from grade_ml.explanations.interactions import interactions, largest_pairs
+
+        with database.reachable(self._engine) as connection:
+            answer = _standing(connection, student_id, course_id, as_of)
+            served, row = self._served(connection, answer)
+        if answer.status is not Status.RUNNING or row.empty:
+            raise NotReadyError("Nothing is predicted of this enrollment.", "Ask for another day.")
+        if isinstance(served.model, BaselineModel):
+            raise NotReadyError(
+                "Of the baseline no interactions are known.",
+                "Run grade-ml run train_advanced_ml_models.",
+            )
+        features, pairs = interactions(served.model, row, Task.GRADE)
+        return largest_pairs(features, pairs[0], most)
 
     def _served(
         self, connection: Connection, answer: GradePrediction

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 )
 @click.option("--explain", "explains", is_flag=True, help="Say what makes the difference.")
 @click.option(
+    "--interactions",
+    is_flag=True,
+    help="With --explain: name the pairs of features that move the grade together.",
+)
+@click.option(
     "--plot",
     type=click.Path(dir_okay=False, writable=True),
     help="With --explain: draw it into this file (.png, .svg, .pdf).",
@@ -42,6 +47,7 @@ def command(  # noqa: PLR0913, PLR0917 - the command's options
     course_id: str,
     as_of: datetime | None,
     explains: bool,
+    interactions: bool,
     plot: str | None,
     goal: float | None,
     as_json: bool,
@@ -51,8 +57,8 @@ def command(  # noqa: PLR0913, PLR0917 - the command's options
     Of several sections of the course, the student's latest counts. Where it has ended, the answer
     is the grade on record, and there is nothing to explain.
     """
-    if plot and not explains:
-        raise click.UsageError("--plot draws an explanation: add --explain.")
+    if (plot or interactions) and not explains:
+        raise click.UsageError("--plot and --interactions belong to an explanation: add --explain.")
     settings = Settings.from_environment()
     day = as_of.date() if as_of else settings.date_at(datetime.now(UTC))
     engine = PredictiveAnalyticsEngine(settings)
@@ -64,15 +70,17 @@ def command(  # noqa: PLR0913, PLR0917 - the command's options
             prediction, told = engine.explain(student_id, course_id, day)
         elif goal is None:
             prediction = engine.predict(student_id, course_id, day)
+        pairs = engine.interactions(student_id, course_id, day) if interactions and told else []
     finally:
         engine.close()
     if as_json:
         values = prediction.to_dict()
         values |= {"explanation": _plain(told)} if explains else {}
+        values |= {"interactions": pairs} if explains and interactions else {}
         values |= {} if goal is None else {"what_if": answer.to_dict() if answer else None}
         click.echo(json.dumps(values))
     else:
-        lines = [*(_words(told) if told else []), *(answer.in_words("en") if answer else [])]
+        lines = [*(_words(told, pairs) if told else []), *(answer.in_words("en") if answer else [])]
         click.echo("\n".join([prediction.in_words(), *lines]))
     if plot and told:
         from grade_ml.explanations.pictures import waterfall
@@ -80,10 +88,12 @@ def command(  # noqa: PLR0913, PLR0917 - the command's options
         waterfall(told).savefig(plot)
 
 
-def _words(told: Explanation) -> list[str]:
-    from grade_ml.explanations.words import in_words
+def _words(told: Explanation, pairs: list[tuple[str, str, float]]) -> list[str]:
+    from grade_ml.explanations.words import described, in_words
 
-    return in_words(told)
+    together = [f"  {value:+7.2f}  {described(a)}, {described(b)}" for a, b, value in pairs]
+    head = ["Pairs that move the grade together, beyond what each does alone:"] if pairs else []
+    return [*in_words(told), *head, *together]
 
 
 def _plain(told: Explanation | None) -> dict[str, Any] | None:

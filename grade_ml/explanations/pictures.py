@@ -27,11 +27,10 @@ def waterfall(told: Explanation) -> Figure:
     scale, unit = (100, "risk, %") if risk else (1, "points")
     largest = account.largest(_MOST)
     shown = {name for name, _ in largest}
-    rest = sum(value for name, value in account.contributions.items() if name not in shown)
-    others = len([value for name, value in account.contributions.items() if name not in shown])
+    rest = [value for name, value in account.contributions.items() if value and name not in shown]
     steps = [(_labelled(name, told.values.get(name)), value) for name, value in largest]
-    if others:
-        steps.append((f"{others} other features", rest))
+    if rest:
+        steps.append((f"other features ({len(rest)})", sum(rest)))
     steps += [(name, value) for name, value in account.remainders.items() if abs(value) > 1e-6]
     figure = blank((7.6, 1.3 + 0.3 * len(steps)))
     axes = figure.add_subplot()

@@ -55,8 +55,9 @@ def _lines(  # noqa: PLR0913, PLR0917 - what is told, and how numbers look
         known = _value(told.values.get(name))
         lines.append(f"  {step.format(value):>7}  {described(name)} ({known})")
     shown = {name for name, _ in account.largest(most)}
-    rest = [value for name, value in account.contributions.items() if name not in shown]
-    lines.append(f"  {step.format(sum(rest)):>7}  {len(rest)} other features together")
+    rest = [value for name, value in account.contributions.items() if value and name not in shown]
+    if rest:
+        lines.append(f"  {step.format(sum(rest)):>7}  Other features together ({len(rest)})")
     for name, value in account.remainders.items():
         if value:
             lines.append(f"  {step.format(value):>7}  {described(name)}")

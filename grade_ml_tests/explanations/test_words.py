@@ -24,7 +24,7 @@ def test_numbers_and_signs_are_those_of_the_account():
     text = "\n".join(lines)
     assert "The grade is 48.0 points, and 60.0 points for an average student" in text
     assert "-10.0  Share of the coursework due that was not handed in (0.4)" in text
-    assert "+1.5  1 other features together" in text
+    assert "+1.5  Other features together (1)" in text
     assert "-0.5  What is certain and what is still possible" in text
     assert "The risk is 50.0%, and 26.9% for" in text and "+23.1%" in text
     assert lines[-1] == "Note: why."
