@@ -240,9 +240,11 @@ class Advisor:
         predictions = read_predictions(
             self.connection, as_of=self.as_of, sections=changed["section_id"].unique()
         ).astype(dict.fromkeys(ENROLLMENT, object))
-        figures = predictions[[*ENROLLMENT, "grade", "lower80", "upper80", "risk"]]
         wanted = set(changed[ENROLLMENT].itertuples(index=False, name=None))
-        told = {(one["section_id"], one["student_id"]): one for one in figures.to_dict("records")}
+        told = {
+            (one.section_id, one.student_id): one._asdict()
+            for one in predictions[[*ENROLLMENT, *_FIGURES]].itertuples(index=False)
+        }
         cases = []
         for served, own in by_model(self._models, rows, [course]):
             ready = beside(self.connection, own.reset_index(drop=True), served.model.features)
@@ -274,18 +276,18 @@ class Advisor:
     ) -> dict[str, tuple[Mapping[str, Any], ...]]:
         import pyarrow as pa
 
-        query = store.newest(advice, courses, self.as_of)
-        found = query.selected_columns
-        query = query.where(advice.c.kind == str(kind)).with_only_columns(
-            found["course_id"], found["body"], maintain_column_froms=True
-        )
-        rows = read_frame(self.connection, query, {"course_id": pa.string(), "body": pa.string()})
+        newest = store.newest(advice, courses, self.as_of).where(advice.c.kind == str(kind))
+        names = ("course_id", "body")
+        columns = [newest.selected_columns[name] for name in names]
+        query = newest.with_only_columns(*columns, maintain_column_froms=True)
+        rows = read_frame(self.connection, query, dict.fromkeys(names, pa.string()))
         return {
             str(course): tuple(json.loads(body) for body in own["body"])
             for course, own in rows.groupby("course_id")
         }
 
 
+_FIGURES = ("grade", "lower80", "upper80", "risk")
 _EXPLAIN = next(family for family in FAMILIES if family.extra == "explain")
 
 

@@ -269,8 +269,9 @@ class _Lever:
 
     def change(self, step: int) -> Change:
         ids = tuple(one.assignment_id for one in self.pieces)
-        ends = (self.pieces[0].due_on, self.pieces[-1].due_on) if ids else (None, None)
-        return Change(self.kind, self.values[step - 1], self.before, ids, *ends, self.message)
+        first, last = (self.pieces[0].due_on, self.pieces[-1].due_on) if ids else (None, None)
+        value = self.values[step - 1]
+        return Change(self.kind, value, self.before, ids, first, last, self.message)
 
 
 class _Futures:

@@ -106,7 +106,8 @@ def verify(narrative: Narrative, one: Explained) -> tuple[str, ...]:
     """
     words = catalogue(narrative.language)
     told = _told(one, narrative.reader)
-    problems, rest = [], narrative.text
+    problems: list[str] = []
+    rest = narrative.text
     for kind in told.kinds:
         message = words.messages[narrative.reader][kind]
         found = message.pattern(words.themes).match(rest)

@@ -179,11 +179,11 @@ class Continuation:
         first = len(self._present)
         number = len(section.students) - first
         class_of = {name: np.tile(everyone[name][:first], (number, 1)) for name in _COMPARED}
-        for name, values in class_of.items():
-            values[:, seat] = everyone[name][first:]
+        for name, column in class_of.items():
+            column[:, seat] = everyone[name][first:]
         enrolled, present = (np.tile(who, (number, 1)) for who in (self._enrolled, self._present))
         beside = beside_class(class_of, enrolled, present, seat)
-        values = {name: found_[first:] for name, found_ in everyone.items()}
+        values = {name: column[first:] for name, column in everyone.items()}
         values |= {name: np.broadcast_to(one, (number, 1))[:, 0] for name, one in beside.items()}
         rows = today.iloc[np.zeros(number, int)].reset_index(drop=True)
         return rows.assign(
@@ -207,7 +207,7 @@ class Continuation:
         records = self._records
         known = records.result_scored_on <= self._today
         of_course = records.section_course[records.result_section] == course
-        return records.result_score[known & of_course]
+        return np.asarray(records.result_score[known & of_course])
 
     def _carried_on(self, section: SectionRecords) -> SectionRecords:
         """Return the section with what everyone does as so far in the days to come."""
