@@ -33,14 +33,12 @@ from grade_ml.ensemble.rows import (
     log_odds_of,
     probability,
 )
+from grade_ml.ensemble.serving import Servable
 from grade_ml.ensemble.stacking import basis, naive_scores
 from grade_ml.explanations.contract import CLIPPING, COURSE, Attributions, Breakdown
 from grade_ml.explanations.settings import SETTINGS
 
 Floats = npt.NDArray[np.float64]
-
-#: What a course can be served by.
-Explainable = PooledModel | CourseModel | BaselineModel
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +46,7 @@ logger = logging.getLogger(__name__)
 _READ = ("progress", COLLECTED, NAIVE, "course_grade_mean")
 
 
-def explain(model: Explainable, rows: pd.DataFrame, seed: int = 0) -> Attributions:
+def explain(model: Servable, rows: pd.DataFrame, seed: int = 0) -> Attributions:
     """Return why `model` predicts what it predicts of each row.
 
     Parameters
@@ -69,12 +67,8 @@ def explain(model: Explainable, rows: pd.DataFrame, seed: int = 0) -> Attributio
             grade, risk = _of_baseline(model, known, features, seed)
             problems.append(_SAMPLED.format("the baseline", "its risk is no sum of trees"))
         else:
-            parts = (
-                (model.pooled, model.correction)
-                if isinstance(model, CourseModel)
-                else (model, None)
-            )
-            grade, risk = _Ensemble(*parts, known, features, seed, problems).sums()
+            pooled, correction = ensemble_of(model)
+            grade, risk = _Ensemble(pooled, correction, known, features, seed, problems).sums()
     served = predictions["risk"].to_numpy(np.float64)
     return Attributions(
         features,
@@ -84,6 +78,13 @@ def explain(model: Explainable, rows: pd.DataFrame, seed: int = 0) -> Attributio
         risk.breakdown(np.log(served / (1 - served))),
         tuple(dict.fromkeys(problems)),
     )
+
+
+def ensemble_of(model: PooledModel | CourseModel) -> tuple[PooledModel, Correction | None]:
+    """Return the ensemble behind `model`, and the course's correction where there is one."""
+    if isinstance(model, CourseModel):
+        return model.pooled, model.correction
+    return model, None
 
 
 _SAMPLED = "contributions of {} are sampled by permutation: {}"

@@ -151,15 +151,15 @@ class Attributions:
 
     def explanations(self, model: str = "") -> Iterator[Explanation]:
         """Yield each row's explanation, in order."""
-        keys = self.predictions[ROW].astype({"section_id": object, "student_id": object})
-        values = self.values.astype(object).where(self.values.notna(), None).to_numpy()
+        sections, students, days = (self.predictions[name].tolist() for name in ROW)
+        values = self.values.astype(object).to_numpy()
+        values[self.values.isna().to_numpy()] = None
         accounts = zip(self._accounts(self.grade), self._accounts(self.risk), strict=True)
-        for key, row, (grade, risk) in zip(
-            keys.itertuples(index=False), values, accounts, strict=True
-        ):
-            known = dict(zip(self.features, row.tolist(), strict=True))
+        rows = zip(sections, students, days, values.tolist(), accounts, strict=True)
+        for section, student, day, row, (grade, risk) in rows:
+            known = dict(zip(self.features, row, strict=True))
             told = None if math.isnan(grade.predicted) else grade
-            yield Explanation(*key, told, risk, known, model, self.degraded)
+            yield Explanation(section, student, day, told, risk, known, model, self.degraded)
 
     def _accounts(self, parts: Breakdown) -> Iterator[Account]:
         names = [str(name) for name in parts.remainders]

@@ -52,11 +52,7 @@ def effect(model: Model, rows: pd.DataFrame, feature: str, bins: int = 10) -> Ef
     if len(edges) < 2:
         return None
     bin_of = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(edges) - 2)
-    kind = known[feature].dtype
-    ends = [
-        model.predict(known.assign(**{feature: edges[bin_of + side].astype(kind)}))
-        for side in (0, 1)
-    ]
+    ends = [model.predict(known.assign(**{feature: edges[bin_of + side]})) for side in (0, 1)]
     size = np.bincount(bin_of, minlength=len(edges) - 1)
     curves = []
     for name in ("grade", "risk"):

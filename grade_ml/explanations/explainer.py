@@ -140,7 +140,7 @@ class Explainer:
 
     def _explain(self, served: Served, rows: pd.DataFrame, marks: Sequence[str]) -> None:
         if len(rows):
-            told = explain(served.model, rows, self.seed)  # type: ignore[arg-type]
+            told = explain(served.model, rows, self.seed)
             store.write_attributions(
                 self.connection, told, rows, marks, served.version, served.degraded
             )

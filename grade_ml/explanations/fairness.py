@@ -198,7 +198,8 @@ def _sums(
 ) -> Floats:
     """Return the sum of each student's values in each group: shape (students, groups)."""
     place = student * shape[1] + groups
-    return np.bincount(place, values, shape[0] * shape[1]).reshape(shape)
+    summed = np.bincount(place, values, shape[0] * shape[1])
+    return np.asarray(summed, dtype=np.float64).reshape(shape)
 
 
 def _figures(top: Floats, bottom: Floats) -> tuple[Floats, Floats]:

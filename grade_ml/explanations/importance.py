@@ -18,6 +18,7 @@ from grade_ml.ensemble.evaluation import PHASES, in_phase
 from grade_ml.ensemble.members import MEMBERS, Member, Task
 from grade_ml.ensemble.pooled import PooledModel, Workload
 from grade_ml.ensemble.rows import ENROLLMENT, limited_threads
+from grade_ml.ensemble.serving import Servable
 from grade_ml.explanations.attribution import explain
 from grade_ml.explanations.settings import SETTINGS
 
@@ -188,7 +189,7 @@ def _probes(rows: pd.DataFrame, seed: int) -> Iterator[tuple[str, npt.NDArray[np
 
 
 def expected(
-    model: PooledModel, served: object, snapshots: pd.DataFrame, phase: str, seed: int
+    model: PooledModel, served: Servable, snapshots: pd.DataFrame, phase: str, seed: int
 ) -> pd.DataFrame:
     """Return task, feature, share and error: what importance was in a course's training terms.
 
@@ -211,7 +212,7 @@ def expected(
     if rows["student_id"].nunique() < SETTINGS.least_students:
         return pd.DataFrame(columns=columns)
     rows = rows.sample(min(SETTINGS.probe_rows, len(rows)), random_state=seed)
-    told = explain(served, rows, seed)  # type: ignore[arg-type]
+    told = explain(served, rows, seed)
     students = rows["student_id"].astype(object).to_numpy()
     found = []
     for task, parts in ((Task.GRADE, told.grade), (Task.RISK, told.risk)):

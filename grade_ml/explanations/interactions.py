@@ -20,7 +20,7 @@ from grade_ml.ensemble.members.forest import Forest
 from grade_ml.ensemble.members.lightgbm import LightGBM
 from grade_ml.ensemble.members.xgboost import XGBoost
 from grade_ml.ensemble.pooled import PooledModel
-from grade_ml.explanations.attribution import explain
+from grade_ml.explanations.attribution import ensemble_of, explain
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,9 +40,7 @@ def interactions(
         The library shap is not installed, which knows those of LightGBM and of the forest; or
         nothing is predicted of `task`.
     """
-    pooled, correction = (
-        (model.pooled, model.correction) if isinstance(model, CourseModel) else (model, None)
-    )
+    pooled, correction = ensemble_of(model)
     part = pooled.parts.get(task)
     if part is None:
         raise NotReadyError(f"The model predicts no {task}.", "Train it on sections with outcomes.")

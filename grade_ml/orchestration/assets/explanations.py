@@ -219,8 +219,10 @@ def _overall(found: "Explainer", weighed: "Mapping[str, Weighed]") -> dict[str, 
     rows = rows[(rows["grouping"] == "") & (rows["task"] == "grade")]
     main = rows.nlargest(12, "importance")
     table = [
-        TableRecord({"feature": row.feature, "points": row.importance, "share": row.share})
-        for row in main.itertuples()
+        TableRecord({"feature": name, "points": points, "share": share})
+        for name, points, share in zip(
+            *(main[name].tolist() for name in ("feature", "importance", "share")), strict=True
+        )
     ]
     effects = found.effects(list(weighed), main["feature"].head(4).tolist())
     drawn = {"effects": plots.embed(pictures.effects(effects), "effects")} if effects else {}
