@@ -241,9 +241,10 @@ class Advisor:
             self.connection, as_of=self.as_of, sections=changed["section_id"].unique()
         ).astype(dict.fromkeys(ENROLLMENT, object))
         wanted = set(changed[ENROLLMENT].itertuples(index=False, name=None))
+        records = predictions[[*ENROLLMENT, *_FIGURES]].to_dict("records")
         told = {
-            (one.section_id, one.student_id): one._asdict()
-            for one in predictions[[*ENROLLMENT, *_FIGURES]].itertuples(index=False)
+            (one["section_id"], one["student_id"]): {str(name): one[name] for name in one}
+            for one in records
         }
         cases = []
         for served, own in by_model(self._models, rows, [course]):
