@@ -29,8 +29,13 @@ Floats = npt.NDArray[np.float64]
 class SurrogateSettings:
     """The judgements of second opinions, each with its reason."""
 
-    #: Students drawn around one; the figures by number stand in docs/what-ifs.md.
+    #: Students drawn around one.
     samples: int = 3000
+    #: Columns that are drawn: those that move the prediction most when moved alone. Ninety at once
+    #: drown the line in noise: two seeds then shared half of their five largest.
+    columns: int = 12
+    #: By how many spreads a column is moved to find that out.
+    moves: tuple[float, ...] = (-2.0, -1.0, 1.0, 2.0)
     #: Rows of the background at most: a spread needs no more.
     background: int = 1000
     #: Share of the section. Background are students at about the same place in their section.
@@ -59,8 +64,8 @@ class LocalSurrogate:
     r2
         Share of the model's variance nearby that the line follows, at most 1.
     held
-        Columns that are not explained, because they are texts, missing for this student, or the
-        same for everyone at this stage; they stay as they are.
+        Columns that are not explained, because they are texts, missing for this student, the same
+        for everyone at this stage, or move the prediction too little; they stay as they are.
     imputed
         Columns with gaps in the background, which the median fills to tell their spread.
     hidden
@@ -170,12 +175,13 @@ def surrogate(
     ]
     known = background.reindex(columns=numeric).astype(np.float64)
     spread = known.std()
-    explained = [n for n in numeric if spread[n] > 0 and not pd.isna(row[n].iloc[0])]
-    if math.isnan(float(model.predict(row)["grade"].iloc[0])) or not explained:
+    movable = [n for n in numeric if spread[n] > 0 and not pd.isna(row[n].iloc[0])]
+    if math.isnan(float(model.predict(row)["grade"].iloc[0])) or not movable:
         raise NotReadyError(
             "There is no grade to explain, or there are no other students at this stage.",
             "Wait until a section with coursework has ended and more students are enrolled.",
         )
+    explained = _main_columns(model, row, spread[movable])
     gaps = known[explained].isna().any()
     filled = known[explained].fillna(known[explained].median())
     own = row[explained].iloc[0].to_numpy(np.float64)
@@ -188,14 +194,11 @@ def surrogate(
         sample_around_instance=True,
         random_state=seed,
     )
-
-    def predict(drawn: Floats) -> Floats:
-        rows = row.iloc[np.zeros(len(drawn), int)].reset_index(drop=True)
-        moved = pd.DataFrame(drawn.astype(np.float32), columns=explained)
-        return model.predict(rows.assign(**moved))["grade"].to_numpy(np.float64)
-
     found = explainer.explain_instance(
-        own, predict, num_features=len(explained), num_samples=SETTINGS.samples
+        own,
+        lambda drawn: _grades(model, row, drawn, explained),
+        num_features=len(explained),
+        num_samples=SETTINGS.samples,
     )
     slopes = np.zeros(len(explained))
     for place, slope in found.as_map()[1]:
@@ -211,3 +214,21 @@ def surrogate(
         tuple(name for name in explained if gaps[name]),
         "" if r2 >= SETTINGS.least_r2 else low,
     )
+
+
+def _main_columns(model: Model, row: pd.DataFrame, spread: pd.Series) -> list[str]:
+    """Return the columns that move the grade most when moved alone, the first one most."""
+    names = [str(name) for name in spread.index]
+    own = row[names].iloc[0].to_numpy(np.float64)
+    moved = np.concatenate([own + step * np.diag(spread) for step in SETTINGS.moves])
+    grades = _grades(model, row, np.vstack([own, moved]), names)
+    effect = np.abs(grades[1:] - grades[0]).reshape(len(SETTINGS.moves), -1).mean(axis=0)
+    return [names[place] for place in np.argsort(-effect, kind="stable")[: SETTINGS.columns]]
+
+
+def _grades(model: Model, row: pd.DataFrame, drawn: Floats, names: list[str]) -> Floats:
+    """Return the grades of `row` with the columns `names` replaced by those of `drawn`."""
+    rows = row.iloc[np.zeros(len(drawn), int)].reset_index(drop=True)
+    moved = pd.DataFrame(drawn.astype(np.float32), columns=names)
+    predicted = model.predict(rows.assign(**{name: moved[name] for name in names}))
+    return predicted["grade"].to_numpy(np.float64)
