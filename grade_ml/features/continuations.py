@@ -107,6 +107,9 @@ class Continuation:
         #: Scores of the course that are known, 0-100.
         self.scores = self._known_scores(section.course)
         self._before, self._section = section, self._carried_on(section)
+        days = section.activity[1]
+        self._activity_from = float(days.min()) if len(days) else NEVER
+        self._classes: dict[float, dict[str, Floats]] = {}
         ids = records.students[section.students]
         self._seats = {str(name): place for place, name in enumerate(ids)}
 
@@ -167,30 +170,34 @@ class Continuation:
         if not self._today < last <= max(self._section.ends_on, self._section.due_on.max()):
             raise ValueError(f"{until} is not among the days of the section that are to come.")
         seat = self._seat(str(today["student_id"].iloc[0]))
-        section = self._with_alternatives(seat, doing, last)
-        cut = np.array([last - section.starts_on])
-        found = own_features(
-            section, cut, self._history, Activity(section, cut), np.array([self._today])
-        )
-        everyone = {
-            name: np.broadcast_to(values, (1, len(section.students)))[0]
-            for name, values in found.items()
-        }
-        first = len(self._present)
-        number = len(section.students) - first
-        class_of = {name: np.tile(everyone[name][:first], (number, 1)) for name in _COMPARED}
+        number = len(doing.on_time)
+        values = self._features(self._twins(seat, doing, last), last)
+        class_of = {name: np.tile(self._class(last)[name], (number, 1)) for name in _COMPARED}
         for name, column in class_of.items():
-            column[:, seat] = everyone[name][first:]
+            column[:, seat] = values[name]
         enrolled, present = (np.tile(who, (number, 1)) for who in (self._enrolled, self._present))
         beside = beside_class(class_of, enrolled, present, seat)
-        values = {name: column[first:] for name, column in everyone.items()}
         values |= {name: np.broadcast_to(one, (number, 1))[:, 0] for name, one in beside.items()}
         rows = today.iloc[np.zeros(number, int)].reset_index(drop=True)
         return rows.assign(
-            cut_day=float(cut[0]),
+            cut_day=last - self._section.starts_on,
             cut_on=pd.Timestamp(until),
             **{name: values[name].astype(np.float32) for name in NUMERIC_FEATURES},
         )
+
+    def _class(self, day: float) -> dict[str, Floats]:
+        """Return the features of everyone on a day to come, each computed once."""
+        if day not in self._classes:
+            self._classes[day] = self._features(self._section, day)
+        return self._classes[day]
+
+    def _features(self, section: SectionRecords, day: float) -> dict[str, Floats]:
+        """Return the features of each student of `section` on `day`, shapes (n,)."""
+        cut = np.array([day - section.starts_on])
+        activity = Activity(section, cut, self._activity_from)
+        found = own_features(section, cut, self._history, activity, np.array([self._today]))
+        shape = (1, len(section.students))
+        return {name: np.broadcast_to(one, shape)[0] for name, one in found.items()}
 
     def _seat(self, student_id: str) -> int:
         seat = self._seats.get(student_id)
@@ -259,28 +266,25 @@ class Continuation:
             np.concatenate([count, np.tile(count[recent], len(turns))]),
         )
 
-    def _with_alternatives(self, seat: int, doing: Doing, last: float) -> SectionRecords:
-        """Return the section with one more student per alternative, each a twin of `seat`."""
+    def _twins(self, seat: int, doing: Doing, last: float) -> SectionRecords:
+        """Return a section of one student per alternative, each a twin of `seat`."""
         section = self._section
-        number = len(doing.on_time)
-        twins = np.concatenate([np.arange(len(section.students)), np.full(number, seat)])
-        mine = slice(len(section.students), None)
+        twins = np.full(len(doing.on_time), seat)
         submitted, scored, score = (
             one[twins] for one in (section.submitted_on, section.scored_on, section.score)
         )
         seen = section.seen_on[twins]
         places = self._open(seat)
-        late = np.nan_to_num(submitted[mine][:, places] - section.due_on[places], posinf=0.0)
+        late = np.nan_to_num(submitted[:, places] - section.due_on[places], posinf=0.0)
         late = np.where(doing.on_time[:, None], np.minimum(late, 0.0), late)
         day = np.clip(section.due_on[places] + late, self._today + 1, None)
         day = np.where(section.due_on[places] <= last, np.minimum(day, last), day)
-        earned = score[mine][:, places]
+        earned = score[:, places]
         earned[:, : doing.scores.shape[1]] = doing.scores
         comes = ~np.isnan(earned)
-        block = np.ix_(np.arange(len(section.students), len(twins)), places)
         for dates in (submitted, seen, scored):
-            dates[block] = np.where(comes, day, NEVER)
-        score[block] = earned
+            dates[:, places] = np.where(comes, day, NEVER)
+        score[:, places] = earned
         return replace(
             section,
             students=section.students[twins],
@@ -294,20 +298,19 @@ class Continuation:
         )
 
     def _activity_of(self, seat: int, active_days: Floats) -> tuple[Ints, Ints, Floats]:
-        """Return the activity of the class and of each twin of `seat`."""
+        """Return the activity of each twin of `seat`."""
         who, day, count = self._section.activity
-        own = who == seat
-        parts = [(who, day, count)]
-        past = own & (day <= self._today)
+        past = (who == seat) & (day <= self._today)
         usual = count[past] if past.any() else count
         size = usual[usual > 0].mean() if (usual > 0).any() else 1.0
         horizon = int(self._today) + 1 + np.arange(int(self._section.ends_on - self._today) + CYCLE)
+        parts = []
         for days in np.unique(active_days):  # NaN once
             chosen = np.flatnonzero(
                 (active_days == days) | (np.isnan(days) & np.isnan(active_days))
             )
             if np.isnan(days):
-                when, much = day[own], count[own]
+                when, much = day[who == seat], count[who == seat]
             else:
                 turn = (np.arange(len(horizon)) + 1) * days // CYCLE
                 active = horizon[np.diff(turn, prepend=0) > 0]
@@ -315,7 +318,7 @@ class Continuation:
                 much = np.concatenate([count[past], np.full(len(active), size)])
             parts.append(
                 (
-                    np.repeat(len(self._present) + chosen, len(when)),
+                    np.repeat(chosen, len(when)),
                     np.tile(when, len(chosen)),
                     np.tile(much, len(chosen)),
                 )

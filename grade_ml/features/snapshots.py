@@ -413,15 +413,24 @@ def _percentiles_of_all(values: Floats) -> Floats:
 
 
 class Activity:
-    """Activity of one section, added up day by day; columns are days from `_first` on."""
+    """Activity of one section, added up day by day; columns are days from `_first` on.
 
-    def __init__(self, section: SectionRecords, cut_day: Floats) -> None:
+    Parameters
+    ----------
+    begun_on
+        The first day of which the source has any activity, if not the first day in `section`.
+    """
+
+    def __init__(
+        self, section: SectionRecords, cut_day: Floats, begun_on: float | None = None
+    ) -> None:
         who, day, count = section.activity
         self._first = int(section.starts_on) - _DAYS_BEFORE
         width = int(np.floor(cut_day[-1])) + _DAYS_BEFORE + 1
         column = np.maximum(day - self._first, 0)
         within = column < width
-        self._begun_on = day.min() if len(day) else NEVER
+        first = day.min() if len(day) else NEVER
+        self._begun_on = first if begun_on is None else begun_on
         daily = np.zeros((len(section.students), width if within.any() else 0))
         np.add.at(daily, (who[within], column[within]), count[within])
         self._actions = _with_zero(daily.cumsum(1))
