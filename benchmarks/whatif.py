@@ -1,9 +1,9 @@
 """Second opinions, what-ifs and narratives: stable, valid, in time, and true to the last digit.
 
-Usage: `python benchmarks/whatif.py [--oulad DIR] [--students N]`. Fits the ensemble on 2013B and
-2013J of OULAD and asks it about N students (spread evenly over the risk) of 2014B at half of each
-section. `measure` does the same with a model that is there already. The last line is one JSON
-object.
+Usage: `python benchmarks/whatif.py [--oulad DIR] [--model DIR] [--students N]`. The ensemble is
+fitted on 2013B and 2013J of OULAD (or read from `--model`, where `explain.py` keeps it) and asked
+about N students of 2014B, spread evenly over the risk, at half of each section. `measure` does the
+same with any model. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from ensemble import OULAD, TEST, TRAIN
+from ensemble import _oulad as oulad_gradebook
 
 from grade_ml.core.process import peak_megabytes
 from grade_ml.ensemble import pooled
@@ -45,33 +46,33 @@ from grade_ml.explanations.narratives import Explained, Reader, narrate, verify
 from grade_ml.features.continuations import Continuation, Doing
 from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
 from grade_ml.features.validation import validate
-from grade_ml.gradebook import frames, oulad
 from grade_ml.gradebook.frames import Gradebook
-from grade_ml.gradebook.loading import load
 from grade_ml.gradebook.outcomes import outcomes
-from installation import temporary_installation
-
-OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"
-NIGHT = datetime(2026, 11, 24, 3, tzinfo=UTC)
-TRAIN, TEST = ["2013B", "2013J"], ["2014B"]
 
 
 def main() -> None:
     """Measure and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--oulad", type=Path, default=OULAD)
+    parser.add_argument("--model", type=Path, help="a folder of explain.py")
     parser.add_argument("--students", type=int, default=60)
     arguments = parser.parse_args()
-    with temporary_installation() as (_, engine):
-        load(engine, oulad.bundle(arguments.oulad), loaded_at=NIGHT)
-        with engine.connect() as connection:
-            gradebook = frames.read(connection)
+    print(json.dumps(of_oulad(arguments.oulad, arguments.model, arguments.students)))
+
+
+def of_oulad(folder: Path, kept: Path | None, students: int = 60) -> dict[str, Any]:
+    """Return the figures of `measure` on OULAD."""
+    gradebook = oulad_gradebook(folder)
     end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
     past = without_terms(gradebook, TEST)
-    training = grade_snapshots(past, weekly_cuts(past.sections, end), end)
-    _say(f"Fitting on {len(training)} rows")
-    model = pooled.fit(training, outcomes(past, end), seed=0)
-    print(json.dumps(measure(model, gradebook, TEST, training, arguments.students)))
+    sections = past.sections[past.sections["term_id"].isin(TRAIN)]
+    training = grade_snapshots(past, weekly_cuts(sections, end), end)
+    _say(f"{len(training)} rows of training terms")
+    if kept:
+        model = PooledModel.load(kept / "model")
+    else:
+        model = pooled.fit(training, outcomes(past, end), 0, on_progress=_say)
+    return measure(model, gradebook, TEST, training, students)
 
 
 def measure(  # noqa: PLR0913, PLR0917 - what is asked, of whom, on what grounds
