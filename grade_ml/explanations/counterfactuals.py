@@ -341,6 +341,12 @@ class _Futures:
                 scores[changed, block] = np.fmax(scores[changed, block], value[:, None])
         return Doing(scores, on_time, days)
 
+    def asked(self, future: Future) -> Floats:
+        """Return how much a future asks for, number by number: more is harder."""
+        doing = self._doing(np.array([future]))
+        numbers = np.concatenate([doing.scores[0], doing.on_time, doing.active_days])
+        return np.nan_to_num(numbers, nan=-1.0)
+
     def what_if(self, future: Future) -> WhatIf:
         """Return a future that has been judged, in words and numbers."""
         changes = (
@@ -354,7 +360,7 @@ def _about(places: npt.NDArray[np.intp], left: int) -> str:
     if len(places) == 1:
         return "score_one"
     if len(places) == left:
-        return "score_all"
+        return "score_both" if left == 2 else "score_all"
     return "score_last" if places[-1] == left - 1 else "score_some"
 
 
@@ -379,7 +385,7 @@ def _answer(futures: _Futures, goal: float, now: float, seed: int) -> Answer:
     missing = "dice_ml" in EXPLAIN.missing()
     proposals = _corners(futures.most) + ([] if missing else _proposed(futures, goal, seed))
     found = _lowered(futures, _needed(futures, proposals, goal), goal)
-    chosen = _diverse(found, futures.most)
+    chosen = _diverse(_undominated(futures, found), futures.most)
     return replace(
         answer,
         status=Status.REACHED if chosen else Status.NOT_FOUND,
@@ -503,6 +509,18 @@ def _least(ladder: Sequence[Future], futures: _Futures, goal: float) -> Future |
 
 def _at(future: Future, place: int, step: int) -> Future:
     return (*future[:place], step, *future[place + 1 :])
+
+
+def _undominated(futures: _Futures, found: Sequence[Future]) -> list[Future]:
+    """Return those that ask for something that no other one spares; of equals the simplest."""
+    asked = {one: futures.asked(one) for one in sorted(found, key=np.count_nonzero)}
+    kept: list[Future] = []
+    for one, more in asked.items():
+        less = (asked[other] for other in asked if other != one)
+        easier = any((some <= more).all() and (some < more).any() for some in less)
+        if not easier and not any((asked[other] == more).all() for other in kept):
+            kept.append(one)
+    return kept
 
 
 def _diverse(found: Sequence[Future], most: Future) -> list[Future]:

@@ -224,6 +224,8 @@ def _drivers(
         slots |= {"theme_down": down, "points_down": -worth[down]}
     names = {(True, True): "both", (True, False): "up", (False, True): "down"}
     kind = f"drivers_{names.get((up is not None, down is not None), 'none')}"
+    if kind == "drivers_none" and _most(worth, helping, -1, SETTINGS.least_points):
+        kind = "drivers_past"
     fact = next((f"fact_{theme}" for theme in (down, up) if _has_fact(one, theme, down)), None)
     return slots, kind, [fact] if fact else []
 

@@ -431,7 +431,8 @@ class Activity:
         within = column < width
         first = day.min() if len(day) else NEVER
         self._begun_on = first if begun_on is None else begun_on
-        daily = np.zeros((len(section.students), width if within.any() else 0))
+        has_begun = self._begun_on < self._first + width
+        daily = np.zeros((len(section.students), width if has_begun else 0))
         np.add.at(daily, (who[within], column[within]), count[within])
         self._actions = _with_zero(daily.cumsum(1))
         self._days = _with_zero((daily > 0).cumsum(1, dtype=np.float64))

@@ -105,6 +105,15 @@ def test_a_student_without_results_and_one_at_risk():
     assert "81" not in text(at_risk, Reader.STUDENT)
 
 
+def test_a_student_is_not_told_that_nothing_matters_where_the_points_so_far_do():
+    behind = changed(grade=account(20.0, 60.0, {"grade_rate_so_far": -40.0}))
+    told = text(behind, Reader.STUDENT)
+    assert "follows from the points collected by this stage" in told and "40" not in told[:120]
+    even = changed(grade=account(60.0, 60.0, {"grade_rate_so_far": 0.1, "class_size": -9.0}))
+    assert "Nothing that you have done so far" in text(even, Reader.STUDENT)
+    assert verify(narrate(behind, Reader.STUDENT, "de"), behind) == ()
+
+
 def test_what_does_not_add_up_or_is_unknown_explains_nothing():
     off = changed(grade=account(55.4, 66.15, POINTS, missing=0.02))
     told = text(off, Reader.ADVISER)

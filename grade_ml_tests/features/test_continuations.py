@@ -70,6 +70,11 @@ def test_what_is_not_handed_in_is_missed_and_lateness_and_activity_are_choices(c
     assert own == 4 and sorted(everyone) == [0, 4, 4]
 
 
+def test_a_student_without_activity_is_idle_where_others_are_not(carried):
+    row = carried.snapshots(snapshot(book(), TODAY, "bob"), doing((40.0, 40.0)), on(80)).iloc[0]
+    assert (row["activity_total"], row["activity_days_last_28"]) == (0, 0)
+
+
 def test_nothing_after_the_day_is_seen(carried):
     future = book(result("ann", "w4", 3, 40, 42), result("bob", "w4", 99, 40, 42))
     left = future.enrollments["withdrawn_on"].fillna(day(50))
