@@ -40,6 +40,7 @@ from grade_ml.explanations.local_surrogate import (
     agreement,
     same_stage,
     surrogate,
+    usual_values,
 )
 from grade_ml.explanations.messages import languages
 from grade_ml.explanations.narratives import Explained, Reader, narrate, verify
@@ -110,7 +111,7 @@ def measure(  # noqa: PLR0913, PLR0917 - what is asked, of whom, on what grounds
 def _lime(
     model: PooledModel, rows: pd.DataFrame, training: pd.DataFrame, seed: int
 ) -> dict[str, Any]:
-    usual = training.mean(numeric_only=True)
+    usual = usual_values(training)
     told = list(explain(model, rows).explanations())
     pairs: list[tuple[LocalSurrogate, LocalSurrogate]] = []
     identical, signs, overlap, seconds = [], [], [], []

@@ -36,6 +36,7 @@ from grade_ml.explanations.local_surrogate import (
     agreement,
     same_stage,
     surrogate,
+    usual_values,
     who_needs_one,
 )
 from grade_ml.explanations.messages import languages
@@ -162,7 +163,7 @@ class Advisor:
 
         def make(course: str, cases: Sequence[_Case]) -> Iterator[Mapping[str, Any] | None]:
             every = read_snapshots(self.root, [course])
-            usual = every.mean(numeric_only=True)
+            usual = usual_values(every)
             predicted = pd.DataFrame([case.predicted for case in cases])
             reasons = who_needs_one(predicted, challenger if len(challenger) else None)
             chosen = _most_at_risk(predicted[reasons != ""])

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
-from grade_ml.ensemble.rows import ENROLLMENT, Model, as_text
+from grade_ml.ensemble.rows import COLLECTED, ENROLLMENT, NAIVE, Model, as_text
 from grade_ml.explanations.contract import Account
 from grade_ml.gradebook.outcomes import PASS_MARK
 
@@ -34,6 +34,8 @@ class SurrogateSettings:
     #: Columns that are drawn: those that move the prediction most when moved alone. Ninety at once
     #: drown the line in noise: two seeds then shared half of their five largest.
     columns: int = 12
+    #: Points. Columns that move the prediction less are not drawn: their effect is noise.
+    least_points: float = 0.05
     #: By how many spreads a column is moved to find that out.
     moves: tuple[float, ...] = (-2.0, -1.0, 1.0, 2.0)
     #: Rows of the background at most: a spread needs no more.
@@ -145,6 +147,15 @@ def same_stage(snapshots: pd.DataFrame, row: pd.DataFrame, seed: int) -> pd.Data
     return some.sample(min(len(some), SETTINGS.background), random_state=seed)
 
 
+def usual_values(snapshots: pd.DataFrame) -> pd.Series:
+    """Return the mean of each numeric feature, from which effects count.
+
+    Points that do not exist yet are 0 in it, as the models read them.
+    """
+    filled = snapshots[[COLLECTED, NAIVE]].fillna(0.0)
+    return snapshots.assign(**{name: filled[name] for name in filled}).mean(numeric_only=True)
+
+
 def surrogate(
     model: Model, row: pd.DataFrame, background: pd.DataFrame, usual: pd.Series, seed: int
 ) -> LocalSurrogate:
@@ -157,7 +168,7 @@ def surrogate(
     background
         Snapshots whose spread tells how far students are drawn around this one (`same_stage`).
     usual
-        The value by feature from which effects count, such as the mean over all snapshots.
+        The value by feature from which effects count (`usual_values`).
     seed
         The same seed gives the same bytes.
 
@@ -176,12 +187,14 @@ def surrogate(
     known = background.reindex(columns=numeric).astype(np.float64)
     spread = known.std()
     movable = [n for n in numeric if spread[n] > 0 and not pd.isna(row[n].iloc[0])]
-    if math.isnan(float(model.predict(row)["grade"].iloc[0])) or not movable:
+    known_grade = not math.isnan(float(model.predict(row)["grade"].iloc[0]))
+    explained = _main_columns(model, row, spread[movable]) if known_grade and movable else []
+    if not explained:
         raise NotReadyError(
-            "There is no grade to explain, or there are no other students at this stage.",
+            "There is no grade to explain, nothing moves it, or there are no other students at "
+            "this stage.",
             "Wait until a section with coursework has ended and more students are enrolled.",
         )
-    explained = _main_columns(model, row, spread[movable])
     gaps = known[explained].isna().any()
     filled = known[explained].fillna(known[explained].median())
     own = row[explained].iloc[0].to_numpy(np.float64)
@@ -223,7 +236,8 @@ def _main_columns(model: Model, row: pd.DataFrame, spread: pd.Series) -> list[st
     moved = np.concatenate([own + step * np.diag(spread) for step in SETTINGS.moves])
     grades = _grades(model, row, np.vstack([own, moved]), names)
     effect = np.abs(grades[1:] - grades[0]).reshape(len(SETTINGS.moves), -1).mean(axis=0)
-    return [names[place] for place in np.argsort(-effect, kind="stable")[: SETTINGS.columns]]
+    ranked = np.argsort(-effect, kind="stable")[: SETTINGS.columns]
+    return [names[place] for place in ranked if effect[place] >= SETTINGS.least_points]
 
 
 def _grades(model: Model, row: pd.DataFrame, drawn: Floats, names: list[str]) -> Floats:

@@ -19,6 +19,7 @@ from grade_ml.explanations.local_surrogate import (
     agreement,
     same_stage,
     surrogate,
+    usual_values,
     who_needs_one,
 )
 from grade_ml_tests.ensemble.snapshots import NOISE
@@ -27,8 +28,7 @@ from grade_ml_tests.explanations.conftest import Data
 
 def ask(model: PooledModel, data: Data, row: pd.DataFrame, seed: int = 0) -> LocalSurrogate:
     snapshots, _ = data
-    usual = snapshots.mean(numeric_only=True)
-    return surrogate(model, row, same_stage(snapshots, row, 0), usual, seed)
+    return surrogate(model, row, same_stage(snapshots, row, 0), usual_values(snapshots), seed)
 
 
 def row_of(unseen: pd.DataFrame, place: int) -> pd.DataFrame:
