@@ -167,9 +167,9 @@ def test_what_could_still_be_done_is_told(asked, gradebook, model, settings, tmp
     assert prediction == asked.predict(student, course, TODAY)
     assert answer.now == prediction.grade and answer.goal == 100
     assert answer.status is WhatIfStatus.NOT_REACHABLE and answer.best < 100
-    goal = round((answer.as_so_far + answer.best) / 2, 1)
+    goal = round(answer.best) - 2.0
     _, nearer = asked.what_if(student, course, goal, TODAY)
-    assert nearer.best >= goal and (nearer.what_ifs or answer.best == answer.as_so_far)
-    assert all(one.grade >= goal for one in nearer.what_ifs)
+    assert nearer.status is WhatIfStatus.REACHED
+    assert nearer.what_ifs and all(one.grade >= goal for one in nearer.what_ifs)
     student, course, _ = pick(gradebook, "ended")
     assert asked.what_if(student, course, 60.0, TODAY)[1] is None

@@ -35,6 +35,8 @@ class NarrativeSettings:
     least_points: float = 0.5
     #: Log-odds; at a risk of one half this is one point in a hundred.
     least_log_odds: float = 0.04
+    #: Points. An interval that is narrower is told as a grade that will hardly change.
+    settled_points: float = 1.0
     #: From this risk on a student is told whom to turn to.
     support_risk: float = 0.5
 
@@ -196,7 +198,10 @@ _PLANS = {
 
 
 def _opening(one: Explained) -> str:
-    return "first_forecast" if math.isnan(one.value("score_mean")) else "forecast"
+    if one.upper80 - one.lower80 < SETTINGS.settled_points:
+        return "settled"
+    nothing_known = math.isnan(one.value("score_mean")) and not one.value("assignments_missed") > 0
+    return "first_forecast" if nothing_known else "forecast"
 
 
 def _outlook(one: Explained) -> str:
@@ -232,10 +237,10 @@ def _drivers(
 
 def _risk_drivers(one: Explained) -> Plan:
     worth = by_theme(one.risk.contributions if one.risk else {})
-    for kind, sign in (("risk_up", 1), ("risk_down", -1)):
-        if theme := _most(worth, frozenset(Theme), sign, SETTINGS.least_log_odds):
-            return [kind], {"theme_risk": theme}
-    return [], {}
+    # Where the risk is low, what raises it a little is not the news.
+    sign = 1 if math.fsum(worth.values()) > 0 else -1
+    theme = _most(worth, frozenset(Theme), sign, SETTINGS.least_log_odds)
+    return (["risk_up" if sign > 0 else "risk_down"], {"theme_risk": theme}) if theme else ([], {})
 
 
 def by_theme(contributions: Mapping[str, float]) -> dict[Theme, float]:

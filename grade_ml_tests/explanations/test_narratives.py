@@ -100,9 +100,15 @@ def test_each_reader_is_told_what_is_stored():
 def test_a_student_without_results_and_one_at_risk():
     first = changed(values={"weight_remaining": 100.0})
     assert "no results yet" in text(first, Reader.STUDENT)
+    idle = changed(values={"weight_remaining": 40.0, "assignments_missed": 3.0})
+    assert "first estimate" not in text(idle, Reader.STUDENT)
+    settled = replace(USUAL, lower80=55.2, upper80=55.6)
+    assert text(settled, Reader.STUDENT).startswith("Your final grade will be about 55.")
     at_risk = changed(risk=account(1.45, -1.1, LOG_ODDS))
     assert "your adviser will gladly help" in text(at_risk, Reader.STUDENT)
     assert "81" not in text(at_risk, Reader.STUDENT)
+    safe = changed(risk=account(-3.0, -1.1, {"class_size": 0.3, "score_mean": -2.2}))
+    assert "risk is lowered most by the scores so far" in text(safe, Reader.ADVISER)
 
 
 def test_a_student_is_not_told_that_nothing_matters_where_the_points_so_far_do():
