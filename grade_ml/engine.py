@@ -20,7 +20,7 @@ from sqlalchemy import Connection, RowMapping
 from grade_ml.core import database
 from grade_ml.core.errors import NotFoundError, NotReadyError
 from grade_ml.ensemble.rows import NAIVE, PREDICTED, Model
-from grade_ml.ensemble.serving import Models
+from grade_ml.ensemble.serving import Models, Served
 from grade_ml.gradebook import schema
 from grade_ml.registry.registry import Registry
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from grade_ml.core.settings import Settings
+    from grade_ml.explanations.contract import Explanation
+    from grade_ml.explanations.counterfactuals import Answer
     from grade_ml.forecasting.student import StudentForecast
 
 
@@ -168,9 +170,9 @@ class PredictiveAnalyticsEngine:
         """
         with database.reachable(self._engine) as connection:
             answer = _standing(connection, student_id, course_id, as_of)
-            if answer.status is Status.RUNNING:
-                return self._with_prediction(connection, answer)
-            return _with_record(connection, answer)
+            if answer.status is not Status.RUNNING:
+                return _with_record(connection, answer)
+            return _predicted(answer, *self._served(connection, answer))
 
     def forecast(self, student_id: str, course_id: str, as_of: date) -> StudentForecast:
         """Return what is expected of the remaining work in the student's latest section.
@@ -203,29 +205,115 @@ class PredictiveAnalyticsEngine:
             rooms = Rooms(connection, self._registry, self._settings.storage_root, as_of)
             return student_forecast(rooms, course_id, answer.section_id, student_id, rules)
 
-    def _with_prediction(self, connection: Connection, answer: GradePrediction) -> GradePrediction:
-        served = self._models.serving(answer.course_id)
-        version, model = served.version, served.model
+    def explain(
+        self, student_id: str, course_id: str, as_of: date
+    ) -> tuple[GradePrediction, Explanation | None]:
+        """Return what `predict` returns, and why; None where nothing is predicted.
+
+        Raises
+        ------
+        GradeMLError
+            As `predict` does.
+        """
+        from grade_ml.explanations.attribution import explain
+
+        with database.reachable(self._engine) as connection:
+            answer = _standing(connection, student_id, course_id, as_of)
+            if answer.status is not Status.RUNNING:
+                return _with_record(connection, answer), None
+            served, row = self._served(connection, answer)
+            predicted = _predicted(answer, served, row)
+            model = f"{served.version.name} {served.version.version}"
+            told = explain(served.model, row) if len(row) else None
+            return predicted, next(told.explanations(model)) if told else None
+
+    def what_if(
+        self, student_id: str, course_id: str, goal: float, as_of: date
+    ) -> tuple[GradePrediction, Answer | None]:
+        """Return what `predict` returns, and what the student could do to bring it to `goal`.
+
+        The goal is in points, 0-100; the answer is None where nothing is predicted.
+
+        Raises
+        ------
+        ConfigurationError
+            The goal is not between 0 and 100.
+        GradeMLError
+            As `predict` does.
+        """
+        from grade_ml.explanations.counterfactuals import what_ifs
+        from grade_ml.features.continuations import Continuation
+        from grade_ml.gradebook import frames
+
+        with database.reachable(self._engine) as connection:
+            answer = _standing(connection, student_id, course_id, as_of)
+            if answer.status is not Status.RUNNING:
+                return _with_record(connection, answer), None
+            served, row = self._served(connection, answer)
+            predicted = _predicted(answer, served, row)
+            if row.empty:
+                return predicted, None
+            gradebook = frames.read(connection, {course_id})
+            carried = Continuation(gradebook, answer.section_id, as_of)
+            return predicted, what_ifs(served.model, carried, row, goal, seed=0)
+
+    def interactions(
+        self, student_id: str, course_id: str, as_of: date, most: int = 5
+    ) -> list[tuple[str, str, float]]:
+        """Return the pairs of features that move the grade most together, and by how many points.
+
+        Raises
+        ------
+        NotReadyError
+            Nothing is predicted, the baseline serves, or shap is not installed.
+        """
+        from grade_ml.ensemble.baseline import BaselineModel
+        from grade_ml.ensemble.members import Task
+        from grade_ml.explanations.interactions import interactions, largest_pairs
+
+        with database.reachable(self._engine) as connection:
+            answer = _standing(connection, student_id, course_id, as_of)
+            served, row = self._served(connection, answer)
+        if answer.status is not Status.RUNNING or row.empty:
+            raise NotReadyError("Nothing is predicted of this enrollment.", "Ask for another day.")
+        if isinstance(served.model, BaselineModel):
+            raise NotReadyError(
+                "Of the baseline no interactions are known.",
+                "Run grade-ml run train_advanced_ml_models.",
+            )
+        features, pairs = interactions(served.model, row, Task.GRADE)
+        return largest_pairs(features, pairs[0], most)
+
+    def _served(
+        self, connection: Connection, answer: GradePrediction
+    ) -> tuple[Served, pd.DataFrame]:
+        """Return the model that serves the course, and the enrollment's row: one, or none."""
         from grade_ml.features.surroundings import beside
 
+        served = self._models.serving(answer.course_id)
         row = _snapshot(connection, answer)
-        if row.empty:
-            reason = "the records do not allow a prediction on this day"
-            return replace(answer, degraded=(reason,))
-        predicted = model.predict(beside(connection, row, model.features)).iloc[0]
-        figures: dict[str, Any] = {name: _number(predicted[name]) for name in PREDICTED}
-        return replace(
-            answer,
-            **figures,
-            naive=_number(row[NAIVE].iloc[0]),
-            model_name=version.name,
-            model_version=version.version,
-            degraded=(*served.degraded, *_reservations(model, answer, predicted["grade"])),
-        )
+        return served, beside(connection, row, served.model.features)
 
     @cached_property
     def _models(self) -> Models:
         return Models(self._registry)
+
+
+def _predicted(answer: GradePrediction, served: Served, row: pd.DataFrame) -> GradePrediction:
+    if row.empty:
+        reason = "the records do not allow a prediction on this day"
+        return replace(answer, degraded=(reason,))
+    predicted = served.model.predict(row).iloc[0]
+    figures: dict[str, Any] = {name: _number(predicted[name]) for name in PREDICTED}
+    reservations = _reservations(served.model, answer, predicted["grade"])
+    return replace(
+        answer,
+        **figures,
+        naive=_number(row[NAIVE].iloc[0]),
+        model_name=served.version.name,
+        model_version=served.version.version,
+        degraded=(*served.degraded, *reservations),
+    )
 
 
 def _standing(

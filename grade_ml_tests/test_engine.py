@@ -11,6 +11,7 @@ from grade_ml.core.errors import ArtifactError, NotFoundError, NotReadyError
 from grade_ml.core.settings import Settings
 from grade_ml.engine import PredictiveAnalyticsEngine, Status
 from grade_ml.ensemble.baseline import PREDICTED, BaselineModel
+from grade_ml.explanations.counterfactuals import Status as WhatIfStatus
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml_tests.ensemble.campus import TODAY, campus, fit, make_champion, store
@@ -157,3 +158,18 @@ def test_a_tampered_model_does_not_answer(asked, gradebook, model, settings, tmp
     student, course, _ = pick(gradebook, "running")
     with pytest.raises(ArtifactError, match=r"model\.json"):
         asked.predict(student, course, TODAY)
+
+
+def test_what_could_still_be_done_is_told(asked, gradebook, model, settings, tmp_path) -> None:
+    make_champion(settings, model, tmp_path / "model")
+    student, course, _ = pick(gradebook, "running")
+    prediction, answer = asked.what_if(student, course, 100.0, TODAY)
+    assert prediction == asked.predict(student, course, TODAY)
+    assert answer.now == prediction.grade and answer.goal == 100
+    assert answer.status is WhatIfStatus.NOT_REACHABLE and answer.best < 100
+    goal = round(answer.best) - 2.0
+    _, nearer = asked.what_if(student, course, goal, TODAY)
+    assert nearer.status is WhatIfStatus.REACHED
+    assert nearer.what_ifs and all(one.grade >= goal for one in nearer.what_ifs)
+    student, course, _ = pick(gradebook, "ended")
+    assert asked.what_if(student, course, 60.0, TODAY)[1] is None

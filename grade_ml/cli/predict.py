@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from dataclasses import asdict
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.settings import Settings
-from grade_ml.engine import GradePrediction, PredictiveAnalyticsEngine
+from grade_ml.engine import PredictiveAnalyticsEngine
 
 if TYPE_CHECKING:
-    from grade_ml.forecasting.student import StudentForecast
+    from matplotlib.figure import Figure
+
+    from grade_ml.explanations.contract import Explanation
 
 _PICTURES = (".png", ".svg")
 
@@ -27,7 +30,18 @@ _PICTURES = (".png", ".svg")
     type=click.DateTime(["%Y-%m-%d"]),
     help="Answer as on this day, from what was known then. Default: GRADE_ML_AS_OF, or today.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of words.")
+@click.option("--explain", "explains", is_flag=True, help="Say what makes the difference.")
+@click.option(
+    "--interactions",
+    is_flag=True,
+    help="With --explain: name the pairs of features that move the grade together.",
+)
+@click.option(
+    "--goal",
+    type=float,
+    metavar="POINTS",
+    help="Say what could still be done to bring the forecast to this final grade (0-100).",
+)
 @click.option(
     "--forecast",
     is_flag=True,
@@ -38,46 +52,106 @@ _PICTURES = (".png", ".svg")
     "--plot",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     metavar="FILE",
-    help="With --forecast: draw the running grade into this file, .png or .svg.",
+    help="With --explain or --forecast: draw what makes the difference, or the running grade, into "
+    "this file, .png or .svg.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of words.")
 def command(  # noqa: PLR0913, PLR0917 - one for each option
     student_id: str,
     course_id: str,
     as_of: datetime | None,
-    as_json: bool,
+    explains: bool,
+    interactions: bool,
+    goal: float | None,
     forecast: bool,
     plot: Path | None,
+    as_json: bool,
 ) -> None:
     """Predict a student's final grade in a course, and the risk of failing or withdrawing.
 
     Of several sections of the course, the student's latest counts. Where it has ended, the answer
-    is the grade on record.
+    is the grade on record, and there is nothing to explain.
     """
-    if plot and not forecast:
-        raise click.UsageError("--plot draws a forecast: add --forecast.")
+    if interactions and not explains:
+        raise click.UsageError("--interactions belongs to an explanation: add --explain.")
+    if plot and explains == forecast:
+        raise click.UsageError("--plot draws one thing: add either --explain or --forecast.")
     if plot and plot.suffix not in _PICTURES:
         raise click.BadParameter(f"{plot} ends in neither {' nor '.join(_PICTURES)}.")
+    if forecast and (explains or goal is not None):
+        raise click.UsageError("--forecast tells the remaining work instead: ask for it alone.")
     settings = Settings.from_environment()
     day = as_of.date() if as_of else settings.date_at(datetime.now(UTC))
     engine = PredictiveAnalyticsEngine(settings)
-    answer: GradePrediction | StudentForecast
     try:
         if forecast:
-            answer = found = engine.forecast(student_id, course_id, day)
-            if plot:
-                _draw(found, plot)
+            found = engine.forecast(student_id, course_id, day)
+            values, lines = found.to_dict(), [found.in_words()]
+            picture = found.picture() if plot else None
         else:
-            answer = engine.predict(student_id, course_id, day)
+            values, lines, told = _predicted(
+                engine, student_id, course_id, day, explains, interactions, goal
+            )
+            picture = _waterfall(told) if plot and told else None
     finally:
         engine.close()
-    click.echo(json.dumps(answer.to_dict()) if as_json else answer.in_words())
+    click.echo(json.dumps(values) if as_json else "\n".join(lines))
+    if plot and picture:
+        _save(picture, plot)
 
 
-def _draw(answer: StudentForecast, path: Path) -> None:
+def _predicted(  # noqa: PLR0913, PLR0917 - what is asked, of whom
+    engine: PredictiveAnalyticsEngine,
+    student_id: str,
+    course_id: str,
+    day: date,
+    explains: bool,
+    interactions: bool,
+    goal: float | None,
+) -> tuple[dict[str, Any], list[str], Explanation | None]:
+    """Return the answer as values and as lines, and the explanation that was asked for."""
+    told, answer = None, None
+    if goal is not None:
+        prediction, answer = engine.what_if(student_id, course_id, goal, day)
+    if explains:
+        prediction, told = engine.explain(student_id, course_id, day)
+    elif goal is None:
+        prediction = engine.predict(student_id, course_id, day)
+    pairs = engine.interactions(student_id, course_id, day) if interactions and told else []
+    values = prediction.to_dict()
+    values |= {"explanation": _plain(told)} if explains else {}
+    values |= {"interactions": pairs} if interactions else {}
+    values |= {} if goal is None else {"what_if": answer.to_dict() if answer else None}
+    lines = [*(_words(told, pairs) if told else []), *(answer.in_words("en") if answer else [])]
+    return values, [prediction.in_words(), *lines], told
+
+
+def _waterfall(told: Explanation) -> Figure:
+    from grade_ml.explanations.pictures import waterfall
+
+    return waterfall(told)
+
+
+def _save(picture: Figure, path: Path) -> None:
     try:
-        answer.picture().savefig(path)
+        picture.savefig(path)
     except OSError as error:
         raise ConfigurationError(
             f"The picture cannot be written to {path}: {error.strerror}.",
             "Name a file in a folder that exists and may be written to.",
         ) from error
+
+
+def _words(told: Explanation, pairs: list[tuple[str, str, float]]) -> list[str]:
+    from grade_ml.explanations.words import described, in_words
+
+    together = [f"  {value:+7.2f}  {described(a)}, {described(b)}" for a, b, value in pairs]
+    head = ["Pairs that move the grade together, beyond what each does alone:"] if pairs else []
+    return [*in_words(told), *head, *together]
+
+
+def _plain(told: Explanation | None) -> dict[str, Any] | None:
+    """Return the explanation as plain values, the risk as log-odds and as a probability."""
+    if told is None:
+        return None
+    return {**asdict(told), "risk_probability": asdict(told.risk.in_probability())}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, Select, create_engine, text
+from sqlalchemy import Connection, Engine, Select, Table, create_engine, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError
 
@@ -190,6 +190,33 @@ def read_frame(
         if dtype.kind == "M":
             frame[name] = frame[name].astype("datetime64[ns]")
     return frame
+
+
+def upsert_frame(connection: Connection, table: Table, frame: pd.DataFrame) -> None:
+    """Write the rows of `frame` by the key of `table`, in the place of those that have it.
+
+    Columns are those of the table; one that the frame lacks has its default in new rows and stays
+    as it is in others.
+    """
+    incoming = f"incoming_{table.name}"
+    connection.execute(
+        text(
+            f"create temporary table {incoming} on commit drop as table {table.fullname} "
+            "with no data"
+        )
+    )
+    copy_frame(connection, incoming, frame)
+    key = [column.name for column in table.primary_key]
+    names = [str(name) for name in frame.columns]
+    updates = ", ".join(f"{name} = excluded.{name}" for name in names if name not in key)
+    connection.execute(
+        text(
+            f"insert into {table.fullname} ({', '.join(names)}) "
+            f"select {', '.join(names)} from {incoming} "
+            f"on conflict ({', '.join(key)}) do update set {updates}"
+        )
+    )
+    connection.execute(text(f"drop table {incoming}"))
 
 
 def copy_frame(connection: Connection, table: str, frame: pd.DataFrame) -> None:

@@ -60,10 +60,17 @@ class Calibration:
             raw["grade"].to_numpy(np.float64), scale, raw["progress"].to_numpy(np.float64)
         )
         risk = raw["risk"].to_numpy(np.float64)
-        if self.risk_curve is not None:
-            slope, shift = self.risk_curve.coef_[0, 0], self.risk_curve.intercept_[0]
+        if self.risk_line is not None:
+            slope, shift = self.risk_line
             risk = probability(shift + slope * log_odds_of(raw["risk"]))
         return raw.assign(**bounds, risk=risk)
+
+    @property
+    def risk_line(self) -> tuple[float, float] | None:
+        """What calibration does to the log-odds of the risk: slope and shift; None: nothing."""
+        if self.risk_curve is None:
+            return None
+        return float(self.risk_curve.coef_[0, 0]), float(self.risk_curve.intercept_[0])
 
     @classmethod
     def from_parts(cls, scale: Any, risk_curve: Any, conformal: Mapping[str, Any]) -> Self:

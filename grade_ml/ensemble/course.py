@@ -21,6 +21,7 @@ import pandas as pd
 
 from grade_ml.core.errors import ArtifactError
 from grade_ml.ensemble.evaluation import Evaluation, evaluate
+from grade_ml.ensemble.members import Task
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.ensemble.rows import (
     PREDICTED,
@@ -83,6 +84,16 @@ class Correction:
         risk = log_odds + _design(log_odds, np.ones_like(left), progress) @ self.risk
         possible = raw["possible"].to_numpy(np.float64)
         return bounded_grade(grade, certain, possible), probability(risk)
+
+    def at(self, task: Task, progress: Floats) -> tuple[Floats, Floats]:
+        """Return by how much it shifts and stretches the number of `task` per row.
+
+        A corrected number is (1 + stretch) x number + shift; the grade's shift is for a section of
+        which everything is still to come, and shrinks with what is left.
+        """
+        shifts, stretches = np.split(self.grade if task is Task.GRADE else self.risk, 2)
+        hats = basis(progress, PHASED)
+        return hats @ shifts, hats @ stretches
 
 
 @dataclass(frozen=True)

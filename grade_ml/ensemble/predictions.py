@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 
-from grade_ml.core.database import copy_frame, read_frame
+from grade_ml.core.database import read_frame, upsert_frame
 from grade_ml.registry.registry import Alias
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ grade_prediction = sa.Table(
     sa.Column("degraded", JSONB, nullable=False, server_default=sa.text("'[]'")),
 )
 NUMBERS = ("grade", "lower80", "upper80", "lower95", "upper95", "risk")
-_KEY = ("section_id", "student_id", "as_of", "stage")
 
 
 def write_predictions(  # noqa: PLR0913
@@ -75,27 +74,7 @@ def write_predictions(  # noqa: PLR0913
     rows["model_version"] = model.version
     rows[list(NUMBERS)] = frame[list(NUMBERS)].astype("float64")
     rows["degraded"] = json.dumps(list(degraded))
-    connection.execute(
-        sa.text(
-            "create temporary table incoming_prediction on commit drop as "
-            "table ensemble.grade_prediction with no data"
-        )
-    )
-    copy_frame(connection, "incoming_prediction", rows)
-    updates = ", ".join(
-        f"{column.name} = excluded.{column.name}"
-        for column in grade_prediction.columns
-        if column.name not in _KEY
-    )
-    columns = ", ".join(column.name for column in grade_prediction.columns)
-    connection.execute(
-        sa.text(
-            f"insert into ensemble.grade_prediction ({columns}) "
-            f"select {columns} from incoming_prediction "
-            f"on conflict ({', '.join(_KEY)}) do update set {updates}"
-        )
-    )
-    connection.execute(sa.text("drop table incoming_prediction"))
+    upsert_frame(connection, grade_prediction, rows)
     return len(rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import date
 
@@ -65,29 +65,49 @@ def score_running(
         There is no champion, or no snapshot of the courses.
     """
     models = Models(registry)
-    snapshots = _newest(read_snapshots(root, courses), _running(connection, courses, as_of), as_of)
-    of_course = snapshots["course_id"].astype("object")
-    served = {course: models.serving(course) for course in sorted(courses)}
-    answering = {(one.version.name, one.version.version): one for one in served.values()}
-    parts = []
-    for key, one in answering.items():
-        chosen = [
-            name
-            for name, other in served.items()
-            if (other.version.name, other.version.version) == key
-        ]
-        rows = snapshots[of_course.isin(chosen)]
-        parts.append(_store(connection, one, rows, as_of, Alias.CHAMPION))
+    snapshots = current_snapshots(connection, root, courses, as_of)
+    answering = list(by_model(models, snapshots, courses))
+    parts = [_store(connection, served, rows, as_of, Alias.CHAMPION) for served, rows in answering]
     challenger = models.challenger()
     if challenger:
         _store(connection, challenger, snapshots, as_of, Alias.CHALLENGER)
-    problems = [reason for one in answering.values() for reason in one.degraded]
+    problems = [reason for served, _ in answering for reason in served.degraded]
     old = sorted({day for day in snapshots["cut_on"].dt.date if day != as_of})
     return Scored(
         pd.concat(parts, ignore_index=True),
         len(snapshots) if challenger else 0,
         tuple(dict.fromkeys([*problems, *(_stale(day, as_of) for day in old)])),
     )
+
+
+def current_snapshots(
+    connection: Connection, root: str, courses: Collection[str], as_of: date
+) -> pd.DataFrame:
+    """Return each running enrollment's newest stored snapshot that is not later than `as_of`.
+
+    Raises
+    ------
+    NotReadyError
+        There is no snapshot of the courses.
+    """
+    return _newest(read_snapshots(root, courses), _running(connection, courses, as_of), as_of)
+
+
+def by_model(
+    models: Models, snapshots: pd.DataFrame, courses: Collection[str]
+) -> Iterator[tuple[Served, pd.DataFrame]]:
+    """Yield each model that serves some of `courses` with their rows.
+
+    Raises
+    ------
+    NotReadyError
+        There is no champion.
+    """
+    of_course = snapshots["course_id"].astype("object")
+    served = {course: models.serving(course) for course in sorted(courses)}
+    for one in {(one.version.name, one.version.version): one for one in served.values()}.values():
+        chosen = [name for name, other in served.items() if other.version == one.version]
+        yield one, snapshots[of_course.isin(chosen)]
 
 
 def _store(

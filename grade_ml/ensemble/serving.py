@@ -16,8 +16,10 @@ from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.course import CourseModel, name_of
 from grade_ml.ensemble.pooled import NAME as POOLED
 from grade_ml.ensemble.pooled import PooledModel
-from grade_ml.ensemble.rows import Model
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
+
+#: What can answer for a course.
+Servable = PooledModel | CourseModel | BaselineModel
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Served:
     """A model that answers, its version, and why it is not the one that should."""
 
     version: ModelVersion
-    model: Model
+    model: Servable
     degraded: tuple[str, ...] = ()
 
 

@@ -12,11 +12,11 @@ def section_hashes(frame: pd.DataFrame) -> dict[str, int]:
     The order of rows does not matter.
     """
     # Sums of 64-bit hashes, which wrap around.
-    sums = _hash_rows(frame).groupby(frame["section_id"].astype(str).to_numpy()).sum()
+    sums = hash_rows(frame).groupby(frame["section_id"].astype(str).to_numpy()).sum()
     return {str(name): int(value) for name, value in sums.items()}
 
 
-def _hash_rows(frame: pd.DataFrame) -> pd.Series:
+def hash_rows(frame: pd.DataFrame) -> pd.Series:
     """Return a hash of the known values of each row.
 
     A column without any value counts like one that is not there, and a number like its text, for

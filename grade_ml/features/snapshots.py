@@ -147,19 +147,45 @@ def _blocks(
             )
         first_seat = int(np.searchsorted(records.enrollment_section, one))
         per_cut = max(len(section.students) * (len(section.due_on) + 1), 1)
-        activity = _Activity(section, days)
+        activity = Activity(section, days)
         for some in np.array_split(days, -(-len(days) * per_cut // _CELLS)):
             yield _block(section, some, history, activity, first_seat)
 
 
 def _block(
-    section: SectionRecords, cut_day: Floats, history: History, activity: _Activity, first_seat: int
+    section: SectionRecords, cut_day: Floats, history: History, activity: Activity, first_seat: int
 ) -> _Block:
     days = section.starts_on + np.floor(cut_day)
     enrolled = section.enrolled_on <= days[:, None]
     present = enrolled & ~(section.withdrawn_on <= days[:, None])
-    work = _Work(section, days, history.exam_counts(section, days))
-    found: Features = {
+    found = own_features(section, cut_day, history, activity, days)
+    found |= beside_class(found, enrolled, present)
+    row, place = np.nonzero(present)
+    values = np.empty((len(row), len(NUMERIC_FEATURES)), np.float32)
+    for column, name in enumerate(NUMERIC_FEATURES):
+        values[:, column] = np.broadcast_to(found[name], present.shape)[row, place]
+    return _Block(first_seat + place, cut_day[row], values)
+
+
+def own_features(
+    section: SectionRecords,
+    cut_day: Floats,
+    history: History,
+    activity: Activity,
+    history_days: Floats,
+) -> Features:
+    """Return what is known of each student by himself at each cut, shapes (cuts, n) or (cuts, 1).
+
+    Parameters
+    ----------
+    cut_day
+        Days from the section's start.
+    history_days
+        Days since 1970-01-01, one per cut: what other sections had told by then counts.
+    """
+    days = section.starts_on + np.floor(cut_day)
+    work = _Work(section, days, history.exam_counts(section, history_days))
+    return {
         **_calendar(section, cut_day),
         **work.submissions(),
         **work.points(),
@@ -167,15 +193,9 @@ def _block(
         **work.by_category(),
         **work.lateness(),
         **work.due_dates(),
-        **activity.features(days, present),
-        **history.features(section, days),
+        **activity.features(days),
+        **history.features(section, history_days),
     }
-    found |= _beside_class(found, enrolled, present)
-    row, place = np.nonzero(present)
-    values = np.empty((len(row), len(NUMERIC_FEATURES)), np.float32)
-    for column, name in enumerate(NUMERIC_FEATURES):
-        values[:, column] = np.broadcast_to(found[name], present.shape)[row, place]
-    return _Block(first_seat + place, cut_day[row], values)
 
 
 def _calendar(section: SectionRecords, cut_day: Floats) -> Features:
@@ -328,8 +348,22 @@ def _heaviest_categories(section: SectionRecords) -> list[int | None]:
     return ranked + [None] * (2 - len(ranked))
 
 
-def _beside_class(found: Mapping[str, Floats], enrolled: Bools, present: Bools) -> Features:
-    """Return the position in the class; each class is those present at the same cut."""
+def beside_class(
+    found: Mapping[str, Floats], enrolled: Bools, present: Bools, seat: int | None = None
+) -> Features:
+    """Return the position in the class; each class is those present at the same cut.
+
+    Parameters
+    ----------
+    found
+        As `own_features` gives it.
+    enrolled, present
+        Who had enrolled, and who of them had not withdrawn; shape (cuts, n).
+    seat
+        The student (0 to n - 1) whose place is asked for; None: everyone's. The shapes are
+        (cuts, n) either way for what differs between students, but for `seat` (cuts, 1).
+    """
+    asked = slice(None) if seat is None else slice(seat, seat + 1)
     size = present.sum(1, keepdims=True).astype(np.float64)
     rate = np.where(present, found["grade_rate_so_far"], np.nan)
     mean = _mean(rate)[:, None]
@@ -342,49 +376,71 @@ def _beside_class(found: Mapping[str, Floats], enrolled: Bools, present: Bools) 
     return {
         "class_rate_mean": mean,
         "class_rate_sd": spread,
-        "rate_above_class": rate - mean,
-        "rate_percentile": np.apply_along_axis(_percentiles, 1, rate),
+        "rate_above_class": rate[:, asked] - mean,
+        "rate_percentile": _percentiles(rate, asked),
         "class_missed_share": _ratio(missed, due),
         "class_size": size,
         "class_withdrawn_share": _ratio(joined - size, joined),
-        **_comparisons(found, present),
+        "activity_of_class": _of_mean(found["activity_total"], present, asked),
+        "activity_last_28_of_class": _of_mean(found["activity_last_28"], present, asked),
+        **_comparisons(found, present, asked),
     }
 
 
-def _comparisons(found: Mapping[str, Floats], present: Bools) -> Features:
+def _comparisons(found: Mapping[str, Floats], present: Bools, asked: slice) -> Features:
     compared: Features = {}
     for name in COMPARED:
         known = np.where(present, found[name], np.nan)
-        compared[f"{name}_percentile"] = np.apply_along_axis(_percentiles, 1, known)
-        compared[f"{name}_above_class"] = known - _mean(known)[:, None]
+        compared[f"{name}_percentile"] = _percentiles(known, asked)
+        compared[f"{name}_above_class"] = known[:, asked] - _mean(known)[:, None]
     return compared
 
 
-def _percentiles(values: Floats) -> Floats:
-    """Return the share of the known values that lie below each one, ties counting half."""
+def _percentiles(known: Floats, asked: slice) -> Floats:
+    """Return the share of each row's known values below those `asked` for, ties counting half."""
+    if asked != slice(None):
+        own = known[:, asked]
+        below = (known < own).sum(1) + (known <= own).sum(1)
+        share = _ratio(below.astype(np.float64), 2.0 * (~np.isnan(known)).sum(1))
+        return np.where(np.isnan(own), np.nan, share[:, None])
+    return np.asarray(np.apply_along_axis(_percentiles_of_all, 1, known))
+
+
+def _percentiles_of_all(values: Floats) -> Floats:
     ordered = np.sort(values[~np.isnan(values)])
     below = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
     return np.where(np.isnan(values), np.nan, below / max(2 * len(ordered), 1))
 
 
-class _Activity:
-    """Activity of one section, added up day by day; columns are days from `_first` on."""
+class Activity:
+    """Activity of one section, added up day by day; columns are days from `_first` on.
 
-    def __init__(self, section: SectionRecords, cut_day: Floats) -> None:
+    Parameters
+    ----------
+    begun_on
+        The first day of which the source has any activity, if not the first day in `section`.
+    """
+
+    def __init__(
+        self, section: SectionRecords, cut_day: Floats, begun_on: float | None = None
+    ) -> None:
         who, day, count = section.activity
         self._first = int(section.starts_on) - _DAYS_BEFORE
         width = int(np.floor(cut_day[-1])) + _DAYS_BEFORE + 1
         column = np.maximum(day - self._first, 0)
         within = column < width
-        self._begun_on = day.min() if len(day) else NEVER
-        daily = np.zeros((len(section.students), width if within.any() else 0))
+        first = day.min() if len(day) else NEVER
+        self._begun_on = first if begun_on is None else begun_on
+        has_begun = self._begun_on < self._first + width
+        daily = np.zeros((len(section.students), width if has_begun else 0))
         np.add.at(daily, (who[within], column[within]), count[within])
         self._actions = _with_zero(daily.cumsum(1))
         self._days = _with_zero((daily > 0).cumsum(1, dtype=np.float64))
         latest = np.where(daily > 0, np.arange(daily.shape[1], dtype=np.float64), -np.inf)
         self._latest = np.maximum.accumulate(latest, axis=1)
 
-    def features(self, days: Floats, present: Bools) -> Features:
+    def features(self, days: Floats) -> Features:
+        """Return the features of all enrollments on `days`, each (days, n), or NaN before any."""
         names = (
             "activity_total",
             "activity_days",
@@ -392,8 +448,6 @@ class _Activity:
             "activity_last_28",
             "activity_days_last_28",
             "days_since_activity",
-            "activity_of_class",
-            "activity_last_28_of_class",
             "activity_change",
         )
         known = (days >= self._begun_on)[:, None]
@@ -409,8 +463,6 @@ class _Activity:
             last_28,
             self._within(self._days, column, 28),
             _finite(column[:, None].astype(np.float64) - self._latest.T[column]),
-            _of_mean(total, present),
-            _of_mean(last_28, present),
             _ratio(last_14, last_28) - 0.5,
         )
         return {
@@ -426,9 +478,10 @@ def _with_zero(sums: Floats) -> Floats:
     return np.pad(sums, ((0, 0), (1, 0)))
 
 
-def _of_mean(values: Floats, present: Bools) -> Floats:
-    mean = _mean(np.where(present, values, np.nan))[:, None]
-    return _ratio(values, np.broadcast_to(mean, values.shape))
+def _of_mean(values: Floats, present: Bools, asked: slice) -> Floats:
+    own = np.broadcast_to(values, present.shape)
+    mean = _mean(np.where(present, own, np.nan))[:, None]
+    return _ratio(own[:, asked], np.broadcast_to(mean, own[:, asked].shape))
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

@@ -6,6 +6,7 @@ from dagster import Definitions, in_process_executor
 
 from grade_ml.core.settings import Settings
 from grade_ml.external.settings import ExternalSettings
+from grade_ml.orchestration.assets.explanations import EXPLANATION_ASSETS
 from grade_ml.orchestration.assets.external import external_assets
 from grade_ml.orchestration.assets.features import FEATURE_ASSETS
 from grade_ml.orchestration.assets.forecasts import FORECAST_ASSETS
@@ -39,6 +40,7 @@ def build_defs(
             *MODEL_ASSETS,
             *FORECAST_ASSETS,
             *MONITORING_ASSETS,
+            *EXPLANATION_ASSETS,
         ],
         asset_checks=GRADEBOOK_CHECKS,
         jobs=JOBS,

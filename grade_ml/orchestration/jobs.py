@@ -57,6 +57,15 @@ monitor_model_performance = define_asset_job(
     executor_def=in_process_executor,
 )
 
+update_model_explanations = define_asset_job(
+    "update_model_explanations",
+    AssetSelection.groups("explanations"),
+    description="Explains every current prediction whose model or features changed, weighs the "
+    "features of each course, and compares groups of students.",
+    executor_def=in_process_executor,
+    tags={"dagster/max_runtime": 3 * 3600},
+)
+
 retrain_drifted_courses = define_asset_job(
     "retrain_drifted_courses",
     AssetSelection.assets("course_ensemble", "grade_predictions"),
@@ -74,4 +83,5 @@ JOBS = [
     retrain_drifted_courses,
     train_advanced_ml_models,
     train_traditional_models,
+    update_model_explanations,
 ]

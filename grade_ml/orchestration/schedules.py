@@ -20,6 +20,7 @@ from grade_ml.orchestration.jobs import (
     monitor_model_performance,
     train_advanced_ml_models,
     train_traditional_models,
+    update_model_explanations,
 )
 from grade_ml.orchestration.partitions import course, range_tags
 
@@ -32,6 +33,13 @@ def build_schedules(settings: Settings) -> list[ScheduleDefinition]:
         _over_all_courses("forecasting", "0 1 * * *", generate_time_series_forecasts, timezone),
         _over_all_courses("traditional_training", "0 2 * * *", train_traditional_models, timezone),
         _over_all_courses("advanced_training", "0 3 * * *", train_advanced_ml_models, timezone),
+        _over_all_courses(
+            "explanations",
+            "0 4 * * *",
+            update_model_explanations,
+            timezone,
+            after=AssetKey("grade_predictions"),
+        ),
         _over_all_courses(
             "monitoring",
             "0 */2 * * *",

@@ -15,6 +15,8 @@ from grade_ml.orchestration.build import build_defs
 HEAVY = (
     "alembic",
     "catboost",
+    "dice_ml",
+    "fairlearn",
     "holidays",
     "httpx",
     "icalendar",
@@ -127,6 +129,25 @@ GRAPH = {
         "concept_drift": {"assignments", "grade_predictions", "results"},
         "model_health": {"concept_drift", "drift_report", "performance_report"},
     },
+    "explanations": {
+        "shap_explanations": {"grade_predictions", "grade_snapshots"},
+        "feature_importance": {
+            "enrollments",
+            "grade_snapshots",
+            "results",
+            "shap_explanations",
+        },
+        "decision_paths": {"grade_predictions", "grade_snapshots"},
+        "lime_explanations": {"grade_predictions", "grade_snapshots", "shap_explanations"},
+        "counterfactuals": {
+            "activity",
+            "assignments",
+            "grade_snapshots",
+            "results",
+            "shap_explanations",
+        },
+        "narratives": {"grade_predictions", "shap_explanations"},
+    },
 }
 
 
@@ -134,6 +155,7 @@ SCHEDULES = {
     "external_data": ("0 */6 * * *", "collect_external_data"),
     "advanced_training": ("0 3 * * *", "train_advanced_ml_models"),
     "forecasting": ("0 1 * * *", "generate_time_series_forecasts"),
+    "explanations": ("0 4 * * *", "update_model_explanations"),
     "monitoring": ("0 */2 * * *", "monitor_model_performance"),
     "traditional_training": ("0 2 * * *", "train_traditional_models"),
 }
@@ -176,6 +198,7 @@ def test_assets_groups_dependencies_and_partitions(definitions: Definitions):
         "course_ensemble": partitions.course,
         "grade_predictions": partitions.course,
         **dict.fromkeys(GRAPH["monitoring"], partitions.course),
+        **dict.fromkeys(GRAPH["explanations"], partitions.course),
         **dict.fromkeys(EXTERNAL, daily),
     }
     with partition_loading_context(effective_dt=datetime(2024, 11, 1, 0, 30, tzinfo=UTC)):

@@ -94,16 +94,25 @@ class Forest(Member):
         trees = (one.tree_ for one in self.forest.estimators_)
         total = sum(tree.predict(filled)[:, _output(self.task)] for tree in trees)
         mean = as_matrix(total / len(self.forest.estimators_))
-        return mean if self.task is Task.GRADE else 4 * mean - 2
+        return mean if self.task is Task.GRADE else self.scale * mean - 2
 
     def contributions(self, matrix: Matrix) -> Floats:
         """See `Member.contributions`; needs the library lightgbm."""
-        explained = as_matrix(self._trees.predict(_filled(matrix), pred_contrib=True))
-        explained /= len(self.forest.estimators_)
+        booster, filled = self.as_boosted(matrix)
+        explained = as_matrix(booster.predict(filled, pred_contrib=True))
+        explained *= self.scale / len(self.forest.estimators_)
         if self.task is Task.RISK:
-            explained *= 4
             explained[:, -1] -= 2
         return explained
+
+    @property
+    def scale(self) -> float:
+        """By how much the mean of the trees is stretched."""
+        return 1.0 if self.task is Task.GRADE else 4.0
+
+    def as_boosted(self, matrix: Matrix) -> tuple[Booster, Matrix]:
+        """Return LightGBM's model of the sum of the trees, and the matrix as that reads it."""
+        return self._trees, _filled(matrix)
 
     @cached_property
     def _trees(self) -> Booster:

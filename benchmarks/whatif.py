@@ -1,0 +1,265 @@
+"""Second opinions, what-ifs and narratives: stable, valid, in time, and true to the last digit.
+
+Usage: `python benchmarks/whatif.py [--oulad DIR] [--model DIR] [--students N]`. The ensemble is
+fitted on 2013B and 2013J of OULAD (or read from `--model`, where `explain.py` keeps it) and asked
+about N students of 2014B, spread evenly over the risk, at half of each section. `measure` does the
+same with any model. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ensemble import OULAD, TEST, TRAIN
+from ensemble import _oulad as oulad_gradebook
+
+from grade_ml.core.process import peak_megabytes
+from grade_ml.ensemble import pooled
+from grade_ml.ensemble.backtest import without_terms
+from grade_ml.ensemble.pooled import PooledModel
+from grade_ml.explanations.attribution import explain
+from grade_ml.explanations.counterfactuals import (
+    SETTINGS,
+    Answer,
+    Kind,
+    Status,
+    WhatIf,
+    next_goal,
+    what_ifs,
+)
+from grade_ml.explanations.local_surrogate import (
+    LocalSurrogate,
+    agreement,
+    same_stage,
+    surrogate,
+    usual_values,
+)
+from grade_ml.explanations.messages import languages
+from grade_ml.explanations.narratives import Explained, Reader, narrate, verify
+from grade_ml.features.continuations import Continuation, Doing
+from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
+from grade_ml.features.validation import validate
+from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.outcomes import outcomes
+
+
+def main() -> None:
+    """Measure and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--oulad", type=Path, default=OULAD)
+    parser.add_argument("--model", type=Path, help="a folder of explain.py")
+    parser.add_argument("--students", type=int, default=60)
+    arguments = parser.parse_args()
+    print(json.dumps(of_oulad(arguments.oulad, arguments.model, arguments.students)))
+
+
+def of_oulad(folder: Path, kept: Path | None, students: int = 60) -> dict[str, Any]:
+    """Return the figures of `measure` on OULAD."""
+    gradebook = oulad_gradebook(folder)
+    end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
+    past = without_terms(gradebook, TEST)
+    sections = past.sections[past.sections["term_id"].isin(TRAIN)]
+    training = grade_snapshots(past, weekly_cuts(sections, end), end)
+    _say(f"{len(training)} rows of training terms")
+    if kept:
+        model = PooledModel.load(kept / "model")
+    else:
+        model = pooled.fit(training, outcomes(past, end), 0, on_progress=_say)
+    return measure(model, gradebook, TEST, training, students)
+
+
+def measure(  # noqa: PLR0913, PLR0917 - what is asked, of whom, on what grounds
+    model: PooledModel,
+    gradebook: Gradebook,
+    terms: Sequence[str],
+    training: pd.DataFrame,
+    students: int,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return the figures of `students` of the sections of `terms`, each at half of its days.
+
+    Parameters
+    ----------
+    training
+        The snapshots that `model` was fitted on.
+    """
+    sections = gradebook.sections[gradebook.sections["term_id"].isin(terms)]
+    end = (sections["ends_on"].max() + pd.Timedelta(days=1)).date()
+    rows = grade_snapshots(gradebook, fraction_cuts(sections, [0.5]), end)
+    risk = model.predict(rows)["risk"].to_numpy()
+    spread = np.linspace(0, len(rows) - 1, students).astype(int)
+    chosen = rows.iloc[np.argsort(risk, kind="stable")[spread]].reset_index(drop=True)
+    figures = {
+        "lime": _lime(model, chosen, training, seed),
+        "counterfactuals": _counterfactuals(model, chosen, gradebook, seed),
+        **_narratives(model, rows),
+        "students": students,
+        "peak_mb": peak_megabytes(),
+    }
+    _say("Measured")
+    return figures
+
+
+def _lime(
+    model: PooledModel, rows: pd.DataFrame, training: pd.DataFrame, seed: int
+) -> dict[str, Any]:
+    usual = usual_values(training)
+    told = list(explain(model, rows).explanations())
+    pairs: list[tuple[LocalSurrogate, LocalSurrogate]] = []
+    identical, signs, overlap, seconds = [], [], [], []
+    for place, exact in enumerate(told):
+        row = rows.iloc[[place]].reset_index(drop=True)
+        of_course = training[training["course_id"].astype(str) == str(row["course_id"].iloc[0])]
+        around = same_stage(of_course if len(of_course) else training, row, seed)
+        start = time.perf_counter()
+        first = surrogate(model, row, around, usual, seed)
+        seconds.append(time.perf_counter() - start)
+        if place < 5:
+            identical.append(first == surrogate(model, row, around, usual, seed))
+        other = surrogate(model, row, around, usual, seed + 1)
+        pairs.append((first, other))
+        if not first.hidden and exact.grade is not None:
+            found = agreement(first, exact.grade)
+            signs.append(found.signs)
+            overlap.append(found.jaccard5)
+    return {
+        "identical": all(identical),
+        "jaccard5": float(np.mean([_jaccard5(*pair) for pair in pairs])),
+        "sign_agreement": float(np.nanmean(signs)) if signs else None,
+        "jaccard5_with_shap": float(np.mean(overlap)) if overlap else None,
+        "shown": len(signs) / len(rows),
+        "median_r2": float(np.median([first.r2 for first, _ in pairs])),
+        "median_s": float(np.median(seconds)),
+    }
+
+
+def _jaccard5(first: LocalSurrogate, second: LocalSurrogate) -> float:
+    one, other = ({name for name, _ in local.largest(5)} for local in (first, second))
+    return len(one & other) / len(one | other)
+
+
+def _counterfactuals(
+    model: PooledModel, rows: pd.DataFrame, gradebook: Gradebook, seed: int
+) -> dict[str, Any]:
+    seconds, unreachable_s, asked = [], [], []
+    for row, carried in _carried(rows, gradebook):
+        goal = next_goal(float(model.predict(row)["grade"].iloc[0]))
+        if goal is not None:
+            start = time.perf_counter()
+            answer = what_ifs(model, carried, row, goal, seed)
+            seconds.append(time.perf_counter() - start)
+            asked.append((row, carried, answer))
+        start = time.perf_counter()
+        hopeless = what_ifs(model, carried, row, 100.0, seed)
+        if hopeless.status is Status.NOT_REACHABLE:
+            unreachable_s.append(time.perf_counter() - start)
+    reached = [one for one in asked if one[2].status is Status.REACHED]
+    judged = [
+        _judged(model, row, carried, answer, one)
+        for row, carried, answer in reached
+        for one in answer.what_ifs
+    ]
+    changes = [len(one.changes) for _, _, answer in reached for one in answer.what_ifs]
+    distinct = [len(answer.what_ifs) for _, _, answer in reached]
+    statuses = pd.Series([str(answer.status) for _, _, answer in asked]).value_counts()
+    return {
+        "valid": float(np.mean([valid for valid, _ in judged])) if judged else None,
+        "violations": sum(violations for _, violations in judged),
+        "median_changes": float(np.median(changes)) if changes else None,
+        "distinct": float(np.median(distinct)) if distinct else None,
+        "share_with_3": float(np.mean(np.array(distinct) >= 3)) if distinct else None,
+        "p50_s": float(np.quantile(seconds, 0.5)),
+        "p95_s": float(np.quantile(seconds, 0.95)),
+        "unreachable_s": max(unreachable_s, default=None),
+        "statuses": {str(name): int(number) for name, number in statuses.items()},
+    }
+
+
+def _carried(
+    rows: pd.DataFrame, gradebook: Gradebook
+) -> Iterator[tuple[pd.DataFrame, Continuation]]:
+    known: dict[str, Continuation] = {}
+    for place in range(len(rows)):
+        row = rows.iloc[[place]].reset_index(drop=True)
+        section = str(row["section_id"].iloc[0])
+        if section not in known:
+            known[section] = Continuation(gradebook, section, row["cut_on"].iloc[0].date())
+        yield row, known[section]
+
+
+def _judged(
+    model: PooledModel, row: pd.DataFrame, carried: Continuation, answer: Answer, one: WhatIf
+) -> tuple[bool, int]:
+    """Return whether a what-if reaches its goal, rebuilt from its words alone, and what it breaks.
+
+    Broken are: columns that no one can change, bounds of the features, plausible scores, and dates.
+    """
+    until = answer.until
+    assert until is not None
+    pieces = carried.pieces(str(row["student_id"].iloc[0]))
+    scores = np.array([[piece.score for piece in pieces]])
+    ids = [piece.assignment_id for piece in pieces]
+    on_time, days = False, np.nan
+    for change in one.changes:
+        on_time |= change.kind is Kind.ON_TIME
+        if change.kind is Kind.ACTIVE_DAYS:
+            days = change.to
+        for name in change.pieces:
+            place = ids.index(name)
+            scores[0, place] = np.fmax(scores[0, place], change.to)
+    doing = Doing(scores, np.array([on_time]), np.array([days]))
+    future = carried.snapshots(row, doing, until)
+    grade = float(model.predict(future)["grade"].iloc[0])
+    fixed = [
+        name
+        for name in row.columns
+        if name.startswith(("attribute_", "earlier_", "external_", "course_"))
+        or name in ("section_id", "student_id", "enrolled_days_ahead")
+    ]
+    violations = sum(not _same(row[name].iloc[0], future[name].iloc[0]) for name in fixed)
+    validate(future)
+    top = np.nanquantile(carried.scores, SETTINGS.score_quantile)
+    wanted = [change.to for change in one.changes if change.kind is Kind.SCORE]
+    violations += sum(score > top for score in wanted)
+    violations += any(change.first is not None and change.first > until for change in one.changes)
+    return grade >= answer.goal and abs(grade - one.grade) < 1e-6, int(violations)
+
+
+def _same(one: object, other: object) -> bool:
+    return one == other or (pd.isna(one) and pd.isna(other))  # type: ignore[call-overload]
+
+
+def _narratives(model: PooledModel, rows: pd.DataFrame) -> Mapping[str, Any]:
+    found = explain(model, rows)
+    bounds = found.predictions[["lower80", "upper80"]].itertuples(index=False, name=None)
+    start = time.perf_counter()
+    verified = [
+        verify(narrate(one, reader, language), one) == ()
+        for one in (
+            Explained(told, *interval)
+            for told, interval in zip(found.explanations(), bounds, strict=True)
+        )
+        for reader in Reader
+        for language in languages()
+    ]
+    return {
+        "narratives_verified": float(np.mean(verified)),
+        "narratives": len(verified),
+        "narratives_per_s": len(verified) / (time.perf_counter() - start),
+    }
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""The questions that lead to a prediction: through a small tree like the model, and within it.
+
+The surrogate is one tree of few questions that imitates the model in a course; how well it does is
+told as R² on students it had not seen. The other path leads through one tree of the model itself:
+of the readable member with the most weight, the tree that says most about the student.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from grade_ml.ensemble.encoding import Encoder
+from grade_ml.ensemble.members import Task
+from grade_ml.ensemble.members.contract import Matrix
+from grade_ml.ensemble.members.forest import Forest
+from grade_ml.ensemble.members.lightgbm import LightGBM
+from grade_ml.ensemble.members.xgboost import XGBoost
+from grade_ml.ensemble.pooled import Part
+from grade_ml.explanations.settings import SETTINGS
+
+Floats = npt.NDArray[np.float64]
+
+SURROGATE = "surrogate"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One question on the way, and the answer.
+
+    Attributes
+    ----------
+    threshold
+        The feature is compared with it; None: the question is about `categories`.
+    categories
+        Of a text feature, the values that go the same way as this one.
+    value
+        As it was read; None: it is missing.
+    below
+        Whether the answer was "at most" (or "one of", or "less than" for XGBoost).
+    """
+
+    feature: str
+    threshold: float | None
+    categories: tuple[str, ...]
+    value: float | str | None
+    below: bool
+
+
+@dataclass(frozen=True)
+class Path:
+    """A student's way through one tree.
+
+    Attributes
+    ----------
+    tree
+        `SURROGATE`, or a member and the number of its tree, such as "lightgbm 12".
+    predicted
+        What the leaf says, in points: the grade (surrogate), points still to come (forest), or
+        what this tree adds to them (boosting).
+    fidelity
+        R² of the surrogate on unseen students; None for a tree of the model itself.
+    """
+
+    tree: str
+    steps: tuple[Step, ...]
+    predicted: float
+    fidelity: float | None = None
+
+    def to_json(self) -> str:
+        """Return the path as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Path:
+        """Return the path that `to_json` described."""
+        steps = tuple(
+            Step(**{**step, "categories": tuple(step["categories"])}) for step in values["steps"]
+        )
+        return cls(values["tree"], steps, values["predicted"], values["fidelity"])
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A small tree that imitates the grade of a model; `tree` is scikit-learn's."""
+
+    encoder: Encoder
+    tree: Any
+    fidelity: float
+
+    @classmethod
+    def fit(
+        cls, rows: pd.DataFrame, grade: Floats, encoder: Encoder, seed: int
+    ) -> Surrogate | None:
+        """Imitate `grade` (points) of `rows`; None where there are too few students to learn from.
+
+        Parameters
+        ----------
+        rows
+            Snapshots of one course.
+        encoder
+            Of the model's columns.
+        """
+        from sklearn.model_selection import GroupKFold, cross_val_predict
+        from sklearn.tree import DecisionTreeRegressor
+
+        students = rows["student_id"].astype(object).to_numpy()
+        known = ~np.isnan(grade)
+        if len(np.unique(students[known])) < SETTINGS.least_students:
+            return None
+        rows, grade, students = rows[known], grade[known], students[known]
+        if len(rows) > SETTINGS.surrogate_rows:
+            drawn = np.random.default_rng(seed).permutation(len(rows))[: SETTINGS.surrogate_rows]
+            rows, grade, students = rows.iloc[drawn], grade[drawn], students[drawn]
+        matrix = _filled(encoder.transform(rows))
+        tree = DecisionTreeRegressor(
+            max_depth=SETTINGS.surrogate_depth, min_samples_leaf=10, random_state=seed
+        )
+        unseen = cross_val_predict(tree, matrix, grade, groups=students, cv=GroupKFold(3))
+        spread = float(((grade - grade.mean()) ** 2).sum())
+        fidelity = 1 - float(((grade - unseen) ** 2).sum()) / max(spread, 1e-9)
+        return cls(encoder, tree.fit(matrix, grade), fidelity)
+
+    def paths(self, rows: pd.DataFrame) -> Iterator[Path]:
+        """Yield the way of each row."""
+        matrix = self.encoder.transform(rows)
+        filled, tree = _filled(matrix), self.tree.tree_
+        leaves = tree.apply(filled)
+        for row, known, leaf in zip(filled, matrix, leaves, strict=True):
+            steps = tuple(_walk(tree, row, known, self.encoder))
+            yield Path(SURROGATE, steps, float(tree.value[leaf, 0, 0]), self.fidelity)
+
+
+#: Below every value that a feature has.
+_MISSING = np.float32(-1000)
+
+
+def _filled(matrix: Matrix) -> Matrix:
+    return np.where(np.isnan(matrix), _MISSING, matrix)
+
+
+def _walk(tree: Any, row: Matrix, known: Matrix, encoder: Encoder) -> Iterator[Step]:
+    node = 0
+    while tree.children_left[node] != -1:
+        place, threshold = int(tree.feature[node]), float(tree.threshold[node])
+        below = bool(row[place] <= threshold)
+        yield _step(encoder, place, threshold, known[place], below)
+        node = (tree.children_left if below else tree.children_right)[node]
+
+
+def _step(encoder: Encoder, place: int, threshold: float, value: float, below: bool) -> Step:
+    feature = encoder.features[place]
+    missing = bool(np.isnan(value))
+    if feature in encoder.categories:
+        texts = encoder.categories[feature]
+        same = tuple(text for code, text in enumerate(texts) if (code <= threshold) == below)
+        return Step(feature, None, same, None if missing else texts[int(value)], below)
+    return Step(feature, threshold, (), None if missing else float(value), below)
+
+
+def member_paths(part: Part, rows: pd.DataFrame) -> list[Path] | None:
+    """Return each row's way through the tree of the model that says most about it.
+
+    Of the members whose trees can be read (forest, LightGBM, XGBoost) the one with the most weight
+    halfway through the section is chosen; None where no such member counts. In a forest every tree
+    predicts the whole number: the one nearest to the forest's mean stands for it. In boosting each
+    tree adds a little: the one that adds or takes most is shown.
+    """
+    weights = part.stack.at(np.array([0.5]))
+    readable = {
+        name: member
+        for name, member in part.members.items()
+        if isinstance(member, Forest | LightGBM | XGBoost)
+    }
+    if not readable:
+        return None
+    best = max(readable, key=lambda name: (float(weights[name][0]), name))
+    member, encoder = readable[best], part.encoders[readable[best].view(Task.GRADE)]
+    matrix = encoder.transform(rows)
+    if isinstance(member, Forest):
+        return list(_through_forest(member, matrix, encoder))
+    return list(_through_boosting(member, matrix, encoder))
+
+
+def _through_forest(member: Forest, matrix: Matrix, encoder: Encoder) -> Iterator[Path]:
+    filled = _filled(matrix)
+    trees = [one.tree_ for one in member.forest.estimators_]
+    each = np.column_stack([tree.predict(filled)[:, 0] for tree in trees])
+    nearest = np.abs(each - each.mean(axis=1, keepdims=True)).argmin(axis=1)
+    for row, known, number, said in zip(filled, matrix, nearest, each, strict=True):
+        steps = tuple(_walk(trees[number], row, known, encoder))
+        yield Path(f"{Forest.name} {number + 1}", steps, float(said[number]))
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A node of a boosted tree; a leaf has no `feature`, and the library's `number`."""
+
+    number: int = 0
+    value: float = 0.0
+    feature: int = -1
+    threshold: float = 0.0
+    #: Whether values equal to the threshold go below; XGBoost sends them above.
+    inclusive: bool = True
+    missing_below: bool = True
+    below: _Node | None = None
+    above: _Node | None = None
+
+    def goes_below(self, value: float) -> bool:
+        if np.isnan(value):
+            return self.missing_below
+        return bool(value <= self.threshold if self.inclusive else value < self.threshold)
+
+
+def _through_boosting(
+    member: LightGBM | XGBoost, matrix: Matrix, encoder: Encoder
+) -> Iterator[Path]:
+    if isinstance(member, LightGBM):
+        dumped = member.booster.dump_model()["tree_info"]
+        trees = [_of_lightgbm(one["tree_structure"]) for one in dumped]
+        reached = member.booster.predict(matrix, pred_leaf=True)
+    else:
+        import xgboost
+
+        trees = [
+            _of_xgboost(json.loads(one)) for one in member.booster.get_dump(dump_format="json")
+        ]
+        reached = member.booster.predict(xgboost.DMatrix(matrix), pred_leaf=True)
+    leaves = np.asarray(reached, dtype=np.intp).reshape(len(matrix), len(trees))
+    values = [{leaf.number: leaf.value for leaf in _leaves(tree)} for tree in trees]
+    said = np.column_stack(
+        [[known[leaf] for leaf in column] for known, column in zip(values, leaves.T, strict=True)]
+    )
+    for row, number, own in zip(matrix, np.abs(said).argmax(axis=1), said, strict=True):
+        steps = tuple(_down(trees[number], row, encoder))
+        yield Path(f"{member.name} {number + 1}", steps, float(own[number]))
+
+
+def _leaves(node: _Node) -> Iterator[_Node]:
+    if node.below is None or node.above is None:
+        yield node
+    else:
+        yield from _leaves(node.below)
+        yield from _leaves(node.above)
+
+
+def _down(node: _Node, row: Matrix, encoder: Encoder) -> Iterator[Step]:
+    while node.below is not None and node.above is not None:
+        value = float(row[node.feature])
+        below = node.goes_below(value)
+        yield _step(encoder, node.feature, node.threshold, value, below)
+        node = node.below if below else node.above
+
+
+def _of_lightgbm(node: Mapping[str, Any]) -> _Node:
+    if "split_feature" not in node:
+        return _Node(int(node.get("leaf_index", 0)), float(node["leaf_value"]))
+    threshold = float(node["threshold"])
+    return _Node(
+        feature=int(node["split_feature"]),
+        threshold=threshold,
+        # Where no value was missing in training, the library reads a missing one as 0.
+        missing_below=threshold >= 0 if node["missing_type"] == "None" else node["default_left"],
+        below=_of_lightgbm(node["left_child"]),
+        above=_of_lightgbm(node["right_child"]),
+    )
+
+
+def _of_xgboost(node: Mapping[str, Any]) -> _Node:
+    if "leaf" in node:
+        return _Node(int(node["nodeid"]), float(node["leaf"]))
+    children = {child["nodeid"]: child for child in node["children"]}
+    return _Node(
+        feature=int(str(node["split"]).removeprefix("f")),
+        threshold=float(np.float32(node["split_condition"])),
+        inclusive=False,
+        missing_below=node["missing"] == node["yes"],
+        below=_of_xgboost(children[node["yes"]]),
+        above=_of_xgboost(children[node["no"]]),
+    )

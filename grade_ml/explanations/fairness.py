@@ -1,0 +1,216 @@
+"""How groups of students fare: errors, calibration, who is selected for help, who is missed.
+
+Groups come from protected attributes, which no model reads. Figures are those of fairlearn's
+`MetricFrame`, on predictions of training terms that the predicting model had not seen; intervals
+resample whole students. A difference is an error only where it is larger than is allowed, and is so
+beyond chance, all groups and figures taken together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from grade_ml.core.errors import NotReadyError
+from grade_ml.ensemble.encoding import ATTRIBUTE
+from grade_ml.ensemble.rows import PROTECTED_ATTRIBUTES, hashes
+from grade_ml.explanations.settings import SETTINGS
+from grade_ml.features.attributes import attribute_columns
+
+Floats = npt.NDArray[np.float64]
+#: Per row: numerator and denominator, whose sums over a group give its figure.
+Ratio = tuple[Floats, Floats]
+
+#: The largest gap that is allowed, by figure.
+LIMITS: Mapping[str, float] = {
+    "mae": SETTINGS.most_gap_mae,
+    "bias": SETTINGS.most_gap_bias,
+    "calibration": SETTINGS.most_gap_calibration,
+    "selection_rate": SETTINGS.most_gap_selection,
+    "false_negative_rate": SETTINGS.most_gap_false_negatives,
+}
+#: The columns that hold protected attributes.
+PROTECTED = tuple(f"{ATTRIBUTE}{name}" for name in PROTECTED_ATTRIBUTES)
+COLUMNS = [
+    *("attribute", "group_name", "metric", "students", "value", "low", "high"),
+    *("gap", "gap_low", "gap_high", "most", "exceeds"),
+]
+
+
+def with_attributes(
+    held_out: pd.DataFrame, students: pd.DataFrame, enrollments: pd.DataFrame
+) -> pd.DataFrame:
+    """Return held-out rows with the protected attributes of their students.
+
+    Parameters
+    ----------
+    held_out
+        Of a pooled model: section_id and student (a hash).
+    students, enrollments
+        As the gradebook's tables have them.
+    """
+    found = attribute_columns(students, enrollments)
+    known = [name for name in PROTECTED if name in found]
+    rows = found[known].assign(
+        section_id=enrollments["section_id"].astype(str).to_numpy(),
+        student=hashes(enrollments["student_id"]).to_numpy(),
+    )
+    return held_out.merge(rows, on=["section_id", "student"])
+
+
+def fairness(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return how each group of each protected attribute fares, and its gap to all others.
+
+    Parameters
+    ----------
+    rows
+        grade, risk, final_grade (0-100 or NaN), at_risk (bool), student, and `attribute_…`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `COLUMNS`, one row per attribute, group and figure. mae and bias (predicted minus actual)
+        are in points; calibration is mean risk minus share at risk; selection_rate is the share
+        with a risk of at least `selected_risk`; false_negative_rate is the share of those at risk
+        who are not selected. low and high are a 95% interval; those of the gap hold for all gaps
+        together. Groups of few students are left out.
+
+    Raises
+    ------
+    NotReadyError
+        fairlearn is not installed.
+    """
+    metrics = _metrics()
+    parts = []
+    for column in PROTECTED:
+        if column in rows:
+            some = rows[_large_enough(rows, column)].reset_index(drop=True)
+            if some[column].nunique() > 1:
+                name = column.removeprefix(ATTRIBUTE)
+                parts.append((name, some.assign(group=some[column].astype(str))))
+    comparisons = sum(some["group"].nunique() for _, some in parts) * len(LIMITS)
+    found = [
+        row for name, some in parts for row in _of_attribute(name, some, metrics, comparisons, seed)
+    ]
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def _large_enough(rows: pd.DataFrame, column: str) -> pd.Series:
+    sizes = rows.groupby(column, observed=True)["student"].nunique()
+    large = sizes.index[sizes >= SETTINGS.least_students]
+    return rows[column].isin(large)
+
+
+def _metrics() -> Mapping[str, Callable[[Floats, Floats], float]]:
+    try:
+        from fairlearn.metrics import false_negative_rate, mean_prediction, selection_rate
+    except ImportError as error:
+        raise NotReadyError(
+            f"How groups fare cannot be measured: {error}.",
+            "Install the extra grade-ml[explain].",
+        ) from error
+    return {
+        "mae": lambda actual, predicted: float(np.abs(actual - predicted).mean()),
+        "bias": lambda actual, predicted: float(
+            mean_prediction(actual, predicted) - mean_prediction(actual, actual)
+        ),
+        "calibration": lambda actual, predicted: float(
+            mean_prediction(actual, predicted) - mean_prediction(actual, actual)
+        ),
+        "selection_rate": selection_rate,
+        "false_negative_rate": false_negative_rate,
+    }
+
+
+def _pairs(rows: pd.DataFrame) -> Iterator[tuple[str, Floats, Floats, Ratio]]:
+    """Yield each figure's name, the truth and the prediction it compares, and its ratio of sums."""
+    grade, actual = (rows[name].to_numpy(np.float64) for name in ("grade", "final_grade"))
+    risk, at_risk = rows["risk"].to_numpy(np.float64), rows["at_risk"].to_numpy(np.float64)
+    selected = (risk >= SETTINGS.selected_risk).astype(np.float64)
+    known = (~np.isnan(grade) & ~np.isnan(actual)).astype(np.float64)
+    error, one = np.nan_to_num(grade - actual), np.ones(len(rows))
+    yield "mae", actual, grade, (np.abs(error), known)
+    yield "bias", actual, grade, (error, known)
+    yield "calibration", at_risk, risk, (risk - at_risk, one)
+    yield "selection_rate", at_risk, selected, (selected, one)
+    yield "false_negative_rate", at_risk, selected, (at_risk * (1 - selected), at_risk)
+
+
+def _of_attribute(
+    name: str,
+    rows: pd.DataFrame,
+    metrics: Mapping[str, Callable[[Floats, Floats], float]],
+    comparisons: int,
+    seed: int,
+) -> Iterator[dict[str, object]]:
+    from fairlearn.metrics import MetricFrame
+
+    groups, labels = pd.factorize(rows["group"], sort=True)
+    student, students = pd.factorize(rows["student"])
+    drawn = np.random.default_rng(seed).multinomial(
+        len(students), np.full(len(students), 1 / len(students)), SETTINGS.resamples
+    )
+    member = pd.crosstab(student, groups).to_numpy() > 0
+    for metric, actual, predicted, ratio in _pairs(rows):
+        usable = ratio[1] > 0
+        if not all((groups[usable] == place).any() for place in range(len(labels))):
+            continue
+        frame = MetricFrame(
+            metrics=metrics[metric],
+            y_true=actual[~np.isnan(actual) & ~np.isnan(predicted)],
+            y_pred=predicted[~np.isnan(actual) & ~np.isnan(predicted)],
+            sensitive_features=rows["group"][~np.isnan(actual) & ~np.isnan(predicted)],
+        )
+        top, bottom = (_sums(values, student, groups, member.shape) for values in ratio)
+        value, others = _figures(top[None].sum(axis=1), bottom[None].sum(axis=1))
+        draws, other_draws = _figures(np.tensordot(drawn, top, 1), np.tensordot(drawn, bottom, 1))
+        low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
+        gap, gaps = (value - others)[0], draws - other_draws
+        # Normal tails from the spread: a few hundred resamples do not reach the rare quantiles.
+        margin = _quantile(comparisons) * np.nanstd(gaps, axis=0)
+        most = LIMITS[metric]
+        for place, label in enumerate(labels):
+            beyond = max(abs(gap[place]) - margin[place], 0.0)
+            yield {
+                "attribute": name,
+                "group_name": str(label),
+                "metric": metric,
+                "students": int(member[:, place].sum()),
+                "value": float(frame.by_group[label]),
+                "low": float(low[place]),
+                "high": float(high[place]),
+                "gap": float(gap[place]),
+                "gap_low": float(gap[place] - margin[place]),
+                "gap_high": float(gap[place] + margin[place]),
+                "most": most,
+                "exceeds": bool(beyond > most),
+            }
+
+
+def _sums(
+    values: Floats,
+    student: npt.NDArray[np.intp],
+    groups: npt.NDArray[np.intp],
+    shape: tuple[int, ...],
+) -> Floats:
+    """Return the sum of each student's values in each group: shape (students, groups)."""
+    place = student * shape[1] + groups
+    summed = np.bincount(place, values, shape[0] * shape[1])
+    return np.asarray(summed, dtype=np.float64).reshape(shape)
+
+
+def _figures(top: Floats, bottom: Floats) -> tuple[Floats, Floats]:
+    """Return the ratio of each group (last axis), and of all other groups together."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rest_top = top.sum(axis=-1, keepdims=True) - top
+        rest_bottom = bottom.sum(axis=-1, keepdims=True) - bottom
+        return top / bottom, rest_top / rest_bottom
+
+
+def _quantile(comparisons: int) -> float:
+    from scipy.stats import norm
+
+    return float(norm.ppf(1 - SETTINGS.alpha / (2 * max(comparisons, 1))))

@@ -1,0 +1,248 @@
+"""A second opinion on a prediction: LIME, a linear model of what the ensemble does nearby.
+
+LIME (Ribeiro, Singh & Guestrin 2016) draws students around the one in question, asks the model for
+each, and fits a line, weighted by nearness. With its default settings two runs disagree on half of
+their features, so here columns are not discretised, everything is numpy, and the explainer is built
+anew for each call, which makes a seed give the same bytes. A line that does not follow the model is
+not shown. Exact attributions are made in `attribution`; this is asked only where they are in doubt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from grade_ml.core.errors import NotReadyError
+from grade_ml.ensemble.rows import COLLECTED, ENROLLMENT, NAIVE, Model, as_text
+from grade_ml.explanations.contract import Account
+from grade_ml.gradebook.outcomes import PASS_MARK
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SurrogateSettings:
+    """The judgements of second opinions, each with its reason."""
+
+    #: Students drawn around one.
+    samples: int = 3000
+    #: Columns that are drawn: those that move the prediction most when moved alone. Ninety at once
+    #: drown the line in noise: two seeds then shared half of their five largest.
+    columns: int = 12
+    #: Points. Columns that move the prediction less are not drawn: their effect is noise.
+    least_points: float = 0.05
+    #: By how many spreads a column is moved to find that out.
+    moves: tuple[float, ...] = (-2.0, -1.0, 1.0, 2.0)
+    #: Rows of the background at most: a spread needs no more.
+    background: int = 1000
+    #: Share of the section. Background are students at about the same place in their section.
+    stage: float = 0.05
+    #: Of the model's variance nearby that a line must follow to be shown.
+    least_r2: float = 0.7
+    #: Who needs a second opinion: risk (0-1), points from the pass mark, and by how much champion
+    #: and challenger differ in points and in risk.
+    risk: float = 0.5
+    near_points: float = 3.0
+    apart_points: float = 5.0
+    apart_risk: float = 0.15
+
+
+SETTINGS = SurrogateSettings()
+
+
+@dataclass(frozen=True)
+class LocalSurrogate:
+    """What a line through the model's neighbourhood says of one grade.
+
+    Attributes
+    ----------
+    effects
+        Points by feature: the line's slope times the distance from the feature's usual value.
+    r2
+        Share of the model's variance nearby that the line follows, at most 1.
+    held
+        Columns that are not explained, because they are texts, missing for this student, the same
+        for everyone at this stage, or move the prediction too little; they stay as they are.
+    imputed
+        Columns with gaps in the background, which the median fills to tell their spread.
+    hidden
+        Why it is not to be shown; empty: it is.
+    """
+
+    effects: Mapping[str, float]
+    r2: float
+    held: tuple[str, ...]
+    imputed: tuple[str, ...]
+    hidden: str
+
+    def largest(self, most: int) -> list[tuple[str, float]]:
+        """Return the features with the largest effects, the largest first."""
+        return sorted(self.effects.items(), key=lambda one: (-abs(one[1]), one[0]))[:most]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a second opinion is the first one.
+
+    Attributes
+    ----------
+    jaccard5
+        Features among the five largest of both, over those among the five of either; 0-1.
+    signs
+        Share of the three features with the largest exact contributions that have the same sign;
+        NaN: none of them is explained.
+    """
+
+    jaccard5: float
+    signs: float
+
+
+def agreement(local: LocalSurrogate, exact: Account) -> Agreement:
+    """Compare with the exact account, on the features that both explain."""
+    common = {name: exact.contributions.get(name, 0.0) for name in local.effects}
+    largest = Account(exact.predicted, exact.baseline, common, {}).largest(5)
+    first, second = {name for name, _ in largest}, {name for name, _ in local.largest(5)}
+    same = [value * local.effects[name] > 0 for name, value in largest[:3]]
+    return Agreement(
+        len(first & second) / max(len(first | second), 1),
+        float(np.mean(same)) if same else float("nan"),
+    )
+
+
+def who_needs_one(predictions: pd.DataFrame, challenger: pd.DataFrame | None) -> pd.Series:
+    """Return why each prediction needs a second opinion, in words; empty: it needs none.
+
+    Parameters
+    ----------
+    predictions, challenger
+        Columns section_id, student_id, grade and risk.
+    """
+    rows = as_text(predictions)[[*ENROLLMENT, "grade", "risk"]]
+    other = rows if challenger is None else as_text(challenger)[[*ENROLLMENT, "grade", "risk"]]
+    both = rows.merge(other, on=ENROLLMENT, how="left", suffixes=("", "_other"))
+    apart = ((both["grade"] - both["grade_other"]).abs() >= SETTINGS.apart_points) | (
+        (both["risk"] - both["risk_other"]).abs() >= SETTINGS.apart_risk
+    )
+    reasons = {
+        "at risk": both["risk"] >= SETTINGS.risk,
+        "near the pass mark": (both["grade"] - PASS_MARK).abs() <= SETTINGS.near_points,
+        "champion and challenger disagree": apart,
+    }
+    told = pd.Series([""] * len(both), predictions.index, dtype=object)
+    for reason, holds in reasons.items():
+        more = told.where(told == "", told + ", ") + reason
+        told = told.where(~holds.to_numpy(bool), more)
+    return told
+
+
+def same_stage(snapshots: pd.DataFrame, row: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the snapshots of about the same place in their section, as the background."""
+    progress = float(row["progress"].iloc[0])
+    some = snapshots[(snapshots["progress"] - progress).abs() <= SETTINGS.stage]
+    return some.sample(min(len(some), SETTINGS.background), random_state=seed)
+
+
+def usual_values(snapshots: pd.DataFrame) -> pd.Series:
+    """Return the mean of each numeric feature, from which effects count.
+
+    Points that do not exist yet are 0 in it, as the models read them.
+    """
+    filled = snapshots[[COLLECTED, NAIVE]].fillna(0.0)
+    return snapshots.assign(**{name: filled[name] for name in filled}).mean(numeric_only=True)
+
+
+def surrogate(
+    model: Model, row: pd.DataFrame, background: pd.DataFrame, usual: pd.Series, seed: int
+) -> LocalSurrogate:
+    """Return what a line says of the grade of `row`.
+
+    Parameters
+    ----------
+    row
+        A snapshot with all columns that `model` reads.
+    background
+        Snapshots whose spread tells how far students are drawn around this one (`same_stage`).
+    usual
+        The value by feature from which effects count (`usual_values`).
+    seed
+        The same seed gives the same bytes.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        LIME is not installed.
+    NotReadyError
+        The model knows no grade, or fewer than two students are in the background.
+    """
+    from lime.lime_tabular import LimeTabularExplainer
+
+    numeric = [
+        name for name in model.features if name in row and pd.api.types.is_numeric_dtype(row[name])
+    ]
+    known = background.reindex(columns=numeric).astype(np.float64)
+    spread = known.std()
+    movable = [n for n in numeric if spread[n] > 0 and not pd.isna(row[n].iloc[0])]
+    known_grade = not math.isnan(float(model.predict(row)["grade"].iloc[0]))
+    explained = _main_columns(model, row, spread[movable]) if known_grade and movable else []
+    if not explained:
+        raise NotReadyError(
+            "There is no grade to explain, nothing moves it, or there are no other students at "
+            "this stage.",
+            "Wait until a section with coursework has ended and more students are enrolled.",
+        )
+    gaps = known[explained].isna().any()
+    filled = known[explained].fillna(known[explained].median())
+    own = row[explained].iloc[0].to_numpy(np.float64)
+    explainer = LimeTabularExplainer(
+        filled.to_numpy(),
+        mode="regression",
+        feature_names=explained,
+        feature_selection="none",
+        discretize_continuous=False,
+        sample_around_instance=True,
+        random_state=seed,
+    )
+    found = explainer.explain_instance(
+        own,
+        lambda drawn: _grades(model, row, drawn, explained),
+        num_features=len(explained),
+        num_samples=SETTINGS.samples,
+    )
+    slopes = np.zeros(len(explained))
+    for place, slope in found.as_map()[1]:
+        slopes[place] = slope
+    distance = (own - usual.reindex(explained).to_numpy(np.float64)) / explainer.scaler.scale_
+    effects = dict(zip(explained, np.nan_to_num(slopes * distance).tolist(), strict=True))
+    r2 = float(found.score)
+    low = f"a line follows the model nearby with an R2 of {r2:.2f} only, below {SETTINGS.least_r2}"
+    return LocalSurrogate(
+        effects,
+        r2,
+        tuple(name for name in model.features if name not in effects),
+        tuple(name for name in explained if gaps[name]),
+        "" if r2 >= SETTINGS.least_r2 else low,
+    )
+
+
+def _main_columns(model: Model, row: pd.DataFrame, spread: pd.Series) -> list[str]:
+    """Return the columns that move the grade most when moved alone, the first one most."""
+    names = [str(name) for name in spread.index]
+    own = row[names].iloc[0].to_numpy(np.float64)
+    moved = np.concatenate([own + step * np.diag(spread) for step in SETTINGS.moves])
+    grades = _grades(model, row, np.vstack([own, moved]), names)
+    effect = np.abs(grades[1:] - grades[0]).reshape(len(SETTINGS.moves), -1).mean(axis=0)
+    ranked = np.argsort(-effect, kind="stable")[: SETTINGS.columns]
+    return [names[place] for place in ranked if effect[place] >= SETTINGS.least_points]
+
+
+def _grades(model: Model, row: pd.DataFrame, drawn: Floats, names: list[str]) -> Floats:
+    """Return the grades of `row` with the columns `names` replaced by those of `drawn`."""
+    rows = row.iloc[np.zeros(len(drawn), int)].reset_index(drop=True)
+    moved = pd.DataFrame(drawn.astype(np.float32), columns=names)
+    predicted = model.predict(rows.assign(**{name: moved[name] for name in names}))
+    return predicted["grade"].to_numpy(np.float64)

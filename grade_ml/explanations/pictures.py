@@ -1,0 +1,263 @@
+"""Pictures of explanations. Only drawing lives here; every number stands in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from grade_ml.core.figures import BLUE, COLOURS, GREY, blank, canvas
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from grade_ml.explanations.contract import Explanation
+    from grade_ml.explanations.decision_paths import Path, Step
+    from grade_ml.explanations.effects import Effect
+
+#: Bars of a waterfall and rows of a beeswarm; the others are drawn as one.
+_MOST = 12
+_UP, _DOWN = COLOURS[0], COLOURS[1]
+
+
+def waterfall(told: Explanation) -> Figure:
+    """Draw how the grade, or the risk where no grade is known, comes about from the average."""
+    risk = told.grade is None
+    account = told.risk.in_probability() if told.grade is None else told.grade
+    scale, unit = (100, "risk, %") if risk else (1, "points")
+    largest = account.largest(_MOST)
+    shown = {name for name, _ in largest}
+    rest = [value for name, value in account.contributions.items() if value and name not in shown]
+    steps = [(_labelled(name, told.values.get(name)), value) for name, value in largest]
+    if rest:
+        steps.append((f"other features ({len(rest)})", sum(rest)))
+    steps += [(name, value) for name, value in account.remainders.items() if abs(value) > 1e-6]
+    figure = blank((7.6, 1.3 + 0.3 * len(steps)))
+    axes = figure.add_subplot()
+    end = account.baseline
+    for place, (_, value) in enumerate(steps):
+        colour = _UP if value >= 0 else _DOWN
+        axes.barh(place, scale * value, left=scale * end, color=colour, height=0.7)
+        axes.text(
+            scale * max(end, end + value),
+            place,
+            f" {scale * value:+.1f}",
+            va="center",
+            fontsize=7,
+            color=colour,
+        )
+        if place + 1 < len(steps):
+            axes.plot([scale * (end + value)] * 2, [place, place + 1], color=GREY, linewidth=0.7)
+        end += value
+    axes.axvline(scale * account.baseline, color=GREY, linestyle="--", linewidth=1)
+    axes.axvline(scale * account.predicted, color=BLUE, linewidth=1)
+    axes.set_yticks(range(len(steps)), [label for label, _ in steps], fontsize=7)
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.set_title(
+        f"From the average ({scale * account.baseline:.1f}, dashed) to this prediction "
+        f"({scale * account.predicted:.1f})",
+        fontsize=9,
+        loc="left",
+    )
+    axes.set_xlabel(unit, fontsize=8)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _labelled(name: str, value: Any) -> str:
+    if value is None:
+        return f"{name}: missing"
+    return f"{name} = {value:.3g}" if isinstance(value, float | int) else f"{name} = {value}"
+
+
+def beeswarm(contributions: pd.DataFrame, values: pd.DataFrame, unit: str) -> Figure:
+    """Draw what the main features add to each row, coloured by whether their value is high.
+
+    Parameters
+    ----------
+    contributions, values
+        One row per enrollment and one column per feature.
+    """
+    import numpy as np
+
+    known = contributions.dropna()
+    ranked = known.abs().mean().sort_values(ascending=False).head(_MOST)
+    figure = blank((7.4, 1.3 + 0.33 * max(len(ranked), 1)))
+    axes = figure.add_subplot()
+    axes.axvline(0, color=GREY, linewidth=1)
+    random = np.random.default_rng(0)
+    for place, name in enumerate(ranked.index):
+        added = known[name].to_numpy(float)
+        rank = _ranks(values.loc[known.index, name])
+        # Wider where there are more: the density of the neighbours, drawn as a swarm.
+        counts, edges = np.histogram(added, bins=40)
+        bin_of = np.clip(np.searchsorted(edges, added, side="right") - 1, 0, 39)
+        width = 0.38 * np.sqrt(counts[bin_of] / max(counts.max(), 1))
+        height = place + width * random.uniform(-1, 1, len(added))
+        axes.scatter(
+            added, height, c=rank, cmap="coolwarm", vmin=0, vmax=1, s=7, alpha=0.7, linewidths=0
+        )
+    names = [str(name) for name in ranked.index]
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{unit} added (red: a high value, blue: a low one, grey: missing)", fontsize=8)
+    axes.set_title(f"What moves predictions: {len(known)} enrollments", fontsize=9, loc="left")
+    axes.tick_params(axis="x", labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _ranks(values: pd.Series) -> Any:
+    """Return each value's place among all, 0-1; what is missing or a text is in the middle."""
+    import pandas as pd
+
+    numbers = pd.to_numeric(values, errors="coerce")
+    return numbers.rank(pct=True).fillna(0.5).to_numpy(float)
+
+
+def importance_bars(rows: pd.DataFrame) -> Figure:
+    """Draw the share of the main features with its band of training terms (grey).
+
+    Parameters
+    ----------
+    rows
+        Of one course, task and day, without groups; columns as stored.
+    """
+    top = rows.nlargest(_MOST, "importance")
+    figure, axes = canvas("Share of all importance; grey: training terms and retrains", "share", "")
+    figure.set_size_inches(7, 1.4 + 0.25 * max(len(top), 1))
+    places = range(len(top))
+    bands = top[["band_low", "band_high"]].to_numpy(float)
+    colours = [_DOWN if alarm else BLUE for alarm in top["alarm"]]
+    axes.barh(places, bands[:, 1] - bands[:, 0], left=bands[:, 0], color=GREY, alpha=0.5)
+    axes.barh(places, top["share"], color=colours, height=0.3)
+    axes.set_yticks(list(places), top["feature"].tolist(), fontsize=7)
+    axes.invert_yaxis()
+    axes.tick_params(axis="x", labelsize=7)
+    return figure
+
+
+def importance_over_time(rows: pd.DataFrame) -> Figure:
+    """Draw the share of the main features day by day, with intervals; an alarm is a ring.
+
+    Parameters
+    ----------
+    rows
+        Of one course and task, without groups, oldest first; columns as stored.
+    """
+    figure, axes = canvas("Importance over time", "", "mean size of contributions")
+    figure.set_size_inches(7, 3.6)
+    newest = rows[rows["as_of"] == rows["as_of"].max()]
+    main = newest.nlargest(len(COLOURS), "importance")["feature"]
+    for colour, name in zip(COLOURS, main, strict=False):
+        own = rows[rows["feature"] == name]
+        days = own["as_of"].to_numpy()
+        axes.plot(days, own["importance"], color=colour, marker=".", label=name)
+        axes.fill_between(days, own["low"], own["high"], color=colour, alpha=0.15, linewidth=0)
+        alarms = own[own["alarm"].astype(bool)]
+        axes.plot(
+            alarms["as_of"].to_numpy(), alarms["importance"], "o", mfc="none", mec=_DOWN, ms=11
+        )
+    if len(main):
+        axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set_ylim(bottom=0)
+    axes.tick_params(axis="x", labelrotation=30, labelsize=7)
+    return figure
+
+
+def decision_path(path: Path) -> Figure:
+    """Draw the questions from top to bottom, with the answer beside each."""
+    figure = blank((7, 0.9 + 0.62 * (len(path.steps) + 1)))
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.set(xlim=(0, 1), ylim=(-len(path.steps) - 0.5, 0.6))
+    told = "" if path.fidelity is None else f"; it explains {path.fidelity:.0%} of the model"
+    axes.set_title(f"The way through {path.tree}{told}", fontsize=9, loc="left")
+    box = {"boxstyle": "round,pad=0.35", "facecolor": "#eef2f7", "edgecolor": GREY}
+    for place, step in enumerate(path.steps):
+        axes.text(0.02, -place, question(step), fontsize=8, va="center", bbox=box)
+        axes.text(0.66, -place, answer(step), fontsize=8, va="center", color=BLUE)
+        axes.annotate(
+            "",
+            (0.06, -place - 0.75),
+            (0.06, -place - 0.25),
+            arrowprops={"arrowstyle": "-|>", "color": GREY},
+        )
+    last = {**box, "facecolor": "#dbe7f5", "edgecolor": BLUE}
+    says = (
+        f"{path.predicted:+.2f} points" if path.fidelity is None else f"{path.predicted:.1f} points"
+    )
+    axes.text(0.02, -len(path.steps), says, fontsize=9, va="center", bbox=last)
+    return figure
+
+
+def question(step: Step) -> str:
+    """Return what is asked, in words."""
+    if step.threshold is None:
+        shown = ", ".join(step.categories[:4]) + (", …" if len(step.categories) > 4 else "")
+        return f"Is {step.feature} one of {shown}?"
+    return f"Is {step.feature} at most {step.threshold:.4g}?"
+
+
+def answer(step: Step) -> str:
+    """Return what is known of the student, in words."""
+    if step.value is None:
+        return f"missing: goes with {'yes' if step.below or step.threshold is None else 'no'}"
+    shown = f"{step.value:.4g}" if isinstance(step.value, float) else step.value
+    return f"{'yes' if step.below or step.threshold is None else 'no'}: {shown}"
+
+
+def effects(found: Sequence[Effect]) -> Figure:
+    """Draw a panel for each feature: its effect on the grade (line) and on the risk (dashed)."""
+    count = max(len(found), 1)
+    figure = blank((3.4 * min(count, 2), 0.5 + 2.3 * -(-count // 2)))
+    figure.suptitle("Accumulated local effects: grade (line), risk (dashed)", fontsize=9)
+    panels = figure.subplots(-(-count // 2), min(count, 2), squeeze=False).ravel()
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, one in zip(panels, found, strict=False):
+        axes.set_axis_on()
+        axes.plot(one.edges, one.grade, color=BLUE)
+        axes.axhline(0, color=GREY, linewidth=0.7)
+        axes.set_title(one.feature, fontsize=8, loc="left")
+        axes.set_ylabel("points", fontsize=7, color=BLUE)
+        beside = axes.twinx()
+        beside.plot(one.edges, 100 * one.risk, color=_DOWN, linestyle="--")
+        beside.set_ylabel("risk, percentage points", fontsize=7, color=_DOWN)
+        for part in (axes, beside):
+            part.tick_params(labelsize=7)
+            part.spines[["top"]].set_visible(False)
+    return figure
+
+
+def gaps(rows: pd.DataFrame) -> Figure:
+    """Draw each group's gap to all others, one panel per figure; grey: what is allowed.
+
+    Parameters
+    ----------
+    rows
+        Of one day; columns as stored.
+    """
+    metrics = list(dict.fromkeys(rows["metric"]))
+    groups = list(dict.fromkeys(zip(rows["attribute"], rows["group_name"], strict=True)))
+    figure = blank((2.1 * max(len(metrics), 1) + 1.6, 1.2 + 0.24 * len(groups)))
+    figure.suptitle("Gap of each group to all others, with its interval", fontsize=9)
+    panels = figure.subplots(1, max(len(metrics), 1), sharey=True, squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=False):
+        own = rows[rows["metric"] == metric].set_index(["attribute", "group_name"])
+        own = own.reindex(groups)
+        most = float(own["most"].max())
+        axes.axvspan(-most, most, color=GREY, alpha=0.25, linewidth=0)
+        axes.axvline(0, color=GREY, linewidth=0.7)
+        for place, row in enumerate(own.itertuples()):
+            colour = _DOWN if row.exceeds is True else BLUE
+            axes.plot([row.gap_low, row.gap_high], [place, place], color=colour, linewidth=1)
+            axes.plot(row.gap, place, ".", color=colour)
+        axes.set_title(metric.replace("_", " "), fontsize=7, loc="left")
+        axes.tick_params(labelsize=6)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(groups)), [f"{a}: {g}" for a, g in groups], fontsize=6)
+    panels[0].invert_yaxis()
+    return figure

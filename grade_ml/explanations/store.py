@@ -1,0 +1,341 @@
+"""The room's tables: attributions, importance and its references, decision paths, fairness.
+
+Everything is written by key, so that writing the same again changes nothing, and a day in the past
+can be computed anew. No foreign key ties them to the gradebook, whose loader may replace an
+enrollment at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import JSONB
+
+from grade_ml.core.database import read_frame, upsert_frame
+from grade_ml.explanations.contract import Account, Attributions, Explanation
+from grade_ml.explanations.decision_paths import Path
+from grade_ml.gradebook.schema import section
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from grade_ml.registry.registry import ModelVersion
+
+metadata = sa.MetaData(schema="explanations")
+
+attribution = sa.Table(
+    "attribution",
+    metadata,
+    sa.Column("section_id", sa.Text, primary_key=True),
+    sa.Column("student_id", sa.Text, primary_key=True),
+    sa.Column("as_of", sa.Date, primary_key=True, comment="the day of the features"),
+    sa.Column("course_id", sa.Text, nullable=False),
+    sa.Column("model_name", sa.Text, nullable=False),
+    sa.Column("model_version", sa.Integer, nullable=False),
+    sa.Column("features_hash", sa.Text, nullable=False, comment="of what the model read"),
+    sa.Column("grade", JSONB, comment="an account in points; null: no grade is known"),
+    sa.Column("risk", JSONB, nullable=False, comment="an account in log-odds"),
+    sa.Column("feature_values", JSONB, nullable=False),
+    sa.Column("grade_error", sa.Double, comment="how far the sum is from the number; points"),
+    sa.Column("risk_error", sa.Double, nullable=False),
+    sa.Column("degraded", JSONB, nullable=False, server_default=sa.text("'[]'")),
+)
+reference = sa.Table(
+    "reference",
+    metadata,
+    sa.Column("model_name", sa.Text, primary_key=True),
+    sa.Column("model_version", sa.Integer, primary_key=True),
+    sa.Column("course_id", sa.Text, primary_key=True, comment="empty: all courses together"),
+    sa.Column("phase", sa.Text, primary_key=True),
+    sa.Column("task", sa.Text, primary_key=True),
+    sa.Column("feature", sa.Text, primary_key=True),
+    sa.Column("share", sa.Double, nullable=False, comment="of all importance, 0-1"),
+    sa.Column("spread", sa.Double, nullable=False, comment="standard deviation over retrains"),
+)
+importance = sa.Table(
+    "importance",
+    metadata,
+    sa.Column("course_id", sa.Text, primary_key=True, comment="empty: all courses together"),
+    sa.Column("as_of", sa.Date, primary_key=True),
+    sa.Column("task", sa.Text, primary_key=True),
+    sa.Column("grouping", sa.Text, primary_key=True, comment="an attribute; empty: everybody"),
+    sa.Column("group_name", sa.Text, primary_key=True),
+    sa.Column("feature", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("students", sa.Integer, nullable=False),
+    sa.Column("importance", sa.Double, nullable=False, comment="mean size of contributions"),
+    sa.Column("low", sa.Double, nullable=False),
+    sa.Column("high", sa.Double, nullable=False),
+    sa.Column("share", sa.Double, nullable=False, comment="of all importance, 0-1"),
+    sa.Column("band_low", sa.Double, comment="of the share, in training terms and over retrains"),
+    sa.Column("band_high", sa.Double),
+    sa.Column("alarm", sa.Boolean, nullable=False),
+)
+decision_path = sa.Table(
+    "decision_path",
+    metadata,
+    sa.Column("section_id", sa.Text, primary_key=True),
+    sa.Column("student_id", sa.Text, primary_key=True),
+    sa.Column("as_of", sa.Date, primary_key=True),
+    sa.Column("tree", sa.Text, primary_key=True, comment="surrogate, or the name of a member"),
+    sa.Column("course_id", sa.Text, nullable=False),
+    sa.Column("model_name", sa.Text, nullable=False),
+    sa.Column("model_version", sa.Integer, nullable=False),
+    sa.Column("features_hash", sa.Text, nullable=False),
+    sa.Column("body", JSONB, nullable=False),
+)
+fairness = sa.Table(
+    "fairness",
+    metadata,
+    sa.Column("as_of", sa.Date, primary_key=True),
+    sa.Column("attribute", sa.Text, primary_key=True),
+    sa.Column("group_name", sa.Text, primary_key=True),
+    sa.Column("metric", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("students", sa.Integer, nullable=False),
+    sa.Column("value", sa.Double, nullable=False),
+    sa.Column("low", sa.Double, nullable=False),
+    sa.Column("high", sa.Double, nullable=False),
+    sa.Column("gap", sa.Double, nullable=False, comment="to all other students"),
+    sa.Column("gap_low", sa.Double, nullable=False),
+    sa.Column("gap_high", sa.Double, nullable=False),
+    sa.Column("most", sa.Double, comment="the largest gap that is allowed"),
+    sa.Column("exceeds", sa.Boolean, nullable=False),
+)
+
+#: The course_id of what concerns all courses together.
+EVERYWHERE = ""
+#: Contributions are kept to a ten-millionth: a hundred of them are still exact to a thousandth.
+_DIGITS = 7
+
+
+def write_attributions(  # noqa: PLR0913, PLR0917
+    connection: Connection,
+    found: Attributions,
+    rows: pd.DataFrame,
+    hashes: Sequence[str],
+    version: ModelVersion,
+    degraded: Sequence[str] = (),
+) -> None:
+    """Store the explanations of `rows`.
+
+    Parameters
+    ----------
+    rows
+        The snapshots that were explained, in order: course_id and cut_on are read.
+    hashes
+        Of what the model read, per row.
+    degraded
+        Why the model is less than it could be, besides what `found` says of the explanation.
+    """
+    told = list(found.explanations())
+    frame = pd.DataFrame(
+        {
+            "section_id": [one.section_id for one in told],
+            "student_id": [one.student_id for one in told],
+            "as_of": rows["cut_on"].to_numpy(),
+            "course_id": rows["course_id"].astype(object).to_numpy(),
+            "model_name": version.name,
+            "model_version": version.version,
+            "features_hash": list(hashes),
+            "grade": [None if one.grade is None else _text(one.grade) for one in told],
+            "risk": [_text(one.risk) for one in told],
+            "feature_values": [_json(_known(one.values)) for one in told],
+            "grade_error": found.grade.error,
+            "risk_error": found.risk.error,
+            "degraded": json.dumps([*degraded, *found.degraded]),
+        }
+    )
+    upsert_frame(connection, attribution, frame)
+
+
+def _text(account: Account) -> str:
+    values = asdict(account)
+    for name in ("contributions", "remainders"):
+        rounded = {key: round(value, _DIGITS) for key, value in values[name].items()}
+        values[name] = {key: value for key, value in rounded.items() if value}
+    return _json(values)
+
+
+def _known(values: Any) -> dict[str, Any]:
+    return {
+        # Single precision has seven digits; more are noise.
+        name: float(f"{value:.7g}") if isinstance(value, float) else str(value)
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def summary(
+    connection: Connection,
+    courses: Collection[str],
+    as_of: date,
+    table: sa.Table = attribution,
+) -> pd.DataFrame:
+    """Return the rows of running enrollments in `table` that are the newest by `as_of`.
+
+    Without the columns in JSON, save `degraded`; `table` may be that of decision paths.
+    """
+    names = [one.name for one in table.columns if not isinstance(one.type, JSONB)]
+    told = ["degraded"] if table is attribution else []
+    return _read(connection, newest(table, courses, as_of), [*names, *told])
+
+
+def read_explanations(
+    connection: Connection,
+    courses: Collection[str],
+    as_of: date,
+    students: Collection[str] | None = None,
+) -> list[Explanation]:
+    """Return the newest explanations of running enrollments that are not later than `as_of`.
+
+    In order of section and student.
+    """
+    query = newest(attribution, courses, as_of)
+    if students is not None:
+        query = query.where(attribution.c.student_id.in_(sorted(students)))
+    names = [column.name for column in attribution.columns]
+    rows = _read(connection, query, [*names, "cut_day"]).astype({"grade": object})
+    return [
+        Explanation(
+            row["section_id"],
+            row["student_id"],
+            float(row["cut_day"]),
+            Account(**json.loads(row["grade"])) if isinstance(row["grade"], str) else None,
+            Account(**json.loads(row["risk"])),
+            json.loads(row["feature_values"]),
+            f"{row['model_name']} {row['model_version']}",
+            tuple(json.loads(row["degraded"])),
+        )
+        for row in rows.to_dict("records")
+    ]
+
+
+def newest(table: sa.Table, courses: Collection[str], as_of: date) -> sa.Select[Any]:
+    """Select what is known of each running section on the last day on which it was explained."""
+    column = table.c
+    newest = (
+        sa.select(column.section_id, sa.func.max(column.as_of).label("as_of"))
+        .join(section, section.c.section_id == column.section_id)
+        .where(
+            column.course_id.in_(sorted(courses)),
+            column.as_of <= as_of,
+            sa.literal(as_of).between(section.c.starts_on, section.c.ends_on),
+        )
+        .group_by(column.section_id)
+        .subquery()
+    )
+    same = sa.and_(newest.c.section_id == column.section_id, newest.c.as_of == column.as_of)
+    return (
+        sa.select(table, (column.as_of - section.c.starts_on).label("cut_day"))
+        .join(newest, same)
+        .join(section, section.c.section_id == column.section_id)
+        .order_by(column.section_id, column.student_id)
+    )
+
+
+def write_reference(connection: Connection, rows: pd.DataFrame) -> None:
+    """Store what importance was in training terms; columns as in the table."""
+    upsert_frame(connection, reference, rows)
+
+
+def read_reference(connection: Connection, model: str, version: int) -> pd.DataFrame:
+    """Return the stored references of a model: columns of the table."""
+    query = sa.select(reference).where(
+        reference.c.model_name == model, reference.c.model_version == version
+    )
+    return _read(connection, query, [column.name for column in reference.columns])
+
+
+def write_importance(connection: Connection, rows: pd.DataFrame) -> None:
+    """Store importance; columns as in the table."""
+    upsert_frame(connection, importance, rows)
+
+
+def read_importance(
+    connection: Connection, as_of: date, courses: Collection[str] | None, since: date
+) -> pd.DataFrame:
+    """Return importance between `since` and `as_of`, oldest first: columns of the table."""
+    query = sa.select(importance).where(importance.c.as_of.between(since, as_of))
+    if courses is not None:
+        query = query.where(importance.c.course_id.in_(sorted(courses)))
+    query = query.order_by(*(importance.c[name] for name in ("as_of", "course_id", "feature")))
+    return _read(connection, query, [column.name for column in importance.columns])
+
+
+def write_paths(connection: Connection, rows: pd.DataFrame) -> None:
+    """Store decision paths; columns as in the table, `body` as JSON text."""
+    upsert_frame(connection, decision_path, rows)
+
+
+def read_paths(
+    connection: Connection, courses: Collection[str], as_of: date
+) -> list[tuple[str, str, str, Path]]:
+    """Return course, section, student and path of running enrollments, the newest by `as_of`."""
+    names = ("course_id", "section_id", "student_id", "body")
+    query = newest(decision_path, courses, as_of).order_by(decision_path.c.tree)
+    return [
+        (*keys, Path.from_dict(json.loads(body)))
+        for *keys, body in _read(connection, query, names).itertuples(index=False)
+    ]
+
+
+def write_fairness(connection: Connection, rows: pd.DataFrame) -> None:
+    """Store how groups fare; columns as in the table."""
+    upsert_frame(connection, fairness, rows)
+
+
+def read_fairness(connection: Connection, as_of: date) -> pd.DataFrame:
+    """Return how groups fared on the day `as_of`: columns of the table."""
+    column = fairness.c
+    query = (
+        sa.select(fairness)
+        .where(column.as_of == as_of)
+        .order_by(column.attribute, column.group_name, column.metric)
+    )
+    return _read(connection, query, [one.name for one in fairness.columns])
+
+
+def _read(connection: Connection, query: sa.Select[Any], names: Iterable[str]) -> pd.DataFrame:
+    import pyarrow as pa
+
+    by_sql: dict[type[Any], pa.DataType] = {
+        sa.Date: pa.date32(),
+        sa.Double: pa.float64(),
+        sa.Integer: pa.int64(),
+        sa.Boolean: pa.bool_(),
+    }
+    columns = [query.selected_columns[name] for name in names]
+    types = {one.name: by_sql.get(type(one.type), pa.string()) for one in columns}
+    return read_frame(
+        connection, query.with_only_columns(*columns, maintain_column_froms=True), types
+    )
+
+
+def matrix_of(told: Sequence[Explanation], task: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the contributions to grade or risk and the features' values: one column per feature.
+
+    Where no grade is known, contributions are missing.
+    """
+    accounts = [one.grade if task == "grade" else one.risk for one in told]
+    contributions = pd.DataFrame(
+        [dict(one.contributions) if one else {} for one in accounts], index=range(len(told))
+    )
+    known = np.array([one is not None for one in accounts], dtype=bool)
+    contributions = contributions.astype(np.float64).fillna(0.0)
+    contributions[~known] = np.nan
+    contributions = contributions[sorted(contributions.columns)]
+    values = pd.DataFrame([dict(one.values) for one in told], index=range(len(told)))
+    return contributions, values.reindex(columns=contributions.columns)

@@ -1,0 +1,118 @@
+"""Importance: what it measures, how sure it is, and when its change is news."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from grade_ml.ensemble.pooled import PooledModel
+from grade_ml.explanations.importance import (
+    everywhere,
+    expected,
+    importance,
+    judged,
+    phase_of,
+    retrain_spread,
+)
+
+FEATURES = ["big", "small", "nothing"]
+
+
+def contributions(rows: int = 200, seed: int = 0, big: float = 5.0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return np.column_stack([random.normal(0, big, rows), random.normal(0, 1, rows), np.zeros(rows)])
+
+
+def students(rows: int = 200, each: int = 1) -> np.ndarray:
+    return np.repeat([f"s{place}" for place in range(rows // each)], each)
+
+
+def test_importance_is_the_mean_size_and_shares_add_up():
+    found = importance(contributions(), FEATURES, students(), seed=0)
+    assert found["feature"].tolist() == FEATURES
+    assert found["importance"].iloc[0] == pytest.approx(5 * np.sqrt(2 / np.pi), rel=0.15)
+    assert found["share"].sum() == pytest.approx(1)
+    assert (found["low"] <= found["importance"]).all()
+    assert (found["importance"] <= found["high"]).all()
+
+
+def test_rows_of_one_student_count_as_one_observation():
+    once = np.repeat(contributions(40), 5, axis=0)
+    apart = importance(once, FEATURES, students(200), seed=0).iloc[0]
+    together = importance(once, FEATURES, students(200, each=5), seed=0).iloc[0]
+    assert together["high"] - together["low"] > 1.7 * (apart["high"] - apart["low"])
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    truth = 5 * np.sqrt(2 / np.pi)
+    held = 0
+    for seed in range(200):
+        one = importance(contributions(60, seed), FEATURES, students(60), seed).iloc[0]
+        held += one["low"] <= truth <= one["high"]
+    assert 180 <= held <= 200
+
+
+def test_rows_without_a_grade_say_nothing():
+    unknown = np.full((10, 3), np.nan)
+    assert importance(unknown, FEATURES, students(10), seed=0).empty
+    both = np.vstack([contributions(), unknown])
+    found = importance(both, FEATURES, students(210), seed=0)
+    whole = importance(contributions(), FEATURES, students(), seed=0)
+    pd.testing.assert_series_equal(found["importance"], whole["importance"])
+
+
+def reference(shares: list[float], spread: float = 0.01) -> pd.DataFrame:
+    return pd.DataFrame({"feature": FEATURES, "share": shares, "spread": spread})
+
+
+def test_only_a_share_that_left_its_band_beyond_chance_alarms():
+    found = importance(contributions(), FEATURES, students(), seed=0)
+    as_before = found.set_index("feature").loc[FEATURES, "share"].tolist()
+    assert not judged(found, reference(as_before))["alarm"].any()
+    moved = judged(found, reference([0.5, 0.5, 0.0])).set_index("feature")["alarm"]
+    assert moved["big"] and moved["small"] and not moved["nothing"]
+    wide = judged(found, reference([0.5, 0.5, 0.0], spread=0.3))
+    assert not wide["alarm"].any()
+    assert not judged(found, reference(as_before)[:0])["alarm"].any()
+
+
+def test_all_courses_together_weigh_by_students():
+    rows = pd.DataFrame(
+        {
+            "course_id": ["a", "a", "b", "b"],
+            "task": "grade",
+            "grouping": "",
+            "group_name": "",
+            "feature": ["x", "y", "x", "y"],
+            "students": [30, 30, 10, 10],
+            "importance": [4.0, 2, 8, 2],
+            "low": [3.0, 1, 7, 1],
+            "high": [5.0, 3, 9, 3],
+        }
+    )
+    found = everywhere(rows).set_index("feature")
+    assert found.loc["x", "importance"] == pytest.approx(5.0)
+    assert found.loc["x", "students"] == 40
+    assert found["share"].sum() == pytest.approx(1)
+    # Independent courses: surer together than the larger of them alone.
+    assert found.loc["x", "high"] - found.loc["x", "low"] < 2
+
+
+@pytest.mark.parametrize(
+    ("progress", "phase"), [(0, "early"), (0.5, "middle"), (0.9, "late"), (1, "late")]
+)
+def test_phases(progress: float, phase: str):
+    assert phase_of(progress) == phase
+
+
+def test_fits_on_unchanged_data_stay_in_their_band(ensemble: PooledModel, data):
+    spread = retrain_spread(ensemble, *data, seed=0)
+    assert set(spread["phase"]) == {"early", "middle", "late"}
+    assert spread["spread"].between(0, 0.5).all()
+    again = retrain_spread(ensemble, *data, seed=0)
+    pd.testing.assert_frame_equal(spread, again)
+    rows = data[0][data[0]["course_id"] == "course 1"]
+    usual = expected(ensemble, ensemble, rows, "middle", seed=0)
+    assert usual.groupby("task")["share"].sum().tolist() == pytest.approx([1, 1])
+    assert expected(ensemble, ensemble, rows.head(8), "early", seed=0).empty

@@ -1,0 +1,52 @@
+"""The job of explanations on a small campus, and when its schedule waits."""
+
+from __future__ import annotations
+
+import pytest
+from dagster import build_schedule_context
+
+from grade_ml.orchestration.build import build_defs
+from grade_ml.orchestration.catalog import synchronize
+from grade_ml.orchestration.partitions import range_tags
+from grade_ml.orchestration.running import QUIET
+from grade_ml_tests.monitoring import world as campuses
+from grade_ml_tests.orchestration.test_plots import png
+
+
+def test_explanations_wait_for_the_first_predictions(definitions, instance):
+    synchronize(instance, ["A"])
+    schedule = definitions.resolve_schedule_def("explanations")
+    skipped = schedule.evaluate_tick(build_schedule_context(instance=instance))
+    assert skipped.run_requests == [] and "grade_predictions" in str(skipped.skip_message)
+
+
+@pytest.mark.slow
+def test_the_job_explains_every_course(settings, engine, instance):
+    campus = campuses.world()
+    campuses.fill(settings, engine, campus)
+    courses = synchronize(instance, campus.courses)
+    now = settings.model_copy(update={"as_of": campuses.TODAY})
+    job = build_defs(now).resolve_job_def("update_model_explanations")
+    result = job.execute_in_process(
+        run_config=QUIET,
+        instance=instance,
+        tags=range_tags(courses[0], courses[-1]),
+        raise_on_error=False,
+    )
+    assert result.success, [
+        event.step_failure_data.error for event in result.get_step_failure_events()
+    ]
+    checks = {one.check_name: one for one in result.get_asset_check_evaluations()}
+    assert set(checks) >= {"adds_up", "importance_in_band", "groups_fare_alike"}
+    assert checks["adds_up"].passed and checks["adds_up"].metadata["rows"].value > 50
+    assert "reason" not in checks["groups_fare_alike"].metadata
+    for node, pictures in {
+        "shap_explanations": ["beeswarm", "waterfall"],
+        "feature_importance": ["importance", "over_time"],
+        "decision_paths": ["path"],
+    }.items():
+        events = result.asset_materializations_for_node(node)
+        assert sorted(str(event.partition) for event in events) == sorted(courses)
+        for event in events:
+            assert all(png(event.metadata[name]) for name in pictures)
+            assert "sim-" not in str(event.metadata)
