@@ -72,6 +72,7 @@ def main() -> None:
         attributes=ATTRIBUTES,
         on_progress=_say,
     )
+    _say(json.dumps(report.to_dict()))
     figures: dict[str, Any] = {
         **report.to_dict(),
         "quoted_peers": QUOTED_FORECASTS,

@@ -148,8 +148,10 @@ def course_fan(results: pd.DataFrame, paths: pd.DataFrame, day: float, title: st
     _grades(axes, day)
     past = _quantiles(results, "due_day", "running")
     ahead = _quantiles(paths, "day", "mean")
-    if len(past) and len(ahead):
-        ahead = pd.concat([past.tail(1).set_axis([day / 7]), ahead])
+    if len(past):
+        now = past.tail(1).set_axis([day / 7])
+        past = pd.concat([past, now])
+        ahead = pd.concat([now, ahead]) if len(ahead) else ahead
     for frame, colour, when in ((past, GREY, "so far"), (ahead, BLUE, "expected")):
         for low, high, alpha in _BANDS:
             axes.fill_between(

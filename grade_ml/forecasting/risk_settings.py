@@ -9,14 +9,14 @@ from dataclasses import dataclass
 class RiskSettings:
     """What was decided rather than learned."""
 
-    #: Futures of one enrollment that are drawn. Probabilities are known to about .01: stratified
-    #: draws, the same for all.
-    draws: int = 512
-    #: Forecasts that are drawn at once: 20,000 x 512 numbers are 80 MB.
-    at_once: int = 20_000
+    #: Futures of one enrollment that are drawn. Chances are known to about .02: stratified draws,
+    #: the same for all; twice as many take twice as long.
+    draws: int = 256
+    #: Forecasts that are drawn at once: 10,000 x 256 numbers are 20 MB, a few times.
+    at_once: int = 10_000
     #: Enrollments on which the dependence between a student's remaining scores is learned: six
-    #: values are tried, each on 512 futures of every one of them.
-    most_for_dependence: int = 3_000
+    #: values are tried on all futures of every one of them.
+    most_for_dependence: int = 1_000
     #: Values of the dependence that are tried.
     dependences: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
     #: Rows and events below which chances stay as simulated.

@@ -7,16 +7,12 @@ import os
 import subprocess
 import sys
 from datetime import date, timedelta
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from dagster import DagsterInstance, ExecuteInProcessResult, MarkdownMetadataValue
 from sqlalchemy import Engine
 
-from grade_ml.cli import group
-from grade_ml.core.errors import NotReadyError
 from grade_ml.core.settings import Settings
 from grade_ml.forecasting import risk_store
 from grade_ml.orchestration.build import build_defs
@@ -73,7 +69,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without")
-def test_a_week_of_nights(campus: Settings, engine: Engine, instance, courses, request):
+def test_a_week_of_nights(campus: Settings, engine: Engine, instance, courses, environment):
     settings = campus.model_copy(update={"adviser_load": LOAD})
     before, tonight = (night(settings, instance, courses, day) for day in (EARLIER, TODAY))
     for one in (before, tonight):
@@ -108,12 +104,6 @@ def test_a_week_of_nights(campus: Settings, engine: Engine, instance, courses, r
     at_risk = set(periods[["section_id", "student_id"]].itertuples(index=False, name=None))
     assert at_risk <= set(tasks[["section_id", "student_id"]].itertuples(index=False, name=None))
 
-    # The earlier night can be computed again and says the same.
-    kept = {table: rows(engine, table, EARLIER) for table in TABLES}
-    assert night(settings, instance, courses, EARLIER).success
-    for table, frame in kept.items():
-        pd.testing.assert_frame_equal(rows(engine, table, EARLIER), frame)
-
     # Nobody is named where all may read.
     for asset in ("risk_periods", "interventions", "performance_anomalies"):
         text = str([(key, str(value)) for key, value in told(tonight, asset).items()])
@@ -123,47 +113,11 @@ def test_a_week_of_nights(campus: Settings, engine: Engine, instance, courses, r
     assert sum(one["anomalies"].value for one in counted.values()) == len(anomalies)
     assert (anomalies["p_adjusted"] <= 0.1).all()
 
-    environment, folder = (request.getfixturevalue(name) for name in ("environment", "tmp_path"))
     in_a_process_of_its_own(environment)
     says_what_it_lacks(engine, courses)
-    the_command_tells_one_student(periods.iloc[0], environment, folder)
 
 
 EARLIER = TODAY - timedelta(days=7)
-TABLES = (risk_store.risk_period, risk_store.intervention, risk_store.anomaly)
-
-
-def the_command_tells_one_student(
-    period: pd.Series, environment: dict[str, str], folder: Path
-) -> None:
-    asked = ["predict", "--student", period["student_id"], "--course", period["course_id"]]
-
-    def ask(*more: str, as_of: date = TODAY):
-        return CliRunner().invoke(
-            group, [*asked, "--forecast", "--as-of", str(as_of), *more], env=environment
-        )
-
-    words = ask()
-    assert words.exit_code == 0, words.exception
-    assert "at risk from" in words.stdout and "What may be done" in words.stdout
-    assert "newest forecast is that of" not in words.stdout
-    answer = json.loads(ask("--json").stdout)
-    assert answer["as_of"] == str(TODAY)
-    assert answer["periods"][0]["severity"] == pytest.approx(period["severity"])
-    assert len(answer["weeks"]) and answer["interventions"][0]["rank"] == 1
-    assert answer["assignments"][0]["due_on"] > str(TODAY)
-    for suffix, head in ((".png", b"\x89PNG"), (".svg", b"<?xml")):
-        path = folder / f"fan{suffix}"
-        assert ask("--plot", str(path)).exit_code == 0
-        assert path.read_bytes().startswith(head)
-    nowhere = ask("--plot", str(folder / "nowhere" / "fan.png"))
-    assert "folder that exists" in nowhere.exception.remedy
-    assert "ends in neither" in ask("--plot", "fan.pdf").output
-    later = ask(as_of=TODAY + timedelta(days=1))
-    assert f"the newest forecast is that of {TODAY}" in later.stdout
-    never = ask(as_of=EARLIER - timedelta(days=1))
-    assert isinstance(never.exception, NotReadyError)
-    assert "generate_time_series_forecasts" in never.exception.remedy
 
 
 def says_what_it_lacks(engine: Engine, courses: list[str]) -> None:

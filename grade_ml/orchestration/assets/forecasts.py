@@ -153,15 +153,15 @@ def risk_periods(
 
 def _figures(model: "RiskModel") -> MetadataValue:
     """Return precision, recall and lead time on the newest term that has ended."""
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, float):
+            return value
+        return None if math.isnan(value) else round(value, 3)
+
     return MetadataValue.table(
         [
-            TableRecord(
-                {
-                    name: round(value, 3) if isinstance(value, float) else value
-                    for name, value in asdict(one).items()
-                    if not (isinstance(value, float) and math.isnan(value))
-                }
-            )
+            TableRecord({name: plain(value) for name, value in asdict(one).items()})
             for one in model.evaluation
         ]
     )
