@@ -74,6 +74,26 @@ def test_a_running_enrollment_is_predicted(asked, gradebook, model, settings, tm
     assert plain["status"] == "running"
 
 
+def test_a_prediction_is_explained(asked, gradebook, model, settings, tmp_path) -> None:
+    make_champion(settings, model, tmp_path / "model")
+    student, course, _ = pick(gradebook, "running")
+    answer, told = asked.explain(student, course, TODAY)
+    assert answer == asked.predict(student, course, TODAY)
+    assert told is not None and told.model == "baseline 1"
+    assert told.grade is not None and told.grade.predicted == pytest.approx(answer.grade)
+    assert max(told.grade.error, told.risk.error) < 1e-3
+    assert told.risk.in_probability().predicted == pytest.approx(answer.risk)
+    assert "sampled by permutation" in told.degraded[0]
+    with pytest.raises(NotReadyError, match="no interactions"):
+        asked.interactions(student, course, TODAY)
+
+
+def test_where_nothing_is_predicted_nothing_is_explained(asked, gradebook) -> None:
+    student, course, _ = pick(gradebook, "ended")
+    answer, told = asked.explain(student, course, TODAY)
+    assert answer.status is Status.ENDED and told is None
+
+
 def test_a_past_day_shows_what_was_known_then(asked, gradebook, model, settings, tmp_path) -> None:
     make_champion(settings, model, tmp_path / "model")
     student, course, row = pick(gradebook, "ended")

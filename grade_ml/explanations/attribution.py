@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import chain, combinations
 from math import factorial
 
@@ -22,6 +23,7 @@ from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.course import Correction, CourseModel
 from grade_ml.ensemble.members import Member, Task
 from grade_ml.ensemble.members.contract import Matrix
+from grade_ml.ensemble.members.forest import Forest
 from grade_ml.ensemble.pooled import Part, PooledModel
 from grade_ml.ensemble.rows import (
     COLLECTED,
@@ -35,6 +37,7 @@ from grade_ml.ensemble.rows import (
 )
 from grade_ml.ensemble.serving import Servable
 from grade_ml.ensemble.stacking import basis, naive_scores
+from grade_ml.explanations import forest
 from grade_ml.explanations.contract import CLIPPING, COURSE, Attributions, Breakdown
 from grade_ml.explanations.settings import SETTINGS
 
@@ -227,6 +230,8 @@ class _Ensemble:
         encoder = part.encoders[member.view(part.task)]
         matrix = encoder.transform(self.rows)
         try:
+            if isinstance(member, Forest) and find_spec("numba"):
+                return encoder.features, forest.contributions(member, matrix)
             return encoder.features, member.contributions(matrix)
         except (ImportError, OSError) as error:  # missing, or missing what it is linked to
             logger.warning("%s (%s) is explained by permutation: %s", member.name, part.task, error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,9 @@ class Step:
     value
         As it was read; None: it is missing.
     below
-        Whether the answer was "at most" (or "one of", or "less than" for XGBoost).
+        Whether the answer was yes to "at most" (or "below"), or to "one of" for the other texts.
+    inclusive
+        Whether the question is "at most"; XGBoost asks "below".
     """
 
     feature: str
@@ -51,6 +53,7 @@ class Step:
     categories: tuple[str, ...]
     value: float | str | None
     below: bool
+    inclusive: bool = True
 
 
 @dataclass(frozen=True)
@@ -254,7 +257,8 @@ def _down(node: _Node, row: Matrix, encoder: Encoder) -> Iterator[Step]:
     while node.below is not None and node.above is not None:
         value = float(row[node.feature])
         below = node.goes_below(value)
-        yield _step(encoder, node.feature, node.threshold, value, below)
+        step = _step(encoder, node.feature, node.threshold, value, below)
+        yield replace(step, inclusive=node.inclusive)
         node = node.below if below else node.above
 
 

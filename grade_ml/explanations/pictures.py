@@ -53,7 +53,8 @@ def waterfall(told: Explanation) -> Figure:
     axes.axvline(scale * account.predicted, color=BLUE, linewidth=1)
     axes.set_yticks(range(len(steps)), [label for label, _ in steps], fontsize=7)
     axes.invert_yaxis()
-    axes.margins(x=0.1)
+    low, high = axes.get_xlim()
+    axes.set_xlim(low - 0.02 * (high - low), high + 0.1 * (high - low))
     axes.set_title(
         f"From the average ({scale * account.baseline:.1f}, dashed) to this prediction "
         f"({scale * account.predicted:.1f})",
@@ -102,7 +103,9 @@ def beeswarm(contributions: pd.DataFrame, values: pd.DataFrame, unit: str) -> Fi
     names = [str(name) for name in ranked.index]
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.invert_yaxis()
-    axes.set_xlabel(f"{unit} added (red: a high value, blue: a low one, grey: missing)", fontsize=8)
+    axes.set_xlabel(
+        f"{unit} added (red: a high value, blue: a low one, grey: missing or a text)", fontsize=8
+    )
     axes.set_title(f"What moves predictions: {len(known)} enrollments", fontsize=9, loc="left")
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
@@ -198,7 +201,8 @@ def question(step: Step) -> str:
     if step.threshold is None:
         shown = ", ".join(step.categories[:4]) + (", …" if len(step.categories) > 4 else "")
         return f"Is {step.feature} one of {shown}?"
-    return f"Is {step.feature} at most {step.threshold:.4g}?"
+    asked = "at most" if step.inclusive else "below"
+    return f"Is {step.feature} {asked} {step.threshold:.4g}?"
 
 
 def answer(step: Step) -> str:

@@ -59,7 +59,7 @@ def _lines(  # noqa: PLR0913, PLR0917 - what is told, and how numbers look
     if rest:
         lines.append(f"  {step.format(sum(rest)):>7}  Other features together ({len(rest)})")
     for name, value in account.remainders.items():
-        if value:
+        if step.format(value).strip("+-%0."):
             lines.append(f"  {step.format(value):>7}  {described(name)}")
     return lines
 

@@ -12,7 +12,7 @@ from grade_ml.cli import group
 from grade_ml.core.errors import NotFoundError
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook.frames import Gradebook
-from grade_ml_tests.ensemble.campus import TODAY, campus, store
+from grade_ml_tests.ensemble.campus import TODAY, campus, fit, make_champion, store
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +59,37 @@ def test_an_unknown_student_is_an_expected_error(environment) -> None:
     answer = predict(environment, "--student", "nobody", "--course", "nowhere")
     assert isinstance(answer.exception, NotFoundError)
     assert "nobody" in answer.exception.message
+
+
+def test_what_is_not_predicted_has_no_explanation(environment, ended, tmp_path) -> None:
+    day = (ended["ends_on"] + timedelta(days=1)).date().isoformat()
+    asked = ["--student", ended["student_id"], "--course", ended["course_id"], "--as-of", day]
+    plain = predict(environment, *asked, "--explain", "--json")
+    assert plain.exit_code == 0, plain.output
+    assert json.loads(plain.stdout)["explanation"] is None
+    picture = str(tmp_path / "why.png")
+    wrong = predict(environment, *asked, "--plot", picture)
+    assert wrong.exit_code != 0 and "--explain" in str(wrong.exception or wrong.output)
+
+
+def test_an_explanation_in_words_as_json_and_as_a_picture(
+    environment, gradebook, settings, tmp_path
+) -> None:
+    make_champion(settings, fit(gradebook), tmp_path / "model")
+    today = pd.Timestamp(TODAY)
+    rows = gradebook.enrollments.merge(gradebook.sections, on="section_id")
+    running = rows[
+        (rows["starts_on"] <= today) & (rows["ends_on"] >= today) & rows["withdrawn_on"].isna()
+    ].iloc[0]
+    asked = ["--student", running["student_id"], "--course", running["course_id"], "--explain"]
+    picture = tmp_path / "why.png"
+    words = predict(environment, *asked, "--plot", str(picture))
+    assert words.exit_code == 0, words.output
+    assert "for an average student of earlier terms" in words.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    plain = json.loads(predict(environment, *asked, "--json").stdout)
+    parts = plain["explanation"]["grade"]
+    total = parts["baseline"] + sum(parts["contributions"].values())
+    assert total + sum(parts["remainders"].values()) == pytest.approx(plain["grade"], abs=1e-3)
+    share = plain["explanation"]["risk_probability"]["predicted"]
+    assert share == pytest.approx(plain["risk"])

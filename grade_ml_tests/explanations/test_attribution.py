@@ -153,7 +153,7 @@ def test_a_risk_adds_up_as_a_probability(distance: float):
 def test_without_the_library_that_explains_a_member_it_is_sampled_and_said(
     ensemble: PooledModel, unseen: pd.DataFrame, tmp_path: Path
 ):
-    """Of an ensemble whose other members are gone, the forest remains; lightgbm explains it."""
+    """Of an ensemble whose other members are gone remains the forest, which two can explain."""
     stack = Stack(("random_forest",), (0.5,), np.ones((1, 1)), np.zeros(1))
     parts = {
         task: replace(part, members={"random_forest": part.members["random_forest"]}, stack=stack)
@@ -165,7 +165,7 @@ def test_without_the_library_that_explains_a_member_it_is_sampled_and_said(
     unseen.head(20).to_parquet(tmp_path / "rows")
     code = (
         "import sys, pandas as pd; from pathlib import Path\n"
-        "sys.modules['lightgbm'] = None\n"
+        "sys.modules['lightgbm'] = sys.modules['numba'] = None\n"
         "from grade_ml.ensemble.pooled import PooledModel\n"
         "from grade_ml.explanations.attribution import explain\n"
         "model = PooledModel.load(Path(sys.argv[1]))\n"

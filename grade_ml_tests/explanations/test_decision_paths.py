@@ -25,9 +25,9 @@ def is_right(step: Step) -> bool:
     if step.threshold is None:
         return step.value in step.categories
     assert isinstance(step.value, float)
-    return (step.value <= step.threshold) == step.below or step.value == pytest.approx(
-        step.threshold
-    )
+    if step.inclusive:
+        return (step.value <= step.threshold) == step.below
+    return (step.value < step.threshold) == step.below
 
 
 @pytest.fixture(scope="module")

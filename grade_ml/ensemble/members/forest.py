@@ -110,6 +110,15 @@ class Forest(Member):
         """By how much the mean of the trees is stretched."""
         return 1.0 if self.task is Task.GRADE else 4.0
 
+    def says(self, tree: Any) -> Floats:
+        """Return what each node of one of its trees says, before it is stretched."""
+        return as_matrix(tree.value[:, 0, _output(self.task)])
+
+    @staticmethod
+    def filled(matrix: Matrix) -> Matrix:
+        """Return the matrix as the trees read it, without missing values."""
+        return _filled(matrix)
+
     def as_boosted(self, matrix: Matrix) -> tuple[Booster, Matrix]:
         """Return LightGBM's model of the sum of the trees, and the matrix as that reads it."""
         return self._trees, _filled(matrix)
