@@ -37,10 +37,10 @@ from grade_ml.explanations.counterfactuals import (
 )
 from grade_ml.explanations.local_surrogate import (
     LocalSurrogate,
+    Neighbours,
     agreement,
-    same_stage,
+    neighbours,
     surrogate,
-    usual_values,
 )
 from grade_ml.explanations.messages import languages
 from grade_ml.explanations.narratives import Explained, Reader, narrate, verify
@@ -111,23 +111,27 @@ def measure(  # noqa: PLR0913, PLR0917 - what is asked, of whom, on what grounds
 def _lime(
     model: PooledModel, rows: pd.DataFrame, training: pd.DataFrame, seed: int
 ) -> dict[str, Any]:
-    usual = usual_values(training)
+    known: dict[tuple[str, float], Neighbours] = {}
     told = list(explain(model, rows).explanations())
     pairs: list[tuple[LocalSurrogate, LocalSurrogate]] = []
     identical, signs, overlap, seconds = [], [], [], []
     for place, exact in enumerate(told):
         row = rows.iloc[[place]].reset_index(drop=True)
         of_course = training[training["course_id"].astype(str) == str(row["course_id"].iloc[0])]
-        around = same_stage(of_course if len(of_course) else training, row, seed)
+        progress = float(row["progress"].iloc[0])
+        if (key := (str(row["course_id"].iloc[0]), progress)) not in known:
+            some = of_course if len(of_course) else training
+            known[key] = neighbours(model, some, progress, seed)
+        around = known[key]
         start = time.perf_counter()
-        first = surrogate(model, row, around, usual, seed)
+        first = surrogate(model, row, around, seed)
         seconds.append(time.perf_counter() - start)
         if place < 5:
-            identical.append(first == surrogate(model, row, around, usual, seed))
-        other = surrogate(model, row, around, usual, seed + 1)
+            identical.append(first == surrogate(model, row, around, seed))
+        other = surrogate(model, row, around, seed + 1)
         pairs.append((first, other))
         if not first.hidden and exact.grade is not None:
-            found = agreement(first, exact.grade)
+            found = agreement(first, exact.grade, around)
             signs.append(found.signs)
             overlap.append(found.jaccard5)
     return {

@@ -33,10 +33,10 @@ from grade_ml.explanations.contract import Explanation
 from grade_ml.explanations.counterfactuals import next_goal, what_ifs
 from grade_ml.explanations.local_surrogate import (
     LocalSurrogate,
+    Neighbours,
     agreement,
-    same_stage,
+    neighbours,
     surrogate,
-    usual_values,
     who_needs_one,
 )
 from grade_ml.explanations.messages import languages
@@ -163,7 +163,7 @@ class Advisor:
 
         def make(course: str, cases: Sequence[_Case]) -> Iterator[Mapping[str, Any] | None]:
             every = read_snapshots(self.root, [course])
-            usual = usual_values(every)
+            known: dict[tuple[str, float], Neighbours] = {}
             predicted = pd.DataFrame([case.predicted for case in cases])
             reasons = who_needs_one(predicted, challenger if len(challenger) else None)
             chosen = _most_at_risk(predicted[reasons != ""])
@@ -171,16 +171,18 @@ class Advisor:
                 if place not in chosen or case.explanation.grade is None:
                     yield None
                     continue
-                model = case.served.model
-                around = beside(
-                    self.connection, same_stage(every, case.row, self.seed), model.features
-                )
+                model, progress = case.served.model, float(case.row["progress"].iloc[0])
+                place_in_section = case.explanation.section_id, progress
+                if place_in_section not in known:
+                    ready = beside(self.connection, every, model.features)
+                    known[place_in_section] = neighbours(model, ready, progress, self.seed)
+                around = known[place_in_section]
                 try:
-                    local = surrogate(model, case.row, around, usual, self.seed)
+                    local = surrogate(model, case.row, around, self.seed)
                 except NotReadyError:
                     yield None
                 else:
-                    yield {"reason": reason, **_opinion(local, case.explanation)}
+                    yield {"reason": reason, **_opinion(local, case.explanation, around)}
 
         return self._update(Kind.SECOND_OPINION, courses, make)
 
@@ -304,9 +306,9 @@ def _texts(told: Iterable[Narrative]) -> dict[str, dict[str, str]]:
     return texts
 
 
-def _opinion(local: LocalSurrogate, exact: Explanation) -> dict[str, Any]:
+def _opinion(local: LocalSurrogate, exact: Explanation, around: Neighbours) -> dict[str, Any]:
     assert exact.grade is not None
-    found = agreement(local, exact.grade)
+    found = agreement(local, exact.grade, around)
     return {
         "effects": [] if local.hidden else [[name, value] for name, value in local.largest(10)],
         "r2": local.r2,

@@ -345,7 +345,7 @@ class _Futures:
         """Return how much a future asks for, number by number: more is harder."""
         doing = self._doing(np.array([future]))
         numbers = np.concatenate([doing.scores[0], doing.on_time, doing.active_days])
-        return np.nan_to_num(numbers, nan=-1.0)
+        return np.asarray(np.nan_to_num(numbers, nan=-1.0))
 
     def what_if(self, future: Future) -> WhatIf:
         """Return a future that has been judged, in words and numbers."""

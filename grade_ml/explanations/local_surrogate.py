@@ -18,7 +18,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
-from grade_ml.ensemble.rows import COLLECTED, ENROLLMENT, NAIVE, Model, as_text
+from grade_ml.ensemble.rows import ENROLLMENT, Model, as_text
+from grade_ml.ensemble.serving import Servable
+from grade_ml.explanations.attribution import explain
 from grade_ml.explanations.contract import Account
 from grade_ml.gradebook.outcomes import PASS_MARK
 
@@ -38,9 +40,9 @@ class SurrogateSettings:
     least_points: float = 0.05
     #: By how many spreads a column is moved to find that out.
     moves: tuple[float, ...] = (-2.0, -1.0, 1.0, 2.0)
-    #: Rows of the background at most: a spread needs no more.
-    background: int = 1000
-    #: Share of the section. Background are students at about the same place in their section.
+    #: Neighbours at most, each of whom is explained exactly: a spread needs no more.
+    neighbours: int = 100
+    #: Share of the section within which students are neighbours.
     stage: float = 0.05
     #: Of the model's variance nearby that a line must follow to be shown.
     least_r2: float = 0.7
@@ -62,14 +64,14 @@ class LocalSurrogate:
     Attributes
     ----------
     effects
-        Points by feature: the line's slope times the distance from the feature's usual value.
+        Points by feature: the line's slope times the distance from the mean of the neighbours.
     r2
         Share of the model's variance nearby that the line follows, at most 1.
     held
         Columns that are not explained, because they are texts, missing for this student, the same
-        for everyone at this stage, or move the prediction too little; they stay as they are.
+        for a whole section, or move the prediction too little; they stay as they are.
     imputed
-        Columns with gaps in the background, which the median fills to tell their spread.
+        Columns with gaps among the neighbours, which the section's mean fills to tell the spread.
     hidden
         Why it is not to be shown; empty: it is.
     """
@@ -102,9 +104,41 @@ class Agreement:
     signs: float
 
 
-def agreement(local: LocalSurrogate, exact: Account) -> Agreement:
-    """Compare with the exact account, on the features that both explain."""
-    common = {name: exact.contributions.get(name, 0.0) for name in local.effects}
+@dataclass(frozen=True)
+class Neighbours:
+    """Students at about the same place in their section, from whom effects count.
+
+    Attributes
+    ----------
+    rows
+        Their snapshots.
+    contributions
+        The mean of their exact contributions by feature, points.
+    """
+
+    rows: pd.DataFrame
+    contributions: Mapping[str, float]
+
+
+def neighbours(model: Servable, snapshots: pd.DataFrame, progress: float, seed: int) -> Neighbours:
+    """Return those of `snapshots` that are near `progress` (0-1), and what is usual among them."""
+    some = snapshots[(snapshots["progress"] - progress).abs() <= SETTINGS.stage]
+    some = some.sample(min(len(some), SETTINGS.neighbours), random_state=seed)
+    told = explain(model, some, seed)
+    means = told.grade.contributions.mean(axis=0) if len(some) else np.zeros(len(told.features))
+    return Neighbours(some, dict(zip(told.features, means.tolist(), strict=True)))
+
+
+def agreement(local: LocalSurrogate, exact: Account, around: Neighbours) -> Agreement:
+    """Compare with the exact account, on the features that both explain.
+
+    Both count from the same neighbours: exact contributions count from an average row of all terms
+    and stages, so what is usual among the neighbours is taken away.
+    """
+    common = {
+        name: exact.contributions.get(name, 0.0) - around.contributions.get(name, 0.0)
+        for name in local.effects
+    }
     largest = Account(exact.predicted, exact.baseline, common, {}).largest(5)
     first, second = {name for name, _ in largest}, {name for name, _ in local.largest(5)}
     same = [value * local.effects[name] > 0 for name, value in largest[:3]]
@@ -140,35 +174,16 @@ def who_needs_one(predictions: pd.DataFrame, challenger: pd.DataFrame | None) ->
     return told
 
 
-def same_stage(snapshots: pd.DataFrame, row: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Return the snapshots of about the same place in their section, as the background."""
-    progress = float(row["progress"].iloc[0])
-    some = snapshots[(snapshots["progress"] - progress).abs() <= SETTINGS.stage]
-    return some.sample(min(len(some), SETTINGS.background), random_state=seed)
-
-
-def usual_values(snapshots: pd.DataFrame) -> pd.Series:
-    """Return the mean of each numeric feature, from which effects count.
-
-    Points that do not exist yet are 0 in it, as the models read them.
-    """
-    filled = snapshots[[COLLECTED, NAIVE]].fillna(0.0)
-    return snapshots.assign(**{name: filled[name] for name in filled}).mean(numeric_only=True)
-
-
-def surrogate(
-    model: Model, row: pd.DataFrame, background: pd.DataFrame, usual: pd.Series, seed: int
-) -> LocalSurrogate:
+def surrogate(model: Model, row: pd.DataFrame, around: Neighbours, seed: int) -> LocalSurrogate:
     """Return what a line says of the grade of `row`.
 
     Parameters
     ----------
     row
         A snapshot with all columns that `model` reads.
-    background
-        Snapshots whose spread tells how far students are drawn around this one (`same_stage`).
-    usual
-        The value by feature from which effects count (`usual_values`).
+    around
+        Whose spread within sections tells how far students are drawn around this one; what is the
+        same for a whole section is not drawn.
     seed
         The same seed gives the same bytes.
 
@@ -177,16 +192,18 @@ def surrogate(
     ModuleNotFoundError
         LIME is not installed.
     NotReadyError
-        The model knows no grade, or fewer than two students are in the background.
+        The model knows no grade, nothing moves it, or there are too few neighbours.
     """
     from lime.lime_tabular import LimeTabularExplainer
 
     numeric = [
         name for name in model.features if name in row and pd.api.types.is_numeric_dtype(row[name])
     ]
-    known = background.reindex(columns=numeric).astype(np.float64)
-    spread = known.std()
-    movable = [n for n in numeric if spread[n] > 0 and not pd.isna(row[n].iloc[0])]
+    known = around.rows.reindex(columns=numeric).astype(np.float64)
+    sections = around.rows["section_id"].astype(str).to_numpy()
+    within = known - known.groupby(sections).transform("mean")
+    spread = within.std()
+    movable = [n for n in numeric if spread[n] > 1e-6 and not pd.isna(row[n].iloc[0])]
     known_grade = not math.isnan(float(model.predict(row)["grade"].iloc[0]))
     explained = _main_columns(model, row, spread[movable]) if known_grade and movable else []
     if not explained:
@@ -196,7 +213,7 @@ def surrogate(
             "Wait until a section with coursework has ended and more students are enrolled.",
         )
     gaps = known[explained].isna().any()
-    filled = known[explained].fillna(known[explained].median())
+    filled = within[explained].fillna(0.0) + known[explained].mean()
     own = row[explained].iloc[0].to_numpy(np.float64)
     explainer = LimeTabularExplainer(
         filled.to_numpy(),
@@ -216,7 +233,7 @@ def surrogate(
     slopes = np.zeros(len(explained))
     for place, slope in found.as_map()[1]:
         slopes[place] = slope
-    distance = (own - usual.reindex(explained).to_numpy(np.float64)) / explainer.scaler.scale_
+    distance = (own - known[explained].mean().to_numpy(np.float64)) / explainer.scaler.scale_
     effects = dict(zip(explained, np.nan_to_num(slopes * distance).tolist(), strict=True))
     r2 = float(found.score)
     low = f"a line follows the model nearby with an R2 of {r2:.2f} only, below {SETTINGS.least_r2}"

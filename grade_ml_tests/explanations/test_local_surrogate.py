@@ -16,19 +16,22 @@ from grade_ml.explanations.contract import Account
 from grade_ml.explanations.local_surrogate import (
     SETTINGS,
     LocalSurrogate,
+    Neighbours,
     agreement,
-    same_stage,
+    neighbours,
     surrogate,
-    usual_values,
     who_needs_one,
 )
 from grade_ml_tests.ensemble.snapshots import NOISE
 from grade_ml_tests.explanations.conftest import Data
 
 
+def near(model: PooledModel, data: Data, row: pd.DataFrame) -> Neighbours:
+    return neighbours(model, data[0], float(row["progress"].iloc[0]), 0)
+
+
 def ask(model: PooledModel, data: Data, row: pd.DataFrame, seed: int = 0) -> LocalSurrogate:
-    snapshots, _ = data
-    return surrogate(model, row, same_stage(snapshots, row, 0), usual_values(snapshots), seed)
+    return surrogate(model, row, near(model, data, row), seed)
 
 
 def row_of(unseen: pd.DataFrame, place: int) -> pd.DataFrame:
@@ -53,7 +56,8 @@ def test_what_it_says_is_what_the_exact_attribution_says(ensemble, data, unseen)
         assert exact.grade is not None
         if not local.hidden:
             shown += 1
-            assert agreement(local, exact.grade).signs >= 2 / 3
+            found = agreement(local, exact.grade, near(ensemble, data, row))
+            assert found.signs >= 2 / 3
     assert shown
 
 
@@ -73,12 +77,11 @@ def test_missing_values_are_held_and_gaps_of_the_background_are_told(ensemble, d
 
 def test_where_there_is_nothing_to_compare_with_it_says_so(ensemble, data, unseen):
     row = row_of(unseen, 11)
-    alone = surrogate
     with pytest.raises(NotReadyError, match="no other students"):
-        alone(ensemble, row, row, row.mean(numeric_only=True), 0)
+        surrogate(ensemble, row, Neighbours(row, {}), 0)
     gradeless = replace(ensemble, parts={})
     with pytest.raises(NotReadyError):
-        ask(gradeless, data, row)
+        surrogate(gradeless, row, near(ensemble, data, row), 0)
 
 
 def test_without_lime_it_is_an_error_that_names_it(ensemble, data, unseen, monkeypatch):
@@ -89,11 +92,12 @@ def test_without_lime_it_is_an_error_that_names_it(ensemble, data, unseen, monke
 
 
 def test_agreement_counts_what_both_explain():
-    exact = Account(50.0, 60.0, {"a": -5.0, "b": 4.0, "c": 3.0, "d": 0.5, "unseen": 9.0}, {})
+    around = Neighbours(pd.DataFrame(), {"a": 2.0, "unseen": 5.0})
+    exact = Account(50.0, 60.0, {"a": -3.0, "b": 4.0, "c": 3.0, "d": 0.5, "unseen": 9.0}, {})
     local = LocalSurrogate({"a": -4.0, "b": -1.0, "c": 2.0, "d": 0.1}, 0.9, ("unseen",), (), "")
-    found = agreement(local, exact)
+    found = agreement(local, exact, around)
     assert (found.jaccard5, found.signs) == (1.0, pytest.approx(2 / 3))
-    assert np.isnan(agreement(replace(local, effects={}), exact).signs)
+    assert np.isnan(agreement(replace(local, effects={}), exact, around).signs)
 
 
 def test_who_needs_a_second_opinion():
