@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from grade_ml.core.errors import ArtifactError
 from grade_ml.features.store import SEQUENCES, read_snapshots, stored_hashes
 from grade_ml.forecasting import store
-from grade_ml.forecasting.contract import Forecasts, validate
+from grade_ml.forecasting.contract import Forecasts, Panel, validate
 from grade_ml.forecasting.sequences import origins, panels
 from grade_ml.forecasting.settings import SETTINGS
 from grade_ml.forecasting.trajectory import NAME, Progress, Trajectory, fit
@@ -105,7 +105,8 @@ def _train(
 ) -> tuple[Trajectory, int]:
     on_progress("Reading ended sections")
     ended = rooms.sections(section.c.ends_on < rooms.as_of)
-    known, weekly = [], []
+    known: list[Panel] = []
+    weekly = []
     # Courses whose features have not been computed yet come in when they are.
     learned = ended.loc[ended["section_id"].isin(hashes), "course_id"]
     for sequences, snapshots in _frames(rooms.root, sorted(set(learned))):
@@ -156,7 +157,8 @@ def forecast_running(rooms: Rooms, courses: Collection[str], one: Current) -> Fo
         section.c.course_id.in_(sorted(courses)),
         sa.literal(rooms.as_of).between(section.c.starts_on, section.c.ends_on),
     )
-    found, weekly, old = [], [], set()
+    found: list[Panel] = []
+    weekly, old = [], set()
     for sequences, snapshots in _frames(rooms.root, sorted(courses)):
         own = snapshots[
             snapshots["section_id"].astype(object).isin(set(running["section_id"]))
