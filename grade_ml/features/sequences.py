@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from grade_ml.features.catalogue import SEQUENCE_COLUMNS
+from grade_ml.features.records import Floats
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.outcomes import counting_weights, is_exam, scored_on, submission_seen_on
 
@@ -39,8 +40,9 @@ def score_sequences(gradebook: Gradebook, courses: Collection[str]) -> pd.DataFr
     has = rows["has"] == "both"
     start = rows["starts_on"]
 
-    def days(dates: pd.Series) -> np.ndarray:
-        return ((dates - start) / pd.Timedelta(days=1)).to_numpy(np.float64)
+    def days(dates: pd.Series) -> Floats:
+        apart = (dates - start).to_numpy("timedelta64[D]")
+        return np.where(np.isnat(apart), np.nan, apart.astype(np.float64))
 
     frame = pd.DataFrame(
         {

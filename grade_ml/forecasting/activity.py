@@ -72,7 +72,7 @@ class Activity:
         place = np.minimum(np.arange(last), len(profile) - 1)
         known = np.nan_to_num(profile[place], nan=float(np.nanmean(profile)))
         recent = known[max(week - _RECENT, 0) : week].mean() if week else known.mean()
-        return level[:, None] * (known[week:] / max(recent, 1e-6)).clip(0, 5)
+        return np.asarray(level[:, None] * (known[week:] / max(recent, 1e-6)).clip(0, 5))
 
     def forecast(self, snapshots: pd.DataFrame, lengths: Mapping[str, float]) -> pd.DataFrame:
         """Return the columns `ACTIVITY` of the weeks after each section's newest cut.

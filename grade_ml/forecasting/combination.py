@@ -175,7 +175,7 @@ class Combination:
 def _allowed(methods: Sequence[Method], loss: Floats) -> npt.NDArray[np.bool_]:
     """Return which methods may have weight: the naive ones, and those that beat them."""
     naive = np.array([name in NAIVE for name in methods])
-    return naive | (loss < loss[naive].min())
+    return np.asarray(naive | (loss < loss[naive].min()))
 
 
 def _weigh(
@@ -189,14 +189,14 @@ def _weigh(
     """Return weights of least squared or absolute error, drawn towards those of all courses."""
     start = np.where(allowed, 1.0 if of_all is None else of_all, 0.0)
     total = start.sum()
-    start = start / total if total > 1e-9 else allowed / allowed.sum()
+    start = np.asarray(start / total if total > 1e-9 else allowed / allowed.sum())
     strength = 0.0 if of_all is None else _TOWARDS_ALL * float(answers.var())
-    weights = start
+    weights: Floats = start
     for _ in range(_ROUNDS if absolute else 1):
         importance = np.ones(len(truth))
         if absolute:
             importance = 1 / np.maximum(np.abs(answers @ weights - truth), 0.5)
-            importance /= importance.mean()
+            importance = np.asarray(importance / importance.mean())
         weighted = answers * importance[:, None]
         gram = weighted.T @ answers + strength * np.eye(len(start))
         target = weighted.T @ truth + strength * start

@@ -59,11 +59,11 @@ class HeldOut:
         """Return the rows of all parts, with the methods that all of them have."""
         shared = [name for name in parts[0].answers if all(name in one.answers for one in parts)]
         return cls(
-            *(
-                np.concatenate([getattr(one, name) for one in parts])
-                for name in ("course", "horizon", "truth", "submitted")
-            ),
-            {name: np.concatenate([one.answers[name] for one in parts]) for name in shared},
+            course=np.concatenate([one.course for one in parts]),
+            horizon=np.concatenate([one.horizon for one in parts]),
+            truth=np.concatenate([one.truth for one in parts]),
+            submitted=np.concatenate([one.submitted for one in parts]),
+            answers={name: np.concatenate([one.answers[name] for one in parts]) for name in shared},
         )
 
 

@@ -105,7 +105,8 @@ def _train(
 ) -> tuple[Trajectory, int]:
     on_progress("Reading ended sections")
     ended = rooms.sections(section.c.ends_on < rooms.as_of)
-    known, weekly = [], []
+    known: list[Panel] = []
+    weekly = []
     # Courses whose features have not been computed yet come in when they are.
     learned = ended.loc[ended["section_id"].isin(hashes), "course_id"]
     for sequences, snapshots in _frames(rooms.root, sorted(set(learned))):
@@ -170,7 +171,8 @@ def running(rooms: Rooms, courses: Collection[str]) -> Running:
         section.c.course_id.in_(sorted(courses)),
         sa.literal(rooms.as_of).between(section.c.starts_on, section.c.ends_on),
     )
-    found, weekly, old = [], [], set()
+    found: list[Panel] = []
+    weekly, old = [], set()
     for sequences, snapshots in _frames(rooms.root, sorted(courses)):
         own = snapshots[
             snapshots["section_id"].astype(object).isin(set(sections["section_id"]))

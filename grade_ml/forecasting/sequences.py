@@ -97,7 +97,7 @@ class _Section:
         return np.where(due, np.where(seen, graded, 0.0), np.nan), submitted
 
     def on(self, day: float, snapshots: pd.DataFrame) -> Panel:
-        place = self.students.get_indexer(snapshots["student_id"].astype(object))
+        place = self.students.get_indexer(pd.Index(snapshots["student_id"].astype(object)))
         # A student may have withdrawn since the snapshot.
         there = (place >= 0) & (self.withdrawn[place] > day)
         snapshots, place = snapshots[there], place[there]

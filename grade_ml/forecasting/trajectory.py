@@ -252,7 +252,7 @@ def fit(  # noqa: PLR0913
     forecasters: dict[Method, Forecaster] = {}
     for method, kind in kinds.items():
         try:
-            forecasters[method] = kind.fit(panels, seed=seed, previous=before.get(method))  # type: ignore[arg-type]
+            forecasters[method] = kind.fit(panels, seed=seed, previous=before.get(method))
         except ServiceError as error:
             degraded.append(f"{method}: {error.message}")
     model = Trajectory(

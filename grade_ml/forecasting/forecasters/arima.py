@@ -27,7 +27,7 @@ def arima(values: Floats, ahead: int) -> Floats:
     loss = np.stack([error for error, _ in fits])
     answers = np.stack([answer for _, answer in fits])
     best = loss.argmin(0)
-    return np.clip(answers[best, np.arange(len(values))], 0, 100)
+    return np.asarray(np.clip(answers[best, np.arange(len(values))], 0, 100))
 
 
 def _aicc(errors: Floats, parameters: int) -> Floats:

@@ -90,7 +90,7 @@ class Seasonal(Forecaster):
         rows = pd.DataFrame(
             [(when, value) for (_, when), value in known.items()], columns=["ds", "y"]
         )
-        rows = rows.groupby("ds", as_index=False)["y"].mean()
+        rows = rows.groupby("ds", as_index=False).mean()
         return rows.assign(ds=rows["ds"].astype("int64").astype("datetime64[D]").astype("M8[ns]"))
 
     def save(self, folder: Path) -> None:
@@ -111,7 +111,8 @@ def _weekly(panel: Panel, means: Floats, first: int) -> list[tuple[float, float]
     monday = when - (when + 3) % 7
     known = ~np.isnan(means[:first])
     rows = pd.DataFrame({"when": monday[known], "mean": means[:first][known]})
-    return [(float(a), float(b)) for a, b in rows.groupby("when")["mean"].mean().items()]
+    weeks = rows.groupby("when", as_index=False).mean()
+    return list(zip(weeks["when"].tolist(), weeks["mean"].tolist(), strict=True))
 
 
 def weekly_forecast(series: pd.DataFrame, days: Floats) -> Floats | None:

@@ -87,7 +87,10 @@ def _of_model(one: "Current", seconds: float) -> dict[str, Any]:
         "training_seconds": seconds if one.reason else 0.0,
         "sections": len(model.sections),
         "weights": MetadataValue.table(
-            [TableRecord(row) for row in model.combination.table.head(SHOWN).to_dict("records")]
+            [
+                TableRecord({str(name): value for name, value in row.items()})
+                for row in model.combination.table.head(SHOWN).to_dict("records")
+            ]
         ),
         "fallbacks_in_training": _counted(model.fallbacks),
     }
@@ -103,7 +106,7 @@ def _of_run(said: "Forecasts") -> dict[str, Any]:
     }
 
 
-def _counted(fallbacks: Mapping[str, int]) -> MetadataValue:  # type: ignore[type-arg]
+def _counted(fallbacks: Mapping[str, int]) -> MetadataValue:
     return MetadataValue.table(
         [TableRecord({"reason": name, "rows": rows}) for name, rows in sorted(fallbacks.items())]
     )
