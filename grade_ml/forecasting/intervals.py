@@ -69,13 +69,12 @@ class Bands:
 
     def _rank(self, combined: Floats, truth: Floats, handed_in: npt.NDArray[np.bool_]) -> Floats:
         """Return the least width, as a share 0-1, whose interval holds the truth."""
-        missed = 1 - combined[:, 2]
-        below = (self._given(combined) < truth[:, None]).mean(1)
-        upto = (self._given(combined) <= truth[:, None]).mean(1)
-        level = missed + (1 - missed) * (below + upto) / 2
-        central = np.abs(2 * level - 1)
-        inside = central <= 1 - 2 * missed
-        rank = np.where(inside, central, np.maximum(level, 1 - missed))
+        missed, given = 1 - combined[:, 2], self._given(combined)
+        # Many scores are 100: a band that reaches 100 holds them all, so the nearer end counts.
+        below = missed + (1 - missed) * (given < truth[:, None]).mean(1)
+        upto = missed + (1 - missed) * (given <= truth[:, None]).mean(1)
+        central = np.maximum(np.maximum(1 - 2 * upto, 2 * below - 1), 0)
+        rank = np.where(central <= 1 - 2 * missed, central, below)
         zero = ~handed_in | (truth <= 0)
         return np.where(zero, np.maximum(1 - 2 * missed, 0), rank)
 

@@ -103,6 +103,18 @@ def test_bands_hold_what_they_promise_on_rows_they_have_not_seen():
         assert abs(inside80[fresh.course == course].mean() - 0.80) < 0.03
 
 
+def test_bands_hold_no_more_than_they_promise_where_many_scores_are_full_marks():
+    def full_marks(seed: int) -> HeldOut:
+        rows, _ = held_out(seed)
+        return replace(rows, truth=np.where(rows.truth > 70, 100.0, rows.truth))
+
+    rows, fresh = full_marks(0), full_marks(3)
+    bands = Bands.learn(rows, rows.answers[Method.BOOSTED])
+    low80, high80, _, _ = bands.bounds(fresh.answers[Method.BOOSTED], fresh.course, fresh.horizon).T
+    inside = (low80 <= fresh.truth) & (fresh.truth <= high80)
+    assert 0.78 < inside.mean() < 0.86
+
+
 def test_bands_of_a_sure_student_are_narrow_and_of_a_doubtful_one_reach_down_to_zero():
     rows, _ = held_out()
     bands = Bands.learn(rows, rows.answers[Method.BOOSTED])
