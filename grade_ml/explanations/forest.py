@@ -90,7 +90,7 @@ _WEIGHTS = _weights()
 def _walk() -> Callable[..., None]:
     import numba
 
-    return numba.njit(nogil=True)(_add_tree)  # type: ignore[no-any-return]
+    return numba.njit(nogil=True)(_add_tree)
 
 
 def _add_tree(  # noqa: PLR0912, PLR0913, PLR0917 - compiled: one plain loop

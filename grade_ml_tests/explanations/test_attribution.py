@@ -162,7 +162,7 @@ def test_without_the_library_that_explains_a_member_it_is_sampled_and_said(
     }
     assert parts
     replace(ensemble, parts=parts).save(tmp_path / "model")
-    unseen.head(20).to_parquet(tmp_path / "rows")
+    unseen.head(5).to_parquet(tmp_path / "rows")
     code = (
         "import sys, pandas as pd; from pathlib import Path\n"
         "sys.modules['lightgbm'] = sys.modules['numba'] = None\n"

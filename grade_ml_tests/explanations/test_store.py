@@ -75,9 +75,10 @@ def test_what_is_read_adds_up_and_is_what_was_written(running: Engine, told):
         ("section 0", f"s{place}") for place in range(5)
     ]
     assert [each.student_id for each in one] == ["s3"]
-    by_student = {each.student_id: each for each in told[0].explanations("pooled 3")}
+    made = told[0].explanations("pooled 3")
+    by_key = {(each.section_id, each.student_id): each for each in made}
     for each in found:
-        before = by_student[each.student_id]
+        before = by_key[each.section_id, each.student_id]
         assert each.grade and before.grade
         assert max(each.grade.error, each.risk.error) <= TOLERANCE
         assert dict(each.grade.largest(3)) == pytest.approx(dict(before.grade.largest(3)), abs=1e-6)
