@@ -32,10 +32,10 @@ class SurrogateSettings:
     """The judgements of second opinions, each with its reason."""
 
     #: Students drawn around one.
-    samples: int = 3000
+    samples: int = 5000
     #: Columns that are drawn: those that move the prediction most when moved alone. Ninety at once
     #: drown the line in noise: two seeds then shared half of their five largest.
-    columns: int = 12
+    columns: int = 10
     #: Points. Columns that move the prediction less are not drawn: their effect is noise.
     least_points: float = 0.05
     #: By how many spreads a column is moved to find that out.
