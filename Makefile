@@ -30,7 +30,7 @@ lock: .venv/.installed-dev
 # Written last, so that an installation that was interrupted is taken up again.
 .venv/.installed: .venv/.created $(INPUTS)
 	@echo "Installing grade_ml into .venv (a few minutes the first time)"
-	@$(INSTALL) -e ".[boosting,tuning]"
+	@$(INSTALL) -e ".[all]"
 	@touch $@
 
 .venv/.installed-test: .venv/.created $(INPUTS)
