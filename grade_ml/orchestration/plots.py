@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
-from dagster import MarkdownMetadataValue, MetadataValue
+from dagster import MarkdownMetadataValue, MetadataValue, TableRecord
 
 from grade_ml.core.figures import BLUE, COLOURS, GREY, blank, canvas
 
@@ -179,6 +179,11 @@ def shares(
                 text = {"fontsize": 7, "color": "dimgrey", "transform": axes.transAxes}
                 axes.text(0, 0.8, "too few trials", **text)
     return embed(figure, title)
+
+
+def table(records: Sequence[TableRecord]) -> MetadataValue:
+    """Return the records as a table; Dagster knows no table without rows."""
+    return MetadataValue.table(list(records)) if records else MetadataValue.text("none")
 
 
 def embed(figure: Figure, title: str) -> MarkdownMetadataValue:

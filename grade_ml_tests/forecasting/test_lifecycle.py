@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -46,9 +45,7 @@ def test_without_features_it_is_said_what_to_do(engine: Engine, settings: Settin
 
 
 @pytest.mark.slow
-def test_a_model_is_fitted_once_and_again_when_its_artifact_is_gone(
-    engine: Engine, settings: Settings
-):
+def test_a_model_is_fitted_once_and_old_features_are_told(engine: Engine, settings: Settings):
     fill(engine, campus())
     courses = compute(engine, settings, campus(), TODAY)
     with rooms(engine, settings) as some:
@@ -70,9 +67,3 @@ def test_a_model_is_fitted_once_and_again_when_its_artifact_is_gone(
         assert any("features of 2025-11-10" in reason for reason in stale.degraded)
         kept = store.read_forecasts(some.connection, TODAY)
     assert len(kept) == len(said.forecasts)
-
-    with rooms(engine, settings) as some:
-        version = some.registry.at("trajectory", first.version)
-        shutil.rmtree(some.registry.fetch(version) / "boosted")
-        third = current(some, AT)
-    assert "missing" in third.reason and third.version > first.version

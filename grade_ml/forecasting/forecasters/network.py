@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -111,7 +112,7 @@ def _fit(tf: Any, request: dict[str, Any], folder: Path) -> dict[str, Any]:
         verbose=0,
     )
     model.save(path)
-    path.write_bytes(_without_time(path.read_bytes()))
+    path.write_bytes(_reproducible(path.read_bytes()))
     losses = past.history["val_loss"]
     return {"done": True, "held_out_loss": float(min(losses)), "epochs": len(losses)}
 
@@ -125,16 +126,28 @@ def _forecast(tf: Any, request: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {"done": True}
 
 
-def _without_time(content: bytes) -> bytes:
-    """Return the Keras file `content` without the moment at which it was saved."""
+def _reproducible(content: bytes) -> bytes:
+    """Return the Keras file `content` without the moment and the addresses of its saving."""
     target = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(target, "w") as clean:
         for name in sorted(source.namelist()):
             part = source.read(name)
             if name == "metadata.json":
                 part = json.dumps({**json.loads(part), "date_saved": ""}).encode()
+            if name == "config.json":
+                part = _renumbered(part)
             clean.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), part)
     return target.getvalue()
+
+
+def _renumbered(config: bytes) -> bytes:
+    """Return `config` with its shared objects numbered: their ids are addresses in memory."""
+    known: dict[bytes, bytes] = {}
+    return re.sub(
+        rb'(?<="shared_object_id": )\d+',
+        lambda found: known.setdefault(found[0], b"%d" % len(known)),
+        config,
+    )
 
 
 if __name__ == "__main__":

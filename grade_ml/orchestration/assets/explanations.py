@@ -13,7 +13,6 @@ from dagster import (
     AssetCheckSpec,
     AssetExecutionContext,
     MaterializeResult,
-    MetadataValue,
     ResourceParam,
     TableRecord,
     asset,
@@ -175,7 +174,7 @@ def _in_band(weighed: "Mapping[str, Weighed]") -> AssetCheckResult:
         severity=AssetCheckSeverity.WARN,
         metadata={
             "courses_judged": sum(not one.reason for one in weighed.values()),
-            "alarms": MetadataValue.table(rows[:SHOWN]),
+            "alarms": plots.table(rows[:SHOWN]),
         },
     )
 
@@ -226,7 +225,7 @@ def _overall(found: "Explainer", weighed: "Mapping[str, Weighed]") -> dict[str, 
     ]
     effects = found.effects(list(weighed), main["feature"].head(4).tolist())
     drawn = {"effects": plots.embed(pictures.effects(effects), "effects")} if effects else {}
-    return {"everywhere": MetadataValue.table(table), **drawn}
+    return {"everywhere": plots.table(table), **drawn}
 
 
 def _gaps(groups: "pd.DataFrame") -> dict[str, Any]:
@@ -353,7 +352,7 @@ def counterfactuals(
     statuses = Counter(body["status"] for body in bodies)
     return _and(
         _advised(context, platform, advice),
-        {**statuses, "what_ifs": MetadataValue.table(rows[:SHOWN])},
+        {**statuses, "what_ifs": plots.table(rows[:SHOWN])},
     )
 
 

@@ -86,7 +86,7 @@ def _of_model(one: "Current", seconds: float) -> dict[str, Any]:
         "trained": one.reason or "no: the model of an earlier run fits",
         "training_seconds": seconds if one.reason else 0.0,
         "sections": len(model.sections),
-        "weights": MetadataValue.table(
+        "weights": plots.table(
             [
                 TableRecord({str(name): value for name, value in row.items()})
                 for row in model.combination.table.head(SHOWN).to_dict("records")
@@ -107,7 +107,7 @@ def _of_run(said: "Forecasts") -> dict[str, Any]:
 
 
 def _counted(fallbacks: Mapping[str, int]) -> MetadataValue:
-    return MetadataValue.table(
+    return plots.table(
         [TableRecord({"reason": name, "rows": rows}) for name, rows in sorted(fallbacks.items())]
     )
 
@@ -162,7 +162,7 @@ def _figures(model: "RiskModel") -> MetadataValue:
             return value
         return None if math.isnan(value) else round(value, 3)
 
-    return MetadataValue.table(
+    return plots.table(
         [
             TableRecord({name: plain(value) for name, value in asdict(one).items()})
             for one in model.evaluation
@@ -235,7 +235,7 @@ def _tasks(rows: "pd.DataFrame") -> dict[str, Any]:
     return {
         "planned": int(planned.sum()),
         "left_out": int((~planned).sum()),
-        "by_action": MetadataValue.table(
+        "by_action": plots.table(
             [
                 TableRecord(
                     {str(name): value for name, value in row.items()}

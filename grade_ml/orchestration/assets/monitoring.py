@@ -104,7 +104,7 @@ def _quality(bodies: Mapping[str, Mapping[str, Any]]) -> AssetCheckResult:
         metadata={
             "courses_tested": tested,
             "courses_odd": len(odd),
-            "violations": MetadataValue.table(rows[:SHOWN]),
+            "violations": plots.table(rows[:SHOWN]),
         },
     )
 
@@ -200,7 +200,7 @@ def model_health(
     return MaterializeResult(
         metadata={
             "as_of": platform.as_of.isoformat(),
-            "by_need": MetadataValue.table(rows),
+            "by_need": plots.table(rows),
             "in_need": sum(one.needs for one in found.values()),
             "to_train": sum(one.decision.retrain for one in found.values()),
         }
