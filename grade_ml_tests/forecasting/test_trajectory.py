@@ -123,3 +123,6 @@ def test_all_forecasters_together_beat_the_naive_ones_on_a_term_they_have_not_se
     assert len({"lstm", "gru"} & set(report.methods)) == 1
     assert not report.degraded
     assert 0.7 < report.figures["all"]["coverage80"] < 0.9
+    told = report.to_dict()
+    assert {"all", "0.5", "h1", "methods", "seconds"} <= set(told)
+    assert {"mae", "rmse", "crps", "submit_brier", "coverage80"} <= set(told["h1"])
