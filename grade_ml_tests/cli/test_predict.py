@@ -69,7 +69,7 @@ def test_what_is_not_predicted_has_no_explanation(environment, ended, tmp_path) 
     assert json.loads(plain.stdout)["explanation"] is None
     picture = str(tmp_path / "why.png")
     wrong = predict(environment, *asked, "--plot", picture)
-    assert wrong.exit_code == 2 and "add --explain" in " ".join(wrong.output.split())
+    assert wrong.exit_code == 2 and "--explain or --forecast" in " ".join(wrong.output.split())
 
 
 def test_an_explanation_in_words_as_json_and_as_a_picture(
