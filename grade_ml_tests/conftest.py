@@ -63,7 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[database.Databa
 
 
 @contextmanager
-def _new_database(server: database.DatabaseUrls, name: str, template: str) -> Iterator[str]:
+def new_database(server: database.DatabaseUrls, name: str, template: str) -> Iterator[str]:
     """Yield the URL of a database that is gone afterwards."""
     admin = create_engine(server.dagster, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
@@ -76,8 +76,30 @@ def _new_database(server: database.DatabaseUrls, name: str, template: str) -> It
 @pytest.fixture
 def gradebook_url(server: database.DatabaseUrls) -> Iterator[str]:
     """An empty, migrated `grade_ml` database."""
-    with _new_database(server, f"grade_ml_{next(_numbers)}", "grade_ml") as url:
+    with new_database(server, f"grade_ml_{next(_numbers)}", "grade_ml") as url:
         yield url
+
+
+@contextmanager
+def installation(
+    server: database.DatabaseUrls, gradebook_url: str, folder: Path
+) -> Iterator[Settings]:
+    """Yield settings of a fresh installation: empty storage and registry beside the gradebook."""
+    number = next(_numbers)
+    with (
+        new_database(server, f"dagster_{number}", "template1") as dagster,
+        new_database(server, f"mlflow_{number}", "template1") as mlflow,
+    ):
+        yield Settings(
+            _env_file=None,
+            home=folder / "home",
+            database_url=gradebook_url,
+            dagster_postgres_url=dagster,
+            mlflow_tracking_uri=mlflow,
+            storage=str(folder / "storage"),
+            dagster_home=folder / "dagster",
+            tuning_seconds=0,
+        )
 
 
 @pytest.fixture
@@ -85,21 +107,8 @@ def settings(
     server: database.DatabaseUrls, gradebook_url: str, tmp_path: Path
 ) -> Iterator[Settings]:
     """Settings of a fresh installation: empty migrated database, empty storage and registry."""
-    number = next(_numbers)
-    with (
-        _new_database(server, f"dagster_{number}", "template1") as dagster,
-        _new_database(server, f"mlflow_{number}", "template1") as mlflow,
-    ):
-        yield Settings(
-            _env_file=None,
-            home=tmp_path / "home",
-            database_url=gradebook_url,
-            dagster_postgres_url=dagster,
-            mlflow_tracking_uri=mlflow,
-            storage=str(tmp_path / "storage"),
-            dagster_home=tmp_path / "dagster",
-            tuning_seconds=0,
-        )
+    with installation(server, gradebook_url, tmp_path) as settings:
+        yield settings
 
 
 @pytest.fixture

@@ -26,13 +26,13 @@ from grade_ml.ensemble.evaluation import Evaluation, evaluate
 from grade_ml.ensemble.folds import validation_folds
 from grade_ml.ensemble.rows import (
     NAIVE,
-    PREDICTED,
     PROTECTED_ATTRIBUTES,
     ROW,
     collected,
     context,
     late_weight,
     limited_threads,
+    predicted,
     threads,
     training_rows,
 )
@@ -124,7 +124,7 @@ class BaselineModel:
         with limited_threads(len(known)):
             raw = self.members.predict(self.encoder.transform(known), collected(known))
             calibrated = self.calibration.apply(raw.assign(**context(known, seen)))
-        return pd.concat([known[ROW], calibrated[list(PREDICTED)]], axis=1)
+        return predicted(known, calibrated)
 
     def save(self, directory: Path) -> None:
         """Write the model to `directory`; the same model gives the same bytes."""

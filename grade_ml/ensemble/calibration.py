@@ -63,7 +63,8 @@ class Calibration:
         if self.risk_line is not None:
             slope, shift = self.risk_line
             risk = probability(shift + slope * log_odds_of(raw["risk"]))
-        return raw.assign(**bounds, risk=risk)
+        columns = {name: raw[name].array for name in raw} | bounds | {"risk": risk}
+        return pd.DataFrame(columns, raw.index)
 
     @property
     def risk_line(self) -> tuple[float, float] | None:
@@ -120,7 +121,8 @@ def _fit_scale(known: pd.DataFrame, seed: int) -> Any:
 
 def _scale(model: Any, rows: pd.DataFrame) -> Floats:
     with limited_threads(len(rows)):  # waking a second thread for one row takes longer than the row
-        predicted: Floats = model.predict(rows[list(CONTEXT)].to_numpy(np.float64))
+        told = np.column_stack([rows[name].to_numpy(np.float64) for name in CONTEXT])
+        predicted: Floats = model.predict(told)
     return np.maximum(predicted, _MIN_SCALE)
 
 

@@ -24,12 +24,11 @@ from grade_ml.ensemble.evaluation import Evaluation, evaluate
 from grade_ml.ensemble.members import Task
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.ensemble.rows import (
-    PREDICTED,
-    ROW,
     attainable,
     bounded_grade,
     late_weight,
     log_odds_of,
+    predicted,
     probability,
 )
 from grade_ml.ensemble.stacking import PHASED, basis
@@ -131,8 +130,7 @@ class CourseModel:
         raw = self.pooled.raw(snapshots)
         grade, risk = self.correction.apply(raw.assign(possible=attainable(snapshots)))
         calibrated = self.pooled.calibration.apply(raw.assign(grade=grade, risk=risk))
-        keys = snapshots[ROW].reset_index(drop=True)
-        return pd.concat([keys, calibrated[list(PREDICTED)]], axis=1)
+        return predicted(snapshots, calibrated)
 
     def save(self, directory: Path) -> None:
         """Write the correction to `directory`; the pooled model is kept by itself."""

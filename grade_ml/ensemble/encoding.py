@@ -43,10 +43,11 @@ class Encoder:
         """Return a matrix of shape (rows, features)."""
         matrix = np.full((len(frame), len(self.features)), np.nan, dtype=np.float32)
         places = {name: place for place, name in enumerate(self.numeric)}
-        floats = frame.select_dtypes(["float32", "float64"])
-        together = [name for name in floats.columns if name in places]
+        kinds = zip(frame.columns, frame.dtypes, strict=True)
+        floats = (name for name, kind in kinds if isinstance(kind, np.dtype) and kind.kind == "f")
+        together = [name for name in floats if name in places]
         # At once: one by one they take 5 ms, and a single prediction has 10.
-        matrix[:, [places[name] for name in together]] = floats[together].to_numpy(np.float32)
+        matrix[:, [places[name] for name in together]] = frame[together].to_numpy(np.float32)
         for name in places.keys() & set(frame.columns) - set(together):
             # A text where numbers were learned is an unknown value, as an unknown category is.
             matrix[:, places[name]] = pd.to_numeric(frame[name], errors="coerce").to_numpy(

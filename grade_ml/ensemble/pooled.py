@@ -30,7 +30,6 @@ from grade_ml.ensemble.members import MEMBERS, Member, Task
 from grade_ml.ensemble.members.contract import Matrix, View
 from grade_ml.ensemble.rows import (
     NAIVE,
-    PREDICTED,
     PROTECTED_ATTRIBUTES,
     ROW,
     attainable,
@@ -41,6 +40,7 @@ from grade_ml.ensemble.rows import (
     hashes,
     late_weight,
     limited_threads,
+    predicted,
     probability,
     row_hashes,
     section_versions,
@@ -193,9 +193,7 @@ class PooledModel:
         (0-100; NaN where no training section had coursework); risk of failing or withdrawing
         (0-1).
         """
-        calibrated = self.calibration.apply(self.raw(snapshots))
-        keys = snapshots[ROW].reset_index(drop=True)
-        return pd.concat([keys, calibrated[list(PREDICTED)]], axis=1)
+        return predicted(snapshots, self.calibration.apply(self.raw(snapshots)))
 
     def save(self, directory: Path) -> None:
         """Write the model to `directory`; the same model gives the same bytes."""

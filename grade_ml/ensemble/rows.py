@@ -157,7 +157,8 @@ def began_on(rows: pd.DataFrame) -> pd.Series:
 
 def collected(snapshots: pd.DataFrame) -> Floats:
     """Return the points that are certain."""
-    return snapshots[COLLECTED].fillna(0.0).to_numpy(np.float64)
+    points: Floats = np.nan_to_num(snapshots[COLLECTED].to_numpy(np.float64))
+    return points
 
 
 def attainable(snapshots: pd.DataFrame) -> Floats:
@@ -190,11 +191,17 @@ def late_weight(rows: pd.DataFrame) -> Floats:
 def context(rows: pd.DataFrame, seen_courses: Collection[str]) -> dict[str, Floats]:
     """Return what the size of an error depends on, beside the predictions themselves."""
     return {
-        "course_seen": rows["course_id"].astype("object").isin(seen_courses).to_numpy(np.float64),
+        "course_seen": np.array([name in seen_courses for name in rows["course_id"]], np.float64),
         "collected": collected(rows),
         "progress": rows["progress"].to_numpy(np.float64),
         "weight_remaining": rows["weight_remaining"].to_numpy(np.float64),
     }
+
+
+def predicted(snapshots: pd.DataFrame, calibrated: pd.DataFrame) -> pd.DataFrame:
+    """Return `ROW` of the snapshots beside `PREDICTED` of as many calibrated rows."""
+    keys = {name: snapshots[name].array for name in ROW}
+    return pd.DataFrame(keys | {name: calibrated[name].array for name in PREDICTED})
 
 
 @contextmanager

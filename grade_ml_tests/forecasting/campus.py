@@ -8,12 +8,14 @@ import pandas as pd
 
 from grade_ml.features.sequences import score_sequences
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
-from grade_ml.forecasting.contract import Panel
+from grade_ml.forecasting.contract import Method, Panel
 from grade_ml.forecasting.sequences import origins, panels
 from grade_ml.gradebook import simulated
 from grade_ml.gradebook.frames import Gradebook
 
 TODAY = date(2025, 11, 10)
+#: What needs neither a process of its own nor seconds per series.
+LIGHT = (Method.LAST, Method.MEAN, Method.SLOT, Method.LOCAL)
 
 
 @cache

@@ -11,12 +11,9 @@ import pandas as pd
 import pytest
 
 from grade_ml.core.errors import ArtifactError, NotReadyError
-from grade_ml.forecasting.contract import ACTIVITY, Forecasts, Method, validate
+from grade_ml.forecasting.contract import ACTIVITY, Forecasts, validate
 from grade_ml.forecasting.trajectory import Trajectory, fit
-from grade_ml_tests.forecasting.campus import TODAY, ended, frames, running
-
-#: What needs neither a process of its own nor seconds per series.
-LIGHT = (Method.LAST, Method.MEAN, Method.SLOT, Method.LOCAL)
+from grade_ml_tests.forecasting.campus import LIGHT, TODAY, ended, frames, running
 
 
 @cache

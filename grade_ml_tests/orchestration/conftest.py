@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -12,11 +11,11 @@ import sqlalchemy as sa
 from dagster import DagsterInstance, Definitions
 from sqlalchemy import Engine
 
-from grade_ml.core.database import copy_frame
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.orchestration.build import build_defs
+from grade_ml_tests.ensemble.campus import store
 
 
 @pytest.fixture
@@ -113,12 +112,10 @@ def small_campus() -> Gradebook:
     return simulated.gradebook(simulated.CampusConfig(students=150, courses=3, terms=4), TODAY)
 
 
-@pytest.fixture
-def campus(small_campus: Gradebook, settings: Settings, engine: Engine) -> Settings:
-    """Settings of an installation that holds the small campus, on the day `TODAY`."""
+def fill(engine: Engine, gradebook: Gradebook) -> None:
+    """Put a gradebook into the database and record that it was loaded."""
+    store(engine, gradebook)
     with engine.begin() as connection:
-        for table, field in zip(schema.TABLES, fields(small_campus), strict=True):
-            copy_frame(connection, table.fullname, getattr(small_campus, field.name))
         connection.execute(
             sa.insert(schema.load).values(
                 source="simulated",
@@ -128,4 +125,10 @@ def campus(small_campus: Gradebook, settings: Settings, engine: Engine) -> Setti
                 rows_quarantined=0,
             )
         )
+
+
+@pytest.fixture
+def campus(small_campus: Gradebook, settings: Settings, engine: Engine) -> Settings:
+    """Settings of an installation that holds the small campus, on the day `TODAY`."""
+    fill(engine, small_campus)
     return settings.model_copy(update={"as_of": TODAY})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 
 import pandas as pd
@@ -16,6 +17,7 @@ from dagster import (
 )
 from sqlalchemy import Engine
 
+from grade_ml.core import database
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble.baseline import NAME
 from grade_ml.orchestration.build import build_defs
@@ -24,20 +26,45 @@ from grade_ml.orchestration.partitions import range_tags
 from grade_ml.orchestration.resources import Platform
 from grade_ml.orchestration.running import QUIET, run_job
 from grade_ml.registry.registry import Alias
-from grade_ml_tests.orchestration.conftest import TODAY
+from grade_ml_tests.conftest import installation, new_database
+from grade_ml_tests.orchestration.conftest import TODAY, fill
 from grade_ml_tests.orchestration.test_plots import png
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def courses(campus: Settings, small_campus, instance: DagsterInstance) -> list[str]:
-    return synchronize(instance, list(small_campus.courses["course_id"]))
+@dataclass(frozen=True)
+class Trained:
+    """An installation after its first night, and what that night left."""
+
+    settings: Settings
+    engine: Engine
+    instance: DagsterInstance
+    courses: list[str]
+    night: ExecuteInProcessResult
+    predictions: pd.DataFrame
+
+
+@pytest.fixture(scope="module")
+def trained(server, small_campus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+    folder = tmp_path_factory.mktemp("trained")
+    with (
+        new_database(server, "grade_ml_trained", "grade_ml") as url,
+        installation(server, url, folder) as fresh,
+        DagsterInstance.local_temp(str(folder)) as instance,
+    ):
+        settings, engine = fresh.model_copy(update={"as_of": TODAY}), database.connect(url)
+        fill(engine, small_campus)
+        courses = synchronize(instance, list(small_campus.courses["course_id"]))
+        night = train(settings, instance, courses[0], courses[-1])
+        assert night.success
+        yield Trained(settings, engine, instance, courses, night, predictions(engine))
+        engine.dispose()
 
 
 @pytest.fixture
-def platform(campus: Settings) -> Iterator[Platform]:
-    platform = Platform(campus)
+def platform(trained: Trained) -> Iterator[Platform]:
+    platform = Platform(trained.settings)
     yield platform
     platform.close()
 
@@ -70,12 +97,10 @@ def running_enrollments(engine: Engine, settings: Settings) -> int:
         return connection.execute(sa.text(query), {"day": settings.as_of}).scalar_one()
 
 
-def test_one_run_makes_everything(campus, engine, instance, courses, platform):
-    result = train(campus, instance, courses[0], courses[-1])
-    assert result.success
-    rows = predictions(engine)
-    assert len(rows) == running_enrollments(engine, campus) > 0
-    assert rows["as_of"].eq(campus.as_of).all()
+def test_one_run_makes_everything(trained: Trained, platform: Platform):
+    result, rows, courses = trained.night, trained.predictions, trained.courses
+    assert len(rows) == running_enrollments(trained.engine, trained.settings) > 0
+    assert rows["as_of"].eq(TODAY).all()
     assert rows["risk"].between(0, 1).all()
     champion = platform.registry.get(NAME, Alias.CHAMPION)
     assert champion is not None and rows["model_version"].eq(champion.version).all()
@@ -96,33 +121,25 @@ def test_one_run_makes_everything(campus, engine, instance, courses, platform):
     counts = [event.metadata["dagster/row_count"].value for event in per_course]
     assert sum(counts) == len(rows)
     for name in ("grade_snapshots", "grade_predictions"):
-        done = instance.get_materialized_partitions(AssetKey(name))
+        done = trained.instance.get_materialized_partitions(AssetKey(name))
         assert done == set(courses)
 
-    again = train(campus, instance, courses[0], courses[-1])
-    assert again.success
-    (model,) = again.asset_materializations_for_node("baseline_model")
-    assert model.metadata["fitted"].value is False
-    pd.testing.assert_frame_equal(predictions(engine), rows)
 
-
-def test_a_failed_training_leaves_champion_and_predictions(
-    campus: Settings, engine: Engine, instance: DagsterInstance, courses: list[str]
-):
-    assert train(campus, instance, courses[0], courses[-1]).success
-    before = predictions(engine)
-    assert campus.mlflow_tracking_uri
-    unreachable = campus.mlflow_tracking_uri.replace("/mlflow_", "/gone_")
-    broken = campus.model_copy(update={"mlflow_tracking_uri": unreachable})
-    result = train(broken, instance, courses[0], courses[-1])
+def test_a_failed_training_leaves_champion_and_predictions(trained: Trained):
+    before = predictions(trained.engine)
+    assert trained.settings.mlflow_tracking_uri
+    unreachable = trained.settings.mlflow_tracking_uri.replace("/mlflow_", "/gone_")
+    broken = trained.settings.model_copy(update={"mlflow_tracking_uri": unreachable})
+    result = train(broken, trained.instance, trained.courses[0], trained.courses[-1])
     assert not result.success
     assert [event.step_key for event in result.get_step_failure_events()] == ["baseline_model"]
-    pd.testing.assert_frame_equal(predictions(engine), before)
+    pd.testing.assert_frame_equal(predictions(trained.engine), before)
 
 
 def test_before_any_section_has_ended_there_is_nothing_to_train_on(
-    campus: Settings, engine: Engine, instance: DagsterInstance, courses: list[str]
+    campus: Settings, small_campus, engine: Engine, instance: DagsterInstance
 ):
+    courses = synchronize(instance, list(small_campus.courses["course_id"]))
     early = campus.model_copy(update={"as_of": TODAY - timedelta(days=5000)})
     result = train(early, instance, courses[0], courses[-1])
     (failure,) = result.get_step_failure_events()
@@ -130,41 +147,38 @@ def test_before_any_section_has_ended_there_is_nothing_to_train_on(
     assert predictions(engine).empty
 
 
-def test_chosen_courses_train_the_baseline_once(
-    campus: Settings, engine: Engine, instance: DagsterInstance, courses: list[str]
-):
+def test_chosen_courses_keep_the_model_of_unchanged_data(trained: Trained, platform: Platform):
     """The first and the last course are no unbroken range of partitions."""
     steps: list[tuple[str, str]] = []
-    job = "train_traditional_models"
-    every = run_job(campus, instance, job)
-    assert every.success and every.courses == len(courses) == 3
-    before = predictions(engine)
+    before, champion = predictions(trained.engine), platform.registry.get(NAME, Alias.CHAMPION)
     report = run_job(
-        campus, instance, job, [courses[0], courses[2]], lambda *step: steps.append(step)
+        trained.settings,
+        trained.instance,
+        "train_traditional_models",
+        [trained.courses[0], trained.courses[2]],
+        lambda *step: steps.append(step),
     )
     assert report.success, report.failures
     assert steps.count(("baseline_model", "finished")) == 1
     assert steps.count(("grade_predictions", "finished")) == 2
     assert {asset.asset: asset.partitions for asset in report.assets}["grade_predictions"] == 2
-    pd.testing.assert_frame_equal(predictions(engine), before)
+    assert platform.registry.get(NAME, Alias.CHAMPION) == champion
+    pd.testing.assert_frame_equal(predictions(trained.engine), before)
 
 
-def test_the_ensemble_serves_where_it_is_better_and_the_baseline_where_not(
-    campus, engine, instance, courses, platform
-):
-    span, job = (courses[0], courses[-1]), "train_advanced_ml_models"
-    assert train(campus, instance, *span).success
-    result = train(campus, instance, *span, job_name=job)
+def test_the_ensemble_serves_where_it_is_better_and_the_baseline_where_not(trained: Trained):
+    span, job = (trained.courses[0], trained.courses[-1]), "train_advanced_ml_models"
+    result = train(trained.settings, trained.instance, *span, job_name=job)
     assert result.success
     (pooled,) = result.asset_materializations_for_node("pooled_ensemble")
     assert "## Errors by course and group" in pooled.metadata["model_card"].value
-    rows = predictions(engine)
-    assert len(rows) == running_enrollments(engine, campus)
+    rows = predictions(trained.engine)
+    assert len(rows) == running_enrollments(trained.engine, trained.settings)
     assert rows["lower95"].le(rows["grade"]).all() and rows["grade"].le(rows["upper95"]).all()
     serves = pooled.metadata["outcome"].value == "became champion: there was no champion"
     assert serves == pooled.metadata["champion"].value == (set(rows["model_name"]) != {"baseline"})
 
-    again = train(campus, instance, *span, job_name=job)
+    again = train(trained.settings, trained.instance, *span, job_name=job)
     (pooled,) = again.asset_materializations_for_node("pooled_ensemble")
     assert pooled.metadata["outcome"].value == "version 1 is kept: nothing changed"
-    pd.testing.assert_frame_equal(predictions(engine), rows)
+    pd.testing.assert_frame_equal(predictions(trained.engine), rows)
