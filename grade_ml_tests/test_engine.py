@@ -10,7 +10,8 @@ from sqlalchemy import Engine
 from grade_ml.core.errors import ArtifactError, NotFoundError, NotReadyError
 from grade_ml.core.settings import Settings
 from grade_ml.engine import PredictiveAnalyticsEngine, Status
-from grade_ml.ensemble.baseline import PREDICTED, BaselineModel
+from grade_ml.ensemble.baseline import BaselineModel
+from grade_ml.ensemble.rows import PREDICTED
 from grade_ml.explanations.counterfactuals import Status as WhatIfStatus
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook

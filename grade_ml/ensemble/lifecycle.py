@@ -70,8 +70,8 @@ course_training = sa.Table(
 class LifecycleSettings:
     """The judgements about when to train and what may serve, each with its reason."""
 
-    #: The pooled model is fitted anew when this share of its rows changed; less is taken in by the
-    #: courses' corrections, which cost seconds and not minutes.
+    #: The pooled model is fitted anew when sections with this share of the outcomes changed; less
+    #: is taken in by the courses' corrections, which cost seconds and not minutes.
     refit_share: float = 0.05
     #: Twice what OULAD's next term showed at its worst cut; above, a risk is not a probability.
     #: What chance adds where students are few comes on top: among 100 it alone makes .15.
@@ -108,24 +108,24 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
     NotReadyError
         Too few enrollments have an outcome.
     """
-    plain, results, versions = data.snapshots, data.results, data.versions
+    results, versions = data.results, data.versions
     code = installed_version("grade-ml")
     models = Models(registry)
-    sizes = plain["section_id"].astype(str).value_counts()
+    sizes = results["section_id"].astype(str).value_counts()
     readable, champion = list(models.pooled_versions()), registry.get(NAME, Alias.CHAMPION)
     # A challenger that is up to date does not make up for a champion that cannot be read.
     for current in readable if champion is None or champion in readable else ():
         model = models.pooled[current.version]
         share = _changed_share(versions, model.section_versions, sizes)
         if current.code_version == code and share < SETTINGS.refit_share:
-            why = "nothing changed" if share == 0 else f"{share:.1%} of the rows changed"
+            why = "nothing changed" if share == 0 else f"{share:.1%} of the outcomes changed"
             reason = f"version {current.version} is kept: {why}"
             judged = verdicts(model, registry.get(BASELINE, Alias.CHAMPION), None)
             return Training(current, model, judged, False, reason)
     started = perf_counter()
     previous = models.pooled[readable[0].version].parameters if readable else None
     on_progress("Trying which external sources tell of grades")
-    rows, admitted = _with_admitted(plain, results, connection, seed)
+    rows, admitted = _with_admitted(data.snapshots, results, connection, seed)
     tuned = tune(rows, results, previous)
     model = ensembles.fit(rows, results, seed, parameters=tuned.parameters, on_progress=on_progress)
     model = replace(

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cached_property, partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Generic, Self, TypeVar
@@ -60,23 +61,28 @@ class TrainingData:
 
     Attributes
     ----------
-    snapshots
-        Of sections with outcomes.
     results
         Outcomes of all sections that have ended, and of no other (see `finished`).
     versions
         Per section a text that changes with its snapshots or results.
     """
 
-    snapshots: pd.DataFrame
     results: pd.DataFrame
     versions: Mapping[str, str]
+    _read: Callable[[], pd.DataFrame]
+
+    @cached_property
+    def snapshots(self) -> pd.DataFrame:
+        """Those of sections with outcomes; read when asked for, most nights they are not."""
+        ended = self.results["section_id"].astype("string[pyarrow]").unique()
+        some = self._read()
+        rows: pd.DataFrame = some[some["section_id"].astype("string[pyarrow]").isin(ended)]
+        return rows
 
     @classmethod
     def of(cls, snapshots: pd.DataFrame, results: pd.DataFrame) -> Self:
         """Return those of `snapshots` that have an outcome, beside it."""
-        rows = _ended(snapshots, results)
-        return cls(rows, results, section_versions(rows, results))
+        return cls(results, section_versions(snapshots, results), lambda: snapshots)
 
     @classmethod
     def stored(cls, root: str, results: pd.DataFrame, seed: int = 0) -> Self:
@@ -89,16 +95,9 @@ class TrainingData:
         NotReadyError
             No snapshots have been computed.
         """
-        some = read_snapshots(root, None, most=SETTINGS.max_snapshots, seed=seed)
         hashes = dict(ChainMap(*stored_hashes(root, None).values()))
-        versions = versions_of(hashes, section_hashes(results))
-        return cls(_ended(some, results), results, versions)
-
-
-def _ended(snapshots: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
-    ended = results["section_id"].astype("string[pyarrow]").unique()
-    rows: pd.DataFrame = snapshots[snapshots["section_id"].astype("string[pyarrow]").isin(ended)]
-    return rows
+        read = partial(read_snapshots, root, None, most=SETTINGS.max_snapshots, seed=seed)
+        return cls(results, versions_of(hashes, section_hashes(results)), read)
 
 
 @dataclass(frozen=True)

@@ -187,17 +187,17 @@ def test_a_little_change_keeps_the_model(
 ) -> None:
     section = str(world.results["section_id"].iloc[0])
     odd = world.results["section_id"] == section
-    # One row in ten of the section that changes: about 1 % of all.
-    some = world.ended[(world.ended["section_id"] != section) | (world.ended.index % 10 == 0)]
-    register(
-        registry, replace(model, section_versions=section_versions(some, world.results)), *Alias
-    )
-    changed = world.results.assign(final_grade=world.results["final_grade"].where(~odd, 1.0))
-    training = train(connection, registry, some, changed)
-    share = (some["section_id"] == section).mean()
+    # One student in ten of the section that changes: about 1 % of all.
+    known = world.results[~odd | (world.results.index % 10 == 0)]
+    versions = section_versions(world.ended, known)
+    register(registry, replace(model, section_versions=versions), *Alias)
+    odd = known["section_id"] == section
+    changed = known.assign(final_grade=known["final_grade"].where(~odd, 1.0))
+    training = train(connection, registry, world.ended, changed)
+    share = odd.mean()
     assert not training.fitted
     assert 0 < share < 0.05
-    assert training.reason == f"version 1 is kept: {share:.1%} of the rows changed"
+    assert training.reason == f"version 1 is kept: {share:.1%} of the outcomes changed"
 
 
 def test_a_better_version_becomes_champion(
