@@ -138,13 +138,17 @@ def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _draw(curve: list[dict[str, Any]], path: Path) -> None:
-    figure, axes = canvas("OULAD 2014B", "seconds given", "RMSE of the final grade, points")
-    seconds = [one["budget"] for one in curve]
-    theirs = [one["flaml"]["all"]["grade"]["rmse"] for one in curve]
-    axes.plot(seconds, [one["rmse"] for one in curve], marker="o", label="pooled ensemble")
-    axes.plot(seconds, theirs, marker="s", label="FLAML 2.7")
+    figure, axes = canvas("OULAD 2014B", "seconds taken", "RMSE of the final grade, points")
+    ours = [(one["seconds"], one["rmse"]) for one in curve]
+    theirs = [
+        (one["flaml"]["seconds"]["final_grade"], one["flaml"]["all"]["grade"]["rmse"])
+        for one in curve
+    ]
+    axes.plot(*zip(*ours, strict=True), marker="o", label="pooled ensemble, grade and risk")
+    axes.plot(*zip(*theirs, strict=True), marker="s", label="FLAML 2.7, grade only")
     axes.set_xscale("log")
-    axes.set_xticks(seconds, [str(one) for one in seconds], minor=False)
+    ticks = [one["budget"] for one in curve]
+    axes.set_xticks(ticks, [str(one) for one in ticks], minor=False)
     axes.minorticks_off()
     axes.legend()
     figure.savefig(path)
@@ -249,7 +253,7 @@ def _at_cuts(rows: pd.DataFrame, cuts: pd.DataFrame) -> dict[str, Any]:
 def _within(gradebook: Gradebook, seconds: int, fit_seconds: int) -> dict[str, Any]:
     """Return the figures of a fit, after a search where there is time, in so many seconds.
 
-    With less time than a fit on all rows takes, it gets fewer rows.
+    With less time than a fit on all rows takes, it gets fewer rows, and what that takes is told.
     """
     _say(f"The ensemble, {seconds} s")
     end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()

@@ -30,6 +30,7 @@ from grade_ml.core.process import peak_megabytes
 from grade_ml.ensemble import pooled
 from grade_ml.ensemble.backtest import without_terms
 from grade_ml.ensemble.members import Task
+from grade_ml.ensemble.members.xgboost import XGBoost
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.ensemble.rows import join
 from grade_ml.explanations.attribution import explain
@@ -168,7 +169,7 @@ def faithfulness(folder: Path) -> dict[str, Any]:
 
     Deleted is what has the value of the average training row. Orders are those of each row's
     contributions, of the weights of its LIME (on fewer rows, beside SHAP on the same), of the gain
-    of LightGBM (the same for all rows), and five random ones.
+    in XGBoost (the same for all rows), and five random ones.
     """
     model, every = _read(folder)
     average = pd.read_parquet(folder / "average.parquet").iloc[0]
@@ -178,11 +179,7 @@ def faithfulness(folder: Path) -> dict[str, Any]:
     places = [told.features.index(name) for name in names]
     shap_order = np.argsort(-np.abs(told.grade.contributions[:, places]), axis=1, kind="stable")
     area = _area(model, rows, names, average)
-    booster = model.parts[Task.GRADE].members["lightgbm"].booster  # type: ignore[attr-defined]
-    encoder = model.parts[Task.GRADE].encoders[
-        model.parts[Task.GRADE].members["lightgbm"].view(Task.GRADE)
-    ]
-    gains = dict(zip(encoder.features, booster.feature_importance("gain"), strict=True))
+    gains = _gains(model)
     by_gain = np.argsort([-gains.get(name, 0.0) for name in names], kind="stable")
     randoms = [area(np.random.default_rng(seed).permuted(shap_order, axis=1)) for seed in range(5)]
     few = slice(0, LIME_ROWS)
@@ -197,6 +194,16 @@ def faithfulness(folder: Path) -> dict[str, Any]:
             "random": round(float(np.mean(randoms)), 3),
         }
     }
+
+
+def _gains(model: PooledModel) -> dict[str, float]:
+    """Return the gain of each feature in the grade's XGBoost."""
+    part = model.parts[Task.GRADE]
+    member = part.members[XGBoost.name]
+    assert isinstance(member, XGBoost), "the grade of this model has no XGBoost"
+    features = part.encoders[member.view(Task.GRADE)].features
+    found = member.booster.get_score(importance_type="gain")
+    return {features[int(name.removeprefix("f"))]: gain for name, gain in found.items()}
 
 
 def _area(
