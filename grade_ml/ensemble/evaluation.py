@@ -150,7 +150,8 @@ def by_group(rows: pd.DataFrame, columns: Mapping[str, str], seed: int) -> pd.Da
     }
     found = []
     for kind, column in columns.items():
-        for value, indices in rows.groupby(column, observed=True).indices.items():
+        # As objects, so that categories come in the order of their names, not of their appearance.
+        for value, indices in rows.groupby(rows[column].astype("object")).indices.items():
             places = np.asarray(indices)
             student = pd.factorize(rows["student_id"].iloc[places].astype("object"))[0]
             row: dict[str, Any] = {"kind": kind, "group": str(value)}

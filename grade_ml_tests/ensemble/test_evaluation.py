@@ -4,6 +4,7 @@ import pytest
 
 from grade_ml.ensemble.evaluation import (
     Evaluation,
+    by_group,
     calibration_curve,
     cut_table,
     evaluate,
@@ -87,3 +88,14 @@ def test_a_forecast_without_intervals_and_risk_has_errors_only() -> None:
     cut = cut_table(rows().assign(lower80=np.nan, upper80=np.nan, lower95=np.nan, risk=np.nan))
     assert cut.grade["rmse"] > 0
     assert cut.grade["coverage80"] is cut.grade["width95"] is cut.risk["brier"] is None
+
+
+def test_groups_come_in_the_order_of_their_names() -> None:
+    frame = rows().assign(student_id=[f"s{place}" for place in range(600)])
+    frame["band"] = pd.Categorical(
+        ["50-60%", "0-10%", "10-20%"] * 200, ["50-60%", "0-10%", "10-20%"]
+    )
+    found = by_group(frame, {"band": "band"}, seed=0)
+    assert list(found["group"]) == ["0-10%", "10-20%", "50-60%"]
+    assert found["students"].eq(200).all()
+    assert (found["rmse_low"] < found["rmse"]).all() and (found["rmse"] < found["rmse_high"]).all()
