@@ -15,7 +15,6 @@ from sqlalchemy import Engine, create_engine, text
 
 from grade_ml.core import database, embedded_postgres
 from grade_ml.core.settings import Settings
-from grade_ml.registry.registry import Registry
 
 _numbers = itertools.count()
 
@@ -47,7 +46,7 @@ def pytest_sessionfinish(exitstatus: int) -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[database.DatabaseUrls]:
-    """One embedded PostgreSQL for the whole run; `grade_ml` and `mlflow` have their tables."""
+    """One embedded PostgreSQL for the whole run, its `grade_ml` database migrated."""
     installation = Settings(_env_file=None, home=tmp_path_factory.mktemp("home"))
     urls = database.start(installation)
     admin = create_engine(urls.dagster, isolation_level="AUTOCOMMIT")
@@ -55,15 +54,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[database.Databa
         # Making and dropping a database per test waits for the disk otherwise.
         connection.execute(text("alter system set fsync = off"))
         connection.execute(text("select pg_reload_conf()"))
+    admin.dispose()
     engine = database.connect(urls.grade_ml)
     database.migrate(engine)
     engine.dispose()
-    Registry(urls.mlflow, str(tmp_path_factory.mktemp("storage"))).prepare()
-    with admin.connect() as connection:
-        # MLflow keeps its connections, and what is connected to cannot be copied.
-        backends = "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'mlflow'"
-        connection.execute(text(backends))
-    admin.dispose()
     yield urls
     embedded_postgres.release(installation.postgres_dir)
 
@@ -94,7 +88,7 @@ def installation(
     number = next(_numbers)
     with (
         new_database(server, f"dagster_{number}", "template1") as dagster,
-        new_database(server, f"mlflow_{number}", "mlflow") as mlflow,
+        new_database(server, f"mlflow_{number}", "template1") as mlflow,
     ):
         yield Settings(
             _env_file=None,

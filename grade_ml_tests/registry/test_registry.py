@@ -1,5 +1,4 @@
 import json
-import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -7,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from grade_ml.core import database
 from grade_ml.core.errors import ArtifactError
 from grade_ml.core.settings import Settings
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
-from grade_ml_tests.conftest import new_database
 
 TRAINED_AT = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 
@@ -117,20 +114,26 @@ print(register(Registry(sys.argv[1], sys.argv[2]), Path(sys.argv[3])).version)
 """
 
 
-def test_two_processes_register_at_once_where_there_are_no_tables_yet(
-    server: database.DatabaseUrls, settings: Settings, artifact: Path, tmp_path: Path
-) -> None:
+def test_two_processes_register_at_once(settings: Settings, artifact: Path, tmp_path) -> None:
+    import shutil
+
     copies = [shutil.copytree(artifact, tmp_path / f"copy_{i}") for i in range(2)]
-    with new_database(server, "mlflow_without_tables", "template1") as url:
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", REGISTER, url, settings.storage_root, str(copy)],
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for copy in copies
-        ]
-        versions = sorted(process.communicate()[0].strip() for process in processes)
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                REGISTER,
+                str(settings.mlflow_tracking_uri),
+                settings.storage_root,
+                str(copy),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for copy in copies
+    ]
+    versions = sorted(process.communicate()[0].strip() for process in processes)
     assert versions == ["1", "2"]
 
 
