@@ -1,15 +1,11 @@
 """Second opinions, what-ifs and narratives: stable, valid, in time, and true to the last digit.
 
-Usage: `python benchmarks/whatif.py [--oulad DIR] [--model DIR] [--students N]`. The ensemble is
-fitted on 2013B and 2013J of OULAD (or read from `--model`, where `explain.py` keeps it) and asked
-about N students of 2014B, spread evenly over the risk, at half of each section. `measure` does the
-same with any model. The last line is one JSON object.
+A part of `explain.py`, whose ensemble is asked about students of OULAD's 2014B, spread evenly over
+the risk, at half of each section.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from ensemble import OULAD, TEST, TRAIN
+from ensemble import TEST, TRAIN
 from ensemble import _oulad as oulad_gradebook
 
 from grade_ml.core.process import peak_megabytes
-from grade_ml.ensemble import pooled
 from grade_ml.ensemble.backtest import without_terms
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.explanations.attribution import explain
@@ -48,32 +43,19 @@ from grade_ml.features.continuations import Continuation, Doing
 from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
 from grade_ml.features.validation import validate
 from grade_ml.gradebook.frames import Gradebook
-from grade_ml.gradebook.outcomes import outcomes
+
+#: Students who are asked about.
+STUDENTS = 60
 
 
-def main() -> None:
-    """Measure and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--oulad", type=Path, default=OULAD)
-    parser.add_argument("--model", type=Path, help="a folder of explain.py")
-    parser.add_argument("--students", type=int, default=60)
-    arguments = parser.parse_args()
-    print(json.dumps(of_oulad(arguments.oulad, arguments.model, arguments.students)))
-
-
-def of_oulad(folder: Path, kept: Path | None, students: int = 60) -> dict[str, Any]:
-    """Return the figures of `measure` on OULAD."""
-    gradebook = oulad_gradebook(folder)
+def whatif(oulad: Path, folder: Path) -> dict[str, Any]:
+    """Return the figures of the ensemble that `explain.prepare` keeps in `folder`."""
+    gradebook = oulad_gradebook(oulad)
     end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
     past = without_terms(gradebook, TEST)
     sections = past.sections[past.sections["term_id"].isin(TRAIN)]
     training = grade_snapshots(past, weekly_cuts(sections, end), end)
-    _say(f"{len(training)} rows of training terms")
-    if kept:
-        model = PooledModel.load(kept / "model")
-    else:
-        model = pooled.fit(training, outcomes(past, end), 0, on_progress=_say)
-    return measure(model, gradebook, TEST, training, students)
+    return measure(PooledModel.load(folder / "model"), gradebook, TEST, training, STUDENTS)
 
 
 def measure(  # noqa: PLR0913, PLR0917 - what is asked, of whom, on what grounds
@@ -102,7 +84,7 @@ def measure(  # noqa: PLR0913, PLR0917 - what is asked, of whom, on what grounds
         "counterfactuals": _counterfactuals(model, chosen, gradebook, seed),
         **_narratives(model, rows),
         "students": students,
-        "peak_mb": peak_megabytes(),
+        "whatif_peak_mb": round(peak_megabytes()),
     }
     _say("Measured")
     return figures
@@ -263,7 +245,3 @@ def _narratives(model: PooledModel, rows: pd.DataFrame) -> Mapping[str, Any]:
 
 def _say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -60,8 +60,10 @@ class CounterfactualSettings:
     #: What DiCE draws at once, and how many of its proposals are looked at.
     sample: int = 120
     proposals: int = 30
-    #: How many answers are given, and more changes than these are no answer.
+    #: How many answers are given, below how many more are looked for, and more changes than these
+    #: are no answer.
     answers: int = 4
+    least_answers: int = 3
     changes: int = 3
 
 
@@ -384,8 +386,15 @@ def _answer(futures: _Futures, goal: float, now: float, seed: int) -> Answer:
         return answer
     missing = "dice_ml" in EXPLAIN.missing()
     proposals = _corners(futures.most) + ([] if missing else _proposed(futures, goal, seed))
-    found = _lowered(futures, _needed(futures, proposals, goal), goal)
+    places = range(len(futures.most))
+    needed = _needed(futures, proposals, goal)
+    found = _lowered(futures, needed, places, goal)
     chosen = _diverse(_undominated(futures, found), futures.most)
+    if len(chosen) < SETTINGS.least_answers:
+        # What is lowered last stays high: the other way round, the effort lies elsewhere.
+        needed += _needed(futures, _instead(futures, chosen), goal)
+        found += _lowered(futures, needed, places[::-1], goal)
+        chosen = _diverse(_undominated(futures, found), futures.most)
     return replace(
         answer,
         status=Status.REACHED if chosen else Status.NOT_FOUND,
@@ -476,9 +485,11 @@ def _parts(future: Future) -> Iterator[Future]:
             yield tuple(step if place in some else 0 for place, step in enumerate(future))
 
 
-def _lowered(futures: _Futures, found: Sequence[Future], goal: float) -> list[Future]:
-    """Return each with every change as small as it can be, so that "or better" holds."""
-    for place in range(len(futures.most)):
+def _lowered(
+    futures: _Futures, found: Sequence[Future], order: Sequence[int], goal: float
+) -> list[Future]:
+    """Return each with every change in `order` as small as it can be, so that "or better" holds."""
+    for place in order:
         ladders = {
             one: [_at(one, place, step) for step in range(1, futures.most[place] + 1)]
             for one in found
@@ -505,6 +516,23 @@ def _least(ladder: Sequence[Future], futures: _Futures, goal: float) -> Future |
     falls_short = np.flatnonzero(futures.grades(ladder) < goal)
     first = falls_short[-1] + 1 if len(falls_short) else 0
     return ladder[first] if first < len(ladder) else None
+
+
+def _instead(futures: _Futures, found: Sequence[Future]) -> list[Future]:
+    """Return those in which all goes all the way but one thing, two steps below a found one."""
+    return [
+        tuple(
+            max(step - 2, 0)
+            if other is lever
+            else 0
+            if set(other.pieces) & set(lever.pieces)
+            else top
+            for other, top in zip(futures.levers, futures.most, strict=True)
+        )
+        for one in found
+        for lever, step in zip(futures.levers, one, strict=True)
+        if step
+    ]
 
 
 def _at(future: Future, place: int, step: int) -> Future:

@@ -39,7 +39,8 @@ class Step:
     threshold
         The feature is compared with it; None: the question is about `categories`.
     categories
-        Of a text feature, the values that go the same way as this one.
+        Of a text feature, the values that go the same way as this one; none, without a threshold:
+        the question is whether the feature is missing.
     value
         As it was read; None: it is missing.
     below
@@ -142,6 +143,8 @@ class Surrogate:
 
 #: Below every value that a feature has.
 _MISSING = np.float32(-1000)
+#: Halfway between that and a value: a threshold here parts what is missing from what is known.
+_NO_VALUE = -300.0
 
 
 def _filled(matrix: Matrix) -> Matrix:
@@ -153,7 +156,9 @@ def _walk(tree: Any, row: Matrix, known: Matrix, encoder: Encoder) -> Iterator[S
     while tree.children_left[node] != -1:
         place, threshold = int(tree.feature[node]), float(tree.threshold[node])
         below = bool(row[place] <= threshold)
-        yield _step(encoder, place, threshold, known[place], below)
+        step = _step(encoder, place, threshold, known[place], below)
+        about_gaps = threshold < _NO_VALUE
+        yield replace(step, threshold=None, categories=()) if about_gaps else step
         node = (tree.children_left if below else tree.children_right)[node]
 
 

@@ -166,6 +166,8 @@ def importance_over_time(rows: pd.DataFrame) -> Figure:
     if len(main):
         axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set_ylim(bottom=0)
+    days = rows["as_of"].sort_values().unique()
+    axes.set_xticks(days[:: -(-len(days) // 8) or 1])
     axes.tick_params(axis="x", labelrotation=30, labelsize=7)
     return figure
 
@@ -198,6 +200,8 @@ def decision_path(path: Path) -> Figure:
 
 def question(step: Step) -> str:
     """Return what is asked, in words."""
+    if _about_gaps(step):
+        return f"Is {step.feature} missing?"
     if step.threshold is None:
         shown = ", ".join(step.categories[:4]) + (", …" if len(step.categories) > 4 else "")
         return f"Is {step.feature} one of {shown}?"
@@ -207,10 +211,15 @@ def question(step: Step) -> str:
 
 def answer(step: Step) -> str:
     """Return what is known of the student, in words."""
+    yes = "yes" if step.below or (step.threshold is None and not _about_gaps(step)) else "no"
     if step.value is None:
-        return f"missing: goes with {'yes' if step.below or step.threshold is None else 'no'}"
+        return yes if _about_gaps(step) else f"missing: goes with {yes}"
     shown = f"{step.value:.4g}" if isinstance(step.value, float) else step.value
-    return f"{'yes' if step.below or step.threshold is None else 'no'}: {shown}"
+    return f"{yes}: {shown}"
+
+
+def _about_gaps(step: Step) -> bool:
+    return step.threshold is None and not step.categories
 
 
 def effects(found: Sequence[Effect]) -> Figure:

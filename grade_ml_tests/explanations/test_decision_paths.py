@@ -20,8 +20,12 @@ from grade_ml.explanations.decision_paths import Path, Step, Surrogate, member_p
 
 def is_right(step: Step) -> bool:
     """Whether the answer is the one that the value gives."""
+    if step.threshold is None and not step.categories:
+        return step.below == (step.value is None)
     if step.value is None:
         return True
+    if isinstance(step.threshold, float) and step.threshold < -300:
+        return False  # it stands for missing values, and is no question
     if step.threshold is None:
         return step.value in step.categories
     assert isinstance(step.value, float)

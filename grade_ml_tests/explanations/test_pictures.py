@@ -30,9 +30,13 @@ def test_a_question_and_its_answer_in_words():
     number = Step("missed_share", 0.25, (), 0.5, False)
     text = Step("attribute_region", None, tuple("abcde"), "a", True)
     unknown = Step("score_mean", 50.0, (), None, True)
+    gap = Step("score_last", None, (), None, True)
+    no_gap = Step("score_last", None, (), 61.5, False)
     assert pictures.question(number) == "Is missed_share at most 0.25?"
     assert pictures.answer(number) == "no: 0.5"
     assert pictures.question(text) == "Is attribute_region one of a, b, c, d, …?"
     assert pictures.answer(text) == "yes: a"
     assert pictures.answer(unknown) == "missing: goes with yes"
+    assert pictures.question(gap) == "Is score_last missing?"
+    assert [pictures.answer(one) for one in (gap, no_gap)] == ["yes", "no: 61.5"]
     pictures.decision_path(Path("lightgbm 3", (number, text, unknown), -0.4)).canvas.draw()

@@ -10,7 +10,12 @@ from datetime import date, timedelta
 
 import pandas as pd
 import pytest
-from dagster import DagsterInstance, ExecuteInProcessResult, MarkdownMetadataValue
+from dagster import (
+    AssetCheckSeverity,
+    DagsterInstance,
+    ExecuteInProcessResult,
+    MarkdownMetadataValue,
+)
 from sqlalchemy import Engine
 
 from grade_ml.core.settings import Settings
@@ -80,6 +85,14 @@ def test_a_week_of_nights(settings: Settings, engine: Engine, instance, courses,
         str(event.event_specific_data) for event in tonight.get_step_failure_events()
     ]
     says_what_it_lacks(engine, courses, TODAY)
+    warnings = [one for one in tonight.get_asset_check_evaluations() if not one.passed]
+    assert {one.asset_key.to_user_string() for one in warnings} == {
+        "trajectory_forecasts",
+        "risk_periods",
+    }
+    for one in warnings:
+        assert (one.check_name, one.severity) == ("complete", AssetCheckSeverity.WARN)
+        assert "tensorflow is not installed" in str(one.metadata["degraded"].value)
 
     # Periods, with pictures, and figures of a later term.
     periods = rows(engine, risk_store.risk_period, TODAY)

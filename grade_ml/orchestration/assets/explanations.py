@@ -15,11 +15,11 @@ from dagster import (
     MaterializeResult,
     ResourceParam,
     TableRecord,
-    asset,
 )
 
 from grade_ml.orchestration import plots
-from grade_ml.orchestration.partitions import course, many_courses
+from grade_ml.orchestration.degradation import complete, is_complete
+from grade_ml.orchestration.partitions import course_asset
 from grade_ml.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -44,11 +44,9 @@ def explainer(platform: Platform) -> Iterator["Explainer"]:
         yield Explainer(connection, platform.registry, root, platform.as_of)
 
 
-@asset(
+@course_asset(
     group_name="explanations",
     deps=["grade_snapshots", "grade_predictions"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"xgboost", "lightgbm", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -58,7 +56,8 @@ def explainer(platform: Platform) -> Iterator["Explainer"]:
             "adds_up",
             asset="shap_explanations",
             description="The contributions of every row add up to the number that is served.",
-        )
+        ),
+        complete("shap_explanations"),
     ],
 )
 def shap_explanations(
@@ -68,6 +67,7 @@ def shap_explanations(
     with explainer(platform) as found:
         explained = found.attributions(context.partition_keys)
         drawn = _swarms(found, context.partition_keys[:PAGES])
+    degraded = list(dict.fromkeys(why for one in explained.values() for why in one.degraded))
     for key, one in explained.items():
         figures = {"dagster/row_count": one.rows, "explained_anew": one.fresh}
         errors = {"largest_error": one.grade_error, "largest_risk_error": one.risk_error}
@@ -77,11 +77,9 @@ def shap_explanations(
             "as_of": platform.as_of.isoformat(),
             "rows": sum(one.rows for one in explained.values()),
             "explained_anew": sum(one.fresh for one in explained.values()),
-            "degraded": list(
-                dict.fromkeys(why for one in explained.values() for why in one.degraded)
-            ),
+            "degraded": degraded,
         },
-        check_results=[_adds_up(explained)],
+        check_results=[_adds_up(explained), is_complete(degraded)],
     )
 
 
@@ -119,11 +117,9 @@ def _swarms(found: "Explainer", courses: Sequence[str]) -> dict[str, dict[str, A
     return drawn
 
 
-@asset(
+@course_asset(
     group_name="explanations",
     deps=["grade_snapshots", "shap_explanations", "enrollments", "results"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"lightgbm", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -236,11 +232,9 @@ def _gaps(groups: "pd.DataFrame") -> dict[str, Any]:
     return {"groups": plots.embed(pictures.gaps(groups), "gaps of groups")}
 
 
-@asset(
+@course_asset(
     group_name="explanations",
     deps=["grade_snapshots", "grade_predictions"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"scikitlearn", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -284,6 +278,7 @@ def _advised(
     context: AssetExecutionContext, platform: Platform, advice: "Mapping[str, Advice]"
 ) -> MaterializeResult:  # type: ignore[type-arg]
     """Tell how much is stored of each course, and how much of it is new."""
+    degraded = list(dict.fromkeys(why for one in advice.values() for why in one.degraded))
     for key, one in advice.items():
         told = {"dagster/row_count": len(one.bodies), "made_anew": one.fresh}
         context.add_asset_metadata(told, partition_key=key)
@@ -292,24 +287,28 @@ def _advised(
             "as_of": platform.as_of.isoformat(),
             "rows": sum(len(one.bodies) for one in advice.values()),
             "made_anew": sum(one.fresh for one in advice.values()),
-            "degraded": list(dict.fromkeys(why for one in advice.values() for why in one.degraded)),
-        }
+            "degraded": degraded,
+        },
+        check_results=[is_complete(degraded)],
     )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
 
 
 def _and(result: MaterializeResult, more: Mapping[str, Any]) -> MaterializeResult:  # type: ignore[type-arg]
     return result._replace(metadata={**(result.metadata or {}), **more})
 
 
-@asset(
+@course_asset(
     group_name="explanations",
     deps=["grade_snapshots", "grade_predictions", "shap_explanations"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"python", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
     metadata={"dagster/table_name": "explanations.advice"},
+    check_specs=[complete("lime_explanations")],
 )
 def lime_explanations(
     context: AssetExecutionContext, platform: ResourceParam[Platform]
@@ -327,15 +326,14 @@ def lime_explanations(
     return _and(_advised(context, platform, advice), {"shown": len(shown), **means})
 
 
-@asset(
+@course_asset(
     group_name="explanations",
     deps=["grade_snapshots", "shap_explanations", "assignments", "results", "activity"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"python", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
     metadata={"dagster/table_name": "explanations.advice"},
+    check_specs=[complete("counterfactuals")],
 )
 def counterfactuals(
     context: AssetExecutionContext, platform: ResourceParam[Platform]
@@ -345,7 +343,7 @@ def counterfactuals(
         advice = found.what_ifs(context.partition_keys)
     bodies = [body for one in advice.values() for body in one.bodies]
     rows = [
-        TableRecord({"goal": body["goal"], "forecast": body["now"], "what if": sentence})
+        TableRecord({"goal": body["goal"], "forecast": _rounded(body["now"]), "what if": sentence})
         for body in bodies
         for sentence in body["words"]["en"]
     ]
@@ -356,11 +354,9 @@ def counterfactuals(
     )
 
 
-@asset(
+@course_asset(
     group_name="explanations",
     deps=["grade_predictions", "shap_explanations"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"python", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -370,7 +366,8 @@ def counterfactuals(
             "traceable",
             asset="narratives",
             description="Every number, sign and theme of every narrative is the stored one.",
-        )
+        ),
+        complete("narratives"),
     ],
 )
 def narratives(
@@ -394,7 +391,7 @@ def narratives(
         metadata={"narratives": len(bodies), "problems": problems[:SHOWN]},
     )
     result = _and(_advised(context, platform, advice), example)
-    return result._replace(check_results=[check])
+    return result._replace(check_results=[*(result.check_results or ()), check])
 
 
 EXPLANATION_ASSETS = [

@@ -6,11 +6,10 @@ from dagster import (
     ResourceParam,
     TableColumn,
     TableSchema,
-    asset,
 )
 
 from grade_ml.features.catalogue import FEATURES, KEYS, SEQUENCE_COLUMNS
-from grade_ml.orchestration.partitions import course, many_courses
+from grade_ml.orchestration.partitions import course_asset
 from grade_ml.orchestration.resources import Platform
 
 _COLUMNS = TableSchema(
@@ -21,7 +20,7 @@ _COLUMNS = TableSchema(
 )
 
 
-@asset(
+@course_asset(
     group_name="features",
     deps=[
         "students",
@@ -33,8 +32,6 @@ _COLUMNS = TableSchema(
         "results",
         "activity",
     ],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"pandas", "parquet"},
     owners=["team:data-engineering"],
     code_version="1",
@@ -55,11 +52,9 @@ def grade_snapshots(
     return MaterializeResult(metadata={"as_of": platform.as_of.isoformat()})
 
 
-@asset(
+@course_asset(
     group_name="features",
     deps=["sections", "enrollments", "assignments", "results"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"pandas", "parquet"},
     owners=["team:data-engineering"],
     code_version="1",

@@ -13,12 +13,12 @@ from dagster import (
     MetadataValue,
     ResourceParam,
     TableRecord,
-    asset,
 )
 
 from grade_ml.core.process import peak_megabytes
 from grade_ml.orchestration import plots
-from grade_ml.orchestration.partitions import course, many_courses
+from grade_ml.orchestration.degradation import complete, is_complete
+from grade_ml.orchestration.partitions import course_asset
 from grade_ml.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -36,20 +36,19 @@ SHOWN = 200
 PICTURES = 20
 
 
-@asset(
+@course_asset(
     group_name="forecasts",
     deps=["grade_snapshots", "score_sequences", "sections"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"lightgbm", "tensorflow", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
     metadata={"dagster/table_name": "forecasts.assignment_forecast"},
+    check_specs=[complete("trajectory_forecasts")],
     pool="training",
 )
 def trajectory_forecasts(
     context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult[None]:
+) -> MaterializeResult:  # type: ignore[type-arg]
     """Forecast each remaining score of each running enrollment, with bands that hold."""
     from grade_ml.forecasting.lifecycle import current, forecast_running
 
@@ -63,7 +62,8 @@ def trajectory_forecasts(
     for key in keys:
         context.add_asset_metadata(_of_course(said, key), partition_key=key)
     return MaterializeResult(
-        metadata={"as_of": platform.as_of.isoformat(), **_of_model(one, trained), **_of_run(said)}
+        metadata={"as_of": platform.as_of.isoformat(), **_of_model(one, trained), **_of_run(said)},
+        check_results=[is_complete(said.degraded)],
     )
 
 
@@ -119,19 +119,18 @@ def _rooms(platform: Platform, connection: "Connection") -> "Rooms":
     return Rooms(connection, platform.registry, root, platform.as_of)
 
 
-@asset(
+@course_asset(
     group_name="forecasts",
     deps=["trajectory_forecasts"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"scipy", "matplotlib", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
     metadata={"dagster/table_name": "forecasts.risk_period"},
+    check_specs=[complete("risk_periods")],
 )
 def risk_periods(
     context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult[None]:
+) -> MaterializeResult:  # type: ignore[type-arg]
     """Find the weeks in which a student is likelier than not to fall behind, and why."""
     from grade_ml.forecasting.early_warning import keep_periods
 
@@ -150,7 +149,8 @@ def risk_periods(
             "students": int(found.periods["student_id"].nunique()),
             "on_a_later_term": _figures(found.model),
             "degraded": list(found.degraded),
-        }
+        },
+        check_results=[is_complete(found.degraded)],
     )
 
 
@@ -191,11 +191,9 @@ def _drawn(found: "Outlook") -> dict[str, dict[str, Any]]:
     return drawn
 
 
-@asset(
+@course_asset(
     group_name="forecasts",
     deps=["risk_periods"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"csv", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -247,11 +245,9 @@ def _tasks(rows: "pd.DataFrame") -> dict[str, Any]:
     }
 
 
-@asset(
+@course_asset(
     group_name="forecasts",
     deps=["trajectory_forecasts"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"scipy", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",

@@ -22,7 +22,8 @@ from dagster import (
 
 from grade_ml.core.process import peak_megabytes
 from grade_ml.orchestration import plots
-from grade_ml.orchestration.partitions import course, many_courses
+from grade_ml.orchestration.degradation import complete, is_complete
+from grade_ml.orchestration.partitions import course_asset
 from grade_ml.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _check_results(
 @asset(
     group_name="models",
     deps=["grade_snapshots", "baseline_model", "external_features", *_TRUTH],
-    check_specs=_POOLED,
+    check_specs=[*_POOLED, complete("pooled_ensemble")],
     kinds={"xgboost", "lightgbm", "catboost", "scikitlearn", "mlflow"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -220,16 +221,17 @@ def pooled_ensemble(
             "degraded": list(training.model.degraded),
             "choices": dict(training.model.choices),
         },
-        check_results=_check_results(training, _POOLED),
+        check_results=[
+            *_check_results(training, _POOLED),
+            is_complete(training.model.degraded),
+        ],
         data_version=DataVersion(f"{training.version.version}-{training.version.data_version}"),
     )
 
 
-@asset(
+@course_asset(
     group_name="models",
     deps=["grade_snapshots", "pooled_ensemble", *_TRUTH],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"scipy", "mlflow"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -264,19 +266,18 @@ def course_ensemble(
     )
 
 
-@asset(
+@course_asset(
     group_name="models",
     deps=["grade_snapshots", "baseline_model", "pooled_ensemble", "course_ensemble"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"scikitlearn", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
     metadata={"dagster/table_name": "ensemble.grade_prediction"},
+    check_specs=[complete("grade_predictions")],
 )
 def grade_predictions(
     context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult[None]:
+) -> MaterializeResult:  # type: ignore[type-arg]
     """Predict grade, intervals and risk of every running enrollment: champion and challenger."""
     from grade_ml.ensemble.scoring import score_running
 
@@ -293,7 +294,8 @@ def grade_predictions(
             "models": list(scored.models),
             "challenged": scored.challenged,
             "degraded": list(scored.degraded),
-        }
+        },
+        check_results=[is_complete(scored.degraded)],
     )
 
 

@@ -13,11 +13,11 @@ from dagster import (
     MetadataValue,
     ResourceParam,
     TableRecord,
-    asset,
 )
 
 from grade_ml.orchestration import plots
-from grade_ml.orchestration.partitions import course, many_courses
+from grade_ml.orchestration.degradation import complete, is_complete
+from grade_ml.orchestration.partitions import course_asset
 from grade_ml.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -60,11 +60,9 @@ def _result(
     )
 
 
-@asset(
+@course_asset(
     group_name="monitoring",
     deps=["grade_snapshots", "grade_predictions"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"scipy", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -75,7 +73,8 @@ def _result(
             asset="drift_report",
             description="Values, gaps, sizes and delays are such as there have been in training; "
             "what is odd is named by source and load.",
-        )
+        ),
+        complete("drift_report"),
     ],
 )
 def drift_report(
@@ -85,7 +84,8 @@ def drift_report(
     with _monitor(platform) as monitor:
         bodies = monitor.drift(context.partition_keys)
     result = _result(context, platform, bodies, _drift_figures)
-    return result._replace(check_results=[_quality(bodies)])
+    degraded = is_complete(why for body in bodies.values() for why in body["degraded"])
+    return result._replace(check_results=[_quality(bodies), degraded])
 
 
 def _quality(bodies: Mapping[str, Mapping[str, Any]]) -> AssetCheckResult:
@@ -120,11 +120,9 @@ def _drift_figures(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-@asset(
+@course_asset(
     group_name="monitoring",
     deps=["grade_predictions", "enrollments", "assignments", "results"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"scikitlearn", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -146,11 +144,9 @@ def _performance_figures(body: Mapping[str, Any]) -> dict[str, Any]:
     return {**losses, **baselines, **{name: body.get(name) for name in named}}
 
 
-@asset(
+@course_asset(
     group_name="monitoring",
     deps=["grade_predictions", "assignments", "results"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"python", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -174,11 +170,9 @@ def _concept_figures(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-@asset(
+@course_asset(
     group_name="monitoring",
     deps=["drift_report", "performance_report", "concept_drift"],
-    partitions_def=course,
-    backfill_policy=many_courses,
     kinds={"matplotlib", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
