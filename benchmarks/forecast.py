@@ -215,7 +215,10 @@ def _one_series_at_a_time() -> dict[str, Method]:
                 return mean(series, ahead)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = model.forecast(y=series, h=ahead)["mean"]
+                try:
+                    found = model.forecast(y=series, h=ahead)["mean"]
+                except NotImplementedError:  # AutoETS, of series that are too short for it
+                    return mean(series, ahead)
             return np.where(np.isfinite(found), np.clip(found, 0, 100), series.mean())
 
         return forecast
