@@ -520,19 +520,17 @@ def _least(ladder: Sequence[Future], futures: _Futures, goal: float) -> Future |
 
 def _instead(futures: _Futures, found: Sequence[Future]) -> list[Future]:
     """Return those in which all goes all the way but one thing, two steps below a found one."""
-    return [
-        tuple(
-            max(step - 2, 0)
-            if other is lever
-            else 0
-            if set(other.pieces) & set(lever.pieces)
-            else top
+
+    def without(lever: _Lever, step: int) -> Future:
+        return tuple(
+            max(step - 2, 0) if other is lever else top * set(lever.pieces).isdisjoint(other.pieces)
             for other, top in zip(futures.levers, futures.most, strict=True)
         )
-        for one in found
-        for lever, step in zip(futures.levers, one, strict=True)
-        if step
-    ]
+
+    steps = (
+        (lever, step) for one in found for lever, step in zip(futures.levers, one, strict=True)
+    )
+    return [without(lever, step) for lever, step in steps if step]
 
 
 def _at(future: Future, place: int, step: int) -> Future:
