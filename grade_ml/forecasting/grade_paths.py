@@ -375,7 +375,9 @@ def true_paths(forecasts: pd.DataFrame, truth: pd.DataFrame, state: pd.DataFrame
         return empty(_TRUE_PATHS)
     weight, score = (rows[name].to_numpy(np.float64) for name in ("weight", "score"))
     first, lasts = (np.flatnonzero(rows[name]) for name in ("first", "ends_week"))
-    sums = _running(np.column_stack([weight, weight * score / 100]), first)[lasts]
+    unknown = np.isnan(score)
+    points = np.where(unknown, 0.0, weight * score / 100)
+    sums = _running(np.column_stack([weight, points, unknown]), first)[lasts]
     weeks = rows.iloc[lasts]
     total = weeks["settled_weight"].to_numpy() + sums[:, 0]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -387,7 +389,7 @@ def true_paths(forecasts: pd.DataFrame, truth: pd.DataFrame, state: pd.DataFrame
         below_pass=grade < FORECASTS.pass_mark,
         missed=np.logical_or.reduceat(~handed_in, begins),
     )
-    return frame[np.isfinite(grade)].reset_index(drop=True)
+    return frame[np.isfinite(grade) & (sums[:, 2] == 0)].reset_index(drop=True)
 
 
 def _dependence(forecasts: pd.DataFrame, happened: pd.DataFrame, state: pd.DataFrame) -> float:

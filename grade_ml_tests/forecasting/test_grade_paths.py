@@ -113,6 +113,8 @@ def test_truths_that_are_not_known_do_not_count(section):
     happened = true_paths(forecasts(section), truths([short]), standing([section]))
     of_first = happened[happened["student_id"] == section.students[0]]
     assert len(of_first) == len(section.remaining) - 1
+    # What is unknown of one enrollment takes nothing from those after it.
+    assert len(happened) == len(section.students) * len(section.remaining) - 1
     assert (happened["grade"].between(0, 100)).all()
 
 
