@@ -4,6 +4,9 @@ The pooled prediction is the prior. The correction, a ridge regression (the grad
 logistic regression (the risk), learns what the course does differently along its way, from
 predictions that the pooled model made of sections it had not seen; it shrinks to nothing where
 there is little to learn. It is linear in the pooled number, so the chain is explained exactly.
+
+Where scores of a running section have changed since a day, no outcome can teach that yet: then the
+points to come are stretched by what these scores say (`Change`).
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -59,6 +63,28 @@ def name_of(course: str) -> str:
 
 
 @dataclass(frozen=True)
+class Change:
+    """What scores of running sections say that no ended section does.
+
+    Attributes
+    ----------
+    since
+        The day on which it was confirmed.
+    share
+        By which share of them points to come are more, or, if negative, fewer; -1 or more.
+    gained
+        What believing it gains on scores of assignments that it was not estimated from.
+    """
+
+    since: date
+    share: float
+    gained: Improvement
+
+    def __str__(self) -> str:
+        return f"confirmed on {self.since}: points to come are {self.share:+.0%}, {self.gained}"
+
+
+@dataclass(frozen=True)
 class Correction:
     """Weights on the columns of `_design`, for the points to come and for the log-odds."""
 
@@ -104,7 +130,10 @@ class CourseModel:
     pooled_version
         Of the registry; the correction belongs to this one.
     gained
-        What the correction gained on the course's last ended section, which it had not seen.
+        What the correction gained on the course's last ended section, which it had not seen; where
+        `changed_on` is given, on scores since.
+    changed_on
+        The day on which a change of the running sections' scores was confirmed; None: none was.
     """
 
     course_id: str
@@ -114,6 +143,7 @@ class CourseModel:
     sections: tuple[str, ...]
     evaluation: Evaluation
     gained: Improvement
+    changed_on: date | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -145,6 +175,7 @@ class CourseModel:
             "sections": list(self.sections),
             "evaluation": self.evaluation.to_dict(),
             "gained": [gained.mean, gained.low, gained.high, gained.rows, gained.clusters],
+            "changed_on": self.changed_on.isoformat() if self.changed_on else None,
         }
         (directory / _MODEL).write_text(json.dumps(described, indent=1, sort_keys=True))
 
@@ -164,6 +195,7 @@ class CourseModel:
         """
         try:
             described: dict[str, Any] = json.loads((directory / _MODEL).read_text())
+            changed_on = described.get("changed_on")
             return cls(
                 course_id=described["course_id"],
                 pooled=pooled[described["pooled_version"]],
@@ -172,6 +204,7 @@ class CourseModel:
                 sections=tuple(described["sections"]),
                 evaluation=Evaluation.from_dict(described["evaluation"]),
                 gained=Improvement(*described["gained"]),
+                changed_on=date.fromisoformat(changed_on) if changed_on else None,
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
@@ -223,6 +256,28 @@ def fit(rows: pd.DataFrame, pooled: PooledModel, seed: int) -> Fitted:
         return Fitted(None, f"on {began.index[-1]} a correction gains nothing sure: {gained}")
     reason = f"on {began.index[-1]} the correction lowers the loss by {gained}"
     return Fitted(_learn(raw), reason, evaluate(trial, seed), gained)
+
+
+def changed(base: Correction | None, change: Change, pooled: PooledModel) -> Correction:
+    """Return a correction that stretches the points to come, on top of another.
+
+    The risk has no label to learn from before sections end. It moves as it does between students
+    whose grades differ by so many points: by the slope of log-odds on grades in held-out rows.
+    """
+    rows, knots = pooled.held_out, len(PHASED)
+    if base is None:
+        base = Correction(np.zeros(2 * knots), np.zeros(2 * knots))
+    shifts, stretches = np.split(base.grade, 2)
+    factor = 1 + change.share
+    grade = np.concatenate([factor * shifts, factor * (1 + stretches) - 1])
+    told = rows["raw_grade"].to_numpy(np.float64)
+    known = np.isfinite(told)
+    told, log_odds = told[known], log_odds_of(rows["raw_risk"])[known]
+    slope = np.cov(told, log_odds)[0, 1] / (told.var() + 1e-9)
+    hats = basis(rows["progress"].to_numpy(np.float64)[known], PHASED)
+    to_come = told - rows["collected"].to_numpy(np.float64)[known]
+    moved = change.share * (hats.T @ to_come) / np.maximum(hats.sum(axis=0), 1e-9)
+    return Correction(grade, base.risk + np.concatenate([slope * moved, np.zeros(knots)]))
 
 
 def losses(before: pd.DataFrame, after: pd.DataFrame, truth: pd.DataFrame) -> tuple[Floats, Floats]:

@@ -16,6 +16,7 @@ from datetime import date, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from grade_ml.ensemble import course as courses
 from grade_ml.ensemble import pooled as ensembles
 from grade_ml.ensemble.admission import Admission, admission
 from grade_ml.ensemble.baseline import NAME as BASELINE
-from grade_ml.ensemble.course import CourseModel
+from grade_ml.ensemble.course import Change, CourseModel, Fitted
 from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel, Progress
 from grade_ml.ensemble.predictions import metadata
 from grade_ml.ensemble.rows import (
@@ -314,6 +315,7 @@ def train_courses(  # noqa: PLR0913
     connection: Connection,
     *,
     trained_at: datetime,
+    changes: Mapping[str, Change] = MappingProxyType({}),
     seed: int = 0,
 ) -> Iterator[CourseOutcome]:
     """Fit each course's correction of the pooled champion, and keep it where it wins.
@@ -329,6 +331,9 @@ def train_courses(  # noqa: PLR0913
         Where snapshots are stored.
     as_of
         Sections that ended before count.
+    changes
+        What scores since a change say of running sections, by course. It counts until sections end
+        or the pooled model is another, and is learned from outcomes then.
 
     Raises
     ------
@@ -350,8 +355,10 @@ def train_courses(  # noqa: PLR0913
     for course_id in course_ids:
         sections = versions_of(hashed[course_id], truth)
         data = f"{version.version}-{_digest(sections)}"
-        before = done.get(course_id)
-        if before and (before.data_version, before.code_version) == (data, code):
+        before, change = done.get(course_id), changes.get(course_id)
+        seen, _, changed_on = before.data_version.partition("@") if before else ("", "", "")
+        is_same = before is not None and (seen, before.code_version) == (data, code)
+        if before and is_same and (not change or str(change.since) == changed_on):
             yield CourseOutcome(course_id, before.kept, False, f"nothing changed: {before.reason}")
             continue
         known = by_course.get(course_id, pooled.held_out.head(0))
@@ -363,6 +370,16 @@ def train_courses(  # noqa: PLR0913
             rows = pd.concat([rows, fresh], ignore_index=True)
         fitted = courses.fit(rows, pooled, seed)
         name = courses.name_of(course_id)
+        if change:
+            now = models.serving(course_id).model if is_same and changed_on else None
+            base = now.correction if isinstance(now, CourseModel) else fitted.correction
+            fitted = Fitted(
+                courses.changed(base, change, pooled),
+                str(change),
+                fitted.evaluation or pooled.evaluation,
+                change.gained,
+            )
+            data = f"{data}@{change.since}"
         model = None
         if fitted.correction and fitted.evaluation and fitted.gained:
             model = CourseModel(
@@ -373,6 +390,7 @@ def train_courses(  # noqa: PLR0913
                 tuple(sorted(rows["section_id"].unique())),
                 fitted.evaluation,
                 fitted.gained,
+                change.since if change else None,
             )
             _register_course(model, registry, connection, data, trained_at, fitted.reason)
         elif before and before.kept:

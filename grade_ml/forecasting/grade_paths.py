@@ -389,7 +389,9 @@ def true_paths(forecasts: pd.DataFrame, truth: pd.DataFrame, state: pd.DataFrame
         below_pass=grade < FORECASTS.pass_mark,
         missed=np.logical_or.reduceat(~handed_in, begins),
     )
-    return frame[np.isfinite(grade) & (sums[:, 2] == 0)].reset_index(drop=True)
+    is_known = np.isfinite(grade) & (sums[:, 2] == 0)
+    known: pd.DataFrame = frame[is_known].reset_index(drop=True)
+    return known
 
 
 def _dependence(forecasts: pd.DataFrame, happened: pd.DataFrame, state: pd.DataFrame) -> float:

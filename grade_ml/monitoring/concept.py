@@ -2,9 +2,11 @@
 
 A final grade is known only when a term ends; scores come all along. Each prediction implies what
 the work still to come will earn on average; the difference between a score and that is an error
-whose truth has arrived. Scores of one assignment share its difficulty, so the row of a stream is
-one assignment of one section: the standardised mean of its first errors. ADWIN and Page-Hinkley
-read the rows of the training terms first, then those that matured since.
+whose truth has arrived. Scores of one assignment share its difficulty, so a row of a stream is the
+mean error of a batch of its scores less what the batches before it let expect (the innovation of a
+local level; Harvey 1989, "Forecasting, structural time series models and the Kalman filter"): rows
+are independent, whether a change falls between two assignments or into the marking of one. ADWIN
+and Page-Hinkley read the rows of the training terms first, then those that matured since.
 
 Nothing is kept of a detector: it is replayed from the rows, which are stored (see `store`).
 """
@@ -27,8 +29,8 @@ Floats = npt.NDArray[np.float64]
 class ConceptSettings:
     """The judgements of concept drift, each with its reason."""
 
-    #: Of an assignment of a section. Its own difficulty is some half of the spread of one score:
-    #: more scores hardly sharpen the mean, and waiting for them costs weeks.
+    #: Scores of one assignment of a section, in order. Its own difficulty is some half of the
+    #: spread of one score: more scores hardly sharpen the mean, and waiting for them costs weeks.
     batch: int = 15
     #: Fewer first scores than this say too little.
     least: int = 5
@@ -38,10 +40,11 @@ class ConceptSettings:
     oldest_prediction: int = 35
     #: Rows of the training terms without which nothing can be said.
     least_rows: int = 8
-    #: Half of the smallest shift to find, in standard deviations, and the sum that raises an alarm:
-    #: a false alarm once in some 25,000 rows, half a standard deviation found after some 90.
-    page_hinkley_delta: float = 0.5
-    page_hinkley_threshold: float = 9.0
+    #: Half of the shift that is to be found soonest, in standard deviations of a row, and the sum
+    #: that raises an alarm: by Siegmund's approximation (1985) a false one in 20,000 rows, two of
+    #: them found after five rows. Half a standard deviation of single scores is 1.9 of a row.
+    page_hinkley_delta: float = 0.75
+    page_hinkley_threshold: float = 6.0
     #: river's own default.
     adwin_delta: float = 0.002
     #: An alarm is news for so many days.
@@ -52,39 +55,52 @@ class ConceptSettings:
 
 SETTINGS = ConceptSettings()
 
-#: Columns of a stream: one row per assignment of a section, in order.
-STREAM = ["matured_on", "section_id", "assignment_id", "scores", "error", "z"]
+#: What tells the rows of a stream apart, in order.
+ROW = ["matured_on", "section_id", "assignment_id", "batch"]
+#: Columns of a stream: one row per batch of scores of an assignment.
+STREAM = [*ROW, "scores", "error", "z"]
+_BY = ["section_id", "assignment_id"]
 
 
 @dataclass(frozen=True)
 class Expectation:
     """What a score is expected to be, learned from one course's training terms.
 
-    The expected score is `slope` · implied score + the `level` of its category, else of all;
-    `spread` is the standard deviation of one error, `between` that of assignments' own difficulty;
-    all in points.
+    The expected score is `slope` · implied score + the `level` of its category, else of all; that
+    of batches after an assignment's first is `later` more. `spread` is the standard deviation of
+    one error, `between` that of assignments' own difficulty; all in points. `scale` is the standard
+    deviation of the training terms' rows, at least 1: what these two leave unexplained.
     """
 
     slope: float
     levels: Mapping[str, float]
     level: float
-    spread: float
-    between: float
+    later: float = 0.0
+    spread: float = 1.0
+    between: float = 0.0
+    scale: float = 1.0
+
+    def expected(self, events: pd.DataFrame) -> Floats:
+        """Return the expected score per event."""
+        level = events["category"].map(dict(self.levels)).fillna(self.level).astype("float64")
+        return np.asarray(level + self.slope * events["implied"], dtype=np.float64)
 
     def errors(self, events: pd.DataFrame) -> Floats:
         """Return score minus expectation per event."""
-        level = events["category"].map(dict(self.levels)).fillna(self.level)
-        expected = level.astype("float64") + self.slope * events["implied"]
-        return np.asarray(events["score"] - expected, dtype=np.float64)
+        return np.asarray(events["score"] - self.expected(events), dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """A detector's alarm: its name, the row's date, and whether scores went up or down."""
+    """A detector's alarm: its name, the row's date, and whether scores went up or down.
+
+    `since` is the date of the row from which on the change is likeliest to have been there.
+    """
 
     detector: str
     on: date
     direction: int
+    since: date
 
 
 def events(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
@@ -96,17 +112,19 @@ def events(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
         section_id, student, assignment_id, category, score (0-100), scored_on.
     predictions
         section_id, student, on (the day it was made), grade, collected and weight_remaining
-        (points of the final grade).
+        (points of the final grade), and model (its name) where there are several.
 
     Returns
     -------
     pandas.DataFrame
-        The columns of `scores` and implied (0-100): what the work to come was predicted to earn.
+        The columns of `scores`, implied (0-100): what the work to come was predicted to earn, and
+        the model.
         Scores without a prediction of the last weeks before are left out.
     """
     told = predictions[predictions["grade"].notna() & (predictions["weight_remaining"] >= 1)]
     to_come = (told["grade"] - told["collected"]) / told["weight_remaining"]
-    told = told[["section_id", "student", "on"]].assign(implied=(100 * to_come).clip(0, 100))
+    kept = ["section_id", "student", "on", *({"model"} & set(told))]
+    told = told[kept].assign(implied=(100 * to_come).clip(0, 100))
     paired = pd.merge_asof(
         scores.sort_values("scored_on", kind="stable"),
         told.sort_values("on", kind="stable"),
@@ -123,61 +141,92 @@ def learn(reference: pd.DataFrame) -> Expectation | None:
     """Learn from the events of the training terms; None where there are too few assignments."""
     if len(reference) < SETTINGS.least_rows * SETTINGS.least:
         return None
-    category = reference["category"]
-    within = reference[["implied", "score"]] - reference.groupby(category)[
-        ["implied", "score"]
-    ].transform("mean")
+    ordered = _in_batches(reference)
+    of_assignment = [ordered[name] for name in _BY]
+    both = ordered[["implied", "score"]]
+    within = both - both.groupby(of_assignment).transform("mean")
     slope = float((within["implied"] * within["score"]).mean() / (within["implied"].var() + 1.0))
-    rest = reference["score"] - slope * reference["implied"]
-    levels = {str(name): float(value) for name, value in rest.groupby(category).mean().items()}
-    plain = Expectation(slope, levels, float(rest.mean()), 1.0, 0.0)
-    rows = _batches(reference, plain, None)
-    freedom = len(rows) - len(levels)
-    if len(rows) < SETTINGS.least_rows or freedom < 1:
+    first = ordered["batch"] == 0
+    rest = (ordered["score"] - slope * ordered["implied"])[first]
+    levels = rest.groupby(ordered["category"][first]).mean()
+    plain = Expectation(
+        slope, {str(name): float(value) for name, value in levels.items()}, float(rest.mean())
+    )
+    means = (
+        pd.Series(plain.errors(ordered)).groupby([*of_assignment, first]).mean().unstack("batch")
+    )
+    steps = (means[False] - means[True]).dropna() if False in means else means[True].head(0)
+    known = replace(plain, later=float(steps.mean()) if len(steps) else 0.0)
+    rows = _batches(ordered, known, None)
+    whole = rows[rows["batch"] == 0]
+    freedom = len(whole) - len(levels)
+    if len(whole) < SETTINGS.least_rows or freedom < 1:
         return None
     spread = np.average(rows["variance"], weights=rows["scores"] - 1)
-    of_means = float((rows["error"] ** 2).sum() / freedom)
-    between = max(of_means - float(spread / rows["scores"].mean()), 0.0)
-    return replace(plain, spread=float(np.sqrt(spread)) + 1e-9, between=float(np.sqrt(between)))
+    of_means = float((whole["error"] ** 2).sum() / freedom)
+    between = max(of_means - float(spread / whole["scores"].mean()), 0.0)
+    found = replace(known, spread=float(np.sqrt(spread)) + 1e-9, between=float(np.sqrt(between)))
+    return replace(found, scale=max(float(_innovations(rows, found).std()), 1.0))
 
 
 def stream(found: pd.DataFrame, expectation: Expectation, as_of: date | None) -> pd.DataFrame:
-    """Return the standardised rows (columns `STREAM`) of those assignments that have matured.
+    """Return the standardised rows (columns `STREAM`) of those batches that have matured.
 
     Parameters
     ----------
     found
         Events, as `events` gives them.
     as_of
-        An assignment of a small section matures only with time; None: all have.
+        The first scores of a small section mature only with time; None: all have.
     """
-    rows = _batches(found, expectation, as_of)
-    sd = np.sqrt(expectation.between**2 + expectation.spread**2 / rows["scores"])
-    rows["z"] = rows["error"] / sd
-    return rows.sort_values(STREAM[:3], ignore_index=True)[STREAM]
+    rows = _batches(_in_batches(found), expectation, as_of)
+    rows["z"] = _innovations(rows, expectation) / expectation.scale
+    return rows.sort_values(ROW, ignore_index=True)[STREAM]
 
 
-def _batches(found: pd.DataFrame, expectation: Expectation, as_of: date | None) -> pd.DataFrame:
-    by, patience = ["section_id", "assignment_id"], pd.Timedelta(days=SETTINGS.patience)
-    ordered = found.assign(error=expectation.errors(found)).sort_values(
-        [*by, "scored_on", "student"], kind="stable"
-    )
-    began = ordered.groupby(by, observed=True)["scored_on"].transform("min")
-    timely = ordered.assign(began=began)[ordered["scored_on"] <= began + patience]
-    first = timely[timely.groupby(by, observed=True).cumcount() < SETTINGS.batch]
-    rows = first.groupby(by, observed=True, as_index=False).agg(
-        began=("began", "first"),
-        matured_on=("scored_on", "max"),
-        scores=("error", "size"),
-        error=("error", "mean"),
-        variance=("error", "var"),
+def _in_batches(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the events of each assignment in order, with the number of their batch."""
+    ordered = found.sort_values([*_BY, "scored_on", "student"], kind="stable", ignore_index=True)
+    groups = ordered.groupby(_BY, observed=True)
+    place, patience = groups.cumcount(), pd.Timedelta(days=SETTINGS.patience)
+    timely = ordered["scored_on"] <= groups["scored_on"].transform("min") + patience
+    first = (place < SETTINGS.batch) & timely
+    size = first.groupby([ordered[name] for name in _BY], observed=True).transform("sum")
+    return ordered.assign(batch=np.where(first, 0, 1 + (place - size) // SETTINGS.batch))
+
+
+def _batches(ordered: pd.DataFrame, expectation: Expectation, as_of: date | None) -> pd.DataFrame:
+    later = expectation.later * (ordered["batch"] > 0)
+    rows = (
+        ordered.assign(error=expectation.errors(ordered) - later)
+        .groupby([*_BY, "batch"], observed=True, as_index=False)
+        .agg(
+            began=("scored_on", "min"),
+            matured_on=("scored_on", "max"),
+            scores=("error", "size"),
+            error=("error", "mean"),
+            variance=("error", "var"),
+        )
     )
     full = rows["scores"] >= SETTINGS.batch
-    rows["matured_on"] = rows["matured_on"].where(full, rows["began"] + patience)
-    ripe = rows["scores"] >= SETTINGS.least
+    waited = rows["began"] + pd.Timedelta(days=SETTINGS.patience)
+    rows["matured_on"] = rows["matured_on"].where(full, waited)
+    ripe = full | ((rows["batch"] == 0) & (rows["scores"] >= SETTINGS.least))
     if as_of is not None:
         ripe &= rows["matured_on"] <= pd.Timestamp(as_of)
-    return rows[ripe]
+    return rows[ripe].reset_index(drop=True)
+
+
+def _innovations(rows: pd.DataFrame, expectation: Expectation) -> pd.Series:
+    """Return each row's error less what the assignment's earlier rows let expect, standardised."""
+    precision = rows["scores"] / expectation.spread**2
+    evidence = precision * rows["error"]
+    of_assignment = [rows[name] for name in _BY]
+    before, told = (
+        one.groupby(of_assignment, observed=True).cumsum() - one for one in (precision, evidence)
+    )
+    left = 1 / (1 / max(expectation.between**2, 1e-9) + before)
+    return (rows["error"] - left * told) / np.sqrt(left + 1 / precision)
 
 
 def detectors() -> Mapping[str, Callable[[], Any]]:
@@ -213,10 +262,18 @@ def alarms(reference: Iterable[float], current: pd.DataFrame) -> list[Alarm]:
         for place in replay(make(), [*before, *values]):
             if place >= len(before):
                 now = place - len(before)
-                recent = values[max(start, now - SETTINGS.least_rows + 1) : now + 1]
-                found.append(Alarm(name, days[now], int(np.sign(recent.mean()))))
+                recent = values[start : now + 1]
+                first = _change_point(recent)
+                way = int(np.sign(recent[first:].sum()))
+                found.append(Alarm(name, days[now], way, days[start + first]))
                 start = now + 1
     return sorted(found, key=lambda one: (one.on, one.detector))
+
+
+def _change_point(values: Floats) -> int:
+    """Return where a last stretch most likely begins whose mean is not 0 (Hinkley 1970)."""
+    sums = np.cumsum(values[::-1])[::-1]
+    return int(np.argmax(np.abs(sums) / np.sqrt(np.arange(len(values), 0, -1))))
 
 
 def replay(detector: Any, values: Iterable[float]) -> Iterator[int]:

@@ -16,11 +16,13 @@ import pandas as pd
 from sqlalchemy import Connection
 
 from grade_ml.core.errors import NotReadyError
+from grade_ml.ensemble.course import Change
 from grade_ml.ensemble.rows import COLLECTED, hashes
 from grade_ml.ensemble.serving import Models
 from grade_ml.features.store import read_snapshots
 from grade_ml.monitoring import concept, estimation, health, quality, records, store
 from grade_ml.monitoring.champion import Champion, champions
+from grade_ml.monitoring.change import Suspicion, changes
 from grade_ml.monitoring.decision import SETTINGS as DECISION
 from grade_ml.monitoring.decision import Decision, Evidence, decide
 from grade_ml.monitoring.drift import DriftReport, detect_drift
@@ -186,6 +188,32 @@ class Monitor:
         )
         return found
 
+    def changes(self) -> dict[str, Change]:
+        """Return what scores say of each course whose change is confirmed, where that is sure."""
+        decisions = decided(self.connection, self.as_of)
+        asked = {name: one.evidence_on for name, one in decisions.items() if one.retrain}
+        stored = store.read(
+            self.connection,
+            self.as_of,
+            days=DECISION.stale_days,
+            kinds=[Kind.CONCEPT],
+            courses=asked,
+        )
+        began = {one.course_id: one.body.get("since") for one in stored}
+        suspected = {}
+        for course in self.courses(sorted(asked)):
+            confirmed_on, since = asked[course.course_id], began.get(course.course_id)
+            if course.scores is None or confirmed_on is None:
+                continue
+            _, events, expectation = course.scores
+            usual = confirmed_on - timedelta(days=concept.SETTINGS.news_days)
+            own = events[
+                (events["scored_on"] >= pd.Timestamp(since or usual))
+                & (events["model"] == course.champion.name)
+            ]
+            suspected[course.course_id] = Suspicion(own, expectation, confirmed_on)
+        return changes(suspected, self.seed)
+
     def _store(self, kind: Kind, bodies: dict[str, Body]) -> dict[str, Body]:
         store.write(self.connection, kind, self.as_of, bodies)
         return bodies
@@ -322,12 +350,12 @@ def _merged(parts: Iterator[list[Mapping[str, Any]]]) -> pd.DataFrame:
 def _alarm_body(alarms: list[concept.Alarm], as_of: date, where: str) -> Body:
     oldest = as_of - timedelta(days=concept.SETTINGS.news_days)
     fresh = [one for one in alarms if one.on >= oldest]
-    body: Body = {"alarms": alarms, "says": "", "alarm_on": None, "direction": 0}
+    body: Body = {"alarms": alarms, "says": "", "alarm_on": None, "since": None, "direction": 0}
     if fresh:
         first = fresh[0]
         way = "higher" if first.direction > 0 else "lower"
         body["says"] = f"scores are {way} than predictions imply ({first.detector}, {where})"
-        body |= {"alarm_on": first.on, "direction": first.direction}
+        body |= {"alarm_on": first.on, "since": first.since, "direction": first.direction}
     return body
 
 
@@ -337,11 +365,10 @@ def _go_along(body: Body, everywhere: Mapping[str, Any], as_of: date) -> None:
     if body["status"] != "tested" or body["says"] or on is None:
         return
     rows = body["rows"]
-    since = pd.Timestamp(on) - pd.Timedelta(days=concept.SETTINGS.news_days)
-    z = rows.loc[rows["matured_on"] >= since, "z"].to_numpy(np.float64)
+    z = rows.loc[rows["matured_on"] >= pd.Timestamp(everywhere["since"]), "z"].to_numpy(np.float64)
     clear = everywhere["direction"] * z.sum() / np.sqrt(max(z.size, 1))
     if clear >= concept.SETTINGS.agreement:
-        body |= {"says": everywhere["says"], "alarm_on": on}
+        body |= {name: everywhere[name] for name in ("says", "alarm_on", "since")}
 
 
 def _drift_body(found: Windows, features: DriftReport, output: DriftReport | None) -> Body:

@@ -177,9 +177,15 @@ def _error(rows: pd.DataFrame) -> Floats:
     return (rows["grade"] - rows["final_grade"]).abs().to_numpy(np.float64)
 
 
-def _loss(
-    basis: Basis, error: Floats, student: pd.Series, baseline: float | None, seed: int
+def _loss(  # noqa: PLR0913, PLR0917 - what a mean and its interval follow from
+    basis: Basis,
+    error: Floats,
+    student: pd.Series,
+    baseline: float | None,
+    seed: int,
+    shared: float = 0.0,
 ) -> Loss | None:
+    """Return the mean error; `shared` is the standard error of what students have in common."""
     known = ~np.isnan(error)
     code = pd.factorize(student[known])[0]
     students = int(code.max(initial=-1)) + 1
@@ -188,9 +194,12 @@ def _loss(
     total, size = np.bincount(code, error[known]), np.bincount(code)
     draws = np.random.default_rng(seed).integers(0, students, (SETTINGS.resamples, students))
     means = total[draws].sum(axis=1) / size[draws].sum(axis=1)
-    low, high = (float(one) for one in np.quantile(means, [0.025, 0.975]))
+    value = float(error[known].mean())
+    below, above = np.quantile(means, [0.025, 0.975]) - value
+    low = value - float(np.hypot(below, 1.96 * shared))
+    high = value + float(np.hypot(above, 1.96 * shared))
     risen = low > (1 + SETTINGS.rise) * baseline
-    return Loss(basis, float(error[known].mean()), low, high, baseline, students, bool(risen))
+    return Loss(basis, value, low, high, baseline, students, bool(risen))
 
 
 def _like(held_out: pd.DataFrame, rows: pd.DataFrame) -> float | None:
@@ -216,10 +225,13 @@ def _level(held_out: pd.DataFrame, unseen: Floats, rows: pd.DataFrame) -> float 
 def _score_loss(events: tuple[pd.DataFrame, pd.DataFrame], as_of: object, seed: int) -> Loss | None:
     before, since = events
     recent = since["scored_on"] > pd.Timestamp(as_of) - pd.Timedelta(days=SETTINGS.score_days)  # type: ignore[arg-type]
-    now = since[recent]
-    baseline = float(before["error"].abs().mean()) if len(before) else None
+    now, usual = since[recent], before["error"].abs()
+    baseline = float(usual.mean()) if len(usual) else None
+    # Scores of an assignment share its difficulty, so a few hard ones raise the error of all.
+    between = usual.groupby([before["section_id"], before["assignment_id"]]).mean().std()
+    shared = between / np.sqrt(max(now["assignment_id"].nunique(), 1)) if between > 0 else 0.0
     error = now["error"].abs().to_numpy(np.float64)
-    return _loss(Basis.SCORES, error, now["student"], baseline, seed)
+    return _loss(Basis.SCORES, error, now["student"], baseline, seed, float(shared))
 
 
 def _ratio(estimated: Floats, realised: Floats) -> float | None:

@@ -37,9 +37,10 @@ matured_error = sa.Table(
     metadata,
     sa.Column("section_id", sa.Text, primary_key=True),
     sa.Column("assignment_id", sa.Text, primary_key=True),
+    sa.Column("batch", sa.Integer, primary_key=True, comment="of its scores, in order"),
     sa.Column("course_id", sa.Text, nullable=False),
     sa.Column("matured_on", sa.Date, nullable=False),
-    sa.Column("scores", sa.Integer, nullable=False, comment="first scores that were averaged"),
+    sa.Column("scores", sa.Integer, nullable=False, comment="of the batch"),
     sa.Column("error", sa.Double, nullable=False, comment="their mean error, points"),
     sa.Column("z", sa.Double, nullable=False, comment="in standard deviations of training terms"),
 )
@@ -201,13 +202,14 @@ def matured_errors(
     import pyarrow as pa
 
     column = matured_error.c
-    types = {"matured_on": pa.date32(), "scores": pa.int64()}
+    types = {"matured_on": pa.date32(), **dict.fromkeys(("batch", "scores"), pa.int64())}
     types |= dict.fromkeys(("error", "z"), pa.float64())
-    names = ["course_id", "matured_on", "section_id", "assignment_id", "scores", "error", "z"]
+    order = ("matured_on", "section_id", "assignment_id", "batch")
+    names = ["course_id", *order, "scores", "error", "z"]
     query = sa.select(*(column[name] for name in names)).where(column.matured_on <= as_of)
     if courses is not None:
         query = query.where(column.course_id.in_(sorted(courses)))
-    query = query.order_by(column.matured_on, column.section_id, column.assignment_id)
+    query = query.order_by(*(column[name] for name in order))
     return read_frame(connection, query, {name: types.get(name, pa.string()) for name in names})
 
 

@@ -242,16 +242,19 @@ def course_ensemble(
 ) -> MaterializeResult[None]:
     """Correct the pooled ensemble for a course, and keep the correction only where it wins."""
     from grade_ml.ensemble.lifecycle import train_courses
+    from grade_ml.monitoring.monitor import Monitor
 
+    root = platform.settings.storage_root
     with platform.connection() as connection:
         outcomes = list(
             train_courses(
                 context.partition_keys,
-                platform.settings.storage_root,
+                root,
                 platform.as_of,
                 platform.registry,
                 connection,
                 trained_at=datetime.now(UTC),
+                changes=Monitor(connection, platform.registry, root, platform.as_of).changes(),
             )
         )
     for one in outcomes:
