@@ -24,7 +24,8 @@ import numpy as np
 import pandas as pd
 from ensemble import TODAY
 from ensemble import _oulad as oulad_gradebook
-from loop import loop, streams
+from loop import loop
+from streams import streams
 from threadpoolctl import threadpool_limits
 
 from grade_ml.core.process import peak_megabytes
@@ -48,7 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--reports", type=int, default=1000)
-    parser.add_argument("--seeds", type=int, default=40, help="streams; campuses without a change")
+    parser.add_argument("--seeds", type=int, default=40, help="of streams")
+    parser.add_argument("--campuses", type=int, default=20, help="without a change")
     parser.add_argument("--changed", type=int, default=5, help="campuses with a change")
     parser.add_argument("--students", type=int, default=600)
     parser.add_argument("--courses", type=int, default=12)

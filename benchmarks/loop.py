@@ -1,175 +1,143 @@
-"""The parts of `drift.py` about streams and the loop: what is missed, what is invented, how late.
+"""The part of `drift.py` about the loop: how soon a change is answered, how well, what is invented.
 
-Nothing is run from here; `python benchmarks/drift.py --only streams,loop` does.
+Nothing is run from here; `python benchmarks/drift.py --only loop` does. Each campus has stores of
+its own (PostgreSQL, MLflow, snapshots) and goes through its newest term week by week: predictions,
+reports, decision, training again, as schedules and sensor would have it.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from datetime import date, timedelta
-from itertools import islice
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, fields
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from river.datasets import Elec2, synth
-from river.drift import ADWIN, PageHinkley
-from river.naive_bayes import GaussianNB
+import sqlalchemy as sa
+from sqlalchemy import Engine
+from threadpoolctl import threadpool_limits
 
-from grade_ml.ensemble import baseline
-from grade_ml.ensemble.baseline import BaselineModel
-from grade_ml.ensemble.rows import hashes
+from grade_ml.core import database
+from grade_ml.ensemble import pooled
+from grade_ml.ensemble.lifecycle import train_courses
+from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel
+from grade_ml.ensemble.predictions import read_predictions
+from grade_ml.ensemble.scoring import score_running
 from grade_ml.ensemble.training import finished
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
-from grade_ml.gradebook import simulated
+from grade_ml.features.store import write_snapshots
+from grade_ml.gradebook import schema, simulated
 from grade_ml.gradebook.frames import Gradebook
-from grade_ml.gradebook.outcomes import is_exam, scored_on
 from grade_ml.gradebook.simulated.calendar import LENGTH, newest_term
-from grade_ml.monitoring import concept
-
-#: Rows: what a detector learns from, stable ones on which an alarm is false, and changed ones.
-BEFORE, STABLE, CHANGED = 1000, 1000, 1000
-EVERY = 500
-
-Values = np.ndarray[Any, np.dtype[np.float64]]
-Alarms = Callable[[Values], Iterator[int]]
-
-
-def _ours(values: Values) -> Iterator[int]:
-    """Yield the alarms as `concept` raises them: a row of its stream is the mean of some errors."""
-    size = concept.SETTINGS.batch
-    whole = len(values) // size * size
-    means = values[:whole].reshape(-1, size).mean(axis=1) * np.sqrt(size)
-    places = {place for make in concept.detectors().values() for place in _alone(make, means)}
-    yield from sorted(size * (place + 1) - 1 for place in places)
-
-
-def _alone(make: Callable[[], Any], values: Values) -> Iterator[int]:
-    return concept.replay(make(), values)
-
-
-def _every(values: Values) -> Iterator[int]:
-    return iter(range(EVERY, len(values), EVERY))
-
-
-def _beside() -> dict[str, Alarms]:
-    return {
-        "ours": _ours,
-        "river ADWIN": lambda values: _alone(ADWIN, values),
-        "river Page-Hinkley": lambda values: _alone(PageHinkley, values),
-        f"every {EVERY} rows": _every,
-    }
-
-
-def streams(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return false alarms per stream of 1,000 stable rows, misses, and the median delay in rows.
-
-    The rows of SEA, Agrawal and Hyperplane are the errors of a naive Bayes classifier that learned
-    from 1,000 rows before. They are read in standard deviations of the next 1,000.
-    """
-    makers: dict[str, Callable[[int], Values]] = {"normal": _normal, **_errors_of_streams()}
-    found: dict[str, dict[str, Any]] = {}
-    for name, make in makers.items():
-        samples = [make(seed) for seed in range(arguments.seeds)]
-        found[name] = {one: _judge(alarms, samples) for one, alarms in _beside().items()}
-    return {
-        "streams": {name: one["ours"] for name, one in found.items()},
-        "streams_beside": found,
-        **_elec2(),
-    }
-
-
-def _judge(alarms: Alarms, samples: list[Values]) -> dict[str, float | None]:
-    false, delays = 0, []
-    change = BEFORE + STABLE
-    for values in samples:
-        places = list(alarms(values))
-        false += any(BEFORE <= place < change for place in places)
-        delays.append(min((place - change for place in places if place >= change), default=np.inf))
-    share = false / len(samples)
-    known = np.isfinite(delays)
-    return {
-        "false_alarm": round(share, 3),
-        "false_alarm_se": round(float(np.sqrt(share * (1 - share) / len(samples))), 3),
-        "miss": round(1 - float(known.mean()), 3),
-        "delay": float(np.median(np.array(delays)[known])) if known.any() else None,
-    }
-
-
-def _normal(seed: int) -> Values:
-    values = np.random.default_rng(seed).standard_normal(BEFORE + STABLE + CHANGED)
-    values[BEFORE + STABLE :] += 0.5
-    return values
-
-
-def _errors_of_streams() -> dict[str, Callable[[int], Values]]:
-    def changing(make: Callable[[int, bool], Any]) -> Callable[[int], Values]:
-        def errors(seed: int) -> Values:
-            before = make(seed, False).take(2 * BEFORE + STABLE)
-            return _errors([*before, *make(seed, True).take(CHANGED)], BEFORE)
-
-        return errors
-
-    return {
-        "SEA": changing(
-            lambda seed, new: synth.SEA(variant=2 if new else 0, seed=seed + 999 * new)
-        ),
-        "Agrawal": changing(
-            lambda seed, new: synth.Agrawal(
-                classification_function=3 if new else 0, seed=seed + 999 * new
-            )
-        ),
-        "Hyperplane": changing(
-            lambda seed, new: synth.Hyperplane(seed=seed + 999 * new, n_features=5)
-        ),
-    }
-
-
-def _errors(rows: list[Any], learned: int) -> Values:
-    """Return the standardised errors of a model that learned from the first rows only."""
-    model = GaussianNB()
-    for features, label in rows[:learned]:
-        model.learn_one(features, label)
-    wrong = np.array(
-        [float(model.predict_one(features) != label) for features, label in rows[learned:]]
-    )
-    known = wrong[:BEFORE]
-    return np.asarray((wrong - known.mean()) / max(known.std(), 1e-9))
-
-
-def _elec2() -> dict[str, Any]:
-    """Return alarms per 1,000 rows of Elec2, of which nobody knows where it changes."""
-    try:
-        values = _errors(list(islice(Elec2(), 20_000)), BEFORE)
-    except Exception as error:  # it is fetched from its author's site
-        return {"elec2": f"not measured: {type(error).__name__}"}
-    return {
-        "elec2": {
-            name: round(1000 * sum(1 for _ in alarms(values)) / len(values), 2)
-            for name, alarms in _beside().items()
-        }
-    }
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the loop did on one campus: weeks from the change to each alarm of all courses."""
-
-    weeks: list[float]
-    rows: int
-    running: pd.DataFrame
-    outcomes: pd.DataFrame
-
+from grade_ml.monitoring.decision import Request, permitted
+from grade_ml.monitoring.monitor import Monitor, decided
+from grade_ml.registry.registry import Alias, Registry
+from installation import temporary_installation
 
 #: The newest term; the model is trained in its seventh week and grading changes in its twelfth.
 TERM = newest_term(date(2025, 11, 1))
 TRAINED = TERM.starts_on + timedelta(days=49)
 CHANGE = TERM.starts_on + timedelta(days=80)
 ENDED = TERM.starts_on + timedelta(days=LENGTH + 1)
+WEEK = timedelta(days=7)
 SHIFT = -15.0
+KEYS = ["section_id", "student_id"]
+
+
+@dataclass
+class Term:
+    """What happened on one campus; errors (RMSE, points) are from two weeks after the alarm on."""
+
+    seed: int
+    asked: dict[date, list[str]] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+    error: float = np.nan
+    error_of_told: float = np.nan
+    error_untrained: float = np.nan
+
+    @property
+    def weeks(self) -> list[float]:
+        """Weeks from the change to each day on which training was asked for."""
+        return [(day - CHANGE).days / 7 for day in self.asked]
+
+
+def loop(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return how soon a change of grading is answered on simulated campuses, and what is invented.
+
+    A campus without a change asks for training wrongly if it does so at any time of its term.
+    """
+    jobs = [(seed, True) for seed in range(arguments.changed)]
+    jobs += [(seed, False) for seed in range(arguments.campuses)]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        work = partial(_term, students=arguments.students, courses=arguments.courses)
+        found = list(pool.map(work, *zip(*jobs, strict=True)))
+    changed, same = found[: arguments.changed], found[arguments.changed :]
+    first = [min((week for week in one.weeks if week >= 0), default=np.inf) for one in changed]
+    requests = [[name for names in one.asked.values() for name in names] for one in changed]
+    invented = float(np.mean([bool(one.asked) for one in same])) if same else np.nan
+    ratios = [one.error / one.error_of_told for one in changed]
+    return {
+        "loop": {
+            "weeks_to_alarm": float(np.median(first)),
+            "weeks_of_each": [round(one, 1) for one in first],
+            "false_before_change": sum(week < 0 for one in changed for week in one.weeks),
+            "courses_trained": float(np.mean([len(set(one)) for one in requests]))
+            if changed
+            else 0,
+            "retrainings": max((one.count(name) for one in requests for name in one), default=0),
+            "error_ratio": round(float(np.median(ratios)), 3) if changed else None,
+            "error_ratio_of_each": [round(one, 3) for one in ratios],
+            "error_ratio_untrained": [
+                round(one.error_untrained / one.error_of_told, 3) for one in changed
+            ],
+            "false_retrain_share": invented,
+            "false_retrain_share_se": round(
+                float(np.sqrt(invented * (1 - invented) / max(len(same), 1))), 3
+            ),
+            "false_courses": sum(len(names) for one in same for names in one.asked.values()),
+        }
+    }
+
+
+def _term(seed: int, is_changed: bool, students: int, courses: int) -> Term:
+    """Replay the newest term of one campus."""
+    campus = partial(_campus, seed, students, courses)
+    with threadpool_limits(1), temporary_installation() as (settings, engine):
+        model = _model(campus(None))
+        gradebook = simulated.gradebook(campus(CHANGE if is_changed else None), ENDED)
+        snapshots = grade_snapshots(gradebook, weekly_cuts(gradebook.sections, ENDED), ENDED)
+        root = settings.storage_root
+        _store(engine, gradebook)
+        for course, rows in snapshots.groupby("course_id", observed=True):
+            write_snapshots(root, str(course), rows, ENDED)
+        registry = Registry(database.start(settings).mlflow, root)
+        _register(registry, model)
+        found = Term(seed)
+        _replay(found, engine, registry, root, sorted(gradebook.courses["course_id"]))
+        if is_changed:
+            told = _model(campus(date(2000, 1, 1)))
+            after = min((day for day in found.asked if day >= CHANGE), default=CHANGE) + 2 * WEEK
+            _judge(found, engine, gradebook, snapshots, after, told, model)
+    reasons = "; ".join(found.reasons[:3])
+    weeks = {f"{(day - CHANGE).days / 7:.1f}": len(names) for day, names in found.asked.items()}
+    errors = f"{found.error:.2f} {found.error_of_told:.2f} {found.error_untrained:.2f}"
+    print(
+        "changed" if is_changed else "same",
+        seed,
+        weeks,
+        errors,
+        reasons,
+        file=sys.stderr,
+        flush=True,
+    )
+    return found
 
 
 def _campus(seed: int, students: int, courses: int, on: date | None) -> simulated.CampusConfig:
@@ -179,122 +147,119 @@ def _campus(seed: int, students: int, courses: int, on: date | None) -> simulate
     )
 
 
-def _model(config: simulated.CampusConfig) -> BaselineModel:
+def _model(config: simulated.CampusConfig) -> PooledModel:
+    """Fit every member, briefly, on every other week of the terms that had ended."""
     gradebook = simulated.gradebook(config, TRAINED)
     cuts = weekly_cuts(gradebook.sections, TRAINED)
-    some = cuts[cuts["cut_day"] % 28 == 0]
-    rows = grade_snapshots(gradebook, some, TRAINED)
-    return baseline.fit(rows, finished(gradebook, TRAINED), seed=0)
+    rows = grade_snapshots(gradebook, cuts[cuts["cut_day"] % 14 == 0], TRAINED)
+    return pooled.fit(rows, finished(gradebook, TRAINED), seed=0, parameters=_brief())
 
 
-def _told(model: BaselineModel, rows: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "section_id": rows["section_id"].astype(str),
-            "student": hashes(rows["student_id"]).to_numpy(),
-            "on": rows["cut_on"],
-            "grade": model.predict(rows)["grade"].to_numpy(),
-            "collected": rows["grade_if_nothing_more"].fillna(0.0),
-            "weight_remaining": rows["weight_remaining"],
+def _brief() -> Parameters:
+    brief = {"rounds": 40, "learning_rate": 0.15, "depth": 4, "max_depth": 4, "num_leaves": 8}
+    found = pooled.default_parameters()
+    for members in found.values():
+        for name, values in members.items():
+            changes = {"epochs": 6, "units": 16} if name == "mlp" else brief
+            values |= {key: changes[key] for key in values.keys() & changes.keys()}
+    return found
+
+
+def _store(engine: Engine, gradebook: Gradebook) -> None:
+    with engine.begin() as connection:
+        for table, one in zip(schema.TABLES, fields(gradebook), strict=True):
+            database.copy_frame(connection, table.fullname, getattr(gradebook, one.name))
+        counts: dict[str, Any] = {
+            name: {} for name in ("rows_loaded", "rows_unchanged", "rows_removed")
         }
-    )
+        connection.execute(
+            sa.insert(schema.load).values(
+                source="simulated",
+                loaded_at=datetime(ENDED.year, ENDED.month, ENDED.day, tzinfo=UTC),
+                rows_quarantined=0,
+                **counts,
+            )
+        )
 
 
-def _scores(gradebook: Gradebook) -> pd.DataFrame:
-    rows = gradebook.results.merge(
-        gradebook.assignments[["assignment_id", "section_id", "category", "due_on"]],
-        on="assignment_id",
-    ).merge(gradebook.sections, on="section_id")
-    rows["scored_on"] = scored_on(rows)
-    rows = rows[rows["scored_on"].notna() & ~is_exam(rows["category"])]
-    return rows.assign(student=hashes(rows["student_id"]).to_numpy()).astype(
-        dict.fromkeys(["section_id", "course_id", "assignment_id", "category"], str)
-    )
+def _register(registry: Registry, model: PooledModel) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder))
+        version = registry.register(
+            NAME,
+            Path(folder),
+            metrics=model.evaluation.flat(),
+            parameters={},
+            features=model.features,
+            data_version="",
+            code_version="",
+            trained_at=datetime(TRAINED.year, TRAINED.month, TRAINED.day, tzinfo=UTC),
+        )
+    registry.set_alias(NAME, Alias.CHAMPION, version.version)
 
 
-def _watch(config: simulated.CampusConfig, model: BaselineModel) -> Seen:
-    """Replay a term: what the detectors of all courses together would have said, and when."""
-    gradebook = simulated.gradebook(config, ENDED)
-    cuts = weekly_cuts(gradebook.sections, ENDED)
-    snapshots = grade_snapshots(gradebook, cuts[cuts["cut_day"] % 14 == 0], ENDED)
-    start = snapshots["section_id"].map(gradebook.sections.set_index("section_id")["starts_on"])
-    is_new = start.astype("datetime64[ns]") == pd.Timestamp(TERM.starts_on)
-    scores = _scores(gradebook)
-    ended = gradebook.sections.loc[
-        gradebook.sections["ends_on"] < pd.Timestamp(TRAINED), "section_id"
+def _replay(found: Term, engine: Engine, registry: Registry, root: str, names: list[str]) -> None:
+    requests: list[Request] = []
+    day = TRAINED
+    while day < ENDED:
+        with engine.begin() as connection:
+            score_running(connection, registry, root, names, day)
+            monitor = Monitor(connection, registry, root, day)
+            losses = monitor.performance(names)
+            monitor.concept(names)
+            # Drift decides only together with loss.
+            monitor.drift([name for name in names if losses[name]["says"]])
+            act, _ = permitted(decided(connection, day), requests, day)
+            if act:
+                at = datetime(day.year, day.month, day.day, tzinfo=UTC)
+                done = train_courses(
+                    sorted(act),
+                    root,
+                    day,
+                    registry,
+                    connection,
+                    trained_at=at,
+                    changes=monitor.changes(),
+                )
+                outcomes = [f"{one.course_id}: {one.reason}" for one in done]
+                found.asked[day] = sorted(act)
+                found.reasons += [f"{act[name].reason}" for name in sorted(act)] + outcomes
+                requests += [Request(name, day, False) for name in act]
+        day += WEEK
+
+
+def _judge(  # noqa: PLR0913, PLR0917 - three models on the same rows
+    found: Term,
+    engine: Engine,
+    gradebook: Gradebook,
+    snapshots: pd.DataFrame,
+    after: date,
+    told: PooledModel,
+    untrained: PooledModel,
+) -> None:
+    """Set the errors of what was stored, of a model that was told, and of the first one."""
+    running = gradebook.sections.loc[
+        gradebook.sections["starts_on"] == pd.Timestamp(TERM.starts_on), "section_id"
     ]
-    past = snapshots[snapshots["section_id"].astype(str).isin(ended)].reset_index(drop=True)
-    running = snapshots[is_new].reset_index(drop=True)
-    before = concept.events(scores, _told(model, past))
-    since = concept.events(scores, _told(model, running))
-    reference, rows = [], []
-    for course, some in before.groupby("course_id"):
-        expectation = concept.learn(some)
-        if expectation:
-            reference.append(concept.stream(some, expectation, None))
-            rows.append(concept.stream(since[since["course_id"] == course], expectation, None))
-    if not reference:
-        return Seen([], 0, running, finished(gradebook, ENDED))
-    both = [
-        pd.concat(one).sort_values(concept.STREAM[:3], ignore_index=True)
-        for one in (reference, rows)
-    ]
-    alarms = concept.alarms(both[0]["z"], both[1])
-    weeks = [(one.on - CHANGE).days / 7 for one in alarms]
-    return Seen(weeks, len(both[1]), running, finished(gradebook, ENDED))
-
-
-def _rmse(model: BaselineModel, seen: Seen, week: float) -> float:
-    """Return the error from two weeks after the alarm to the end."""
-    rows = seen.running
-    late = rows["cut_on"] >= pd.Timestamp(CHANGE) + pd.Timedelta(weeks=week + 2)
-    told = model.predict(rows[late].reset_index(drop=True))
-    keys = ["section_id", "student_id"]
-    both = told.astype(dict.fromkeys(keys, str)).merge(
-        seen.outcomes.astype(dict.fromkeys(keys, str)), on=keys
+    late = (snapshots["cut_on"] >= pd.Timestamp(after)) & (
+        snapshots["section_id"].astype(str).isin(running)
     )
-    return float(np.sqrt(((both["grade"] - both["final_grade"]) ** 2).mean()))
-
-
-def loop(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return how soon a change of grading is seen on simulated campuses, and what is invented.
-
-    One model, trained on a campus of its own, predicts all of them, so that every campus is new to
-    it. A campus without a change asks for training if any alarm is raised in its term.
-    """
-    students, courses = arguments.students, arguments.courses
-    model = _model(_campus(10_000, students, courses, None))
-    informed = _model(_campus(10_000, students, courses, date(2000, 1, 1)))
-    weeks, early, ratios, retrainings, invented = [], 0, [], [], 0
-    for seed in range(arguments.changed):
-        seen = _watch(_campus(seed, students, courses, CHANGE), model)
-        after = [week for week in seen.weeks if week >= 0]
-        early += len(after) < len(seen.weeks)
-        weeks.append(min(after, default=np.inf))
-        # Alarms within four weeks of one that was acted on ask for nothing (the cooldown).
-        acted: list[float] = []
-        for week in after:
-            if not acted or week >= acted[-1] + 4:
-                acted.append(week)
-        retrainings.append(len(acted))
-        if after:
-            ratios.append(_rmse(model, seen, after[0]) / _rmse(informed, seen, after[0]))
-        print("changed", seed, seen.rows, seen.weeks, ratios[-1:], file=sys.stderr, flush=True)
-    for seed in range(arguments.seeds):
-        seen = _watch(replace(_campus(seed, students, courses, None)), model)
-        invented += bool(seen.weeks)
-        print("same", seed, seen.rows, seen.weeks, file=sys.stderr, flush=True)
-    share = invented / arguments.seeds
-    return {
-        "loop": {
-            "weeks_to_alarm": float(np.median(weeks)),
-            "weeks_of_each": [round(one, 1) for one in weeks],
-            "false_before_change": early,
-            "retrainings": float(np.median(retrainings)),
-            "error_ratio": round(float(np.median(ratios)), 3) if ratios else None,
-            "false_retrain_share": share,
-            "false_retrain_share_se": round(
-                float(np.sqrt(share * (1 - share) / arguments.seeds)), 3
-            ),
-        }
-    }
+    rows = snapshots[late].reset_index(drop=True)
+    outcomes = finished(gradebook, ENDED).astype(dict.fromkeys(KEYS, str))
+    with engine.connect() as connection:
+        parts = [
+            read_predictions(connection, as_of=day, sections=list(running)).assign(
+                cut_on=pd.Timestamp(day)
+            )
+            for day in sorted(rows["cut_on"].dt.date.unique())
+        ]
+    stored = pd.concat(parts).astype(dict.fromkeys(KEYS, str))
+    stored = stored[pd.to_datetime(stored["as_of"]) == stored["cut_on"]]
+    both = rows[[*KEYS, "cut_on"]].astype(dict.fromkeys(KEYS, str))
+    both = both.assign(told=told.predict(rows)["grade"], untrained=untrained.predict(rows)["grade"])
+    both = both.merge(stored[[*KEYS, "cut_on", "grade"]], on=[*KEYS, "cut_on"])
+    both = both.merge(outcomes[[*KEYS, "final_grade"]], on=KEYS)
+    found.error, found.error_of_told, found.error_untrained = (
+        float(np.sqrt(((both[name] - both["final_grade"]) ** 2).mean()))
+        for name in ("grade", "told", "untrained")
+    )

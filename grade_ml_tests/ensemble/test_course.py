@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 
 from grade_ml.core.errors import ArtifactError
 from grade_ml.ensemble import course, pooled
-from grade_ml.ensemble.course import Correction, CourseModel, Fitted
+from grade_ml.ensemble.course import Change, Correction, CourseModel, Fitted
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.ensemble.rows import PREDICTED, attainable, collected
+from grade_ml.registry.promotion import Improvement
 from grade_ml_tests.ensemble.quick import quick
 from grade_ml_tests.ensemble.snapshots import snapshots
 
@@ -90,6 +92,25 @@ def test_a_course_like_the_others_keeps_the_pooled_model(model: PooledModel) -> 
     fitted = course.fit(held_out(model), model, seed=0)
     assert fitted.correction is None and fitted.evaluation is None
     assert "section 5 a correction gains nothing sure" in fitted.reason
+
+
+def test_a_change_within_a_term_stretches_what_is_to_come(model: PooledModel) -> None:
+    gained = Improvement(0.2, 0.1, 0.3, 100, 50)
+    change = Change(date(2025, 10, 23), -0.2, gained)
+    correction = course.changed(None, change, model)
+    own = CourseModel("course 1", model, 7, correction, (), model.evaluation, gained, change.since)
+    frame, _ = later()
+    ours, raw = own.predict(frame), model.raw(frame)
+    certain = raw["collected"].to_numpy()
+    to_come = np.clip(raw["grade"].to_numpy() - certain, 0, None)
+    told, _ = correction.apply(raw.assign(possible=attainable(frame)))
+    assert told - certain == pytest.approx(0.8 * to_come, abs=1e-6)
+    assert ours["risk"].mean() > model.predict(frame)["risk"].mean() + 0.02
+    # A second change of the same size comes on top of the first.
+    twice, _ = course.changed(correction, change, model).apply(
+        raw.assign(possible=attainable(frame))
+    )
+    assert twice - certain == pytest.approx(0.64 * to_come, abs=1e-6)
 
 
 def test_a_difference_of_one_section_only_is_not_kept(model: PooledModel) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from grade_ml.core.errors import NotReadyError
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import baseline, pooled
 from grade_ml.ensemble.baseline import BaselineModel
-from grade_ml.ensemble.course import name_of
+from grade_ml.ensemble.course import Change, CourseModel, name_of
 from grade_ml.ensemble.lifecycle import CourseOutcome, train_courses, train_pooled, verdicts
 from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel
 from grade_ml.ensemble.predictions import read_predictions
@@ -31,7 +31,7 @@ from grade_ml.ensemble.tuning import Tuned
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import write_snapshots
 from grade_ml.gradebook.frames import Gradebook
-from grade_ml.registry.promotion import promotion
+from grade_ml.registry.promotion import Improvement, promotion
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 from grade_ml_tests.ensemble.campus import TODAY, campus, make_champion, store
 from grade_ml_tests.ensemble.quick import quick
@@ -351,10 +351,18 @@ def test_champion_and_challenger_predict_side_by_side(
 
 
 def correct(
-    connection: Connection, registry: Registry, settings: Settings, *courses: str
+    connection: Connection,
+    registry: Registry,
+    settings: Settings,
+    *courses: str,
+    changes: Mapping[str, Change] | None = None,
 ) -> list[CourseOutcome]:
     root = settings.storage_root
-    return list(train_courses(courses, root, TODAY, registry, connection, trained_at=NOW))
+    return list(
+        train_courses(
+            courses, root, TODAY, registry, connection, trained_at=NOW, changes=changes or {}
+        )
+    )
 
 
 def test_a_course_is_corrected_once_and_serves_itself(
@@ -385,6 +393,19 @@ def test_a_course_is_corrected_once_and_serves_itself(
 
     scored = score_running(connection, registry, settings.storage_root, [MATHS, OTHER], TODAY)
     assert scored.models == (f"{name_of(MATHS)} 1", "pooled 1")
+
+    # Scores of the running section have changed: that comes on top, and stays the next night.
+    change = Change(date(2025, 11, 5), -0.3, Improvement(0.2, 0.1, 0.3, 100, 50))
+    (told,) = correct(connection, registry, settings, MATHS, changes={MATHS: change})
+    assert told.fitted and "points to come are -30%" in told.reason
+    assert told.model and first.model and told.model.changed_on == change.since
+    lower = score_running(connection, registry, settings.storage_root, [MATHS], TODAY)
+    assert lower.models == (f"{name_of(MATHS)} 2",)
+    assert lower.of_course(MATHS)["mean_grade"] < scored.of_course(MATHS)["mean_grade"] - 1
+    (kept,) = correct(connection, registry, settings, MATHS)
+    assert kept.kept and not kept.fitted and str(change.since) in kept.reason
+    served = Models(registry).serving(MATHS).model
+    assert isinstance(served, CourseModel) and served.changed_on == change.since
 
     # Another champion, of which the course has nothing to correct.
     register(registry, with_perfect_past(model), *Alias)
