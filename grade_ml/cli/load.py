@@ -92,8 +92,22 @@ def csv_folder(folder: Path, as_json: bool) -> None:
 @click.option("--courses", default=8, show_default=True, type=click.IntRange(1))
 @click.option("--terms", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option(
+    "--grading-shift",
+    nargs=2,
+    type=(float, click.DateTime(["%Y-%m-%d"])),
+    metavar="POINTS DATE",
+    help="Grade differently from a date on, as -15 2026-10-20: a drift to be found.",
+)
 @_as_json
-def simulated(students: int, courses: int, terms: int, seed: int, as_json: bool) -> None:
+def simulated(  # noqa: PLR0913, PLR0917 - one for each option
+    students: int,
+    courses: int,
+    terms: int,
+    seed: int,
+    grading_shift: tuple[float, datetime] | None,
+    as_json: bool,
+) -> None:
     """Load a simulated campus, whose newest term runs today.
 
     The same numbers and the same day give the same campus. On a later day the same numbers add
@@ -101,10 +115,15 @@ def simulated(students: int, courses: int, terms: int, seed: int, as_json: bool)
     campuses. The truth behind the records (abilities, effects) is written below the storage root,
     into the folder simulated.
     """
-    from grade_ml.gradebook.simulated import CampusConfig, load_campus
+    from grade_ml.gradebook.simulated import CampusConfig, Drift, DriftKind, load_campus
 
     settings = Settings.from_environment()
-    config = CampusConfig(students=students, courses=courses, terms=terms, seed=seed)
+    drift = (
+        Drift(grading_shift[1].date(), DriftKind.GRADING_POLICY, grading_shift[0])
+        if grading_shift
+        else None
+    )
+    config = CampusConfig(students=students, courses=courses, terms=terms, seed=seed, drift=drift)
 
     def store(engine: Engine, now: datetime, progress: Progress) -> LoadReport:
         return load_campus(engine, settings, config, loaded_at=now, on_progress=progress)

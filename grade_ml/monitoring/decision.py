@@ -15,10 +15,10 @@ from datetime import date, timedelta
 class DecisionSettings:
     """The judgements about training again, each with its reason."""
 
-    #: Windows are a week apart, for snapshots are weekly; one that is older than two does not
-    #: follow on the other.
-    window_days: int = 7
-    longest_gap_days: int = 14
+    #: Windows are as far apart as the scores of one reach back (`performance`): the same hard piece
+    #: of work is no second window. One that is older than two does not follow on the other.
+    window_days: int = 14
+    longest_gap_days: int = 28
     #: What was learned shows after some weeks of new scores; before, the same evidence would ask
     #: again.
     cooldown_days: int = 28
@@ -76,8 +76,8 @@ def decide(evidence: Sequence[Evidence], as_of: date) -> Decision:
 
     Examples
     --------
-    >>> week = [Evidence(date(2025, 9, day), "score_mean drifted", "loss +20%") for day in (1, 8)]
-    >>> decide(week, date(2025, 9, 8)).retrain, decide(week[:1], date(2025, 9, 8)).retrain
+    >>> both = [Evidence(date(2025, 9, day), "score_mean drifted", "loss +20%") for day in (1, 15)]
+    >>> decide(both, date(2025, 9, 15)).retrain, decide(both[1:], date(2025, 9, 15)).retrain
     (True, False)
     """
     oldest = as_of - timedelta(days=SETTINGS.stale_days)

@@ -29,8 +29,11 @@ class PerformanceSettings:
 
     #: A rise of less is not worth a training: the corrections that are kept gain about as much.
     rise: float = 0.10
-    #: Scores of this many days tell how it is now.
-    score_days: int = 28
+    #: Scores of this many days tell how it is now: some one piece of work.
+    score_days: int = 14
+    #: Standard errors by which an error has to exceed that: two-sided 99%, for every course is
+    #: looked at in every week.
+    sure: float = 2.576
     #: Fewer students than this say nothing.
     least_students: int = 20
     resamples: int = 300
@@ -54,8 +57,8 @@ class Basis(StrEnum):
 class Loss:
     """A mean absolute error in points beside its baseline, the same on held-out rows.
 
-    `low` and `high` bound `value` with 95% (students resampled); `risen`: even `low` lies more than
-    `SETTINGS.rise` above the baseline.
+    `low` and `high` bound `value` with 95% (students resampled); `risen`: even the lower bound with
+    99% lies more than `SETTINGS.rise` above the baseline.
     """
 
     basis: Basis
@@ -198,8 +201,8 @@ def _loss(  # noqa: PLR0913, PLR0917 - what a mean and its interval follow from
     below, above = np.quantile(means, [0.025, 0.975]) - value
     low = value - float(np.hypot(below, 1.96 * shared))
     high = value + float(np.hypot(above, 1.96 * shared))
-    risen = low > (1 + SETTINGS.rise) * baseline
-    return Loss(basis, value, low, high, baseline, students, bool(risen))
+    least = value - SETTINGS.sure / 1.96 * (value - low)
+    return Loss(basis, value, low, high, baseline, students, least > (1 + SETTINGS.rise) * baseline)
 
 
 def _like(held_out: pd.DataFrame, rows: pd.DataFrame) -> float | None:

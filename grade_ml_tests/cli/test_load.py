@@ -101,6 +101,16 @@ def test_a_simulated_campus_is_loaded_once_and_its_truth_kept(
     assert len(truth.enrollments) == first["loaded"]["enrollment"]
 
 
+def test_a_drift_is_injected_into_a_campus_that_is_there(environment: dict[str, str]) -> None:
+    environment["GRADE_ML_AS_OF"] = "2026-11-24"
+    call = ("simulated", "--students", "40", "--courses", "2", "--terms", "2", "--seed", "3")
+    _run(environment, *call)
+    shift = ("--grading-shift", "-15", "2026-10-20", "--json")
+    report = json.loads(_run(environment, *call, *shift).stdout)
+    assert report["loaded"]["result"] > 0 == report["loaded"].get("student", 0)
+    assert _run(environment, *call, "--grading-shift", "-15", "soon").exit_code == 2
+
+
 def test_a_negative_seed_is_an_error_before_any_service_starts(tmp_path: Path) -> None:
     home = tmp_path / "home"
     result = _run({"GRADE_ML_HOME": str(home)}, "simulated", "--seed", "-1")
