@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grade_ml.forecasting.combination import ALL, Combination
-from grade_ml.forecasting.contract import Method
+from grade_ml.forecasting.contract import Method, Panel
 from grade_ml.forecasting.held_out import HeldOut, folds
 from grade_ml.forecasting.intervals import Bands, crps
 from grade_ml_tests.forecasting.campus import ended, panel
@@ -171,6 +171,24 @@ def test_folds_hold_out_whole_sections_of_different_courses():
         assert {one.section_id for one in known}.isdisjoint(one.section_id for one in held)
         seen += [one.section_id for one in held]
     assert set(seen) == {one.section_id for one in ended()}
+
+
+def test_the_only_section_of_a_course_is_forecast_by_models_that_know_the_course():
+    def section(course: str, name: str) -> Panel:
+        scores = [[50.0, NAN]] * 6
+        truth = [[50.0, 60.0]] * 6
+        return panel(scores, [10, 20], 15, course=course, section=name, truth=truth)
+
+    sections = [section("twice", "t1"), section("twice", "t2"), section("once", "o1")]
+    forecast = []
+    for known, held in folds(sections, 3):
+        assert {one.course_id for one in held} <= {one.course_id for one in known}
+        both = {(one.section_id, s) for one in known for s in one.students}
+        own = {(one.section_id, s) for one in held for s in one.students}
+        assert own and both.isdisjoint(own)
+        forecast += [(one.section_id, s) for one in held for s in one.students]
+        assert all(len(one.students) == 6 for one in held if one.course_id == "twice")
+    assert len(forecast) == len(set(forecast)) == 18
 
 
 def test_a_single_section_is_divided_by_students():
