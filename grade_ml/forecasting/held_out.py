@@ -25,8 +25,8 @@ _LEAST_TERMS = 3
 class HeldOut:
     """N rows (student, day, remaining assignment) with their truth and every method's answer.
 
-    `answers` holds (N, 3) by method: mean, median, chance to hand in. `truth` is 0-100 and
-    `submitted` 1 or 0.
+    `answers` holds (N, 2) by method: mean and chance to hand in. `truth` is 0-100 and `submitted`
+    1 or 0.
     """
 
     course: npt.NDArray[np.object_]
@@ -70,12 +70,9 @@ class HeldOut:
 
 
 def stacked(estimates: Sequence[Estimate]) -> Floats:
-    """Return all estimates as rows (N, 3): mean, median, chance to hand in."""
+    """Return all estimates as rows (N, 2): mean and chance to hand in."""
     return np.concatenate(
-        [
-            np.stack([one.mean.ravel(), one.median.ravel(), one.submit.ravel()], axis=1)
-            for one in estimates
-        ]
+        [np.stack([one.mean.ravel(), one.submit.ravel()], axis=1) for one in estimates]
     )
 
 
