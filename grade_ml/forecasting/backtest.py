@@ -16,7 +16,7 @@ import pandas as pd
 
 from grade_ml.features import snapshots as features
 from grade_ml.features.sequences import score_sequences
-from grade_ml.forecasting.contract import Counts, Floats, Method, Panel
+from grade_ml.forecasting.contract import Counts, Floats, Panel
 from grade_ml.forecasting.held_out import HeldOut
 from grade_ml.forecasting.intervals import crps
 from grade_ml.forecasting.sequences import origins, panels
@@ -40,7 +40,8 @@ class ForecastReport:
     groups
         The same by course, and by the values of each attribute asked for.
     methods
-        By forecaster: mae, rmse, submit_brier, share (of rows it counts most in) and fallbacks.
+        By forecaster: mae (of the median of the bands' distribution around its answer), rmse,
+        submit_brier, share (of rows it counts most in) and fallbacks.
     rows
         One row per forecast: section_id, student_id, assignment_id, fraction, horizon, truth and
         what was said.
@@ -126,7 +127,8 @@ def backtest_forecasts(  # noqa: PLR0913
         submitted=rows.submitted,
         method=dominant,
         crps=crps(rows.truth, quantiles, _LEVELS),
-        **dict(zip(("mean", "median", "submit"), combined.T, strict=True)),
+        median=model.bands.median(combined),
+        **dict(zip(("mean", "submit"), combined.T, strict=True)),
         **dict(zip(("low80", "high80", "low95", "high95"), bounds.T, strict=True)),
     )
     groups = {"all": told, **{f"{cut:g}": some for cut, some in told.groupby("fraction")}}
@@ -139,7 +141,13 @@ def backtest_forecasts(  # noqa: PLR0913
             if name in told
         },
         methods={
-            str(name): _method(name, answer, rows, dominant, counts)
+            str(name): {
+                **_method(answer, model.bands.median(answer), rows),
+                "share": round(float((dominant == str(name)).mean()), 4),
+                "fallbacks": sum(
+                    number for reason, number in counts.of.items() if reason.startswith(f"{name}:")
+                ),
+            }
             for name, answer in rows.answers.items()
         },
         fallbacks=counts.of,
@@ -201,14 +209,9 @@ def _figures(rows: pd.DataFrame) -> dict[str, float]:
     return {"n": len(rows), **{name: round(float(value), 4) for name, value in figures.items()}}
 
 
-def _method(
-    name: Method, answer: Floats, rows: HeldOut, dominant: np.ndarray, counts: Counts
-) -> dict[str, float]:
-    fallbacks = sum(number for reason, number in counts.of.items() if reason.startswith(f"{name}:"))
+def _method(answer: Floats, median: Floats, rows: HeldOut) -> dict[str, float]:
     return {
-        "mae": round(float(np.abs(answer[:, 1] - rows.truth).mean()), 3),
+        "mae": round(float(np.abs(median - rows.truth).mean()), 3),
         "rmse": round(float(np.sqrt(((answer[:, 0] - rows.truth) ** 2).mean())), 3),
-        "submit_brier": round(float(((answer[:, 2] - rows.submitted) ** 2).mean()), 4),
-        "share": round(float((dominant == str(name)).mean()), 4),
-        "fallbacks": fallbacks,
+        "submit_brier": round(float(((answer[:, 1] - rows.submitted) ** 2).mean()), 4),
     }

@@ -1,8 +1,8 @@
 """How much each forecaster counts: weights learned on held-out errors, by course and horizon.
 
 Weights are not negative and sum to 1 (stacking, Wolpert 1992; on the simplex, Breiman 1996), apart
-for the mean (squared error), the median (absolute error) and the chance to hand in (Brier). A
-forecaster that does not beat the naive ones there has weight 0.
+for the mean (squared error) and the chance to hand in (Brier). A forecaster that does not beat the
+naive ones there has weight 0.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ from grade_ml.forecasting.settings import SETTINGS
 #: The group of courses without enough rows of their own.
 ALL = ""
 #: What is weighed, in the order of a row of answers.
-PARTS = ("mean", "median", "submit")
+PARTS = ("mean", "submit")
 #: Rows that the weights of all courses count beside a course's own.
 _TOWARDS_ALL = 2000.0
-#: Rounds of reweighting by which squares become absolute errors.
-_ROUNDS = 12
 
 Cell = tuple[str, int]
 
@@ -81,9 +79,9 @@ def _places(course: npt.NDArray[np.object_], known: Sequence[str]) -> Ints:
 
 @dataclass(frozen=True)
 class Combination:
-    """Weights (3, methods) by cell, and the table that shows what they rest on.
+    """Weights (2, methods) by cell, and the table that shows what they rest on.
 
-    `table` has course ("" for all), bucket, method, rows, mae, rmse, brier and the three weights.
+    `table` has course ("" for all), bucket, method, rows, rmse, brier and the two weights.
     """
 
     methods: tuple[Method, ...]
@@ -99,12 +97,12 @@ class Combination:
         weights: dict[Cell, Floats] = {}
         table: list[dict[str, Any]] = []
         for cell, some in by_cell(rows, courses):
-            truths = (rows.truth[some], rows.truth[some], rows.submitted[some])
+            truths = (rows.truth[some], rows.submitted[some])
             of_all = weights.get((ALL, cell[1]))
-            errors = [answers[some, :, k] - truth[:, None] for k, truth in enumerate(truths)]
-            losses = np.stack(
-                [(errors[0] ** 2).mean(0), np.abs(errors[1]).mean(0), (errors[2] ** 2).mean(0)]
-            )
+            losses = [
+                ((answers[some, :, k] - truth[:, None]) ** 2).mean(0)
+                for k, truth in enumerate(truths)
+            ]
             weights[cell] = np.stack(
                 [
                     _weigh(
@@ -112,14 +110,13 @@ class Combination:
                         truth,
                         _allowed(methods, losses[k]),
                         None if of_all is None else of_all[k],
-                        absolute=PARTS[k] == "median",
                     )
                     for k, truth in enumerate(truths)
                 ]
             )
             table += [
                 {"course": cell[0], "bucket": cell[1], "method": str(name), "rows": len(some)}
-                | {"mae": losses[1, k], "rmse": np.sqrt(losses[0, k]), "brier": losses[2, k]}
+                | {"rmse": np.sqrt(losses[0][k]), "brier": losses[1][k]}
                 | {f"weight_{part}": weights[cell][i, k] for i, part in enumerate(PARTS)}
                 for k, name in enumerate(methods)
             ]
@@ -131,13 +128,13 @@ class Combination:
         course: npt.NDArray[np.object_],
         horizon: Ints,
     ) -> tuple[Floats, npt.NDArray[np.object_]]:
-        """Return the combined (N, 3) and the method that counts most in each row's mean.
+        """Return the combined (N, 2) and the method that counts most in each row's mean.
 
         Methods without an answer hand their weight to the others; where those have none, the
         last-named of `answers` speaks alone.
         """
         there = [name for name in self.methods if name in answers]
-        found, dominant = np.empty((len(horizon), 3)), np.empty(len(horizon), dtype=object)
+        found, dominant = np.empty((len(horizon), 2)), np.empty(len(horizon), dtype=object)
         alone = np.eye(len(there))[-1]
         for some, weights in in_cells(self.weights, self.courses, course, horizon):
             own = weights[:, [self.methods.index(name) for name in there]]
@@ -149,12 +146,13 @@ class Combination:
 
     def used(self) -> set[Method]:
         """Return the methods with weight anywhere."""
-        total = sum(self.weights.values(), np.zeros((3, len(self.methods))))
+        total = sum(self.weights.values(), np.zeros((2, len(self.methods))))
         return {name for k, name in enumerate(self.methods) if total[:, k].sum() > 1e-6}
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""
         return {
+            "parts": list(PARTS),
             "methods": [str(name) for name in self.methods],
             "courses": list(self.courses),
             "weights": [[*cell, values.tolist()] for cell, values in self.weights.items()],
@@ -183,25 +181,14 @@ def _weigh(
     truth: Floats,
     allowed: npt.NDArray[np.bool_],
     of_all: Floats | None,
-    *,
-    absolute: bool,
 ) -> Floats:
-    """Return weights of least squared or absolute error, drawn towards those of all courses."""
+    """Return weights of least squared error, drawn towards those of all courses."""
     start = np.where(allowed, 1.0 if of_all is None else of_all, 0.0)
     total = start.sum()
     start = np.asarray(start / total if total > 1e-9 else allowed / allowed.sum())
     strength = 0.0 if of_all is None else _TOWARDS_ALL * float(answers.var())
-    weights: Floats = start
-    for _ in range(_ROUNDS if absolute else 1):
-        importance = np.ones(len(truth))
-        if absolute:
-            importance = 1 / np.maximum(np.abs(answers @ weights - truth), 0.5)
-            importance = np.asarray(importance / importance.mean())
-        weighted = answers * importance[:, None]
-        gram = weighted.T @ answers + strength * np.eye(len(start))
-        target = weighted.T @ truth + strength * start
-        weights = _on_simplex(gram, target, allowed)
-    return weights
+    gram = answers.T @ answers + strength * np.eye(len(start))
+    return _on_simplex(gram, answers.T @ truth + strength * start, allowed)
 
 
 def _on_simplex(gram: Floats, target: Floats, allowed: npt.NDArray[np.bool_]) -> Floats:

@@ -120,19 +120,15 @@ class Panel:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One panel's answer, each (n, r): mean score (0-100, a missed one 0) and chance to hand in.
-
-    `median` is the forecaster's point where half of the scores lie below.
-    """
+    """One panel's answer, each (n, r): mean score (0-100, a missed one 0) and chance to hand in."""
 
     mean: Floats
-    median: Floats
     submit: Floats
 
     @classmethod
-    def bounded(cls, mean: Floats, median: Floats, submit: Floats) -> Self:
+    def bounded(cls, mean: Floats, submit: Floats) -> Self:
         """Return the estimate drawn into its bounds."""
-        return cls(np.clip(mean, 0, 100), np.clip(median, 0, 100), np.clip(submit, 0, 1))
+        return cls(np.clip(mean, 0, 100), np.clip(submit, 0, 1))
 
 
 @dataclass

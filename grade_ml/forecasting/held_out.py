@@ -15,6 +15,8 @@ from grade_ml.forecasting.contract import Estimate, Floats, Ints, Method, Panel
 
 #: Sections that start this many days apart or less are of one term.
 _ONE_TERM = 31
+#: A section and 0, or some of its students and which: in the same fold on all days.
+_Part = tuple[str, int]
 #: A forward fold has at least this many terms behind it: with fewer it would lack whole courses.
 _LEAST_TERMS = 3
 
@@ -23,8 +25,8 @@ _LEAST_TERMS = 3
 class HeldOut:
     """N rows (student, day, remaining assignment) with their truth and every method's answer.
 
-    `answers` holds (N, 3) by method: mean, median, chance to hand in. `truth` is 0-100 and
-    `submitted` 1 or 0.
+    `answers` holds (N, 2) by method: mean and chance to hand in. `truth` is 0-100 and `submitted`
+    1 or 0.
     """
 
     course: npt.NDArray[np.object_]
@@ -68,12 +70,9 @@ class HeldOut:
 
 
 def stacked(estimates: Sequence[Estimate]) -> Floats:
-    """Return all estimates as rows (N, 3): mean, median, chance to hand in."""
+    """Return all estimates as rows (N, 2): mean and chance to hand in."""
     return np.concatenate(
-        [
-            np.stack([one.mean.ravel(), one.median.ravel(), one.submit.ravel()], axis=1)
-            for one in estimates
-        ]
+        [np.stack([one.mean.ravel(), one.submit.ravel()], axis=1) for one in estimates]
     )
 
 
@@ -81,7 +80,8 @@ def folds(panels: Sequence[Panel], count: int) -> Iterator[tuple[list[Panel], li
     """Yield (panels to learn from, panels to forecast), `count` times at most.
 
     Forward in time, a term by those before it, where enough terms are there; else whole sections by
-    the other sections; a single section's students are divided.
+    the other sections. A course's only section is divided by its students: models that have never
+    seen the course err more there than the one that will forecast its next section.
     """
     starts = sorted({one.started_on for one in panels})
     term, of_start = 0, {}
@@ -97,42 +97,43 @@ def folds(panels: Sequence[Panel], count: int) -> Iterator[tuple[list[Panel], li
                 [one for one, other in zip(panels, terms, strict=True) if other == held],
             )
         return
-    fold = _balanced(panels, count)
-    if len(set(fold.values())) > 1:
-        for held in sorted(set(fold.values())):
-            yield (
-                [one for one in panels if fold[one.section_id] != held],
-                [one for one in panels if fold[one.section_id] == held],
-            )
-        return
-    for held in range(2):
-        yield _half(panels, 1 - held), _half(panels, held)
+    parts = list(_parts(panels, count))
+    fold = _balanced(parts, count)
+    for held in sorted(set(fold.values())):
+        yield (
+            [one for name, one in parts if fold[name] != held],
+            [one for name, one in parts if fold[name] == held],
+        )
 
 
-def _half(panels: Sequence[Panel], which: int) -> list[Panel]:
-    """Return every second student; a student is on the same side on all days."""
-    sides = {
-        student: number % 2
-        for number, student in enumerate(sorted({s for one in panels for s in one.students}))
-    }
-    parts = (
-        one.of(np.flatnonzero([sides[student] == which for student in one.students]))
-        for one in panels
-    )
-    return [part for part in parts if len(part.students)]
-
-
-def _balanced(panels: Sequence[Panel], count: int) -> dict[str, int]:
-    """Return a fold per section: the largest first, into the emptiest that lacks its course."""
-    size: dict[str, int] = {}
-    course: dict[str, str] = {}
+def _parts(panels: Sequence[Panel], count: int) -> Iterator[tuple[_Part, Panel]]:
+    """Yield whole panels, and in `count` parts those of a course's only section."""
+    sections: dict[str, set[str]] = {}
+    students: dict[str, set[str]] = {}
     for one in panels:
-        size[one.section_id] = size.get(one.section_id, 0) + one.shape[0] * one.shape[1]
-        course[one.section_id] = one.course_id
+        sections.setdefault(one.course_id, set()).add(one.section_id)
+        students.setdefault(one.section_id, set()).update(one.students)
+    for one in panels:
+        if len(sections[one.course_id]) > 1:
+            yield (one.section_id, 0), one
+            continue
+        side = {name: k % count for k, name in enumerate(sorted(students[one.section_id]))}
+        sides = np.array([side[name] for name in one.students])
+        for part in np.unique(sides):
+            yield (one.section_id, int(part)), one.of(np.flatnonzero(sides == part))
+
+
+def _balanced(parts: Sequence[tuple[_Part, Panel]], count: int) -> dict[_Part, int]:
+    """Return a fold per part: the largest first, into the emptiest that lacks its course."""
+    size: dict[_Part, int] = {}
+    course: dict[_Part, str] = {}
+    for name, one in parts:
+        size[name] = size.get(name, 0) + one.shape[0] * one.shape[1]
+        course[name] = one.course_id
     count = min(count, len(size))
     filled = [0] * count
     held: list[set[str]] = [set() for _ in range(count)]
-    fold: dict[str, int] = {}
+    fold: dict[_Part, int] = {}
     for name in sorted(size, key=lambda name: (-size[name], name)):
         best = min(range(count), key=lambda k: (course[name] in held[k], filled[k]))
         fold[name] = best

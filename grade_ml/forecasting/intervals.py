@@ -37,7 +37,7 @@ class Bands:
 
     @classmethod
     def learn(cls, rows: HeldOut, combined: Floats) -> Bands:
-        """Learn from held-out rows and what was said of them (N, 3)."""
+        """Learn from held-out rows and what was said of them (N, 2)."""
         given = expected_given(combined)
         handed_in = rows.submitted == 1
         error, level = (rows.truth - given)[handed_in], given[handed_in]
@@ -69,7 +69,7 @@ class Bands:
 
     def _rank(self, combined: Floats, truth: Floats, handed_in: npt.NDArray[np.bool_]) -> Floats:
         """Return the least width, as a share 0-1, whose interval holds the truth."""
-        missed, given = 1 - combined[:, 2], self._given(combined)
+        missed, given = 1 - combined[:, 1], self._given(combined)
         # Many scores are 100: a band that reaches 100 holds them all, so the nearer end counts.
         below = missed + (1 - missed) * (given < truth[:, None]).mean(1)
         upto = missed + (1 - missed) * (given <= truth[:, None]).mean(1)
@@ -80,7 +80,7 @@ class Bands:
 
     def quantiles(self, combined: Floats, levels: Floats) -> Floats:
         """Return (N, levels) quantiles of the whole distribution; `levels` is (L,) or (N, L)."""
-        missed = (1 - combined[:, 2])[:, None]
+        missed = (1 - combined[:, 1])[:, None]
         asked = np.broadcast_to(levels, (len(combined), np.shape(levels)[-1]))
         share = np.clip((asked - missed) / np.maximum(1 - missed, 1e-9), 0, 1)
         values = self._given(combined)
@@ -91,21 +91,23 @@ class Bands:
         found = first + (position - low) * (np.take_along_axis(values, high, 1) - first)
         return np.where(asked <= missed, 0.0, found)
 
+    def median(self, combined: Floats) -> Floats:
+        """Return (N,) the scores below which half of the distribution lies."""
+        return self.quantiles(combined, np.array([0.5]))[:, 0]
+
     def bounds(self, combined: Floats, course: npt.NDArray[np.object_], horizon: Ints) -> Floats:
-        """Return (N, 4): low80, high80, low95, high95, around the median."""
+        """Return (N, 4): low80, high80, low95, high95; the median lies in each."""
         width = np.empty((len(combined), 2))
         for some, ranks in in_cells(self.ranks, self.courses, course, horizon):
             width[some] = ranks
-        missed = (1 - combined[:, 2])[:, None]
+        missed = (1 - combined[:, 1])[:, None]
         # Once 0 is inside, all that is left of the width goes upwards.
         central = width <= 1 - 2 * missed
         low = np.where(central, (1 - width) / 2, 0.0)
         high = np.where(central, (1 + width) / 2, np.maximum(width, 1 - missed))
         values = self.quantiles(combined, np.hstack([low, high]))
         values = np.where(np.hstack([central, np.ones_like(central)]), values, 0.0)
-        median = combined[:, 1:2]
         low80, low95, high80, high95 = np.split(values, 4, axis=1)
-        low80, high80 = np.minimum(low80, median), np.maximum(high80, median)
         return np.hstack([low80, high80, np.minimum(low95, low80), np.maximum(high95, high80)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,7 +132,7 @@ class Bands:
 
 def expected_given(combined: Floats) -> Floats:
     """Return the expected score of a piece that is handed in."""
-    return np.clip(combined[:, 0] / np.maximum(combined[:, 2], _LEAST), 0, 100)
+    return np.clip(combined[:, 0] / np.maximum(combined[:, 1], _LEAST), 0, 100)
 
 
 def crps(truth: Floats, quantiles: Floats, levels: Floats) -> Floats:

@@ -17,7 +17,7 @@ import pandas as pd
 from grade_ml.core.errors import ArtifactError, NotReadyError, ServiceError
 from grade_ml.core.optional import installed
 from grade_ml.forecasting.activity import Activity
-from grade_ml.forecasting.combination import Combination
+from grade_ml.forecasting.combination import PARTS, Combination
 from grade_ml.forecasting.contract import (
     FORECASTS,
     RIVALS,
@@ -116,7 +116,8 @@ class Trajectory:
         course, horizon = frame["course_id"].to_numpy(object), frame["horizon"].to_numpy()
         combined, dominant = self.combine(answers, course, horizon)
         bounds = self.bands.bounds(combined, course, horizon)
-        values = dict(zip(("mean", "median", "submit_probability"), combined.T, strict=True))
+        values = dict(zip(("mean", "submit_probability"), combined.T, strict=True))
+        values["median"] = self.bands.median(combined)
         values |= dict(zip(("low80", "high80", "low95", "high95"), bounds.T, strict=True))
         frame = frame.assign(**values, method=dominant, as_of=pd.Timestamp(as_of))
         return frame[list(FORECASTS)].astype({"as_of": "datetime64[ns]"})
@@ -124,7 +125,7 @@ class Trajectory:
     def combine(
         self, answers: Answers, course: np.ndarray, horizon: np.ndarray
     ) -> tuple[Floats, np.ndarray]:
-        """Return the combined mean, median and chance (N, 3), and the dominant methods."""
+        """Return the combined mean and chance (N, 2), and the dominant methods."""
         return self.combination.combine(
             {name: stacked(found) for name, found in answers.items()}, course, horizon
         )
@@ -153,7 +154,7 @@ class Trajectory:
         Raises
         ------
         ArtifactError
-            The folder holds no such model.
+            The folder holds no such model, or one of a version that weighs other things.
         """
         try:
             kept = json.loads((folder / _FILE).read_text())
@@ -162,6 +163,11 @@ class Trajectory:
                 f"There is no trajectory model in {folder.name}: {error}.",
                 "Run the job generate_time_series_forecasts; it trains one.",
             ) from error
+        if kept["combination"].get("parts") != list(PARTS):
+            raise ArtifactError(
+                f"The trajectory model in {folder.name} weighs other things than this version.",
+                "Run the job generate_time_series_forecasts; it trains one.",
+            )
         there = {Method(name): FORECASTERS[Method(name)] for name in kept["methods"]}
         missing = [one for one in there.values() if one.library and not installed(one.library)]
         return cls(

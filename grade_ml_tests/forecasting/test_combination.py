@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grade_ml.forecasting.combination import ALL, Combination
-from grade_ml.forecasting.contract import Method
+from grade_ml.forecasting.contract import Method, Panel
 from grade_ml.forecasting.held_out import HeldOut, folds
 from grade_ml.forecasting.intervals import Bands, crps
 from grade_ml_tests.forecasting.campus import ended, panel
@@ -29,7 +29,7 @@ def held_out(seed: int = 0, size: int = 6000) -> tuple[HeldOut, np.ndarray]:
     def answer(noise: float) -> np.ndarray:
         told = np.clip(chance + random.normal(0, noise / 50, size), 0, 1)
         score = np.clip(level + random.normal(0, noise, size), 0, 100)
-        return np.stack([told * score, np.where(told > 0.5, score, 0), told], axis=1)
+        return np.stack([told * score, told], axis=1)
 
     answers = {
         Method.LAST: answer(40),
@@ -103,6 +103,35 @@ def test_bands_hold_what_they_promise_on_rows_they_have_not_seen():
         assert abs(inside80[fresh.course == course].mean() - 0.80) < 0.03
 
 
+def test_half_of_the_scores_lie_on_either_side_of_the_median():
+    rows, _ = held_out()
+    bands = Bands.learn(rows, rows.answers[Method.BOOSTED])
+    fresh, chance = held_out(seed=2)
+    said = fresh.answers[Method.BOOSTED]
+    median = bands.median(said)
+    sure = chance > 0.9
+    assert abs((fresh.truth < median)[sure].mean() - 0.5) < 0.03
+    assert (median[said[:, 1] < 0.5] == 0).all()
+
+
+def test_the_median_errs_less_than_the_mean_where_scores_are_lopsided():
+    """Most score 90, one in five 20: half of the scores lie above the mean of 76."""
+
+    def lopsided(seed: int) -> HeldOut:
+        rows, _ = held_out(seed)
+        low = np.random.default_rng(seed + 9).random(len(rows.truth)) < 0.2
+        answer = np.tile([76.0, 1.0], (len(low), 1))
+        truth = np.where(low, 20.0, 90.0)
+        return replace(
+            rows, truth=truth, submitted=np.ones(len(low)), answers={Method.MEAN: answer}
+        )
+
+    rows, fresh = lopsided(0), lopsided(1)
+    said = fresh.answers[Method.MEAN]
+    median = Bands.learn(rows, rows.answers[Method.MEAN]).median(said)
+    assert np.abs(median - fresh.truth).mean() < np.abs(said[:, 0] - fresh.truth).mean() - 5
+
+
 def test_bands_hold_no_more_than_they_promise_where_many_scores_are_full_marks():
     def full_marks(seed: int) -> HeldOut:
         rows, _ = held_out(seed)
@@ -118,16 +147,14 @@ def test_bands_hold_no_more_than_they_promise_where_many_scores_are_full_marks()
 def test_bands_of_a_sure_student_are_narrow_and_of_a_doubtful_one_reach_down_to_zero():
     rows, _ = held_out()
     bands = Bands.learn(rows, rows.answers[Method.BOOSTED])
-    answers = np.array([[79.0, 80, 0.99], [40.0, 60, 0.5]])
+    answers = np.array([[79.0, 0.99], [40.0, 0.5]])
     low80, high80, _, _ = bands.bounds(answers, np.array(["a", "a"], object), np.array([1, 1])).T
     assert low80[0] > 50 and low80[1] == 0
     assert high80[0] - low80[0] < high80[1] - low80[1]
 
 
 @given(
-    st.lists(
-        st.tuples(st.floats(0, 100), st.floats(0, 100), st.floats(0, 1)), min_size=1, max_size=20
-    ),
+    st.lists(st.tuples(st.floats(0, 100), st.floats(0, 1)), min_size=1, max_size=20),
     st.integers(1, 40),
 )
 def test_bounds_are_ordered_and_within_0_and_100(answers: list, horizon: int):
@@ -138,7 +165,8 @@ def test_bounds_are_ordered_and_within_0_and_100(answers: list, horizon: int):
     low80, high80, low95, high95 = bounds.T
     assert bounds.min() >= 0 and bounds.max() <= 100
     assert (low95 <= low80).all() and (high80 <= high95).all()
-    assert (low80 <= combined[:, 1]).all() and (combined[:, 1] <= high80).all()
+    median = bands.median(combined)
+    assert (low80 <= median).all() and (median <= high80).all()
 
 
 def _bands(known: list = []) -> Bands:  # noqa: B006 - learned once
@@ -171,6 +199,24 @@ def test_folds_hold_out_whole_sections_of_different_courses():
         assert {one.section_id for one in known}.isdisjoint(one.section_id for one in held)
         seen += [one.section_id for one in held]
     assert set(seen) == {one.section_id for one in ended()}
+
+
+def test_the_only_section_of_a_course_is_forecast_by_models_that_know_the_course():
+    def section(course: str, name: str) -> Panel:
+        scores = [[50.0, NAN]] * 6
+        truth = [[50.0, 60.0]] * 6
+        return panel(scores, [10, 20], 15, course=course, section=name, truth=truth)
+
+    sections = [section("twice", "t1"), section("twice", "t2"), section("once", "o1")]
+    forecast = []
+    for known, held in folds(sections, 3):
+        assert {one.course_id for one in held} <= {one.course_id for one in known}
+        both = {(one.section_id, s) for one in known for s in one.students}
+        own = {(one.section_id, s) for one in held for s in one.students}
+        assert own and both.isdisjoint(own)
+        forecast += [(one.section_id, s) for one in held for s in one.students]
+        assert all(len(one.students) == 6 for one in held if one.course_id == "twice")
+    assert len(forecast) == len(set(forecast)) == 18
 
 
 def test_a_single_section_is_divided_by_students():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -60,6 +61,16 @@ def test_a_kept_model_says_what_it_said(tmp_path: Path):
 
 def test_an_empty_folder_is_no_model(tmp_path: Path):
     with pytest.raises(ArtifactError, match="no trajectory model"):
+        Trajectory.load(tmp_path)
+
+
+def test_a_model_of_an_earlier_version_is_not_read(tmp_path: Path):
+    model().save(tmp_path)
+    file = tmp_path / "trajectory.json"
+    kept = json.loads(file.read_text())
+    del kept["combination"]["parts"]
+    file.write_text(json.dumps(kept))
+    with pytest.raises(ArtifactError, match="weighs other things"):
         Trajectory.load(tmp_path)
 
 

@@ -1,7 +1,7 @@
 """LightGBM over all students and remaining assignments: will it be handed in, and with what score.
 
 Scores have two humps, at 0 and near the student's level, so that the two questions are asked apart
-and mixed; the median is asked for by itself (absolute error on the scores with the zeros in them).
+and mixed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _QUESTIONS: dict[str, tuple[str, int]] = {
     "submit": ("binary", 220),
     "given": ("regression", 180),
-    "median": ("regression_l1", 220),
 }
 
 
@@ -48,9 +47,8 @@ class Boosted(Forecaster):
             [one.truth_submitted[:, one.remaining].ravel() for one in panels]
         )
         score = np.concatenate([one.truth[:, one.remaining].ravel() for one in panels])
-        known, given = ~np.isnan(score), (handed_in == 1) & ~np.isnan(score)
+        given = (handed_in == 1) & ~np.isnan(score)
         asked = {"submit": (~np.isnan(handed_in), handed_in), "given": (given, score)}
-        asked["median"] = (known, score)
         boosters = {
             name: _train(name, matrix[some], target[some], seed)
             for name, (some, target) in asked.items()
@@ -62,13 +60,13 @@ class Boosted(Forecaster):
         if not panels:
             return []
         matrix = _matrix(panels, self.slots)
-        submit, given, median = (
+        submit, given = (
             np.asarray(self.boosters[name].predict(matrix, num_threads=SETTINGS.threads))
             for name in _QUESTIONS
         )
         given = np.clip(given, 0, 100)
         ends = np.cumsum([one.shape[0] * one.shape[1] for one in panels])[:-1]
-        parts = (np.split(values, ends) for values in (submit * given, median, submit))
+        parts = (np.split(values, ends) for values in (submit * given, submit))
         return [
             Estimate.bounded(*(values.reshape(one.shape) for values in cut))
             for one, *cut in zip(panels, *parts, strict=True)

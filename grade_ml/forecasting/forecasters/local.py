@@ -42,7 +42,7 @@ class Local(Forecaster):
     def _one(self, panel: Panel, start: Estimate, counts: Counts) -> Estimate:
         past = panel.score[:, panel.past]
         length = (~np.isnan(past)).sum(1)
-        mean, median = start.mean.copy(), start.median.copy()
+        mean = start.mean.copy()
         for number in np.unique(length):
             own = np.flatnonzero(length == number)
             if number < SETTINGS.least_local:
@@ -53,9 +53,8 @@ class Local(Forecaster):
             series = values[~np.isnan(values)].reshape(len(own), number)
             # Students with the same results have the same forecast.
             distinct, which = np.unique(series, axis=0, return_inverse=True)
-            answer = _forecast(distinct, panel.shape[1], counts)[which]
-            mean[own] = median[own] = answer
-        return Estimate.bounded(mean, median, start.submit)
+            mean[own] = _forecast(distinct, panel.shape[1], counts)[which]
+        return Estimate.bounded(mean, start.submit)
 
     def save(self, folder: Path) -> None:
         """See `Forecaster.save`."""

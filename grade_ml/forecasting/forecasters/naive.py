@@ -33,7 +33,7 @@ class _Naive(Forecaster):
             counts.add(f"{self.method}: no result yet, level of the class", np.isnan(score).sum())
             score = _filled(score, _UNKNOWN_SCORE)[:, None].repeat(panel.shape[1], 1)
             submit = _filled(submit, _UNKNOWN_SUBMIT)[:, None].repeat(panel.shape[1], 1)
-            answers.append(Estimate.bounded(score, score, submit))
+            answers.append(Estimate.bounded(score, submit))
         return answers
 
     @staticmethod

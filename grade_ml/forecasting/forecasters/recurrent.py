@@ -92,8 +92,7 @@ class _Recurrent(Forecaster):
                 f"{self.method}: more than {AHEAD} remain, as the last",
                 panel.shape[0] * max(panel.shape[1] - AHEAD, 0),
             )
-            median = np.where(submit >= 0.5, given, 0.0)
-            estimates.append(Estimate.bounded(submit * given, median, submit))
+            estimates.append(Estimate.bounded(submit * given, submit))
         return estimates
 
     def save(self, folder: Path) -> None:

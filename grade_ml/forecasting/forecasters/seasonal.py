@@ -70,7 +70,7 @@ class Seasonal(Forecaster):
             known = ~np.isnan(apart)
             own = np.where(known, apart, 0).sum(1) / (known.sum(1) + 1.0)
             mean = np.clip(level, 0, 100) + own[:, None]
-            answers.append(Estimate.bounded(mean, mean, start.submit))
+            answers.append(Estimate.bounded(mean, start.submit))
         return answers
 
     def _series(self, panel: Panel) -> pd.DataFrame:

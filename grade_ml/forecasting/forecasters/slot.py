@@ -42,8 +42,7 @@ class SlotMean(Forecaster):
             chance = _towards_own(submit, handed_in, panel.class_submitted[panel.past])
             chance = np.clip(chance, 0.01, 0.99)
             score = np.clip(_towards_own(given, scores, panel.class_score[panel.past]), 0, 100)
-            median = np.where(chance >= 0.5, score, 0.0)
-            answers.append(Estimate.bounded(chance * score, median, chance))
+            answers.append(Estimate.bounded(chance * score, chance))
         return answers
 
     def save(self, folder: Path) -> None:
