@@ -32,10 +32,10 @@ from grade_ml.monitoring.permutation import (
 )
 
 #: With 999 the largest tenth shapes the tail within 10%, and a course takes a tenth of a second.
-_PERMUTATIONS = 999
+PERMUTATIONS = 999
 #: The parts of `alpha` that columns and classifier may use up. Most drifts are seen in a column;
 #: the rest is a margin, for the tails of p-values are approximations.
-_BY_COLUMN, _TOGETHER = 0.7, 0.1
+BY_COLUMN, _TOGETHER = 0.7, 0.1
 #: The statistics that decide together; the others are told beside them. Cramér-von Mises finds
 #: shifts best, Kolmogorov-Smirnov a change in one place.
 _DECIDING = ("ks", "cvm", "missing", "chi2")
@@ -147,9 +147,10 @@ def detect_drift(
     is_current = np.arange(len(reference) + len(current)) >= len(reference)
     # On a machine whose cores are busy, threads that wait for each other take four times as long.
     with limited_threads(len(is_current)):
-        figures = _test(tested, units, is_current, seed) if tested else {}
+        chosen = labellings(units, PERMUTATIONS, seed)
+        measured = figures(tested, units, chosen, is_current)
         multivariate = _together(tested, units, alpha, seed) if len(tested) > 1 else None
-    features = _table(found, figures, alpha, len(reference))
+    features = table(found, measured, alpha, len(reference))
     return DriftReport(
         drifted=bool(features["drifted"].any())
         or (multivariate is not None and multivariate.drifted),
@@ -185,20 +186,23 @@ def _check(
             )
 
 
-def _test(
-    tested: Sequence[Column], units: Units, is_current: Bools, seed: int
+def figures(
+    tested: Sequence[Column], units: Units, chosen: Ints, is_current: Bools
 ) -> dict[Hashable, dict[str, float]]:
-    """Return the figures of each column that can be compared, by its name."""
-    chosen = labellings(units, _PERMUTATIONS, seed)
-    figures: dict[Hashable, dict[str, float]] = {}
+    """Return the figures of each column that can be compared, by its name.
+
+    `chosen` are the labellings of `permutation.labellings`; without any but the true one there are
+    no p-values.
+    """
+    found: dict[Hashable, dict[str, float]] = {}
     for kind, compare in ((Kind.NUMERIC, _numeric), (Kind.CATEGORICAL, _categorical)):
         alike = [column for column in tested if column.kind is kind]
         for start in range(0, len(alike), _COLUMNS):
             part = alike[start : start + _COLUMNS]
-            found = compare(part, units, chosen, is_current)
+            values = compare(part, units, chosen, is_current)
             for place, column in enumerate(part):
-                figures[column.name] = {name: float(v[place]) for name, v in found.items()}
-    return figures
+                found[column.name] = {name: float(v[place]) for name, v in values.items()}
+    return found
 
 
 def _numeric(
@@ -206,14 +210,16 @@ def _numeric(
 ) -> dict[str, Floats]:
     values = _stacked(alike).astype(np.float64)
     cells, ends = statistics.cells(values)
-    permuted = count(cells, statistics.CELLS + 1, units, chosen)
     observed = statistics.numeric(*_sides(cells, statistics.CELLS + 1, is_current), ends)
-    return (
+    found = (
         {name: observed[name][0] for name in ("psi", "kl", "js")}
         | statistics.exact(values, is_current)
         | {"missing": _share_gap(np.isnan(values), is_current)}
-        | _chances(statistics.numeric(*permuted, ends), units.labellings)
     )
+    if len(chosen) == 1:
+        return found
+    permuted = count(cells, statistics.CELLS + 1, units, chosen)
+    return found | _chances(statistics.numeric(*permuted, ends), units.labellings)
 
 
 def _stacked(alike: Sequence[Column]) -> npt.NDArray[np.generic]:
@@ -228,12 +234,15 @@ def _categorical(
     width = int(kinds.max()) + 1
     sides = _sides(values, width, is_current)
     shares = [side[0] / side[0].sum(axis=1, keepdims=True) for side in sides]
-    return (
+    found = (
         {name: value[0] for name, value in statistics.categorical(*sides).items()}
         | {"effect": np.abs(shares[1] - shares[0]).sum(axis=1) / 2}
         | {"missing": _share_gap(values == kinds, is_current)}
-        | _chances(statistics.categorical(*count(values, width, units, chosen)), units.labellings)
     )
+    if len(chosen) == 1:
+        return found
+    permuted = count(values, width, units, chosen)
+    return found | _chances(statistics.categorical(*permuted), units.labellings)
 
 
 def _sides(cells: Ints, width: int, is_current: Bools) -> tuple[Floats, Floats]:
@@ -260,12 +269,13 @@ def _chances(figures: dict[str, Floats], ways: float) -> dict[str, Floats]:
     return {**found, "p": p_values(surprise[0], surprise[1:], ways)}
 
 
-def _table(
-    found: Sequence[Column], figures: dict[Hashable, dict[str, float]], alpha: float, rows: int
+def table(
+    found: Sequence[Column], measured: dict[Hashable, dict[str, float]], alpha: float, rows: int
 ) -> pd.DataFrame:
+    """Return `DriftReport.features` from `figures`; the reference has the first `rows` rows."""
     from statsmodels.stats.multitest import multipletests
 
-    table = pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "feature": [column.name for column in found],
             "kind": [str(column.kind) for column in found],
@@ -274,21 +284,21 @@ def _table(
         }
     )
     for name in _FIGURES:
-        table[name] = [figures.get(column.name, {}).get(name, np.nan) for column in found]
-    table["p_adjusted"] = np.nan
-    tested = table["p"].notna().to_numpy()
+        frame[name] = [measured.get(column.name, {}).get(name, np.nan) for column in found]
+    frame["p_adjusted"] = np.nan
+    tested = frame["p"].notna().to_numpy()
     if tested.any():
-        adjusted = multipletests(table.loc[tested, "p"], method="fdr_bh")[1]
-        table.loc[tested, "p_adjusted"] = np.minimum(adjusted / _BY_COLUMN, 1)
+        adjusted = multipletests(frame.loc[tested, "p"], method="fdr_bh")[1]
+        frame.loc[tested, "p_adjusted"] = np.minimum(adjusted / BY_COLUMN, 1)
     broken = np.array([column.status in BROKEN for column in found], dtype=bool)
-    table["drifted"] = (table["p_adjusted"] <= alpha).to_numpy() | broken
-    table["reason"] = [
-        "; ".join(filter(None, (column.reason, _in_words(column, figures[column.name], rows))))
-        if drifted and column.name in figures
+    frame["drifted"] = (frame["p_adjusted"] <= alpha).to_numpy() | broken
+    frame["reason"] = [
+        "; ".join(filter(None, (column.reason, _in_words(column, measured[column.name], rows))))
+        if drifted and column.name in measured
         else column.reason
-        for column, drifted in zip(found, table["drifted"], strict=True)
+        for column, drifted in zip(found, frame["drifted"], strict=True)
     ]
-    return table[_ORDER]
+    return frame[_ORDER]
 
 
 def _in_words(column: Column, figures: dict[str, float], rows: int) -> str:

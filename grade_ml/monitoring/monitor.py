@@ -25,18 +25,19 @@ from grade_ml.monitoring.champion import Champion, champions
 from grade_ml.monitoring.change import Suspicion, changes
 from grade_ml.monitoring.decision import SETTINGS as DECISION
 from grade_ml.monitoring.decision import Decision, Evidence, decide
-from grade_ml.monitoring.drift import DriftReport, detect_drift
 from grade_ml.monitoring.estimation import ErrorEstimate
 from grade_ml.monitoring.performance import performance
 from grade_ml.monitoring.records import Records
+from grade_ml.monitoring.sections import Comparison, Usual, compare, judge
 from grade_ml.monitoring.store import EVERYWHERE, Kind, Signal
-from grade_ml.monitoring.windows import Windows, windows
+from grade_ml.monitoring.windows import Sides, windows
 from grade_ml.registry.registry import Registry
 
 #: Courses whose records are in memory together.
 _AT_ONCE = 50
-#: Of the level of one report, what features may use up; the model's output has the rest.
-_ALPHA, _OUTPUT_SHARE = 0.05, 0.2
+#: The level of one report, shared by the model's features and its output.
+_ALPHA = 0.05
+_SHARES = {"features": 0.8, "output": 0.2}
 _KEPT = [
     *("feature", "kind", "status", "reason", "p", "p_adjusted", "drifted", "effect"),
     *("ks", "cvm", "psi", "kl", "js", "wasserstein", "chi2", "missing"),
@@ -145,9 +146,13 @@ class Monitor:
 
     def drift(self, names: Sequence[str]) -> dict[str, Body]:
         """Compute and store `Kind.DRIFT` of the courses."""
-        return self._store(
-            Kind.DRIFT, {one.course_id: self._drift(one) for one in self.courses(names)}
-        )
+        found = {one.course_id: self._compared(one) for one in self.courses(names)}
+        usual = {
+            part: Usual.of([one.parts[part] for one in found.values() if part in one.parts])
+            for part in _SHARES
+        }
+        bodies = {name: _drift_body(one, usual, self.seed) for name, one in found.items()}
+        return self._store(Kind.DRIFT, bodies)
 
     def performance(self, names: Sequence[str]) -> dict[str, Body]:
         """Compute and store `Kind.PERFORMANCE` of the courses."""
@@ -218,30 +223,21 @@ class Monitor:
         store.write(self.connection, kind, self.as_of, bodies)
         return bodies
 
-    def _drift(self, course: Course) -> Body:
+    def _compared(self, course: Course) -> _Compared:
         body: Body = {"model": course.champion.name, "drifted": False, "says": ""}
-        body["degraded"] = course.champion.degraded
+        body |= {"degraded": course.champion.degraded, "status": "not tested"}
         if course.reason:
-            return {**body, "status": "not tested", "reason": course.reason}
+            return _Compared({**body, "reason": course.reason}, {}, None)
         found = windows(course.snapshots, course.champion, course.records)
-        body["same_for_class"] = found.same_for_class
+        body |= {"same_for_class": found.same_for_class, "cut_on": found.cut_on}
         if found.reason:
-            return {**body, "status": "not tested", "reason": found.reason}
-        features = detect_drift(
-            found.reference,
-            found.current,
-            alpha=_ALPHA * (1 - _OUTPUT_SHARE),
-            seed=self.seed,
-        )
-        output = None
-        if len(found.reference_output) and len(found.current_output):
-            output = detect_drift(
-                found.reference_output,
-                found.current_output,
-                alpha=_ALPHA * _OUTPUT_SHARE,
-                seed=self.seed,
-            )
-        return {**body, **_drift_body(found, features, output), "quality": _quality(course, found)}
+            return _Compared({**body, "reason": found.reason}, {}, None)
+        parts = {"features": compare(found.features)}
+        if found.output:
+            parts["output"] = compare(found.output)
+        body |= {"past_sections": parts["features"].freedom + 1}
+        body |= {"quality": _quality(course, found.features)}
+        return _Compared(body, parts, found.features)
 
     def _performance(self, course: Course) -> Body:
         if course.reason:
@@ -308,7 +304,7 @@ class Monitor:
         return {**body, **_alarm_body(found, self.as_of, "in all courses"), "rows": len(rows)}
 
 
-def _quality(course: Course, found: Windows) -> Body:
+def _quality(course: Course, found: Sides) -> Body:
     """Return what is odd in the rows of running sections, and how many columns were looked at."""
     load = course.records.load
     if load is None:
@@ -371,36 +367,59 @@ def _go_along(body: Body, everywhere: Mapping[str, Any], as_of: date) -> None:
         body |= {name: everywhere[name] for name in ("says", "alarm_on", "since")}
 
 
-def _drift_body(found: Windows, features: DriftReport, output: DriftReport | None) -> Body:
-    table = features.features
-    outputs = output.features if output else table.head(0)
+@dataclass(frozen=True)
+class _Compared:
+    """A report of drift before it is known what is usual: its parts, and the rows of features."""
+
+    body: Body
+    parts: Mapping[str, Comparison]
+    sides: Sides | None
+
+
+def _drift_body(one: _Compared, usual: Mapping[str, Usual], seed: int) -> Body:
+    if one.sides is None:
+        return one.body
+    reports = {
+        part: judge(found, usual[part], alpha=_ALPHA * _SHARES[part], seed=seed)
+        for part, found in one.parts.items()
+    }
+    table = reports["features"].features
+    outputs = reports["output"].features if "output" in reports else table.head(0)
     drifted = [
         *table.loc[table["drifted"], "feature"],
         *(f"predicted {name}" for name in outputs.loc[outputs["drifted"], "feature"]),
     ]
-    multivariate = features.multivariate
-    together = bool(multivariate and multivariate.drifted)
-    is_drift = features.drifted or bool(output and output.drifted)
-    says = ", ".join(map(str, drifted[:3])) or ("the features together" if together else "")
+    says = ", ".join(map(str, drifted[:3]))
     more = f" and {len(drifted) - 3} more" if len(drifted) > 3 else ""
     shown = table[table["drifted"]].sort_values("p")["feature"].head(_SHOWN)
+    reference, current = one.sides.reference, one.sides.current
+    tested = reports["features"].conclusive
     return {
-        "status": "tested" if features.conclusive else "not tested",
-        "reason": "" if features.conclusive else "no feature could be tested",
-        "drifted": is_drift,
-        "says": f"{says}{more} drifted" if is_drift else "",
+        **one.body,
+        "status": "tested" if tested else "not tested",
+        "reason": "" if tested else _inconclusive(one, table),
+        "drifted": bool(drifted),
+        "says": f"{says}{more} drifted" if drifted else "",
         "features": table[_KEPT],
         "output": outputs[_KEPT],
-        "multivariate": multivariate,
-        "reference_rows": len(found.reference),
-        "current_rows": len(found.current),
-        "cut_on": found.cut_on,
+        "courses_compared": usual["features"].courses,
+        "reference_rows": len(reference),
+        "current_rows": len(current),
         "shapes": {
-            str(name): shape(found.reference[name], found.current[name])
+            str(name): shape(reference[name], current[name])
             for name in shown
-            if name in found.reference and name in found.current
+            if name in reference and name in current
         },
     }
+
+
+def _inconclusive(one: _Compared, table: pd.DataFrame) -> str:
+    if len(one.parts["features"].usual) and not table["drifted"].any():
+        return (
+            "one past section does not tell how much sections of the course usually differ, and "
+            "no other course of this run does; drift cannot be told from a new class"
+        )
+    return "no feature could be tested"
 
 
 def shape(reference: pd.Series, current: pd.Series) -> Body:

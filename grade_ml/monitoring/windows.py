@@ -1,4 +1,4 @@
-"""Which rows are compared: running sections now, and the same week in the training terms.
+"""Which rows are compared: the newest sections now, and the same week in the training terms.
 
 The comparison itself is `drift`'s matter.
 """
@@ -21,17 +21,32 @@ _NEAR_DAYS = 4.0
 
 
 @dataclass(frozen=True)
+class Sides:
+    """Columns of past and of running sections, one row for each student, and the row's section."""
+
+    reference: pd.DataFrame
+    current: pd.DataFrame
+    reference_sections: pd.Series
+    current_sections: pd.Series
+
+    @classmethod
+    def of(cls, reference: pd.DataFrame, current: pd.DataFrame, names: Sequence[str]) -> Sides:
+        """Take the columns `names` of two frames that have section_id."""
+        sections = [side["section_id"].astype(object) for side in (reference, current)]
+        return cls(reference[list(names)], current[list(names)], *sections)
+
+
+@dataclass(frozen=True)
 class Windows:
-    """The rows of one course to compare: one per student in each.
+    """The rows of one course to compare.
 
     Attributes
     ----------
-    reference, current
+    features
         The model's features that tell students apart.
-    reference_output, current_output
-        The model's predictions of the same weeks: those held out, and those stored.
-    reference_sections, current_sections
-        The section of each row.
+    output
+        The model's predictions of the same weeks: those held out, and those stored. None where
+        either is not there.
     same_for_class
         Features that are the same for a whole class, such as its size. They say nothing about
         students, and with one class now and few before nothing can be tested.
@@ -41,12 +56,8 @@ class Windows:
         The day of the newest current row.
     """
 
-    reference: pd.DataFrame
-    current: pd.DataFrame
-    reference_output: pd.DataFrame
-    current_output: pd.DataFrame
-    reference_sections: pd.Series
-    current_sections: pd.Series
+    features: Sides
+    output: Sides | None
     same_for_class: tuple[str, ...]
     reason: str
     cut_on: date | None
@@ -60,11 +71,10 @@ def windows(snapshots: pd.DataFrame, champion: Champion, records: Records) -> Wi
     snapshots
         Of the course; rows of later cuts are not looked at.
     """
-    empty = pd.DataFrame()
     course = snapshots["section_id"].astype(object)
     dated = snapshots[snapshots["cut_on"] <= pd.Timestamp(records.as_of)]
     ended = set(records.sections["section_id"]) - set(records.running["section_id"])
-    current = _newest(dated, set(records.running["section_id"]))
+    current = _newest(dated, _last_begun(dated, records.running))
     past = dated[course.loc[dated.index].isin(ended & champion.sections)]
     places, length = _places(current), records.days
     reference = _nearest(past, places, length)
@@ -77,12 +87,8 @@ def windows(snapshots: pd.DataFrame, champion: Champion, records: Records) -> Wi
     same = _same_for_class(features, reference, current)
     kept = [name for name in features if name not in same]
     return Windows(
-        reference[kept],
-        current[kept],
-        held_out[list(OUTPUT)] if len(held_out) else empty,
-        told[list(OUTPUT)] if len(held_out) else empty,
-        reference["section_id"].astype(object),
-        current["section_id"].astype(object),
+        Sides.of(reference, current, kept),
+        Sides.of(held_out, told, OUTPUT) if len(held_out) and len(told) else None,
         same,
         _reason(current, reference, champion),
         current["cut_on"].max().date() if len(current) else None,
@@ -95,6 +101,17 @@ def _reason(current: pd.DataFrame, reference: pd.DataFrame, champion: Champion) 
     if reference.empty:
         return f"{champion.name} has seen no section of the course at this week of its term"
     return ""
+
+
+def _last_begun(rows: pd.DataFrame, running: pd.DataFrame) -> set[str]:
+    """Return the running sections with rows that began last, and those that began with them.
+
+    Where terms overlap, one course runs in its 5th and in its 31st week at once. Rows of both are
+    no sample of anything; the older section was compared when it was the newest.
+    """
+    known = running[running["section_id"].isin(rows["section_id"].astype(object).unique())]
+    late = known["starts_on"].max() - known["starts_on"] <= pd.Timedelta(days=_NEAR_DAYS)
+    return set(known.loc[late, "section_id"])
 
 
 def _newest(rows: pd.DataFrame, sections: Collection[str], on: str = "cut_on") -> pd.DataFrame:

@@ -1,0 +1,222 @@
+"""Whether running sections differ from past ones by more than sections of a course usually do.
+
+Students of one class share their assignments, dates and teacher, so any class differs from the ones
+before it by more than chance among students explains (`drift` alone would call each of them drift).
+Here the unit is the section: the effect of the running ones is set beside the effects that past
+ones have on one another. How students are permuted is `drift`'s matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from grade_ml.monitoring import drift
+from grade_ml.monitoring.columns import COMPARED, Column, Kind, columns
+from grade_ml.monitoring.drift import DriftReport
+from grade_ml.monitoring.permutation import Bools, Floats, Ints, labellings, make_units
+from grade_ml.monitoring.windows import Sides
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Running sections beside past ones of a course, before it is known what is usual.
+
+    Attributes
+    ----------
+    columns
+        Of both frames, those of `drift.DriftReport.features`.
+    sizes
+        Students in (reference, current).
+    now, usual
+        By feature, the variance of a section's effect as the running sections alone show it, and as
+        past ones do. The effect of numbers is Cliff's delta as a normal quantile, so that it has no
+        upper end (what has no value counts as the least), that of categories the total variation.
+    freedom
+        Past sections less one: what `usual` rests on.
+    """
+
+    columns: tuple[Column, ...]
+    sizes: tuple[int, int]
+    now: pd.Series
+    usual: pd.Series
+    freedom: int
+
+
+def compare(sides: Sides) -> Comparison:
+    """Compare the students of running sections with those of past ones."""
+    reference, current = sides.reference, sides.current
+    sizes = (len(reference), len(current))
+    found = columns(reference, current, None, sizes)
+    tested = [one for one in found if one.status in COMPARED]
+    is_past = np.arange(sum(sizes)) < sizes[0]
+    codes, names = pd.factorize(sides.reference_sections)
+    past, running = len(names), sides.current_sections.nunique()
+    effects = _effects(tested, np.eye(past, dtype=bool)[codes], is_past)
+    # A mean of sections against a mean of others; and, with n sections, each against the others.
+    now = effects[0] ** 2 / (1 / max(running, 1) + 1 / max(past, 1))
+    usual = (effects[1:] ** 2).sum(axis=0) * (past - 1) / max(past, 1) ** 2
+    usual = np.maximum(usual, _least(tested, codes, sizes[0]))
+    index = [one.name for one in tested]
+    return Comparison(
+        tuple(found),
+        sizes,
+        pd.Series(now, index, dtype=np.float64),
+        pd.Series(usual if past > 1 else np.nan, index, dtype=np.float64),
+        max(past - 1, 0),
+    )
+
+
+def _effects(tested: Sequence[Column], sections: Bools, is_past: Bools) -> Floats:
+    """Return the effects, of running against past sections first, then of each past one.
+
+    `sections` says which of the past rows lie in which section: rows x sections.
+    """
+    found = np.zeros((1 + sections.shape[1], len(tested)))
+    numeric = [place for place, one in enumerate(tested) if one.kind is Kind.NUMERIC]
+    if numeric:
+        values = np.column_stack([np.asarray(tested[p].values, np.float64) for p in numeric])
+        values[np.isnan(values)] = -np.inf
+        found[:1, numeric] = _dominance(values, ~is_past[:, None])
+        found[1:, numeric] = _dominance(values[is_past], sections)
+    for place, one in enumerate(tested):
+        if one.kind is Kind.CATEGORICAL:
+            table = np.eye(len(one.categories) + 1)[one.values]
+            found[:1, place] = _variation(table, ~is_past[:, None])
+            found[1:, place] = _variation(table[is_past], sections)
+    return found
+
+
+def _dominance(values: Floats, groups: Bools) -> Floats:
+    """Return the effect of each group of rows against all others: groups x columns.
+
+    It is the normal quantile of the chance that a row of the group is the larger one.
+    """
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
+    size = groups.sum(axis=0)[:, None]
+    pairs = np.maximum(size * (len(values) - size), 1)
+    wins = groups.T.astype(np.float64) @ rankdata(values, axis=0) - size * (size + 1) / 2
+    effect: Floats = ndtri((wins + 0.5) / (pairs + 1))
+    return effect
+
+
+def _variation(table: Floats, groups: Bools) -> Floats:
+    """Return the total variation of each group of rows of a one-hot table against all others."""
+    size = groups.sum(axis=0)[:, None]
+    inside = groups.T.astype(np.float64) @ table
+    others = table.sum(axis=0) - inside
+    gap = inside / np.maximum(size, 1) - others / np.maximum(len(table) - size, 1)
+    variation: Floats = np.abs(gap).sum(axis=1) / 2
+    return variation
+
+
+def _least(tested: Sequence[Column], codes: Ints, rows: int) -> Floats:
+    """Return the variance that an effect has by chance among students, of sections all alike."""
+    by_size = float(np.mean(1 / np.maximum(np.bincount(codes), 1))) if rows else 0.0
+    found = []
+    for one in tested:
+        assert one.values is not None
+        _, counts = np.unique(one.values[:rows], return_counts=True)
+        share = counts / max(rows, 1)
+        if one.kind is Kind.NUMERIC:
+            found.append((1 - (share**3).sum()) * np.pi / 6)
+        else:
+            found.append(np.sqrt(share * (1 - share)).sum() ** 2 / (2 * np.pi))
+    return by_size * np.array(found)
+
+
+@dataclass(frozen=True)
+class Usual:
+    """How much sections of the same course differ in each feature, over several courses.
+
+    The variance of a course is drawn towards the mean of all courses, as if that were known from
+    `freedom` sections more: the fewer, the more courses differ in it (Smyth 2004, "Linear models
+    and empirical Bayes methods for assessing differential expression"). `known` is the number of
+    degrees of freedom of all courses together; no variance is known better.
+    """
+
+    variance: pd.Series
+    freedom: float
+    known: int
+    courses: int
+
+    @classmethod
+    def of(cls, found: Sequence[Comparison]) -> Usual:
+        """Learn from the comparisons of some courses; of a single one nothing is borrowed."""
+        from scipy.special import digamma, polygamma
+
+        several = [one for one in found if one.freedom]
+        if not several:
+            return cls(pd.Series(dtype=np.float64), 0.0, 0, 0)
+        weight = np.array([one.freedom for one in several], dtype=np.float64)
+        table = pd.DataFrame([one.usual for one in several]).to_numpy(np.float64)
+        names = pd.DataFrame([one.usual for one in several]).columns
+        there = ~np.isnan(table)
+        mean = np.nansum(table * weight[:, None], axis=0) / (there * weight[:, None]).sum(axis=0)
+        half = weight[:, None] / 2
+        logs = np.log(np.maximum(table, 1e-12)) - digamma(half) + np.log(half)
+        many = there.sum(axis=0) > 1
+        freedom = 0.0
+        if many.any():
+            # What the logarithms of estimates differ by beyond their own chance.
+            spread = np.nanvar(logs[:, many], axis=0, ddof=1).mean()
+            freedom = 2 * _trigamma_inverse(spread - polygamma(1, half).mean())
+        return cls(pd.Series(mean, names), freedom, int(weight.sum()), len(several))
+
+    def chances(self, one: Comparison) -> Floats:
+        """Return the p-value of each feature of `one`; NaN where nothing tells what is usual."""
+        from scipy.stats import f
+
+        general = self.variance.reindex(one.usual.index).to_numpy(np.float64)
+        own = one.usual.to_numpy(np.float64)
+        share = one.freedom / (one.freedom + self.freedom) if one.freedom else 0.0
+        variance = np.where(np.isnan(own), general, general + share * (own - general))
+        freedom = min(one.freedom + self.freedom, self.known)
+        now = one.now.to_numpy(np.float64)
+        if not freedom:
+            return np.full(len(now), np.nan)
+        return np.asarray(f.sf(now / np.maximum(variance, 1e-12), 1, freedom))
+
+
+def _trigamma_inverse(value: float) -> float:
+    """Return where the trigamma function is `value`; infinity for 0 and less."""
+    from scipy.optimize import brentq
+    from scipy.special import polygamma
+
+    if value < 1e-6:
+        return np.inf
+    return float(np.exp(brentq(lambda log: polygamma(1, np.exp(log)) - value, -20, 20)))
+
+
+def judge(one: Comparison, usual: Usual, *, alpha: float, seed: int) -> DriftReport:
+    """Return what has drifted: beyond chance among students and beyond what is usual.
+
+    The p-value of a feature is the larger of both. Where sections alone already explain a feature,
+    its students are not permuted, and its p is that of sections: it could only be larger.
+    """
+    units = make_units(None, None, one.sizes, seed)
+    is_current = np.arange(sum(one.sizes)) >= one.sizes[0]
+    tested = [column for column in one.columns if column.status in COMPARED]
+    usual_p = dict(zip(one.usual.index, usual.chances(one), strict=True))
+    unusual = [column for column in tested if usual_p[column.name] <= alpha * drift.BY_COLUMN]
+    measured = drift.figures(tested, units, labellings(units, 0, seed), is_current)
+    for name, p in usual_p.items():
+        measured[name]["p"] = p
+    chosen = labellings(units, drift.PERMUTATIONS, seed)
+    for name, figures in drift.figures(unusual, units, chosen, is_current).items():
+        measured[name] = figures | {"p": max(figures["p"], usual_p[name])}
+    features = drift.table(one.columns, measured, alpha, one.sizes[0])
+    return DriftReport(
+        drifted=bool(features["drifted"].any()),
+        features=features,
+        multivariate=None,
+        alpha=alpha,
+        reference_units=units.reference,
+        current_units=units.current,
+        untested=tuple(str(column.name) for column in one.columns if column.status not in COMPARED),
+    )
