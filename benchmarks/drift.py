@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=40, help="of streams")
     parser.add_argument("--campuses", type=int, default=20, help="without a change")
     parser.add_argument("--changed", type=int, default=5, help="campuses with a change")
-    parser.add_argument("--students", type=int, default=600)
+    parser.add_argument("--students", type=int, default=360)
     parser.add_argument("--courses", type=int, default=12)
     parser.add_argument("--oulad", type=Path, default=OULAD)
     arguments = parser.parse_args()
