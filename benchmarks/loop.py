@@ -207,8 +207,8 @@ def _replay(found: Term, engine: Engine, registry: Registry, root: str, names: l
             monitor = Monitor(connection, registry, root, day)
             losses = monitor.performance(names)
             monitor.concept(names)
-            # Drift decides only together with loss.
-            monitor.drift([name for name in names if losses[name]["says"]])
+            if any(one["says"] for one in losses.values()):
+                monitor.drift(names)  # decides only together with loss
             act, _ = permitted(decided(connection, day), requests, day)
             if act:
                 at = datetime(day.year, day.month, day.day, tzinfo=UTC)
