@@ -23,6 +23,8 @@ import numpy.typing as npt
 import pandas as pd
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ ROW = ["matured_on", "section_id", "assignment_id", "batch"]
 #: Columns of a stream: one row per batch of scores of an assignment.
 STREAM = [*ROW, "scores", "error", "z"]
 _BY = ["section_id", "assignment_id"]
+_READ = [*_BY, "category", "scored_on", "implied", "score"]
 
 
 @dataclass(frozen=True)
@@ -141,23 +144,22 @@ def learn(reference: pd.DataFrame) -> Expectation | None:
     """Learn from the events of the training terms; None where there are too few assignments."""
     if len(reference) < SETTINGS.least_rows * SETTINGS.least:
         return None
-    ordered = _in_batches(reference)
-    of_assignment = [ordered[name] for name in _BY]
-    both = ordered[["implied", "score"]]
-    within = both - both.groupby(of_assignment).transform("mean")
-    slope = float((within["implied"] * within["score"]).mean() / (within["implied"].var() + 1.0))
-    first = ordered["batch"] == 0
-    rest = (ordered["score"] - slope * ordered["implied"])[first]
-    levels = rest.groupby(ordered["category"][first]).mean()
+    groups = _Batches.of(reference)
+    ordered, means = groups.events, groups.per_assignment
+    implied, score = (ordered[name].to_numpy(np.float64) for name in ("implied", "score"))
+    within = implied - means(implied), score - means(score)
+    slope = float((within[0] * within[1]).mean() / (within[0].var() + 1.0))
+    first = groups.batch == 0
+    rest = pd.Series((score - slope * implied)[first])
+    levels = rest.groupby(ordered["category"].to_numpy()[first]).mean()
     plain = Expectation(
         slope, {str(name): float(value) for name, value in levels.items()}, float(rest.mean())
     )
-    means = (
-        pd.Series(plain.errors(ordered)).groupby([*of_assignment, first]).mean().unstack("batch")
-    )
-    steps = (means[False] - means[True]).dropna() if False in means else means[True].head(0)
-    known = replace(plain, later=float(steps.mean()) if len(steps) else 0.0)
-    rows = _batches(ordered, known, None)
+    error = plain.errors(ordered)
+    steps = means(error, ~first) - means(error, first)
+    steps = steps[groups.starts][np.isfinite(steps[groups.starts])]
+    known = replace(plain, later=float(steps.mean()) if steps.size else 0.0)
+    rows = groups.rows(known, None)
     whole = rows[rows["batch"] == 0]
     freedom = len(whole) - len(levels)
     if len(whole) < SETTINGS.least_rows or freedom < 1:
@@ -166,7 +168,7 @@ def learn(reference: pd.DataFrame) -> Expectation | None:
     of_means = float((whole["error"] ** 2).sum() / freedom)
     between = max(of_means - float(spread / whole["scores"].mean()), 0.0)
     found = replace(known, spread=float(np.sqrt(spread)) + 1e-9, between=float(np.sqrt(between)))
-    return replace(found, scale=max(float(_innovations(rows, found).std()), 1.0))
+    return replace(found, scale=max(float(_innovations(rows, found).std(ddof=1)), 1.0))
 
 
 def stream(found: pd.DataFrame, expectation: Expectation, as_of: date | None) -> pd.DataFrame:
@@ -179,54 +181,89 @@ def stream(found: pd.DataFrame, expectation: Expectation, as_of: date | None) ->
     as_of
         The first scores of a small section mature only with time; None: all have.
     """
-    rows = _batches(_in_batches(found), expectation, as_of)
+    rows = _Batches.of(found).rows(expectation, as_of)
     rows["z"] = _innovations(rows, expectation) / expectation.scale
     return rows.sort_values(ROW, ignore_index=True)[STREAM]
 
 
-def _in_batches(found: pd.DataFrame) -> pd.DataFrame:
-    """Return the events of each assignment in order, with the number of their batch."""
-    ordered = found.sort_values([*_BY, "scored_on", "student"], kind="stable", ignore_index=True)
-    groups = ordered.groupby(_BY, observed=True)
-    place, patience = groups.cumcount(), pd.Timedelta(days=SETTINGS.patience)
-    timely = ordered["scored_on"] <= groups["scored_on"].transform("min") + patience
-    first = (place < SETTINGS.batch) & timely
-    size = first.groupby([ordered[name] for name in _BY], observed=True).transform("sum")
-    return ordered.assign(batch=np.where(first, 0, 1 + (place - size) // SETTINGS.batch))
+@dataclass(frozen=True)
+class _Batches:
+    """Events in the order of section, assignment, day and student, with the batch of each.
 
+    `starts` has the places at which assignments begin.
+    """
 
-def _batches(ordered: pd.DataFrame, expectation: Expectation, as_of: date | None) -> pd.DataFrame:
-    later = expectation.later * (ordered["batch"] > 0)
-    rows = (
-        ordered.assign(error=expectation.errors(ordered) - later)
-        .groupby([*_BY, "batch"], observed=True, as_index=False)
-        .agg(
-            began=("scored_on", "min"),
-            matured_on=("scored_on", "max"),
-            scores=("error", "size"),
-            error=("error", "mean"),
-            variance=("error", "var"),
+    events: pd.DataFrame
+    starts: Ints
+    batch: Ints
+
+    @classmethod
+    def of(cls, found: pd.DataFrame) -> _Batches:
+        codes = [pd.factorize(found[name], sort=True)[0] for name in reversed(_BY)]
+        day = found["scored_on"].to_numpy("datetime64[D]")
+        order = np.lexsort([found["student"].to_numpy(), day, *codes])
+        events, day = found[_READ].iloc[order], day[order]
+        starts = np.flatnonzero(_begins(np.stack(codes)[:, order]))
+        sizes = np.diff(np.append(starts, len(order)))
+        began = np.repeat(day[starts], sizes)
+        place = np.arange(len(order)) - np.repeat(starts, sizes)
+        first = (place < SETTINGS.batch) & (day <= began + SETTINGS.patience)
+        size = np.repeat(np.add.reduceat(first.astype(np.int64), starts), sizes)
+        return cls(events, starts, np.where(first, 0, 1 + (place - size) // SETTINGS.batch))
+
+    def per_assignment(self, values: Floats, chosen: Bools | None = None) -> Floats:
+        """Return, per event, the mean of the chosen ones of its assignment; NaN without any."""
+        weight = np.ones(len(values)) if chosen is None else chosen.astype(np.float64)
+        total, size = (np.add.reduceat(one, self.starts) for one in (weight * values, weight))
+        means = np.where(size > 0, total / np.maximum(size, 1), np.nan)
+        return np.repeat(means, np.diff(np.append(self.starts, len(values))))
+
+    def rows(self, expectation: Expectation, as_of: date | None) -> pd.DataFrame:
+        """Return a row per batch that has matured: mean and variance of its errors, and its day."""
+        is_new = _begins(self.batch[None])
+        is_new[self.starts] = True
+        at = np.flatnonzero(is_new)
+        scores = np.diff(np.append(at, len(self.batch)))
+        error = expectation.errors(self.events) - expectation.later * (self.batch > 0)
+        mean = np.add.reduceat(error, at) / scores
+        squares = np.add.reduceat((error - np.repeat(mean, scores)) ** 2, at)
+        day = self.events["scored_on"].to_numpy("datetime64[ns]")
+        full = scores >= SETTINGS.batch
+        waited = day[at] + np.timedelta64(SETTINGS.patience, "D")
+        batch = self.batch[at]
+        rows = (
+            self.events[_BY]
+            .iloc[at]
+            .assign(
+                batch=batch,
+                matured_on=np.where(full, day[at + scores - 1], waited),
+                scores=scores,
+                error=mean,
+                variance=squares / np.maximum(scores - 1, 1),
+            )
         )
-    )
-    full = rows["scores"] >= SETTINGS.batch
-    waited = rows["began"] + pd.Timedelta(days=SETTINGS.patience)
-    rows["matured_on"] = rows["matured_on"].where(full, waited)
-    ripe = full | ((rows["batch"] == 0) & (rows["scores"] >= SETTINGS.least))
-    if as_of is not None:
-        ripe &= rows["matured_on"] <= pd.Timestamp(as_of)
-    return rows[ripe].reset_index(drop=True)
+        ripe = full | ((batch == 0) & (scores >= SETTINGS.least))
+        if as_of is not None:
+            ripe &= (rows["matured_on"] <= pd.Timestamp(as_of)).to_numpy()
+        matured: pd.DataFrame = rows[ripe].reset_index(drop=True)
+        return matured
 
 
-def _innovations(rows: pd.DataFrame, expectation: Expectation) -> pd.Series:
+def _begins(codes: Ints) -> Bools:
+    """Return the places at which any of the rows of `codes` has another value than before."""
+    return np.append(True, (np.diff(codes) != 0).any(axis=0))[: codes.shape[1]]
+
+
+def _innovations(rows: pd.DataFrame, expectation: Expectation) -> Floats:
     """Return each row's error less what the assignment's earlier rows let expect, standardised."""
-    precision = rows["scores"] / expectation.spread**2
-    evidence = precision * rows["error"]
-    of_assignment = [rows[name] for name in _BY]
-    before, told = (
-        one.groupby(of_assignment, observed=True).cumsum() - one for one in (precision, evidence)
-    )
+    error = rows["error"].to_numpy(np.float64)
+    precision = rows["scores"].to_numpy(np.float64) / expectation.spread**2
+    is_new = _begins(np.stack([pd.factorize(rows[name])[0] for name in _BY]))
+    start = np.maximum.accumulate(np.where(is_new, np.arange(len(rows)), 0))
+    before, told = (np.append(0.0, np.cumsum(one))[:-1] for one in (precision, precision * error))
+    before, told = before - before[start], told - told[start]
     left = 1 / (1 / max(expectation.between**2, 1e-9) + before)
-    return (rows["error"] - left * told) / np.sqrt(left + 1 / precision)
+    return np.asarray((error - left * told) / np.sqrt(left + 1 / precision))
 
 
 def detectors() -> Mapping[str, Callable[[], Any]]:
