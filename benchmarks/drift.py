@@ -1,8 +1,9 @@
 """How often drift is seen where there is none, and where there is some; speed beside a peer.
 
-Usage: `python benchmarks/drift.py [--only PART,…] [--reports 1000] [--seeds 40]`. Each share
-comes with its Monte-Carlo standard error. `evidently_ratio` makes an environment of its own
-from benchmarks/peers/evidently.txt. The last line is one JSON object.
+Usage: `python benchmarks/drift.py [--only PART,…] [--reports 1000] [--seeds 40]
+[--monitored 100,1000]`. Each share comes with its Monte-Carlo standard error. `evidently_ratio`
+makes an environment of its own from benchmarks/peers/evidently.txt. The last line is one JSON
+object.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import pandas as pd
 from ensemble import TODAY
 from ensemble import _oulad as oulad_gradebook
 from loop import loop
+from monitor import courses
 from streams import streams
 from threadpoolctl import threadpool_limits
 
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--changed", type=int, default=5, help="campuses with a change")
     parser.add_argument("--students", type=int, default=360)
     parser.add_argument("--courses", type=int, default=12)
+    parser.add_argument("--monitored", default="100,1000", help="courses of a run")
     parser.add_argument("--oulad", type=Path, default=OULAD)
     arguments = parser.parse_args()
     figures: dict[str, Any] = {}
@@ -269,6 +272,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "evidently_ratio": evidently_ratio,
     "streams": streams,
     "loop": loop,
+    "courses": courses,
 }
 
 if __name__ == "__main__":

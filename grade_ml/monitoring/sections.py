@@ -207,7 +207,7 @@ def judge(one: Comparison, usual: Usual, *, alpha: float, seed: int) -> DriftRep
     measured = drift.figures(tested, units, labellings(units, 0, seed), is_current)
     for name, p in usual_p.items():
         measured[name]["p"] = p
-    chosen = labellings(units, drift.PERMUTATIONS, seed)
+    chosen = labellings(units, drift.PERMUTATIONS if unusual else 0, seed)
     for name, figures in drift.figures(unusual, units, chosen, is_current).items():
         measured[name] = figures | {"p": max(figures["p"], usual_p[name])}
     features = drift.table(one.columns, measured, alpha, one.sizes[0])

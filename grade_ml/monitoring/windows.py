@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 
+import numpy as np
 import pandas as pd
 
 from grade_ml.monitoring.champion import Champion
@@ -134,13 +135,15 @@ def _nearest(rows: pd.DataFrame, places: dict[str, float], days: pd.Series) -> p
     """
     if rows.empty or not places:
         return rows.head(0)
-    key = [rows["section_id"].astype(object), rows["student_id"].astype(object)]
-    length = key[0].map(days)
+    length = rows["section_id"].astype(object).map(days)
     found = []
     for place in sorted(set(places.values())):
         distance = (rows["progress"] - place).abs() * length
-        near = (distance == distance.groupby(key).transform("min")) & (distance <= _NEAR_DAYS)
-        found.append(rows[near])
+        # Few rows are near; each of them is looked at, and no other.
+        distance = distance[distance <= _NEAR_DAYS]
+        near = rows.loc[distance.index]
+        key = [near["section_id"].astype(object), near["student_id"].astype(object)]
+        found.append(near[distance == distance.groupby(key).transform("min")])
     chosen = pd.concat(found)
     return chosen[~chosen.set_index(["section_id", "student_id"]).index.duplicated()]
 
@@ -152,13 +155,18 @@ def _same_for_class(
     both = pd.concat([reference, current])
     if both.empty:
         return ()
-    section = both["section_id"].astype(object)
+    section = pd.factorize(both["section_id"].astype(object))[0]
     names = list(both[list(features)].select_dtypes("number").columns)
-    values = both[names].astype("float64")
-    by_section = values.groupby(section)
-    differs = ((by_section.max() - by_section.min()) > 0).any()
-    missing = values.isna()
-    differs |= (missing.groupby(section).nunique() > 1).any()
-    classes = len(section.unique())
-    same = list(differs.index[~differs]) if classes > 1 else []
-    return tuple(str(name) for name in same if values[name].nunique() > 1)
+    values = both[names].to_numpy(np.float64, na_value=np.nan)
+    if section.max() == 0:
+        return ()
+    differs = np.zeros(len(names), dtype=bool)
+    for number in range(section.max() + 1):
+        rows = values[section == number]
+        missing = np.isnan(rows)
+        differs |= np.fmax.reduce(rows) > np.fmin.reduce(rows)
+        differs |= missing.any(axis=0) & ~missing.all(axis=0)
+    varied = np.fmax.reduce(values) > np.fmin.reduce(values)
+    return tuple(
+        str(name) for name, is_same in zip(names, varied & ~differs, strict=True) if is_same
+    )

@@ -1,0 +1,128 @@
+"""The part `courses` of `drift.py`: what a run of monitoring takes, by the number of courses.
+
+Nothing is run from here; `python benchmarks/drift.py --only courses --monitored 100,1000` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Engine
+
+from grade_ml.core import database
+from grade_ml.core.process import peak_megabytes
+from grade_ml.core.settings import Settings
+from grade_ml.ensemble.lifecycle import train_pooled
+from grade_ml.ensemble.pooled import NAME, PooledModel, default_parameters
+from grade_ml.ensemble.predictions import write_predictions
+from grade_ml.ensemble.training import TrainingData, finished_in
+from grade_ml.ensemble.tuning import Tuned
+from grade_ml.features.refresh import refresh
+from grade_ml.features.store import read_snapshots
+from grade_ml.gradebook import simulated
+from grade_ml.gradebook.catalog import course_ids
+from grade_ml.monitoring import store
+from grade_ml.monitoring.monitor import Monitor
+from grade_ml.monitoring.store import Kind
+from grade_ml.registry.registry import Alias, ModelVersion, Registry
+from installation import temporary_installation
+
+#: The twelfth week of a term; the term before has ended.
+TODAY = date(2026, 10, 26)
+NIGHT = datetime(2026, 10, 26, 3, tzinfo=UTC)
+#: Weeks of which predictions are stored, and courses whose snapshots are in memory together.
+WEEKS, AT_ONCE = 4, 50
+#: A fit of seconds: monitoring reads what a model said, not how well.
+QUICK = {"rounds": 40, "learning_rate": 0.2, "depth": 4, "max_depth": 4, "epochs": 5, "units": 16}
+
+
+def courses(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the seconds of each report for so many courses, in a process of their own."""
+    found = []
+    for number in map(int, arguments.monitored.split(",")):
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            found.append(pool.apply(_monitored, (number,)))
+        print(found[-1], file=sys.stderr, flush=True)
+    return {"courses": found}
+
+
+def _monitored(number: int) -> dict[str, Any]:
+    # A student takes about two courses a term: a section has 60.
+    config = simulated.CampusConfig(students=30 * number, courses=number, terms=4)
+    with temporary_installation() as (settings, engine):
+        registry = prepared(engine, settings, config)
+        before = peak_megabytes()
+        return {"courses": number, **reports(engine, settings, registry)} | {
+            "peak_mb_before": round(before),
+            "peak_mb": round(peak_megabytes()),
+        }
+
+
+def prepared(engine: Engine, settings: Settings, config: simulated.CampusConfig) -> Registry:
+    """Fill an installation: gradebook, snapshots, a champion, and its predictions of 4 weeks."""
+    simulated.load_campus(engine, settings, config, loaded_at=NIGHT)
+    registry = Registry(database.start(settings).mlflow, settings.storage_root)
+    with engine.begin() as connection:
+        names = course_ids(connection)
+        refresh(connection, settings.storage_root, names, TODAY)
+        training = train_pooled(
+            TrainingData.stored(settings.storage_root, finished_in(connection, TODAY)),
+            registry,
+            connection,
+            trained_at=NIGHT,
+            tune=lambda *_: Tuned(_quick()),
+        )
+        registry.set_alias(NAME, Alias.CHAMPION, training.version.version)
+        for first in range(0, len(names), AT_ONCE):
+            some = names[first : first + AT_ONCE]
+            _predict(connection, settings.storage_root, some, training.model, training.version)
+    return registry
+
+
+def _quick() -> dict[Any, Any]:
+    found = default_parameters()
+    for members in found.values():
+        for values in members.values():
+            values |= {name: QUICK[name] for name in values.keys() & QUICK.keys()}
+    return found
+
+
+def _predict(
+    connection: sa.Connection,
+    root: str,
+    names: list[str],
+    model: PooledModel,
+    version: ModelVersion,
+) -> None:
+    rows = read_snapshots(root, names)
+    recent = rows["cut_on"] > str(TODAY - timedelta(days=7 * WEEKS))
+    for day, some in rows[recent].groupby("cut_on"):
+        told = model.predict(some.reset_index(drop=True))
+        write_predictions(connection, told, as_of=day.date(), model=version)
+
+
+def reports(engine: Engine, settings: Settings, registry: Registry) -> dict[str, Any]:
+    """Return the seconds of each kind of report, for all courses."""
+    seconds = {}
+    with engine.begin() as connection:
+        names = course_ids(connection)
+        monitor = Monitor(connection, registry, settings.storage_root, TODAY)
+        for kind in Kind:
+            started = time.perf_counter()
+            getattr(monitor, kind)(names)
+            seconds[str(kind)] = round(time.perf_counter() - started, 2)
+        drifts = store.read(connection, TODAY, days=1, kinds=[Kind.DRIFT])
+    total = sum(seconds.values())
+    return {
+        "seconds": round(total, 1),
+        "seconds_by_report": seconds,
+        "seconds_per_course": round(total / len(names), 3),
+        "tested": sum(one.body["status"] == "tested" for one in drifts),
+        "drifted": sum(one.body["drifted"] for one in drifts),
+    }
