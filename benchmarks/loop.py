@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from grade_ml.core import database
 from grade_ml.ensemble import pooled
-from grade_ml.ensemble.lifecycle import train_courses
+from grade_ml.ensemble.lifecycle import changed_since, train_courses
 from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel
 from grade_ml.ensemble.predictions import read_predictions
 from grade_ml.ensemble.scoring import score_running
@@ -125,7 +125,7 @@ def _term(seed: int, is_changed: bool, students: int, courses: int) -> Term:
             told = _model(campus(date(2000, 1, 1)))
             after = min((day for day in found.asked if day >= CHANGE), default=CHANGE) + 2 * WEEK
             _judge(found, engine, gradebook, snapshots, after, told, model)
-    reasons = "; ".join(found.reasons[:3])
+    reasons = "; ".join(found.reasons[-2:])
     weeks = {f"{(day - CHANGE).days / 7:.1f}": len(names) for day, names in found.asked.items()}
     errors = f"{found.error:.2f} {found.error_of_told:.2f} {found.error_untrained:.2f}"
     print(
@@ -210,20 +210,22 @@ def _replay(found: Term, engine: Engine, registry: Registry, root: str, names: l
             if any(one["says"] for one in losses.values()):
                 monitor.drift(names)  # decides only together with loss
             act, _ = permitted(decided(connection, day), requests, day)
-            if act:
-                at = datetime(day.year, day.month, day.day, tzinfo=UTC)
+            # What was told of a change is looked at anew every night.
+            again = set(changed_since(connection)) | act.keys()
+            if again:
                 done = train_courses(
-                    sorted(act),
+                    sorted(again),
                     root,
                     day,
                     registry,
                     connection,
-                    trained_at=at,
+                    trained_at=datetime(day.year, day.month, day.day, tzinfo=UTC),
                     changes=monitor.changes(),
                 )
                 outcomes = [f"{one.course_id}: {one.reason}" for one in done]
+            if act:
                 found.asked[day] = sorted(act)
-                found.reasons += [f"{act[name].reason}" for name in sorted(act)] + outcomes
+                found.reasons += [act[name].reason for name in sorted(act)] + outcomes
                 requests += [Request(name, day, False) for name in act]
         day += WEEK
 

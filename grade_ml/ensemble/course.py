@@ -69,9 +69,10 @@ class Change:
     Attributes
     ----------
     since
-        The day on which it was confirmed.
+        The day from which on scores have changed.
     share
-        By which share of them points to come are more, or, if negative, fewer; -1 or more.
+        By which share of them points to come are more than the pooled model says, or, if negative,
+        fewer; -1 or more. 0: nothing is sure.
     gained
         What believing it gains on scores of assignments that it was not estimated from.
     """
@@ -81,7 +82,7 @@ class Change:
     gained: Improvement
 
     def __str__(self) -> str:
-        return f"confirmed on {self.since}: points to come are {self.share:+.0%}, {self.gained}"
+        return f"since {self.since} points to come are {self.share:+.0%}, {self.gained}"
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class CourseModel:
         What the correction gained on the course's last ended section, which it had not seen; where
         `changed_on` is given, on scores since.
     changed_on
-        The day on which a change of the running sections' scores was confirmed; None: none was.
+        The day from which on scores of running sections have changed; None: none have.
     """
 
     course_id: str
@@ -258,26 +259,22 @@ def fit(rows: pd.DataFrame, pooled: PooledModel, seed: int) -> Fitted:
     return Fitted(_learn(raw), reason, evaluate(trial, seed), gained)
 
 
-def changed(base: Correction | None, change: Change, pooled: PooledModel) -> Correction:
-    """Return a correction that stretches the points to come, on top of another.
+def changed(change: Change, pooled: PooledModel) -> Correction:
+    """Return the correction that stretches the points to come.
 
     The risk has no label to learn from before sections end. It moves as it does between students
     whose grades differ by so many points: by the slope of log-odds on grades in held-out rows.
     """
-    rows, knots = pooled.held_out, len(PHASED)
-    if base is None:
-        base = Correction(np.zeros(2 * knots), np.zeros(2 * knots))
-    shifts, stretches = np.split(base.grade, 2)
-    factor = 1 + change.share
-    grade = np.concatenate([factor * shifts, factor * (1 + stretches) - 1])
-    told = rows["raw_grade"].to_numpy(np.float64)
-    known = np.isfinite(told)
-    told, log_odds = told[known], log_odds_of(rows["raw_risk"])[known]
+    rows = pooled.held_out[pooled.held_out["raw_grade"].notna()]
+    told, log_odds = rows["raw_grade"].to_numpy(np.float64), log_odds_of(rows["raw_risk"])
     slope = np.cov(told, log_odds)[0, 1] / (told.var() + 1e-9)
-    hats = basis(rows["progress"].to_numpy(np.float64)[known], PHASED)
-    to_come = told - rows["collected"].to_numpy(np.float64)[known]
+    hats = basis(rows["progress"].to_numpy(np.float64), PHASED)
+    to_come = told - rows["collected"].to_numpy(np.float64)
     moved = change.share * (hats.T @ to_come) / np.maximum(hats.sum(axis=0), 1e-9)
-    return Correction(grade, base.risk + np.concatenate([slope * moved, np.zeros(knots)]))
+    nothing = np.zeros(len(PHASED))
+    return Correction(
+        np.concatenate([nothing, nothing + change.share]), np.concatenate([slope * moved, nothing])
+    )
 
 
 def losses(before: pd.DataFrame, after: pd.DataFrame, truth: pd.DataFrame) -> tuple[Floats, Floats]:

@@ -332,8 +332,8 @@ def train_courses(  # noqa: PLR0913
     as_of
         Sections that ended before count.
     changes
-        What scores since a change say of running sections, by course. It counts until sections end
-        or the pooled model is another, and is learned from outcomes then.
+        What scores since a change say of running sections, by course. It takes the place of what
+        ended sections say; a course without one keeps what it was told before.
 
     Raises
     ------
@@ -356,9 +356,9 @@ def train_courses(  # noqa: PLR0913
         sections = versions_of(hashed[course_id], truth)
         data = f"{version.version}-{_digest(sections)}"
         before, change = done.get(course_id), changes.get(course_id)
-        seen, _, changed_on = before.data_version.partition("@") if before else ("", "", "")
-        is_same = before is not None and (seen, before.code_version) == (data, code)
-        if before and is_same and (not change or str(change.since) == changed_on):
+        seen, _, told = before.data_version.partition("@") if before else ("", "", "")
+        now = _told(change) if change else told
+        if before and (seen, told, before.code_version) == (data, now, code):
             yield CourseOutcome(course_id, before.kept, False, f"nothing changed: {before.reason}")
             continue
         known = by_course.get(course_id, pooled.held_out.head(0))
@@ -370,16 +370,10 @@ def train_courses(  # noqa: PLR0913
             rows = pd.concat([rows, fresh], ignore_index=True)
         fitted = courses.fit(rows, pooled, seed)
         name = courses.name_of(course_id)
-        if change:
-            now = models.serving(course_id).model if is_same and changed_on else None
-            base = now.correction if isinstance(now, CourseModel) else fitted.correction
-            fitted = Fitted(
-                courses.changed(base, change, pooled),
-                str(change),
-                fitted.evaluation or pooled.evaluation,
-                change.gained,
-            )
-            data = f"{data}@{change.since}"
+        if change and change.share:
+            record = fitted.evaluation or pooled.evaluation
+            fitted = Fitted(courses.changed(change, pooled), str(change), record, change.gained)
+            data = f"{data}@{now}"
         model = None
         if fitted.correction and fitted.evaluation and fitted.gained:
             model = CourseModel(
@@ -390,7 +384,7 @@ def train_courses(  # noqa: PLR0913
                 tuple(sorted(rows["section_id"].unique())),
                 fitted.evaluation,
                 fitted.gained,
-                change.since if change else None,
+                change.since if change and change.share else None,
             )
             _register_course(model, registry, connection, data, trained_at, fitted.reason)
         elif before and before.kept:
@@ -405,6 +399,20 @@ def train_courses(  # noqa: PLR0913
             trained_at,
         )
         yield CourseOutcome(course_id, model is not None, True, fitted.reason, model)
+
+
+def _told(change: Change) -> str:
+    return f"{change.since}{change.share:+.2f}" if change.share else ""
+
+
+def changed_since(connection: Connection) -> dict[str, date]:
+    """Return the courses that were told of a change, and since when it is."""
+    rows = connection.execute(
+        sa.select(course_training.c.course_id, course_training.c.data_version).where(
+            course_training.c.data_version.contains("@")
+        )
+    )
+    return {row.course_id: date.fromisoformat(row.data_version.split("@")[1][:10]) for row in rows}
 
 
 def _fresh(

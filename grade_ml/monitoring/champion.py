@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,8 @@ class Champion:
         The sections whose outcomes it has seen.
     degraded
         Why a better model does not answer, or less than usual is known of this one.
+    changed_on
+        The day from which on it allows for changed scores; None: it knows of no change.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Champion:
     held_out: pd.DataFrame
     audit: pd.DataFrame
     degraded: tuple[str, ...]
+    changed_on: date | None = None
 
 
 def champions(models: Models, courses: list[str], sections: pd.DataFrame) -> Iterator[Champion]:
@@ -72,7 +76,10 @@ def champions(models: Models, courses: list[str], sections: pd.DataFrame) -> Ite
         if id(pooled) not in prepared:
             prepared[id(pooled)] = _dated(pooled.held_out, sections)
         held_out, known = prepared[id(pooled)], frozenset(pooled.sections)
-        yield Champion(name, model.features, known, held_out, pooled.audit, served.degraded)
+        changed_on = model.changed_on if isinstance(model, CourseModel) else None
+        yield Champion(
+            name, model.features, known, held_out, pooled.audit, served.degraded, changed_on
+        )
 
 
 def _dated(held_out: pd.DataFrame, sections: pd.DataFrame) -> pd.DataFrame:

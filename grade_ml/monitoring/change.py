@@ -41,39 +41,33 @@ SETTINGS = ChangeSettings()
 
 @dataclass(frozen=True)
 class Suspicion:
-    """A course whose scores are confirmed to have changed.
+    """A course whose scores have changed since a day.
 
     Attributes
     ----------
     events
-        Scores that the champion predicted, since the change began: columns of `concept.events`.
-    confirmed_on
-        The day of the evidence.
+        Scores of the last weeks, since then, beside what the pooled model implied: columns of
+        `concept.events`. It takes in new scores itself, so older errors say too much.
     """
 
     events: pd.DataFrame
     expectation: Expectation
-    confirmed_on: date
+    since: date
 
 
 def changes(suspected: Mapping[str, Suspicion], seed: int) -> dict[str, Change]:
-    """Return by how much points to come have changed in each course; empty where that is not sure.
+    """Return by how much points to come have changed in each course; empty with one assignment.
 
-    It is sure if the scores of assignments are predicted better by what all other assignments say:
-    the lower end of the 95% interval of the gain (students resampled) lies above 0.
+    The share is 0 unless the scores of assignments are predicted better by what all others say:
+    the lower end of the 95% interval of the gain (students resampled) has to be above 0.
     """
     parts = [_assignments(one).assign(course=name) for name, one in suspected.items()]
-    if not parts:
-        return {}
-    rows = pd.concat(parts, ignore_index=True)
+    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"assignment": []})
     if rows["assignment"].nunique() < 2:
         return {}
-    gained = _gained(rows, seed)
-    if not gained.is_sure:
-        return {}
-    means = _means(rows)
+    means, gained = _means(rows), _gained(rows, seed)
     return {
-        name: Change(one.confirmed_on, max(_share(means, name), -1.0), gained)
+        name: Change(one.since, max(_share(means, name), -1.0) if gained.is_sure else 0.0, gained)
         for name, one in suspected.items()
     }
 

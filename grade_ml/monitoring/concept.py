@@ -115,19 +115,17 @@ def events(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
         section_id, student, assignment_id, category, score (0-100), scored_on.
     predictions
         section_id, student, on (the day it was made), grade, collected and weight_remaining
-        (points of the final grade), and model (its name) where there are several.
+        (points of the final grade).
 
     Returns
     -------
     pandas.DataFrame
-        The columns of `scores`, implied (0-100): what the work to come was predicted to earn, and
-        the model.
+        The columns of `scores` and implied (0-100): what the work to come was predicted to earn.
         Scores without a prediction of the last weeks before are left out.
     """
     told = predictions[predictions["grade"].notna() & (predictions["weight_remaining"] >= 1)]
     to_come = (told["grade"] - told["collected"]) / told["weight_remaining"]
-    kept = ["section_id", "student", "on", *({"model"} & set(told))]
-    told = told[kept].assign(implied=(100 * to_come).clip(0, 100))
+    told = told[["section_id", "student", "on"]].assign(implied=(100 * to_come).clip(0, 100))
     paired = pd.merge_asof(
         scores.sort_values("scored_on", kind="stable"),
         told.sort_values("on", kind="stable"),

@@ -16,10 +16,12 @@ import pandas as pd
 from sqlalchemy import Connection
 
 from grade_ml.core.errors import NotReadyError
-from grade_ml.ensemble.course import Change
+from grade_ml.ensemble.course import Change, name_of
+from grade_ml.ensemble.lifecycle import changed_since
 from grade_ml.ensemble.rows import COLLECTED, hashes
 from grade_ml.ensemble.serving import Models
 from grade_ml.features.store import read_snapshots
+from grade_ml.features.surroundings import beside
 from grade_ml.monitoring import concept, estimation, health, quality, records, store
 from grade_ml.monitoring.champion import Champion, champions
 from grade_ml.monitoring.change import Suspicion, changes
@@ -79,6 +81,16 @@ class Course:
             since.assign(error=expectation.errors(since)),
             expectation,
         )
+
+    @property
+    def told_from(self) -> pd.Timestamp:
+        """The first day of a champion that was told of a change: errors before are not its own."""
+        told, changed_on = self.records.predictions, self.champion.changed_on
+        if changed_on is None:
+            return pd.Timestamp.min
+        own = told["model"].str.startswith(name_of(self.course_id) + " ")
+        days = told.loc[own & (told["on"] >= pd.Timestamp(changed_on)), "on"]
+        return pd.Timestamp(days.min()) if len(days) else pd.Timestamp.min
 
     def _told(self) -> pd.DataFrame:
         """Return the stored predictions beside what was collected and to come at that time."""
@@ -194,30 +206,53 @@ class Monitor:
         return found
 
     def changes(self) -> dict[str, Change]:
-        """Return what scores say of each course whose change is confirmed, where that is sure."""
-        decisions = decided(self.connection, self.as_of)
-        asked = {name: one.evidence_on for name, one in decisions.items() if one.retrain}
+        """Return what scores say of courses whose change is confirmed now, or was before."""
+        asked = decided(self.connection, self.as_of)
+        days = DECISION.stale_days
         stored = store.read(
-            self.connection,
-            self.as_of,
-            days=DECISION.stale_days,
-            kinds=[Kind.CONCEPT],
-            courses=asked,
+            self.connection, self.as_of, days=days, kinds=[Kind.CONCEPT], courses=asked
         )
-        began = {one.course_id: one.body.get("since") for one in stored}
+        alarmed = {one.course_id: str(one.body["since"]) for one in stored if one.body.get("since")}
+        before = timedelta(days=DECISION.longest_gap_days)
+        since = {
+            name: date.fromisoformat(alarmed[name]) if name in alarmed else one.evidence_on - before
+            for name, one in asked.items()
+            if one.retrain and one.evidence_on
+        } | changed_since(self.connection)
         suspected = {}
-        for course in self.courses(sorted(asked)):
-            confirmed_on, since = asked[course.course_id], began.get(course.course_id)
-            if course.scores is None or confirmed_on is None:
-                continue
-            _, events, expectation = course.scores
-            usual = confirmed_on - timedelta(days=concept.SETTINGS.news_days)
-            own = events[
-                (events["scored_on"] >= pd.Timestamp(since or usual))
-                & (events["model"] == course.champion.name)
-            ]
-            suspected[course.course_id] = Suspicion(own, expectation, confirmed_on)
+        for course in self.courses(sorted(since)):
+            if course.scores is not None:
+                recent = self.as_of - timedelta(days=concept.SETTINGS.news_days)
+                began = pd.Timestamp(max(since[course.course_id], recent))
+                events = self._implied_by_pooled(course)
+                suspected[course.course_id] = Suspicion(
+                    events[events["scored_on"] >= began],
+                    course.scores[2],
+                    since[course.course_id],
+                )
         return changes(suspected, self.seed)
+
+    def _implied_by_pooled(self, course: Course) -> pd.DataFrame:
+        """Return the scores of running sections beside what the pooled champion would have said."""
+        _, pooled = self._models.pooled_champion()
+        running = course.records.running["section_id"]
+        rows = course.snapshots[
+            course.snapshots["section_id"].astype(object).isin(running)
+            & (course.snapshots["cut_on"] <= pd.Timestamp(self.as_of))
+        ].reset_index(drop=True)
+        predicted = pooled.predict(beside(self.connection, rows, pooled.features))
+        told = pd.DataFrame(
+            {
+                "section_id": rows["section_id"].astype(object),
+                "student": student_hashes(rows["student_id"]),
+                "on": rows["cut_on"],
+                "grade": predicted["grade"].to_numpy(),
+                "collected": rows[COLLECTED].fillna(0.0),
+                "weight_remaining": rows["weight_remaining"],
+            }
+        )
+        scores = course.records.scores
+        return concept.events(scores[scores["section_id"].isin(running)], told)
 
     def _store(self, kind: Kind, bodies: dict[str, Body]) -> dict[str, Body]:
         store.write(self.connection, kind, self.as_of, bodies)
@@ -276,6 +311,7 @@ class Monitor:
         store.remember_errors(self.connection, course.course_id, fresh)
         rows = store.matured_errors(self.connection, self.as_of, [course.course_id])
         rows = rows[~rows["section_id"].isin(course.champion.sections)]
+        rows = rows[rows["matured_on"] > course.told_from]
         body |= _alarm_body(concept.alarms(reference["z"], rows), self.as_of, "of its own")
         return {
             **body,

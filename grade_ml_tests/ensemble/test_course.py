@@ -97,7 +97,7 @@ def test_a_course_like_the_others_keeps_the_pooled_model(model: PooledModel) -> 
 def test_a_change_within_a_term_stretches_what_is_to_come(model: PooledModel) -> None:
     gained = Improvement(0.2, 0.1, 0.3, 100, 50)
     change = Change(date(2025, 10, 23), -0.2, gained)
-    correction = course.changed(None, change, model)
+    correction = course.changed(change, model)
     own = CourseModel("course 1", model, 7, correction, (), model.evaluation, gained, change.since)
     frame, _ = later()
     ours, raw = own.predict(frame), model.raw(frame)
@@ -106,11 +106,6 @@ def test_a_change_within_a_term_stretches_what_is_to_come(model: PooledModel) ->
     told, _ = correction.apply(raw.assign(possible=attainable(frame)))
     assert told - certain == pytest.approx(0.8 * to_come, abs=1e-6)
     assert ours["risk"].mean() > model.predict(frame)["risk"].mean() + 0.02
-    # A second change of the same size comes on top of the first.
-    twice, _ = course.changed(correction, change, model).apply(
-        raw.assign(possible=attainable(frame))
-    )
-    assert twice - certain == pytest.approx(0.64 * to_come, abs=1e-6)
 
 
 def test_a_difference_of_one_section_only_is_not_kept(model: PooledModel) -> None:
