@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from grade_ml.ensemble.lifecycle import changed_since, train_courses
 from grade_ml.monitoring import report, store
 from grade_ml.monitoring.monitor import Monitor, decided
 from grade_ml.monitoring.store import Kind
@@ -71,3 +72,25 @@ def test_a_change_of_grading_is_seen_in_time_and_days_of_the_past_stay_as_they_w
     assert page.count("data:image/png;base64,") == 5
     assert "http" not in page
     assert "sim-0" not in page + json.dumps([dict(one.body) for one in newest])
+
+    # Training within the term learns from scores what no outcome shows yet.
+    with engine.begin() as connection:
+        monitor = Monitor(connection, registry, settings.storage_root, soon)
+        changes = monitor.changes()
+        assert set(changes) >= set(asked)
+        assert all(one.share < -0.1 and one.gained.is_sure for one in changes.values())
+        done = list(
+            train_courses(
+                sorted(asked),
+                settings.storage_root,
+                soon,
+                registry,
+                connection,
+                trained_at=datetime(2025, 11, 24, tzinfo=UTC),
+                changes=changes,
+            )
+        )
+        assert all(one.model and one.model.changed_on for one in done)
+        assert set(changed_since(connection)) == set(asked)
+        # What was told is looked at anew; errors of the model before are not the new one's.
+        assert set(monitor.changes()) >= set(asked)
