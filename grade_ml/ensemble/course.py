@@ -152,6 +152,11 @@ class CourseModel:
         return self.pooled.features
 
     @property
+    def share(self) -> float:
+        """The share by which it stretches points to come for changed scores; 0: by none."""
+        return float(self.correction.grade[-1]) if self.changed_on else 0.0
+
+    @property
     def degraded(self) -> tuple[str, ...]:
         """Why it is less than it could be."""
         return self.pooled.degraded

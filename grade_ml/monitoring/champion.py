@@ -38,6 +38,8 @@ class Champion:
         Why a better model does not answer, or less than usual is known of this one.
     changed_on
         The day from which on it allows for changed scores; None: it knows of no change.
+    share
+        By which share it stretches points to come since then.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Champion:
     audit: pd.DataFrame
     degraded: tuple[str, ...]
     changed_on: date | None = None
+    share: float = 0.0
 
 
 def champions(models: Models, courses: list[str], sections: pd.DataFrame) -> Iterator[Champion]:
@@ -76,10 +79,8 @@ def champions(models: Models, courses: list[str], sections: pd.DataFrame) -> Ite
         if id(pooled) not in prepared:
             prepared[id(pooled)] = _dated(pooled.held_out, sections)
         held_out, known = prepared[id(pooled)], frozenset(pooled.sections)
-        changed_on = model.changed_on if isinstance(model, CourseModel) else None
-        yield Champion(
-            name, model.features, known, held_out, pooled.audit, served.degraded, changed_on
-        )
+        told = (model.changed_on, model.share) if isinstance(model, CourseModel) else ()
+        yield Champion(name, model.features, known, held_out, pooled.audit, served.degraded, *told)
 
 
 def _dated(held_out: pd.DataFrame, sections: pd.DataFrame) -> pd.DataFrame:

@@ -62,7 +62,7 @@ ROW = ["matured_on", "section_id", "assignment_id", "batch"]
 #: Columns of a stream: one row per batch of scores of an assignment.
 STREAM = [*ROW, "scores", "error", "z"]
 _BY = ["section_id", "assignment_id"]
-_READ = [*_BY, "category", "scored_on", "implied", "score"]
+_READ = [*_BY, "category", "scored_on", "implied", "share", "score"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ class Expectation:
     def expected(self, events: pd.DataFrame) -> Floats:
         """Return the expected score per event."""
         level = events["category"].map(dict(self.levels)).fillna(self.level).astype("float64")
+        # A model that stretches what it implies has said by as much that the level is another.
+        level *= 1 + events["share"]
         return np.asarray(level + self.slope * events["implied"], dtype=np.float64)
 
     def errors(self, events: pd.DataFrame) -> Floats:
@@ -115,17 +117,20 @@ def events(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
         section_id, student, assignment_id, category, score (0-100), scored_on.
     predictions
         section_id, student, on (the day it was made), grade, collected and weight_remaining
-        (points of the final grade).
+        (points of the final grade), and share where a model stretches points to come.
 
     Returns
     -------
     pandas.DataFrame
-        The columns of `scores` and implied (0-100): what the work to come was predicted to earn.
+        The columns of `scores`, implied (0-100): what the work to come was predicted to earn, and
+        share: by how much that was stretched.
         Scores without a prediction of the last weeks before are left out.
     """
     told = predictions[predictions["grade"].notna() & (predictions["weight_remaining"] >= 1)]
     to_come = (told["grade"] - told["collected"]) / told["weight_remaining"]
-    told = told[["section_id", "student", "on"]].assign(implied=(100 * to_come).clip(0, 100))
+    told = told[["section_id", "student", "on"]].assign(
+        implied=(100 * to_come).clip(0, 100), share=told.get("share", 0.0)
+    )
     paired = pd.merge_asof(
         scores.sort_values("scored_on", kind="stable"),
         told.sort_values("on", kind="stable"),

@@ -149,7 +149,7 @@ def detect_drift(
     with limited_threads(len(is_current)):
         chosen = labellings(units, PERMUTATIONS, seed)
         measured = figures(tested, units, chosen, is_current)
-        multivariate = _together(tested, units, alpha, seed) if len(tested) > 1 else None
+        multivariate = together(tested, units, alpha, seed) if len(tested) > 1 else None
     features = table(found, measured, alpha, len(reference))
     return DriftReport(
         drifted=bool(features["drifted"].any())
@@ -163,7 +163,8 @@ def detect_drift(
     )
 
 
-def _together(tested: Sequence[Column], units: Units, alpha: float, seed: int) -> Multivariate:
+def together(tested: Sequence[Column], units: Units, alpha: float, seed: int) -> Multivariate:
+    """Return whether a classifier tells the sides apart by all columns together."""
     # The fewest permutations of which the most extreme is rare enough.
     auc, p = separate(tested, units, round(1 / (_TOGETHER * alpha)) - 1, seed)
     adjusted = round(min(p / _TOGETHER, 1.0), 9)

@@ -85,16 +85,19 @@ class Course:
     @property
     def told_from(self) -> pd.Timestamp:
         """The first day of a champion that was told of a change: errors before are not its own."""
-        told, changed_on = self.records.predictions, self.champion.changed_on
-        if changed_on is None:
-            return pd.Timestamp.min
-        own = told["model"].str.startswith(name_of(self.course_id) + " ")
-        days = told.loc[own & (told["on"] >= pd.Timestamp(changed_on)), "on"]
+        days = self.records.predictions.loc[self._knows_change, "on"]
         return pd.Timestamp(days.min()) if len(days) else pd.Timestamp.min
+
+    @cached_property
+    def _knows_change(self) -> pd.Series:
+        """Which stored predictions were made by a model of the course that knew of a change."""
+        told, changed_on = self.records.predictions, self.champion.changed_on
+        own = told["model"].str.startswith(name_of(self.course_id) + " ")
+        return own & (told["on"] >= pd.Timestamp(changed_on)) if changed_on else own & False
 
     def _told(self) -> pd.DataFrame:
         """Return the stored predictions beside what was collected and to come at that time."""
-        rows = self.records.predictions
+        rows = self.records.predictions.assign(share=self.champion.share * self._knows_change)
         rows = rows[rows["course_id"] == self.course_id]
         some = self.snapshots[["section_id", "student_id", "cut_on", COLLECTED, "weight_remaining"]]
         known = some.assign(
@@ -438,6 +441,7 @@ def _drift_body(one: _Compared, usual: Mapping[str, Usual], seed: int) -> Body:
         "says": f"{says}{more} drifted" if drifted else "",
         "features": table[_KEPT],
         "output": outputs[_KEPT],
+        "multivariate": reports["features"].multivariate,
         "courses_compared": usual["features"].courses,
         "reference_rows": len(reference),
         "current_rows": len(current),

@@ -197,7 +197,8 @@ def judge(one: Comparison, usual: Usual, *, alpha: float, seed: int) -> DriftRep
     """Return what has drifted: beyond chance among students and beyond what is usual.
 
     The p-value of a feature is the larger of both. Where sections alone already explain a feature,
-    its students are not permuted, and its p is that of sections: it could only be larger.
+    its students are not permuted, and its p is that of sections: it could only be larger. The
+    classifier is told beside and decides nothing, for it tells any class from another.
     """
     units = make_units(None, None, one.sizes, seed)
     is_current = np.arange(sum(one.sizes)) >= one.sizes[0]
@@ -214,7 +215,7 @@ def judge(one: Comparison, usual: Usual, *, alpha: float, seed: int) -> DriftRep
     return DriftReport(
         drifted=bool(features["drifted"].any()),
         features=features,
-        multivariate=None,
+        multivariate=drift.together(tested, units, alpha, seed) if len(tested) > 1 else None,
         alpha=alpha,
         reference_units=units.reference,
         current_units=units.current,

@@ -72,6 +72,7 @@ def scored(students: int, assignments: int, shift: float = 0.0, seed: int = 0) -
                 "assignment_id": f"s{seed}-{number:02d}",
                 "category": "quiz",
                 "implied": skill,
+                "share": 0.0,
                 "score": skill + random.normal(0, 10, students) + random.normal(0, 3) + shift,
                 "scored_on": pd.Timestamp("2025-01-06")
                 + pd.Timedelta(days=7 * number)
@@ -120,6 +121,16 @@ def test_a_change_in_the_midst_of_marking_shows_in_the_same_assignment():
     assert abs(sixth[0]) < 2 and sixth.min() < -2
     (first, *_) = concept.alarms(concept.stream(scored(60, 30), expectation, None)["z"], rows)
     assert first.direction == -1 and first.on <= date(2025, 2, 20)
+
+
+def test_a_model_that_was_told_of_a_change_is_asked_for_no_more():
+    expectation = concept.learn(scored(60, 30))
+    assert expectation is not None
+    lower = scored(60, 12, seed=4)
+    lower["score"] *= 0.75
+    assert concept.stream(lower, expectation, None)["z"].mean() < -1.5
+    told = lower.assign(implied=0.75 * lower["implied"], share=-0.25)
+    assert abs(concept.stream(told, expectation, None)["z"].mean()) < 0.5
 
 
 def test_a_row_never_changes_once_it_has_matured():

@@ -110,10 +110,11 @@ def _quality(bodies: Mapping[str, Mapping[str, Any]]) -> AssetCheckResult:
 
 
 def _drift_figures(body: Mapping[str, Any]) -> dict[str, Any]:
-    features = body.get("features")
+    features, multivariate = body.get("features"), body.get("multivariate")
     return {
         "drifted": body["drifted"],
         "drifted_features": None if features is None else int(features["drifted"].sum()),
+        "told_apart_auc": multivariate.auc if multivariate else None,
         "reference_rows": body.get("reference_rows"),
         "current_rows": body.get("current_rows"),
         "degraded": list(body["degraded"]),
