@@ -82,7 +82,12 @@ class Change:
     gained: Improvement
 
     def __str__(self) -> str:
-        return f"since {self.since} points to come are {self.share:+.0%}, {self.gained}"
+        gained = self.gained
+        return (
+            f"since {self.since} points to come are {self.share:+.0%}; by what other assignments "
+            f"say, squared errors of scores fall by {gained.mean:.0%} "
+            f"({gained.low:.0%} to {gained.high:.0%}, {gained.clusters} students)"
+        )
 
 
 @dataclass(frozen=True)

@@ -203,9 +203,9 @@ def model_health(
 
 
 def _scores(one: "Health") -> dict[str, Any]:
-    parts = {name: part.points for name, part in one.parts.items() if part.points is not None}
-    known = {} if one.score is None else {"score": one.score}
-    return {**known, **parts, "worst": one.worst, "decision": one.decision.reason}
+    points = {"score": one.score} | {name: part.points for name, part in one.parts.items()}
+    known = {name: round(value, 1) for name, value in points.items() if value is not None}
+    return {**known, "worst": one.worst, "decision": one.decision.reason}
 
 
 def _pages(
