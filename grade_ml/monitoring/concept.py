@@ -51,8 +51,9 @@ class ConceptSettings:
     adwin_delta: float = 0.002
     #: An alarm is news for so many days.
     news_days: int = 28
-    #: How clearly a course has to go along with an alarm of all courses: one-sided 5%.
-    agreement: float = 1.645
+    #: How clearly a course has to go along with an alarm of all courses, in standard errors: that
+    #: something changed is sure then, and a course without any scores since is the only doubt.
+    agreement: float = 1.0
 
 
 SETTINGS = ConceptSettings()
