@@ -180,7 +180,7 @@ class Monitor:
         self._store(Kind.CONCEPT, found)
         everywhere = self._concept_everywhere()
         for body in found.values():
-            _go_along(body, everywhere, self.as_of)
+            _go_along(body, everywhere)
         return self._store(Kind.CONCEPT, {**found, EVERYWHERE: everywhere})
 
     def health(self, names: Sequence[str]) -> dict[str, health.Health]:
@@ -303,6 +303,7 @@ class Monitor:
 
     def _concept(self, course: Course) -> Body:
         body: Body = {"model": course.champion.name, "alarms": [], "says": "", "alarm_on": None}
+        body["changed_on"] = course.champion.changed_on
         if course.scores is None:
             reason = course.reason or (
                 "too few scores of training terms can be compared with what was predicted of them"
@@ -394,10 +395,13 @@ def _alarm_body(alarms: list[concept.Alarm], as_of: date, where: str) -> Body:
     return body
 
 
-def _go_along(body: Body, everywhere: Mapping[str, Any], as_of: date) -> None:
-    """Let a course that agrees with an alarm of all courses have it, too."""
-    on = everywhere.get("alarm_on")
-    if body["status"] != "tested" or body["says"] or on is None:
+def _go_along(body: Body, everywhere: Mapping[str, Any]) -> None:
+    """Let a course that agrees with an alarm of all courses have it, too.
+
+    One that was told of a change has been answered: what is left of it each training looks at.
+    """
+    is_told = body["changed_on"] is not None
+    if body["status"] != "tested" or body["says"] or is_told or everywhere["alarm_on"] is None:
         return
     rows = body["rows"]
     z = rows.loc[rows["matured_on"] >= pd.Timestamp(everywhere["since"]), "z"].to_numpy(np.float64)
