@@ -115,12 +115,12 @@ def test_confirmed_drift_asks_for_just_those_courses_once(say, tick, instance):
 
 def test_drift_alone_and_one_window_ask_for_nothing(say, tick, instance):
     synchronize(instance, ["A", "B"])
-    week_ago = TODAY - timedelta(days=7)
-    for day in (week_ago, TODAY):
+    before = TODAY - timedelta(days=14)
+    for day in (before, TODAY):
         say(day, Kind.DRIFT, {"A": {"says": "score_mean drifted"}, "B": {"says": "x drifted"}})
     say(TODAY, Kind.PERFORMANCE, {"A": {"says": "error +30%"}, "B": {"says": "error +30%"}})
     assert isinstance(tick("drift_retraining"), SkipReason)
-    say(week_ago, Kind.PERFORMANCE, {"A": {"says": "error +25%"}})
+    say(before, Kind.PERFORMANCE, {"A": {"says": "error +25%"}})
     (request,) = asked(tick("drift_retraining"))
     assert json.loads(request.tags["grade_ml/courses"]) == ["A"]
     assert "error +30% and score_mean drifted" in request.tags[REASON]
