@@ -66,8 +66,7 @@ def test_a_night_forecasts_everybody_and_past_days_stay_and_can_be_said_again(
     passed = {
         one.asset_key.to_user_string(): one.passed for one in tonight.get_asset_check_evaluations()
     }
-    # There are too few ended sections here to calibrate the risk.
-    assert passed == {"trajectory_forecasts": True, "risk_periods": False}
+    assert passed == {"trajectory_forecasts": True, "risk_periods": True}
     pd.testing.assert_frame_equal(stored(engine, early), before)
 
     again = forecast(settings, instance, courses[:1], early)
