@@ -152,10 +152,11 @@ def _model(config: simulated.CampusConfig) -> PooledModel:
     gradebook = simulated.gradebook(config, TRAINED)
     cuts = weekly_cuts(gradebook.sections, TRAINED)
     rows = grade_snapshots(gradebook, cuts[cuts["cut_day"] % 14 == 0], TRAINED)
-    return pooled.fit(rows, finished(gradebook, TRAINED), seed=0, parameters=_brief())
+    return pooled.fit(rows, finished(gradebook, TRAINED), seed=0, parameters=brief())
 
 
-def _brief() -> Parameters:
+def brief() -> Parameters:
+    """Return parameters of every member with which a fit takes seconds."""
     brief = {"rounds": 40, "learning_rate": 0.15, "depth": 4, "max_depth": 4, "num_leaves": 8}
     found = pooled.default_parameters()
     for members in found.values():

@@ -13,13 +13,14 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from loop import brief
 from sqlalchemy import Engine
 
 from grade_ml.core import database
 from grade_ml.core.process import peak_megabytes
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble.lifecycle import train_pooled
-from grade_ml.ensemble.pooled import NAME, PooledModel, default_parameters
+from grade_ml.ensemble.pooled import NAME, PooledModel
 from grade_ml.ensemble.predictions import write_predictions
 from grade_ml.ensemble.training import TrainingData, finished_in
 from grade_ml.ensemble.tuning import Tuned
@@ -38,8 +39,6 @@ TODAY = date(2026, 10, 26)
 NIGHT = datetime(2026, 10, 26, 3, tzinfo=UTC)
 #: Weeks of which predictions are stored, and courses whose snapshots are in memory together.
 WEEKS, AT_ONCE = 4, 50
-#: A fit of seconds: monitoring reads what a model said, not how well.
-QUICK = {"rounds": 40, "learning_rate": 0.2, "depth": 4, "max_depth": 4, "epochs": 5, "units": 16}
 
 
 def courses(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -76,21 +75,13 @@ def prepared(engine: Engine, settings: Settings, config: simulated.CampusConfig)
             registry,
             connection,
             trained_at=NIGHT,
-            tune=lambda *_: Tuned(_quick()),
+            tune=lambda *_: Tuned(brief()),
         )
         registry.set_alias(NAME, Alias.CHAMPION, training.version.version)
         for first in range(0, len(names), AT_ONCE):
             some = names[first : first + AT_ONCE]
             _predict(connection, settings.storage_root, some, training.model, training.version)
     return registry
-
-
-def _quick() -> dict[Any, Any]:
-    found = default_parameters()
-    for members in found.values():
-        for values in members.values():
-            values |= {name: QUICK[name] for name in values.keys() & QUICK.keys()}
-    return found
 
 
 def _predict(
