@@ -30,6 +30,7 @@ from grade_ml.ensemble.lifecycle import changed_since, train_courses
 from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel
 from grade_ml.ensemble.predictions import read_predictions
 from grade_ml.ensemble.scoring import score_running
+from grade_ml.ensemble.serving import Models
 from grade_ml.ensemble.training import finished
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import write_snapshots
@@ -205,7 +206,7 @@ def _replay(found: Term, engine: Engine, registry: Registry, root: str, names: l
     while day < ENDED:
         with engine.begin() as connection:
             score_running(connection, registry, root, names, day)
-            monitor = Monitor(connection, registry, root, day)
+            monitor = Monitor(connection, Models(registry), root, day)
             losses = monitor.performance(names)
             monitor.concept(names)
             if any(one["says"] for one in losses.values()):

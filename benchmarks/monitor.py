@@ -22,6 +22,7 @@ from grade_ml.core.settings import Settings
 from grade_ml.ensemble.lifecycle import train_pooled
 from grade_ml.ensemble.pooled import NAME, PooledModel
 from grade_ml.ensemble.predictions import write_predictions
+from grade_ml.ensemble.serving import Models
 from grade_ml.ensemble.training import TrainingData, finished_in
 from grade_ml.ensemble.tuning import Tuned
 from grade_ml.features.refresh import refresh
@@ -103,7 +104,7 @@ def reports(engine: Engine, settings: Settings, registry: Registry) -> dict[str,
     seconds = {}
     with engine.begin() as connection:
         names = course_ids(connection)
-        monitor = Monitor(connection, registry, settings.storage_root, TODAY)
+        monitor = Monitor(connection, Models(registry), settings.storage_root, TODAY)
         for kind in Kind:
             started = time.perf_counter()
             getattr(monitor, kind)(names)

@@ -104,7 +104,7 @@ def by_model(
         There is no champion.
     """
     of_course = snapshots["course_id"].astype("object")
-    served = {course: models.serving(course) for course in sorted(courses)}
+    served = models.serving_each(sorted(courses))
     for one in {(one.version.name, one.version.version): one for one in served.values()}.values():
         chosen = [name for name, other in served.items() if other.version == one.version]
         yield one, snapshots[of_course.isin(chosen)]

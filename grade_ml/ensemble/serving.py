@@ -6,7 +6,7 @@ line, and the answer says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -96,10 +96,27 @@ class Models:
         ArtifactError
             Not even the baseline can be read.
         """
+        names = (name_of(course), POOLED)
+        return self._first_readable(self.registry.get(name, Alias.CHAMPION) for name in names)
+
+    def serving_each(self, courses: Iterable[str]) -> dict[str, Served]:
+        """Return the champion for each of `courses`, all as they are at this moment.
+
+        Raises
+        ------
+        NotReadyError, ArtifactError
+            As in `serving`.
+        """
+        champions = {one.name: one for one in self.registry.holders(Alias.CHAMPION)}
+        pooled = champions.get(POOLED)
+        return {
+            course: self._first_readable((champions.get(name_of(course)), pooled))
+            for course in courses
+        }
+
+    def _first_readable(self, versions: Iterable[ModelVersion | None]) -> Served:
         problems: list[str] = []
-        own = self.registry.get(name_of(course), Alias.CHAMPION)
-        pooled = self.registry.get(POOLED, Alias.CHAMPION)
-        for version in (own, pooled):
+        for version in versions:
             if version is None:
                 continue
             try:

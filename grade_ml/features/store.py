@@ -55,18 +55,20 @@ def write_snapshots(
     write_whole(_folder(root, kind) / name, buffer.getvalue().to_pybytes())
 
 
-def read_snapshots(
+def read_snapshots(  # noqa: PLR0913 - which rows and columns
     root: str,
     courses: Collection[str] | None,
     *,
     most: int | None = None,
     seed: int = 0,
     kind: str = SNAPSHOTS,
+    columns: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Return the stored frames of `courses`, or of all courses, in order of course.
 
     A column that only some courses have is missing in the rows of the others. Where there are more
-    rows than `most`, the same share of each course's is drawn.
+    rows than `most`, the same share of each course's is drawn. With `columns` only those are read,
+    of them that there are.
 
     Raises
     ------
@@ -75,9 +77,9 @@ def read_snapshots(
     """
     wanted = _wanted(root, courses, kind)
     if most is None:
-        return _together([_read(path) for path in wanted.values()])
+        return _together([_read(path, columns) for path in wanted.values()])
     share = min(1.0, most / max(sum(_described(path).num_rows for path in wanted.values()), 1))
-    return _together([_drawn(_read(path), share, seed) for path in wanted.values()])
+    return _together([_drawn(_read(path, columns), share, seed) for path in wanted.values()])
 
 
 def stored_hashes(
@@ -100,30 +102,31 @@ def stored_hashes(
 
 def _wanted(root: str, courses: Collection[str] | None, kind: str) -> dict[str, UPath]:
     folder = _folder(root, kind)
-    stored = {
-        unquote(path.name.removesuffix(_SUFFIX)): path
-        for path in (folder.iterdir() if folder.exists() else ())
-        if path.name.endswith(_SUFFIX)
-    }
-    wanted = sorted(stored if courses is None else set(courses))
-    missing = [course for course in wanted if course not in stored]
+    if courses is None:
+        stored = folder.iterdir() if folder.exists() else ()
+        names = [path.name for path in stored if path.name.endswith(_SUFFIX)]
+        courses = [unquote(name.removesuffix(_SUFFIX)) for name in names]
+    wanted = {course: folder / (quote(course, safe="") + _SUFFIX) for course in sorted({*courses})}
+    missing = [course for course, path in wanted.items() if not path.exists()]
     if missing or not wanted:
         raise NotReadyError(
             f"No features have been computed of {', '.join(missing) or 'any course'}.",
             f"Materialize {kind}, or run grade-ml run train_traditional_models.",
         )
-    return {course: stored[course] for course in wanted}
+    return wanted
 
 
 def _folder(root: str, kind: str) -> UPath:
     return UPath(root) / "features" / kind
 
 
-def _read(path: UPath) -> pa.Table:
+def _read(path: UPath, columns: Collection[str] | None) -> pa.Table:
     import pyarrow as pa
     from pyarrow import parquet
 
-    return parquet.read_table(pa.BufferReader(path.read_bytes()))
+    file = parquet.ParquetFile(pa.BufferReader(path.read_bytes()))
+    there = set(file.schema_arrow.names)
+    return file.read(None if columns is None else [one for one in columns if one in there])
 
 
 def _described(path: UPath) -> FileMetaData:

@@ -5,17 +5,21 @@ They are the baseline of everything that is watched afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.ensemble.course import CourseModel
 from grade_ml.ensemble.evaluation import PHASES, in_phase
 from grade_ml.ensemble.pooled import PooledModel
-from grade_ml.ensemble.serving import Models
+from grade_ml.ensemble.serving import Served
+
+_NOWHERE = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,18 @@ class Champion:
     name
         Name and version, such as "pooled 3".
     held_out
-        One row per held-out prediction: section_id, course_id, student (a hash), on (date of the
-        cut), progress (0-1), phase, collected and weight_remaining (points), fold, final_grade,
-        at_risk, grade, the bounds of its intervals, and risk. Empty where none were kept.
+        One row per held-out prediction of the course: section_id, course_id, student (a hash), on
+        (date of the cut), progress (0-1), phase, collected and weight_remaining (points), fold,
+        final_grade, at_risk, grade, the bounds of its intervals, and risk. Empty where none were
+        kept.
     audit
         Errors by protected attribute on all courses (see `ensemble.evaluation.by_group`).
     sections
         The sections whose outcomes it has seen.
     degraded
         Why a better model does not answer, or less than usual is known of this one.
+    everywhere, places
+        The held-out rows of all courses, and where those of the course stand among them.
     changed_on
         The day from which on it allows for changed scores; None: it knows of no change.
     share
@@ -48,39 +55,70 @@ class Champion:
     held_out: pd.DataFrame
     audit: pd.DataFrame
     degraded: tuple[str, ...]
+    everywhere: pd.DataFrame
+    places: npt.NDArray[np.int64]
     changed_on: date | None = None
     share: float = 0.0
 
 
-def champions(models: Models, courses: list[str], sections: pd.DataFrame) -> Iterator[Champion]:
-    """Yield the champion of each course, in order.
+class Champions:
+    """The champions of courses; what a pooled model has on record is divided among them once.
 
     Parameters
     ----------
     sections
         section_id, starts_on and ends_on of all sections that a model may know.
-
-    Raises
-    ------
-    NotReadyError
-        No model has been trained.
     """
-    prepared: dict[int, pd.DataFrame] = {}
-    for course in courses:
-        served = models.serving(course)
+
+    def __init__(self, sections: pd.DataFrame) -> None:
+        self._sections = sections
+        self._records: dict[int, _Record] = {}
+
+    def of(self, course: str, served: Served) -> Champion:
+        """Return what is known of the model that is served for a course."""
         name, model = f"{served.version.name} {served.version.version}", served.model
         pooled = model.pooled if isinstance(model, CourseModel) else model
         if not isinstance(pooled, PooledModel):
             why = f"{name} keeps no predictions of rows it had not seen; train the ensemble"
-            empty = pd.DataFrame()
-            problems = (*served.degraded, why)
-            yield Champion(name, model.features, frozenset(model.sections), empty, empty, problems)
-            continue
-        if id(pooled) not in prepared:
-            prepared[id(pooled)] = _dated(pooled.held_out, sections)
-        held_out, known = prepared[id(pooled)], frozenset(pooled.sections)
+            nothing, problems = pd.DataFrame(), (*served.degraded, why)
+            known = frozenset(model.sections)
+            return Champion(
+                name, model.features, known, nothing, nothing, problems, nothing, _NOWHERE
+            )
+        if id(pooled) not in self._records:
+            self._records[id(pooled)] = _Record.of(pooled, self._sections)
+        record = self._records[id(pooled)]
+        places = record.places.get(course, _NOWHERE)
         told = (model.changed_on, model.share) if isinstance(model, CourseModel) else ()
-        yield Champion(name, model.features, known, held_out, pooled.audit, served.degraded, *told)
+        return Champion(
+            name,
+            model.features,
+            record.sections,
+            record.held_out.iloc[places],
+            pooled.audit,
+            served.degraded,
+            record.held_out,
+            places,
+            *told,
+        )
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The held-out rows of a pooled model, the places of each course's, and what it has seen."""
+
+    held_out: pd.DataFrame
+    places: Mapping[str, npt.NDArray[np.int64]]
+    sections: frozenset[str]
+
+    @classmethod
+    def of(cls, pooled: PooledModel, sections: pd.DataFrame) -> Self:
+        held_out = _dated(pooled.held_out, sections)
+        places = {
+            str(name): np.asarray(rows)
+            for name, rows in held_out.groupby("course_id").indices.items()
+        }
+        return cls(held_out, places, frozenset(pooled.sections))
 
 
 def _dated(held_out: pd.DataFrame, sections: pd.DataFrame) -> pd.DataFrame:

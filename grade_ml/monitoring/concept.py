@@ -86,14 +86,15 @@ class Expectation:
 
     def expected(self, events: pd.DataFrame) -> Floats:
         """Return the expected score per event."""
-        level = events["category"].map(dict(self.levels)).fillna(self.level).astype("float64")
+        codes, names = pd.factorize(events["category"].astype(object))
+        levels = np.array([*(self.levels.get(name, self.level) for name in names), self.level])
         # A model that stretches what it implies has said by as much that the level is another.
-        level *= 1 + events["share"]
-        return np.asarray(level + self.slope * events["implied"], dtype=np.float64)
+        level = levels[codes] * (1 + events["share"].to_numpy(np.float64))
+        return np.asarray(level + self.slope * events["implied"].to_numpy(np.float64))
 
     def errors(self, events: pd.DataFrame) -> Floats:
         """Return score minus expectation per event."""
-        return np.asarray(events["score"] - self.expected(events), dtype=np.float64)
+        return np.asarray(events["score"].to_numpy(np.float64) - self.expected(events))
 
 
 @dataclass(frozen=True)

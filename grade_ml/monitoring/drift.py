@@ -284,9 +284,12 @@ def table(
             "reason": [column.reason for column in found],
         }
     )
-    for name in _FIGURES:
-        frame[name] = [measured.get(column.name, {}).get(name, np.nan) for column in found]
-    frame["p_adjusted"] = np.nan
+    figures = pd.DataFrame(
+        [measured.get(column.name, {}) for column in found],
+        columns=[*_FIGURES, "p_adjusted"],
+        dtype=np.float64,
+    )
+    frame = pd.concat([frame, figures], axis=1)
     tested = frame["p"].notna().to_numpy()
     if tested.any():
         adjusted = multipletests(frame.loc[tested, "p"], method="fdr_bh")[1]

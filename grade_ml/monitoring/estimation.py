@@ -7,7 +7,7 @@ longer mean what they did: that is `concept`'s matter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,10 @@ class ErrorEstimate:
 
     regressor: Any
     unseen: Floats
+
+    def at(self, places: npt.NDArray[np.int64]) -> ErrorEstimate:
+        """Return the same with the held-out rows at `places` only."""
+        return replace(self, unseen=self.unseen[places])
 
     def of(self, predictions: pd.DataFrame) -> Floats:
         """Return the expected |error| per row (columns as `fit` reads), in points."""

@@ -5,16 +5,19 @@ Here stored things are brought together; what each figure is stands in the modul
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import UTC, date, datetime, time, timedelta
-from functools import cached_property
+from datetime import date, timedelta
+from functools import cache, cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, cpu_count, delayed
 from sqlalchemy import Connection
 
+from grade_ml.core import database
 from grade_ml.core.errors import NotReadyError
 from grade_ml.ensemble.course import Change, name_of
 from grade_ml.ensemble.lifecycle import changed_since
@@ -23,20 +26,26 @@ from grade_ml.ensemble.serving import Models
 from grade_ml.features.store import read_snapshots
 from grade_ml.features.surroundings import beside
 from grade_ml.monitoring import concept, estimation, health, quality, records, store
-from grade_ml.monitoring.champion import Champion, champions
+from grade_ml.monitoring.champion import Champion, Champions
 from grade_ml.monitoring.change import Suspicion, changes
+from grade_ml.monitoring.columns import Column
 from grade_ml.monitoring.decision import SETTINGS as DECISION
 from grade_ml.monitoring.decision import Decision, Evidence, decide
 from grade_ml.monitoring.estimation import ErrorEstimate
-from grade_ml.monitoring.performance import performance
+from grade_ml.monitoring.health import Serving
+from grade_ml.monitoring.performance import ATTRIBUTES, performance
 from grade_ml.monitoring.records import Records
-from grade_ml.monitoring.sections import Comparison, Usual, compare, judge
+from grade_ml.monitoring.sections import Comparison, Usual, classified, compare, judge
 from grade_ml.monitoring.store import EVERYWHERE, Kind, Signal
 from grade_ml.monitoring.windows import Sides, windows
 from grade_ml.registry.registry import Registry
 
 #: Courses whose records are in memory together.
 _AT_ONCE = 50
+#: Starting another process takes as long as the reports of some fifty courses.
+_WORTH_A_PROCESS = 50
+#: What errors of scores are computed from, of snapshots.
+_ERROR_COLUMNS = ("section_id", "student_id", "cut_on", COLLECTED, "weight_remaining")
 #: The level of one report, shared by the model's features and its output.
 _ALPHA = 0.05
 _SHARES = {"features": 0.8, "output": 0.2}
@@ -44,8 +53,8 @@ _KEPT = [
     *("feature", "kind", "status", "reason", "p", "p_adjusted", "drifted", "effect"),
     *("ks", "cvm", "psi", "kl", "js", "wasserstein", "chi2", "missing"),
 ]
-#: Features whose shapes a report shows.
-_SHOWN = 6
+#: Features whose shapes a report shows, and categories of one.
+_SHOWN, _CATEGORIES_SHOWN = 6, 12
 
 Body = dict[str, Any]
 
@@ -60,59 +69,78 @@ class Course:
     snapshots: pd.DataFrame
     reason: str = ""
 
-    @cached_property
-    def scores(self) -> tuple[pd.DataFrame, pd.DataFrame, concept.Expectation] | None:
-        """Events with their errors in training terms and since, and what was expected of them."""
-        held_out = self.champion.held_out
-        if held_out.empty or self.reason:
-            return None
-        own = held_out[held_out["course_id"] == self.course_id]
-        scores = self.records.scores
-        scores = scores[scores["course_id"] == self.course_id]
-        seen = scores["section_id"].isin(own["section_id"])
-        before = concept.events(scores[seen], own)
-        expectation = concept.learn(before)
-        if expectation is None:
-            return None
-        new = ~scores["section_id"].isin(self.champion.sections)
-        since = concept.events(scores[new], self._told())
-        return (
-            before.assign(error=expectation.errors(before)),
-            since.assign(error=expectation.errors(since)),
-            expectation,
-        )
-
     @property
     def told_from(self) -> pd.Timestamp:
         """The first day of a champion that was told of a change: errors before are not its own."""
-        days = self.records.predictions.loc[self._knows_change, "on"]
+        days = self.predictions.loc[self.predictions["share"] != 0, "on"]
         return pd.Timestamp(days.min()) if len(days) else pd.Timestamp.min
 
     @cached_property
-    def _knows_change(self) -> pd.Series:
-        """Which stored predictions were made by a model of the course that knew of a change."""
-        told, changed_on = self.records.predictions, self.champion.changed_on
+    def predictions(self) -> pd.DataFrame:
+        """The stored predictions, and by what share their model stretched points to come."""
+        told, champion = self.records.predictions, self.champion
+        if champion.changed_on is None:
+            return told.assign(share=0.0)
         own = told["model"].str.startswith(name_of(self.course_id) + " ")
-        return own & (told["on"] >= pd.Timestamp(changed_on)) if changed_on else own & False
+        knows = own & (told["on"] >= pd.Timestamp(champion.changed_on))
+        return told.assign(share=champion.share * knows)
 
-    def _told(self) -> pd.DataFrame:
-        """Return the stored predictions beside what was collected and to come at that time."""
-        rows = self.records.predictions.assign(share=self.champion.share * self._knows_change)
-        rows = rows[rows["course_id"] == self.course_id]
-        some = self.snapshots[["section_id", "student_id", "cut_on", COLLECTED, "weight_remaining"]]
-        known = some.assign(
-            section_id=some["section_id"].astype(object),
-            student=student_hashes(some["student_id"]),
-            collected=some[COLLECTED].fillna(0.0),
-        ).drop(columns=["student_id", COLLECTED])
-        return pd.merge_asof(
-            rows.sort_values("on", kind="stable"),
-            known.sort_values("cut_on", kind="stable"),
-            left_on="on",
-            right_on="cut_on",
-            by=["section_id", "student"],
-            tolerance=pd.Timedelta(days=6),
-        )
+
+@dataclass(frozen=True)
+class Scores:
+    """Events of a course with their errors in training terms and since, and what was expected."""
+
+    before: pd.DataFrame
+    since: pd.DataFrame
+    expectation: concept.Expectation
+
+
+def scores(courses: Sequence[Course]) -> dict[str, Scores]:
+    """Return the scores of those courses of which enough is known, by course."""
+    known = [one for one in courses if len(one.champion.held_out) and not one.reason]
+    if not known:
+        return {}
+    graded = pd.concat([one.records.scores for one in known])
+    held_out = pd.concat([one.champion.held_out for one in known])
+    before = _by_course(concept.events(graded, held_out))
+    since = _by_course(concept.events(graded, _told(known)))
+    found = {}
+    for one in known:
+        usual = before.get(one.course_id)
+        expectation = None if usual is None else concept.learn(usual)
+        if usual is not None and expectation is not None:
+            fresh = since.get(one.course_id, usual.head(0))
+            fresh = fresh[~fresh["section_id"].isin(one.champion.sections)]
+            found[one.course_id] = Scores(
+                usual.assign(error=expectation.errors(usual)),
+                fresh.assign(error=expectation.errors(fresh)),
+                expectation,
+            )
+    return found
+
+
+def _by_course(events: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {str(name): rows for name, rows in events.groupby("course_id")}
+
+
+def _told(courses: Sequence[Course]) -> pd.DataFrame:
+    """Return the stored predictions beside what was collected and to come at that time."""
+    rows = pd.concat([one.predictions for one in courses])
+    columns = ["section_id", "student_id", "cut_on", COLLECTED, "weight_remaining"]
+    some = pd.concat([one.snapshots[columns] for one in courses])
+    some = some.astype({"section_id": object})
+    some = some[some["section_id"].isin(rows["section_id"].unique())]
+    known = some.assign(
+        student=student_hashes(some["student_id"]), collected=some[COLLECTED].fillna(0.0)
+    ).drop(columns=["student_id", COLLECTED])
+    return pd.merge_asof(
+        rows.sort_values("on", kind="stable"),
+        known.sort_values("cut_on", kind="stable"),
+        left_on="on",
+        right_on="cut_on",
+        by=["section_id", "student"],
+        tolerance=pd.Timedelta(days=6),
+    )
 
 
 def student_hashes(students: pd.Series) -> np.ndarray[Any, np.dtype[Any]]:
@@ -132,51 +160,76 @@ class Monitor:
     """
 
     connection: Connection
-    registry: Registry
+    models: Models
     root: str
     as_of: date
     seed: int = 0
     _estimates: dict[int, ErrorEstimate | None] = field(default_factory=dict)
 
     @cached_property
-    def _models(self) -> Models:
-        return Models(self.registry)
+    def _champions(self) -> Champions:
+        return Champions(self._sections)
 
     @cached_property
     def _sections(self) -> pd.DataFrame:
         return records.all_sections(self.connection, self.as_of)
 
-    def courses(self, names: Sequence[str]) -> Iterator[Course]:
-        """Yield each course with its records."""
+    def courses(
+        self, names: Sequence[str], columns: Collection[str] | None = None
+    ) -> Iterator[Course]:
+        """Yield each course with its records, and with all or some `columns` of its snapshots."""
+        served = self.models.serving_each(names)
         for first in range(0, len(names), _AT_ONCE):
-            some = list(names[first : first + _AT_ONCE])
+            some = names[first : first + _AT_ONCE]
             known = records.read(self.connection, self._sections, some, self.as_of)
-            for name, champion in zip(
-                some, champions(self._models, some, self._sections), strict=True
-            ):
+            for name, own in known.items():
                 try:
-                    yield Course(name, champion, known, read_snapshots(self.root, [name]))
+                    snapshots, reason = read_snapshots(self.root, [name], columns=columns), ""
                 except NotReadyError as error:
-                    yield Course(name, champion, known, pd.DataFrame(), error.message)
+                    snapshots, reason = pd.DataFrame(), error.message
+                champion = self._champions.of(name, served[name])
+                yield Course(name, champion, own, snapshots, reason)
+
+    def _scored(
+        self, names: Sequence[str], columns: Collection[str] | None = None
+    ) -> Iterator[tuple[Course, Scores | None]]:
+        """Yield each course of `courses` with its scores, where enough is known of them."""
+        for some in _batched(self.courses(names, columns)):
+            known = scores(some)
+            for one in some:
+                yield one, known.get(one.course_id)
 
     def drift(self, names: Sequence[str]) -> dict[str, Body]:
         """Compute and store `Kind.DRIFT` of the courses."""
-        found = {one.course_id: self._compared(one) for one in self.courses(names)}
+        found = self._spread("compared", names)
         usual = {
             part: Usual.of([one.parts[part] for one in found.values() if part in one.parts])
             for part in _SHARES
         }
-        bodies = {name: _drift_body(one, usual, self.seed) for name, one in found.items()}
+        calls = [delayed(_drift_body)(one, usual, self.seed) for one in found.values()]
+        bodies = dict(
+            zip(found, Parallel(_processes(names), batch_size=_AT_ONCE)(calls), strict=True)
+        )
         return self._store(Kind.DRIFT, bodies)
 
     def performance(self, names: Sequence[str]) -> dict[str, Body]:
         """Compute and store `Kind.PERFORMANCE` of the courses."""
-        found = {one.course_id: self._performance(one) for one in self.courses(names)}
-        return self._store(Kind.PERFORMANCE, found)
+        return self._store(Kind.PERFORMANCE, self._spread("measured", names))
 
     def concept(self, names: Sequence[str]) -> dict[str, Body]:
         """Compute and store `Kind.CONCEPT` of the courses, and of all courses together."""
-        found = {one.course_id: self._concept(one) for one in self.courses(names)}
+        streams = self._spread("streams", names)
+        fresh = [
+            one.fresh.assign(course_id=name) for name, one in streams.items() if len(one.fresh)
+        ]
+        if fresh:
+            store.remember_errors(self.connection, pd.concat(fresh, ignore_index=True))
+        matured = store.matured_errors(self.connection, self.as_of, names)
+        rows = dict(iter(matured.groupby("course_id")))
+        found = {
+            name: one.body(rows.get(name, matured.head(0)), self.as_of)
+            for name, one in streams.items()
+        }
         self._store(Kind.CONCEPT, found)
         everywhere = self._concept_everywhere()
         for body in found.values():
@@ -188,16 +241,16 @@ class Monitor:
         stored = store.read(self.connection, self.as_of, days=1, courses=names)
         bodies = {(one.course_id, one.kind): one.body for one in stored}
         decisions = decided(self.connection, self.as_of, names)
-        found = {}
-        for one in self.courses(names):
-            name = one.course_id
-            found[name] = health.health(
+        found = {
+            name: health.health(
                 bodies.get((name, Kind.PERFORMANCE), {}),
                 bodies.get((name, Kind.DRIFT), {}),
-                _serving(one),
+                serving,
                 decisions.get(name, Decision(False, "no report yet")),
                 self.as_of,
             )
+            for name, serving in self._serving(names)
+        }
         self._store(
             Kind.HEALTH,
             {
@@ -223,21 +276,21 @@ class Monitor:
             if one.retrain and one.evidence_on
         } | changed_since(self.connection)
         suspected = {}
-        for course in self.courses(sorted(since)):
-            if course.scores is not None:
+        for course, scored in self._scored(sorted(since)):
+            if scored:
                 recent = self.as_of - timedelta(days=concept.SETTINGS.news_days)
                 began = pd.Timestamp(max(since[course.course_id], recent))
                 events = self._implied_by_pooled(course)
                 suspected[course.course_id] = Suspicion(
                     events[events["scored_on"] >= began],
-                    course.scores[2],
+                    scored.expectation,
                     since[course.course_id],
                 )
         return changes(suspected, self.seed)
 
     def _implied_by_pooled(self, course: Course) -> pd.DataFrame:
         """Return the scores of running sections beside what the pooled champion would have said."""
-        _, pooled = self._models.pooled_champion()
+        _, pooled = self.models.pooled_champion()
         running = course.records.running["section_id"]
         rows = course.snapshots[
             course.snapshots["section_id"].astype(object).isin(running)
@@ -254,42 +307,78 @@ class Monitor:
                 "weight_remaining": rows["weight_remaining"],
             }
         )
-        scores = course.records.scores
-        return concept.events(scores[scores["section_id"].isin(running)], told)
+        graded = course.records.scores
+        return concept.events(graded[graded["section_id"].isin(running)], told)
 
     def _store(self, kind: Kind, bodies: dict[str, Body]) -> dict[str, Body]:
         store.write(self.connection, kind, self.as_of, bodies)
         return bodies
 
+    def _spread(self, part: str, names: Sequence[str]) -> dict[str, Any]:
+        """Return what the method `part` says of the courses, in their order.
+
+        Many courses are shared out among processes, which see what has been committed.
+        """
+        workers = _processes(names)
+        if workers == 1:
+            found: dict[str, Any] = getattr(self, part)(names)
+            return found
+        url = self.connection.engine.url.render_as_string(hide_password=False)
+        told = (url, self.models.registry.tracking_uri, self.root, self.as_of, self.seed, part)
+        shares = [list(names[first::workers]) for first in range(workers)]
+        parts = Parallel(workers)(delayed(_elsewhere)(*told, share) for share in shares)
+        found = {name: one for part in parts for name, one in part.items()}
+        return {name: found[name] for name in names}
+
+    def compared(self, names: Sequence[str]) -> dict[str, _Compared]:
+        """Compare running sections of the courses with past ones; what is usual is not asked."""
+        return {one.course_id: self._compared(one) for one in self.courses(names)}
+
+    def measured(self, names: Sequence[str]) -> dict[str, Body]:
+        """Return the bodies of `Kind.PERFORMANCE`."""
+        columns = [*_ERROR_COLUMNS, *ATTRIBUTES, "grade_if_all_perfect"]
+        return {
+            one.course_id: self._measured(one, known) for one, known in self._scored(names, columns)
+        }
+
+    def streams(self, names: Sequence[str]) -> dict[str, _Streams]:
+        """Return the errors of scores of the courses, in training terms and since."""
+        found = self._scored(names, _ERROR_COLUMNS)
+        return {one.course_id: self._streams(one, known) for one, known in found}
+
     def _compared(self, course: Course) -> _Compared:
         body: Body = {"model": course.champion.name, "drifted": False, "says": ""}
         body |= {"degraded": course.champion.degraded, "status": "not tested"}
         if course.reason:
-            return _Compared({**body, "reason": course.reason}, {}, None)
+            return _Compared({**body, "reason": course.reason}, {})
         found = windows(course.snapshots, course.champion, course.records)
         body |= {"same_for_class": found.same_for_class, "cut_on": found.cut_on}
         if found.reason:
-            return _Compared({**body, "reason": found.reason}, {}, None)
-        parts = {"features": compare(found.features)}
+            return _Compared({**body, "reason": found.reason}, {})
+        features = classified(
+            compare(found.features), alpha=_ALPHA * _SHARES["features"], seed=self.seed
+        )
+        parts = {"features": features}
         if found.output:
             parts["output"] = compare(found.output)
         body |= {"past_sections": parts["features"].freedom + 1}
         body |= {"quality": _quality(course, found.features)}
-        return _Compared(body, parts, found.features)
+        return _Compared(body, parts)
 
-    def _performance(self, course: Course) -> Body:
+    def _measured(self, course: Course, scored: Scores | None) -> Body:
+        champion = course.champion
         if course.reason:
-            return {"model": course.champion.name, "status": "not ready", "reason": course.reason}
-        held_out = course.champion.held_out
-        if id(held_out) not in self._estimates:
-            self._estimates[id(held_out)] = estimation.fit(held_out, self.seed)
+            return {"model": champion.name, "status": "not ready", "reason": course.reason}
+        everywhere = champion.everywhere
+        if id(everywhere) not in self._estimates:
+            self._estimates[id(everywhere)] = estimation.fit(everywhere, self.seed)
+        estimate = self._estimates[id(everywhere)]
         found = performance(
-            course.course_id,
-            course.champion,
+            champion,
             course.records,
             course.snapshots,
-            course.scores[:2] if course.scores else None,
-            self._estimates[id(held_out)],
+            (scored.before, scored.since) if scored else None,
+            estimate.at(champion.places) if estimate else None,
             self.seed,
         )
         loss = found.loss
@@ -301,31 +390,33 @@ class Monitor:
             **{one.name: getattr(found, one.name) for one in fields(found)},
         }
 
-    def _concept(self, course: Course) -> Body:
-        body: Body = {"model": course.champion.name, "alarms": [], "says": "", "alarm_on": None}
-        body["changed_on"] = course.champion.changed_on
-        if course.scores is None:
+    def _streams(self, course: Course, scored: Scores | None) -> _Streams:
+        champion, nothing = course.champion, pd.DataFrame(columns=concept.STREAM)
+        body: Body = {"model": champion.name, "changed_on": champion.changed_on, "reason": ""}
+        if scored is None:
             reason = course.reason or (
                 "too few scores of training terms can be compared with what was predicted of them"
             )
-            return {**body, "status": "not tested", "reason": reason, "reference": []}
-        before, since, expectation = course.scores
-        reference = concept.stream(before, expectation, None)
-        fresh = concept.stream(since, expectation, self.as_of)
-        store.remember_errors(self.connection, course.course_id, fresh)
-        rows = store.matured_errors(self.connection, self.as_of, [course.course_id])
-        rows = rows[~rows["section_id"].isin(course.champion.sections)]
-        rows = rows[rows["matured_on"] > course.told_from]
-        body |= _alarm_body(concept.alarms(reference["z"], rows), self.as_of, "of its own")
-        return {
-            **body,
-            "status": "tested",
-            "reason": "",
-            "reference": reference[["matured_on", "z"]].round({"z": 3}),
-            "rows": rows[["matured_on", "scores", "error", "z"]].round(3),
-            "spread": expectation.spread,
-            "between": expectation.between,
-        }
+            return _Streams({**body, "reason": reason}, nothing, nothing)
+        expectation = scored.expectation
+        body |= {"spread": expectation.spread, "between": expectation.between}
+        return _Streams(
+            body,
+            concept.stream(scored.before, expectation, None),
+            concept.stream(scored.since, expectation, self.as_of),
+            champion.sections,
+            course.told_from,
+        )
+
+    def _serving(self, names: Sequence[str]) -> Iterator[tuple[str, Serving]]:
+        served = self.models.serving_each(names)
+        found = records.serving(self.connection, self._sections, self.as_of).reindex(list(names))
+        counted = found[["enrolled", "predicted"]].fillna(0).astype(int)
+        for name, enrolled, predicted in counted.itertuples():
+            newest = found.at[name, "newest"]
+            champion = self._champions.of(name, served[name])
+            day = newest if isinstance(newest, date) else None
+            yield name, Serving(enrolled, predicted, day, champion.degraded)
 
     def _concept_everywhere(self) -> Body:
         """Read the streams of all courses as one: what all share shows in weeks, not in terms."""
@@ -355,26 +446,18 @@ def _quality(course: Course, found: Sides) -> Body:
         for _, rows in found.current.groupby(found.current_sections)
         for one in quality.check(rows, expected, load)
     ]
+    delays = course.records.delays
     graded = [
-        _delays(course, sections) for sections in (found.reference_sections, found.current_sections)
+        delays.loc[delays["section_id"].isin(sections.unique()), ["days"]]
+        for sections in (found.reference_sections, found.current_sections)
     ]
     if all(map(len, graded)):
-        usual = quality.learn(graded[0], [len(graded[0])], delays=["to_grade"])
+        usual = quality.learn(graded[0], [len(graded[0])], delays=["days"])
         late = quality.check(graded[1], usual, load)
         # How many results there are depends on the week: only how late they come is looked at.
         odd += [one for one in late if one.rule is quality.Rule.DELAY]
     tested = len(expected.columns) + 2
     return {"tested": tested, "violations": [str(one) for one in odd], "reason": ""}
-
-
-def _delays(course: Course, sections: pd.Series) -> pd.DataFrame:
-    """Return the days from submission to grading, or to the day for what is not graded yet."""
-    records = course.records
-    chosen = records.assignments[records.assignments["section_id"].isin(sections.unique())]
-    results = records.results[records.results["assignment_id"].isin(chosen["assignment_id"])]
-    day = datetime.combine(records.as_of, time(), UTC)
-    found = quality.arrival_delays(results, chosen, day)
-    return pd.DataFrame({"to_grade": found["to_grade"].fillna(found["waiting"])}).dropna()
 
 
 def _merged(parts: Iterator[list[Mapping[str, Any]]]) -> pd.DataFrame:
@@ -416,11 +499,39 @@ class _Compared:
 
     body: Body
     parts: Mapping[str, Comparison]
-    sides: Sides | None
+
+
+@dataclass(frozen=True)
+class _Streams:
+    """Matured rows of a course before those stored earlier are known; none where there is a reason.
+
+    Rows of the sections `seen` or up to `told_from` are no errors of the champion's own.
+    """
+
+    told: Body
+    reference: pd.DataFrame
+    fresh: pd.DataFrame
+    seen: frozenset[str] = frozenset()
+    told_from: pd.Timestamp = pd.Timestamp.min
+
+    def body(self, rows: pd.DataFrame, as_of: date) -> Body:
+        """Return the body of `Kind.CONCEPT` where `rows` of the course are stored."""
+        if self.told["reason"]:
+            return {**self.told, **_alarm_body([], as_of, ""), "status": "not tested"} | {
+                "reference": []
+            }
+        rows = rows[~rows["section_id"].isin(self.seen) & (rows["matured_on"] > self.told_from)]
+        return {
+            **self.told,
+            **_alarm_body(concept.alarms(self.reference["z"], rows), as_of, "of its own"),
+            "status": "tested",
+            "reference": self.reference[["matured_on", "z"]].round({"z": 3}),
+            "rows": rows[["matured_on", "scores", "error", "z"]].round(3),
+        }
 
 
 def _drift_body(one: _Compared, usual: Mapping[str, Usual], seed: int) -> Body:
-    if one.sides is None:
+    if not one.parts:
         return one.body
     reports = {
         part: judge(found, usual[part], alpha=_ALPHA * _SHARES[part], seed=seed)
@@ -435,7 +546,7 @@ def _drift_body(one: _Compared, usual: Mapping[str, Usual], seed: int) -> Body:
     says = ", ".join(map(str, drifted[:3]))
     more = f" and {len(drifted) - 3} more" if len(drifted) > 3 else ""
     shown = table[table["drifted"]].sort_values("p")["feature"].head(_SHOWN)
-    reference, current = one.sides.reference, one.sides.current
+    sizes = one.parts["features"].sizes
     tested = reports["features"].conclusive
     return {
         **one.body,
@@ -447,12 +558,12 @@ def _drift_body(one: _Compared, usual: Mapping[str, Usual], seed: int) -> Body:
         "output": outputs[_KEPT],
         "multivariate": reports["features"].multivariate,
         "courses_compared": usual["features"].courses,
-        "reference_rows": len(reference),
-        "current_rows": len(current),
+        "reference_rows": sizes[0],
+        "current_rows": sizes[1],
         "shapes": {
-            str(name): shape(reference[name], current[name])
-            for name in shown
-            if name in reference and name in current
+            str(column.name): shape(column, sizes[0])
+            for column in one.parts["features"].columns
+            if column.name in set(shown) and column.values is not None
         },
     }
 
@@ -466,33 +577,28 @@ def _inconclusive(one: _Compared, table: pd.DataFrame) -> str:
     return "no feature could be tested"
 
 
-def shape(reference: pd.Series, current: pd.Series) -> Body:
-    """Return the shares of both in the same bins: labels or edges, reference, current."""
-    if not pd.api.types.is_numeric_dtype(reference):
-        shares = [one.astype(str).value_counts(normalize=True) for one in (reference, current)]
-        labels = sorted(set(shares[0].index) | set(shares[1].index))[:12]
-        values = [one.reindex(labels).fillna(0.0).round(4).tolist() for one in shares]
-        return {"labels": labels, "reference": values[0], "current": values[1]}
-    both = [one.to_numpy(np.float64) for one in (reference, current)]
-    finite = [one[np.isfinite(one)] for one in both]
-    edges = np.histogram_bin_edges(np.concatenate(finite), bins=20)
-    counts = [np.histogram(one, edges)[0] / max(one.size, 1) for one in finite]
-    return {
-        "edges": edges.round(4).tolist(),
-        "reference": counts[0].round(4).tolist(),
-        "current": counts[1].round(4).tolist(),
-    }
+def shape(column: Column, rows: int) -> Body:
+    """Return the shares of both in the same bins: labels or edges, reference, current.
 
-
-def _serving(course: Course) -> health.Serving:
-    running = course.records.running
-    own = running.loc[running["course_id"] == course.course_id, "section_id"]
-    told = course.records.predictions
-    told = told[told["section_id"].isin(own)]
-    enrolled = int(course.records.enrolled.reindex(own).fillna(0).sum())
-    newest = told["on"].max().date() if len(told) else None
-    predicted = int((told["on"] == told["on"].max()).sum())
-    return health.Serving(enrolled, predicted, newest, course.champion.degraded)
+    The reference are the first `rows` rows.
+    """
+    assert column.values is not None
+    both = (column.values[:rows], column.values[rows:])
+    found: Body = {}
+    if column.categories:
+        names = [*column.categories, "no value"]
+        counts = [np.bincount(one, minlength=len(names)) for one in both]
+        there = np.flatnonzero(counts[0] + counts[1])[:_CATEGORIES_SHOWN]
+        counts = [count[there] for count in counts]
+        found["labels"] = [names[place] for place in there]
+    else:
+        finite = [one[np.isfinite(one)] for one in both]
+        edges = np.histogram_bin_edges(np.concatenate(finite), bins=20)
+        counts = [np.histogram(one, edges)[0] for one in finite]
+        found["edges"] = edges.round(4).tolist()
+    for side, count, one in zip(("reference", "current"), counts, both, strict=True):
+        found[side] = (count / max(one.size, 1)).round(4).tolist()
+    return found
 
 
 def evidence(signals: Sequence[Signal]) -> dict[str, list[Evidence]]:
@@ -523,3 +629,35 @@ def decided(
     days = DECISION.stale_days + DECISION.longest_gap_days + 1
     found = evidence(store.signals(connection, as_of, days=days, courses=courses))
     return {course: decide(rows, as_of) for course, rows in found.items()}
+
+
+def _batched(courses: Iterator[Course]) -> Iterator[list[Course]]:
+    while some := list(islice(courses, _AT_ONCE)):
+        yield some
+
+
+def _processes(names: Sequence[str]) -> int:
+    return max(min(int(cpu_count()), len(names) // _WORTH_A_PROCESS), 1)
+
+
+def _elsewhere(  # noqa: PLR0913, PLR0917 - what another process needs to know
+    url: str,
+    tracking_uri: str,
+    root: str,
+    as_of: date,
+    seed: int,
+    part: str,
+    names: Sequence[str],
+) -> dict[str, Any]:
+    engine = database.connect(url)
+    with database.reachable(engine) as connection:
+        monitor = Monitor(connection, _models(tracking_uri, root), root, as_of, seed)
+        found: dict[str, Any] = getattr(monitor, part)(names)
+    engine.dispose()
+    return found
+
+
+@cache
+def _models(tracking_uri: str, root: str) -> Models:
+    """Return the models of this process, loaded once for all reports."""
+    return Models(Registry(tracking_uri, root))

@@ -69,17 +69,15 @@ def _design(columns: Sequence[Column], units: Units) -> Floats:
     rows = np.unique(units.rows[units.rows >= 0])
     place = np.zeros(rows.max() + 2, dtype=np.int64)
     place[rows] = np.arange(len(rows))
-    parts = []
-    for column in columns:
-        assert column.values is not None
-        values = column.values[rows]
-        if column.kind is Kind.NUMERIC:
-            missing = np.isnan(values)
-            parts.extend(
-                [_ranks(values.astype(np.float64))[:, None], missing[:, None].astype(np.float64)]
-            )
-        else:
-            parts.append(np.eye(len(column.categories) + 1)[values.astype(np.int64)])
+    known = [(column, np.asarray(column.values)[rows]) for column in columns]
+    numbers = [values for column, values in known if column.kind is Kind.NUMERIC]
+    parts: list[Floats] = [
+        np.eye(len(column.categories) + 1)[values.astype(np.int64)]
+        for column, values in known
+        if column.kind is not Kind.NUMERIC
+    ]
+    if numbers:
+        parts.append(_ranks(np.column_stack(numbers).astype(np.float64)))
     design = np.hstack(parts)
     deviation = design.std(axis=0)
     design = design[:, deviation > 0]
@@ -90,14 +88,16 @@ def _design(columns: Sequence[Column], units: Units) -> Floats:
 
 
 def _ranks(values: Floats) -> Floats:
+    """Return the ranks of each column, of variance 1 where none is missing, and what is missing."""
     from scipy.stats import rankdata
 
-    known = ~np.isnan(values)
-    ranks = np.zeros(len(values))
-    if known.any():
-        ranks[known] = (rankdata(values[known]) - 0.5) / known.sum() - 0.5
-    scaled: Floats = ranks * np.sqrt(12)
-    return scaled
+    missing = np.isnan(values)
+    known = np.maximum((~missing).sum(axis=0), 1)
+    # The missing ones come last, and are counted nowhere.
+    ranks = rankdata(np.where(missing, np.inf, values), axis=0)
+    scaled = ((ranks - 0.5) / known - 0.5) * np.sqrt(12)
+    found: Floats = np.hstack([np.where(missing, 0.0, scaled), missing.astype(np.float64)])
+    return found
 
 
 def _inverse(design: Floats) -> Floats:

@@ -22,6 +22,9 @@ from grade_ml.monitoring.records import Records
 
 Floats = npt.NDArray[np.float64]
 
+#: The columns of snapshots that errors are told apart by; no model reads them.
+ATTRIBUTES = tuple(f"{ATTRIBUTE}{name}" for name in PROTECTED_ATTRIBUTES)
+
 
 @dataclass(frozen=True)
 class PerformanceSettings:
@@ -117,7 +120,6 @@ class Performance:
 
 
 def performance(  # noqa: PLR0913, PLR0917 - the sources of errors
-    course: str,
     champion: Champion,
     records: Records,
     snapshots: pd.DataFrame,
@@ -137,13 +139,10 @@ def performance(  # noqa: PLR0913, PLR0917 - the sources of errors
     estimate
         Of the champion's errors; its `unseen` are in the order of `champion.held_out`.
     """
-    told = records.predictions[records.predictions["course_id"] == course]
+    told = records.predictions
     realised = told.merge(records.outcomes, on=["section_id", "student_id"])
     realised = _with_attributes(realised.assign(phase=phases(realised["progress"])), snapshots)
-    held_out, unseen = champion.held_out, None
-    if len(held_out):
-        own = (held_out["course_id"] == course).to_numpy()
-        held_out, unseen = held_out[own], estimate.unseen[own] if estimate else None
+    held_out, unseen = champion.held_out, estimate.unseen if estimate else None
     fresh = realised[~realised["section_id"].isin(champion.sections)]
     running = told[told["section_id"].isin(records.running["section_id"])]
     newest = running[running["on"] == running.groupby("section_id")["on"].transform("max")]
@@ -245,16 +244,14 @@ def _ratio(estimated: Floats, realised: Floats) -> float | None:
 
 def _certain(running: pd.DataFrame, snapshots: pd.DataFrame, as_of: object) -> float | None:
     """Return the mean distance of month-old predictions to what is still possible today."""
-    now = snapshots[snapshots["cut_on"] <= pd.Timestamp(as_of)]  # type: ignore[arg-type]
-    section = now["section_id"].astype(object)
-    now = now[now["cut_on"] == now["cut_on"].groupby(section).transform("max")]
     old = running[running["on"] <= pd.Timestamp(as_of) - pd.Timedelta(days=28)]  # type: ignore[arg-type]
     old = old[old["on"] == old.groupby("section_id")["on"].transform("max")]
     keys = ["section_id", "student_id"]
-    bounds = now[[*keys, "grade_if_nothing_more", "grade_if_all_perfect"]].astype(
-        dict.fromkeys(keys, object)
-    )
-    both = old.astype(dict.fromkeys(keys, object)).merge(bounds, on=keys)
+    possible = snapshots[[*keys, "cut_on", "grade_if_nothing_more", "grade_if_all_perfect"]]
+    possible = possible[possible["section_id"].isin(old["section_id"].unique())]
+    now = possible[possible["cut_on"] <= pd.Timestamp(as_of)].astype(dict.fromkeys(keys, object))  # type: ignore[arg-type]
+    now = now[now["cut_on"] == now.groupby("section_id")["cut_on"].transform("max")]
+    both = old.astype(dict.fromkeys(keys, object)).merge(now, on=keys)
     if both.empty:
         return None
     below = both["grade_if_nothing_more"].fillna(0.0) - both["grade"]
@@ -264,7 +261,7 @@ def _certain(running: pd.DataFrame, snapshots: pd.DataFrame, as_of: object) -> f
 
 def _with_attributes(rows: pd.DataFrame, snapshots: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with the protected attributes that snapshots hold; no model reads them."""
-    names = [name for name in map(ATTRIBUTE.__add__, PROTECTED_ATTRIBUTES) if name in snapshots]
+    names = [name for name in ATTRIBUTES if name in snapshots]
     keys = ["section_id", "student_id"]
     known = snapshots[[*keys, *names]].drop_duplicates(keys, keep="last")
     return rows.astype(dict.fromkeys(keys, object)).merge(
@@ -278,11 +275,7 @@ def _groups(
     if realised.empty:
         return pd.DataFrame()
     everywhere = realised.assign(everything="all")
-    attributes = {
-        name: f"{ATTRIBUTE}{name}"
-        for name in PROTECTED_ATTRIBUTES
-        if f"{ATTRIBUTE}{name}" in realised
-    }
+    attributes = {name.removeprefix(ATTRIBUTE): name for name in ATTRIBUTES if name in realised}
     kinds = {"all": "everything", "phase": "phase", **attributes}
     found = by_group(everywhere, kinds, seed)
     parts = [audit] if len(audit) else []

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
 from grade_ml.gradebook.catalog import Load
+from grade_ml.monitoring.columns import plain_numbers, texts
+from grade_ml.monitoring.permutation import Floats, Ints
 
 if TYPE_CHECKING:
     from pandera.pandas import DataFrameSchema
@@ -32,6 +36,10 @@ _CHANCE = 1e-6
 _CATEGORIES = 200
 #: A class grows or shrinks by a third between terms without anything being wrong with its data.
 _GROWTH = 0.3
+#: How far beyond its range a number may lie, in widths of the range. Wrong units and scales go
+#: further; of 40 classes of a simulated campus, each beside three before, half lay beyond the range
+#: itself with some feature, and one beyond half of its width more.
+_BEYOND = 1.0
 #: Standard deviations of the logarithm of a batch's rows: about the chance above.
 _DEVIATIONS = 5.0
 
@@ -181,7 +189,13 @@ def learn(
     late = set(delays)
     logs = np.log(sizes[sizes > 0])
     spread = math.sqrt(float(logs.var()) + _GROWTH**2 + float(np.exp(-logs.mean())))
-    columns = [_learn(str(name), frame[name], name in late) for name in frame]
+    plain = plain_numbers(frame)
+    columns = [
+        _learn_numbers(str(name), plain[name], name in late)
+        if name in plain
+        else _learn(str(name), frame[name], name in late)
+        for name in frame
+    ]
     return Expectations(
         columns=tuple(columns),
         fewest=math.exp(logs.mean() - _DEVIATIONS * spread),
@@ -190,26 +204,32 @@ def learn(
 
 
 def _learn(name: str, values: pd.Series, delay: bool) -> Column:
-    known = values.dropna()
-    rows, nulls = len(values), len(values) - len(known)
     if _is_numeric(values):
-        numbers = known.to_numpy(np.float64)
-        numbers = numbers[np.isfinite(numbers)]
-        if not len(numbers):
-            return Column(name, rows, rows, Rule.RANGE)
-        low, high = float(numbers.min()), float(numbers.max())
-        if not delay:
-            # Of as many new values, one on average lies beyond each end.
-            return Column(name, rows, nulls, Rule.RANGE, low, high, outside=1)
-        high = float(np.quantile(numbers, 0.95, method="higher"))
-        late = int((numbers > high).sum())
-        return Column(name, rows, nulls, Rule.DELAY, low, high, outside=late + 1)
-    counts = known.astype(str).value_counts()
+        return _learn_numbers(name, values.to_numpy(np.float64, na_value=np.nan), delay)
+    known = [text for text in texts(values) if text is not None]
+    rows, nulls = len(values), len(values) - len(known)
+    counts = Counter(known)
     if len(counts) > _CATEGORIES:
         return Column(name, rows, nulls, Rule.CATEGORY)
-    names = tuple(sorted(map(str, counts.index)))
-    singles = int((counts == 1).sum())
-    return Column(name, rows, nulls, Rule.CATEGORY, categories=names, singles=singles)
+    singles = sum(count == 1 for count in counts.values())
+    return Column(
+        name, rows, nulls, Rule.CATEGORY, categories=tuple(sorted(counts)), singles=singles
+    )
+
+
+def _learn_numbers(name: str, values: Floats, delay: bool) -> Column:
+    rows, nulls = len(values), int(np.isnan(values).sum())
+    numbers = values[np.isfinite(values)]
+    if not len(numbers):
+        return Column(name, rows, rows, Rule.RANGE)
+    low, high = float(numbers.min()), float(numbers.max())
+    if not delay:
+        # Students of one class are alike: a class may lie beyond those before it as a whole.
+        beyond = _BEYOND * (high - low)
+        return Column(name, rows, nulls, Rule.RANGE, low - beyond, high + beyond)
+    high = float(np.quantile(numbers, 0.95, method="higher"))
+    late = int((numbers > high).sum())
+    return Column(name, rows, nulls, Rule.DELAY, low, high, outside=late + 1)
 
 
 def _is_numeric(values: pd.Series) -> bool:
@@ -232,6 +252,7 @@ def check(frame: pd.DataFrame, expectations: Expectations, load: Load) -> list[V
 
 
 Finding = tuple[str, Rule, str, float, float]
+Counts = int | Ints
 
 
 def _volume(frame: pd.DataFrame, expectations: Expectations) -> Iterator[Finding]:
@@ -243,45 +264,45 @@ def _volume(frame: pd.DataFrame, expectations: Expectations) -> Iterator[Finding
 def _columns(frame: pd.DataFrame, expectations: Expectations) -> Iterator[Finding]:
     if frame.empty:
         return
-    comparable = {}
+    plain = plain_numbers(frame)
+    comparable: dict[str, npt.NDArray[Any]] = {}
     for column in expectations.columns:
         if column.name not in frame:
             yield column.name, Rule.MISSING, "no such column", 1.0, 0.0
-            continue
-        values = frame[column.name]
-        number = column.rule is not Rule.CATEGORY
-        if number and not _is_numeric(values) and values.notna().any():
-            example = str(values.dropna().iloc[0])
-            yield column.name, Rule.TYPE, f"{example!r} ({values.dtype}) is no number", 1.0, 0.0
-            continue
-        comparable[column.name] = values.astype(np.float64) if number else _texts(values)
-    yield from _odd_values(pd.DataFrame(comparable), expectations)
+        elif column.rule is Rule.CATEGORY:
+            comparable[column.name] = texts(frame[column.name])
+        elif column.name in plain:
+            comparable[column.name] = plain[column.name]
+        else:
+            values = frame[column.name]
+            if not _is_numeric(values) and values.notna().any():
+                example = str(values.dropna().iloc[0])
+                reason = f"{example!r} ({values.dtype}) is no number"
+                yield column.name, Rule.TYPE, reason, 1.0, 0.0
+                continue
+            comparable[column.name] = values.astype(np.float64).to_numpy()
+    yield from _odd_values(comparable, expectations)
 
 
-def _texts(values: pd.Series) -> pd.Series:
-    return values.astype(object).where(values.isna(), values.astype(str))
-
-
-def _odd_values(frame: pd.DataFrame, expectations: Expectations) -> Iterator[Finding]:
+def _odd_values(
+    values: Mapping[str, npt.NDArray[Any]], expectations: Expectations
+) -> Iterator[Finding]:
     """Return what breaks the schema more often than chance does."""
     from pandera.errors import SchemaErrors
 
     # The schema takes 8 ms a column, and most batches have nothing in any that chance does not
     # explain.
-    odd_columns = [
-        column
-        for column in expectations.columns
-        if column.name in frame and not _explained(frame[column.name], column)
-    ]
+    odd_columns = _unexplained(values, expectations.columns)
     if not odd_columns:
         return
+    frame = pd.DataFrame({column.name: values[column.name] for column in odd_columns})
     try:
-        replace(expectations, columns=tuple(odd_columns)).schema().validate(frame, lazy=True)
+        replace(expectations, columns=odd_columns).schema().validate(frame, lazy=True)
     except SchemaErrors as errors:
         cases = errors.failure_cases
     else:
         return
-    by_name = {column.name: column for column in expectations.columns}
+    by_name = {column.name: column for column in odd_columns}
     for (name, broken), odd in cases.groupby(["column", "check"], sort=False):
         column = by_name[str(name)]
         if broken == "not_nullable":
@@ -296,27 +317,38 @@ def _odd_values(frame: pd.DataFrame, expectations: Expectations) -> Iterator[Fin
             yield column.name, rule, value, len(odd) / size, min(seen / max(known, 1), 1.0)
 
 
-def _explained(values: pd.Series, column: Column) -> bool:
-    """Return whether chance explains all that the schema would find odd."""
-    known = values.notna().to_numpy()
-    if column.rule is not Rule.CATEGORY:
-        numbers = values.to_numpy(np.float64)[known]
-        odd, seen = int(((numbers < column.low) | (numbers > column.high)).sum()), column.outside
-    else:
-        inside = values[known].isin(column.categories) if column.categories else known[known]
-        odd, seen = int((~inside).sum()), column.singles
-    nulls = len(values) - int(known.sum())
-    return _usual(nulls, len(values), column.nulls, column.rows) and _usual(
-        odd, int(known.sum()), seen, column.rows - column.nulls
-    )
-
-
-def _usual(odd: int, rows: int, seen: int, known: int) -> bool:
+def _unexplained(
+    values: Mapping[str, npt.NDArray[Any]], columns: Iterable[Column]
+) -> tuple[Column, ...]:
+    """Return the columns in which the schema would find more than chance explains."""
+    compared = [column for column in columns if column.name in values]
+    if not compared:
+        return ()
+    counts = np.array([_counts(values[column.name], column) for column in compared])
+    odd, rows, seen, known = np.moveaxis(counts, -1, 0)
     # Where there are no more than there were, the chance need not be computed.
-    return odd == 0 or odd * known <= seen * rows or _chance(odd, rows, seen, known) >= _CHANCE
+    unusual = (odd > 0) & (odd * known > seen * rows)
+    if unusual.any():
+        unusual[unusual] = _chance(*counts[unusual].T) < _CHANCE
+    return tuple(column for column, found in zip(compared, unusual, strict=True) if found.any())
 
 
-def _chance(odd: int, rows: int, seen: int, known: int) -> float:
+def _counts(values: npt.NDArray[Any], column: Column) -> tuple[tuple[int, int, int, int], ...]:
+    """Return `_chance`'s arguments for the nulls and for the other odd values of a column."""
+    if column.rule is Rule.CATEGORY:
+        known = [text for text in values if text is not None]
+        # In free text, any value is usual.
+        usual = set(column.categories or known)
+        odd, seen = sum(text not in usual for text in known), column.singles
+    else:
+        known = values[~np.isnan(values)]
+        odd = int(((known < column.low) | (known > column.high)).sum())
+        seen = column.outside
+    nulls, before = len(values) - len(known), column.rows - column.nulls
+    return (nulls, len(values), column.nulls, column.rows), (odd, len(known), seen, before)
+
+
+def _chance(odd: Counts, rows: Counts, seen: Counts, known: Counts) -> Floats:
     """Return the chance of `odd` such values or more in `rows`, when `seen` of `known` were such.
 
     The predictive distribution of a share that is itself known from a sample only; exact for values
@@ -324,7 +356,7 @@ def _chance(odd: int, rows: int, seen: int, known: int) -> float:
     """
     from scipy.stats import betabinom
 
-    return float(betabinom.sf(odd - 1, rows, seen + 1, max(known - seen, 1)))
+    return np.asarray(betabinom.sf(odd - 1, rows, seen + 1, np.maximum(known - seen, 1)))
 
 
 def _oddest(values: pd.Series, column: Column, rule: Rule) -> str:
@@ -352,20 +384,24 @@ def arrival_delays(
     Returns
     -------
     pandas.DataFrame
-        One row for each result that was submitted, without names: to_grade (days from submission
-        to grading), waiting (days from submission to the load, of what is not graded), after_due
-        (days from the due date to grading); NaN where there is no such day.
+        One row for each result that was submitted: section_id, to_grade (days from submission to
+        grading), waiting (days from submission to the load, of what is not graded); NaN where there
+        is no such day.
     """
-    day = pd.Timestamp(loaded_at).tz_localize(None).normalize()
-    rows = results[results["submitted_on"] <= day].merge(
-        assignments[["assignment_id", "due_on"]], on="assignment_id", how="left"
-    )
-    graded = rows["graded_on"].where(rows["graded_on"] <= day)
-    waiting = (day - rows["submitted_on"]).where(graded.isna())
+    day = pd.Timestamp(loaded_at).tz_localize(None).normalize().to_datetime64()
+    rows = results[results["submitted_on"] <= day]
+    section = assignments.set_index("assignment_id")["section_id"].astype(object)
+    submitted, graded = rows["submitted_on"].to_numpy(), rows["graded_on"].to_numpy()
+    graded = np.where(graded <= day, graded, np.datetime64("NaT"))
+    waiting = np.where(np.isnat(graded), day - submitted, np.timedelta64("NaT"))
     return pd.DataFrame(
         {
-            "to_grade": (graded - rows["submitted_on"]).dt.days.astype(np.float64),
-            "waiting": waiting.dt.days.astype(np.float64),
-            "after_due": (graded - rows["due_on"]).dt.days.astype(np.float64),
+            "section_id": rows["assignment_id"].astype(object).map(section).to_numpy(),
+            "to_grade": _days(graded - submitted),
+            "waiting": _days(waiting),
         }
     )
+
+
+def _days(durations: npt.NDArray[np.timedelta64]) -> Floats:
+    return np.floor(durations / np.timedelta64(1, "D"))

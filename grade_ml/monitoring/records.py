@@ -1,10 +1,11 @@
-"""What monitoring reads of chosen courses: sections, scores, predictions and outcomes on a day."""
+"""What monitoring reads of each course: sections, scores, predictions and outcomes on a day."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
@@ -18,6 +19,7 @@ from grade_ml.gradebook import schema
 from grade_ml.gradebook.catalog import Load, newest_load
 from grade_ml.gradebook.frames import Gradebook, read_table
 from grade_ml.gradebook.outcomes import is_exam, outcomes, scored_on
+from grade_ml.monitoring.quality import arrival_delays
 from grade_ml.registry.registry import Alias
 
 #: Sections that ended longer ago say nothing about the model of today: two terms of half a year.
@@ -26,12 +28,12 @@ RECENT_DAYS = 366
 
 @dataclass(frozen=True)
 class Records:
-    """What was known of some courses on `as_of`.
+    """What was known of a course on `as_of`.
 
     Attributes
     ----------
     sections
-        section_id, course_id, starts_on, ends_on of all their sections that had begun.
+        section_id, course_id, starts_on, ends_on of all its sections that had begun.
     scores
         section_id, course_id, student (a hash), assignment_id, category, score (0-100) and
         scored_on of coursework.
@@ -40,10 +42,9 @@ class Records:
         course_id, student_id, student, on, progress (0-1), model ("pooled 3"), `NUMBERS`.
     outcomes
         section_id, student_id, final_grade, at_risk of the sections that had ended.
-    enrolled
-        Number of students of each running section, by its id.
-    results, assignments
-        Coursework of their sections as the tables have it.
+    delays
+        section_id and days of each result that was submitted: from then to grading, or to the day
+        where it is not graded yet.
     load
         The newest load of the gradebook; None: there is none on record.
     """
@@ -53,9 +54,7 @@ class Records:
     scores: pd.DataFrame
     predictions: pd.DataFrame
     outcomes: pd.DataFrame
-    enrolled: pd.Series
-    results: pd.DataFrame
-    assignments: pd.DataFrame
+    delays: pd.DataFrame
     load: Load | None
 
     @property
@@ -77,9 +76,9 @@ def all_sections(connection: Connection, as_of: date) -> pd.DataFrame:
 
 
 def read(
-    connection: Connection, sections: pd.DataFrame, courses: Collection[str], as_of: date
-) -> Records:
-    """Read what is known of `courses` on `as_of`.
+    connection: Connection, sections: pd.DataFrame, courses: Sequence[str], as_of: date
+) -> dict[str, Records]:
+    """Read what is known of each of `courses` on `as_of`.
 
     Parameters
     ----------
@@ -101,17 +100,71 @@ def read(
     )
     recent = own[own["ends_on"] >= today - timedelta(days=RECENT_DAYS)]
     ended = recent.loc[recent["ends_on"] < today, "section_id"]
-    return Records(
-        as_of,
-        own,
-        _scores(results, assignments, own, today),
-        _predictions(connection, recent, as_of),
-        _outcomes(own, enrollments, assignments, results, as_of, ended),
-        _enrolled(own, enrollments, today),
-        results,
-        assignments,
-        newest_load(connection),
+    course_of = own.set_index("section_id")["course_id"]
+    frames = {
+        "sections": own,
+        "scores": _scores(results, assignments, own, today),
+        "predictions": _predictions(connection, recent, as_of),
+        "outcomes": _outcomes(own, enrollments, assignments, results, as_of, ended),
+        "delays": _delays(results, assignments, as_of),
+    }
+    divided = {
+        kind: dict(iter(rows.groupby(rows["section_id"].map(course_of))))
+        for kind, rows in frames.items()
+    }
+    load = newest_load(connection)
+    return {
+        name: Records(
+            as_of=as_of,
+            load=load,
+            **{
+                kind: divided[kind].get(name, rows.head(0)).reset_index(drop=True)
+                for kind, rows in frames.items()
+            },
+        )
+        for name in courses
+    }
+
+
+def serving(connection: Connection, sections: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    """Return of each course with running sections: enrolled, predicted (students), newest (day).
+
+    Predictions are those of the newest day; without any, newest is missing.
+    """
+    running = sections[sections["ends_on"] >= pd.Timestamp(as_of)]
+    names = running["section_id"].tolist()
+    enrollment, told = schema.enrollment.c, grade_prediction.c
+    enrolled = _counted(
+        connection,
+        sa.select(enrollment.section_id, sa.func.count().label("count"))
+        .where(
+            enrollment.section_id.in_(names),
+            sa.func.coalesce(enrollment.enrolled_on <= as_of, True),
+            sa.func.coalesce(enrollment.withdrawn_on > as_of, True),
+        )
+        .group_by(enrollment.section_id),
     )
+    predicted = _counted(
+        connection,
+        sa.select(told.section_id, told.as_of, sa.func.count().label("count"))
+        .where(told.section_id.in_(names), told.as_of <= as_of, told.stage == str(Alias.CHAMPION))
+        .group_by(told.section_id, told.as_of),
+    )
+    course_of = running.set_index("section_id")["course_id"]
+    predicted["course_id"] = predicted["section_id"].map(course_of)
+    newest = predicted.groupby("course_id")["as_of"].transform("max")
+    last = predicted[predicted["as_of"] == newest].groupby("course_id")
+    students = enrolled.groupby(enrolled["section_id"].map(course_of))["count"].sum()
+    found = pd.DataFrame(index=pd.Index(running["course_id"].unique()))
+    found["enrolled"] = students.reindex(found.index).fillna(0).astype(int)
+    found["predicted"] = last["count"].sum().reindex(found.index).fillna(0).astype(int)
+    found["newest"] = last["as_of"].first().reindex(found.index)
+    return found
+
+
+def _counted(connection: Connection, query: sa.Select[Any]) -> pd.DataFrame:
+    rows = connection.execute(query)
+    return pd.DataFrame(rows.all(), columns=list(rows.keys())).astype({"section_id": object})
 
 
 def _scores(
@@ -189,11 +242,7 @@ def _outcomes(  # noqa: PLR0913, PLR0917 - the tables that decide an outcome
     return rows[rows["section_id"].isin(ended)].reset_index(drop=True)
 
 
-def _enrolled(sections: pd.DataFrame, enrollments: pd.DataFrame, today: pd.Timestamp) -> pd.Series:
-    running = sections.loc[sections["ends_on"] >= today, "section_id"]
-    rows = enrollments[
-        enrollments["section_id"].isin(running)
-        & ~(enrollments["enrolled_on"] > today)
-        & ~(enrollments["withdrawn_on"] <= today)
-    ]
-    return rows.groupby(rows["section_id"].astype(object)).size()
+def _delays(results: pd.DataFrame, assignments: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    found = arrival_delays(results, assignments, datetime.combine(as_of, time(), UTC))
+    days = found["to_grade"].fillna(found["waiting"])
+    return found[["section_id"]].assign(days=days).dropna()

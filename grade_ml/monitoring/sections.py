@@ -8,16 +8,18 @@ ones have on one another. How students are permuted is `drift`'s matter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from grade_ml.ensemble.rows import limited_threads
 from grade_ml.monitoring import drift
 from grade_ml.monitoring.columns import COMPARED, Column, Kind, columns
 from grade_ml.monitoring.drift import DriftReport
-from grade_ml.monitoring.permutation import Bools, Floats, Ints, labellings, make_units
+from grade_ml.monitoring.multivariate import Multivariate
+from grade_ml.monitoring.permutation import Bools, Floats, Ints, Units, labellings, make_units
 from grade_ml.monitoring.windows import Sides
 
 
@@ -37,6 +39,10 @@ class Comparison:
         upper end (what has no value counts as the least), that of categories the total variation.
     freedom
         Past sections less one: what `usual` rests on.
+    figures
+        Of each feature by its name, those of `drift.DriftReport.features` that need no chance.
+    multivariate
+        What a classifier says; None where it was not asked.
     """
 
     columns: tuple[Column, ...]
@@ -44,6 +50,22 @@ class Comparison:
     now: pd.Series
     usual: pd.Series
     freedom: int
+    figures: Mapping[Hashable, dict[str, float]]
+    multivariate: Multivariate | None = None
+
+    @property
+    def tested(self) -> list[Column]:
+        """The columns that could be compared."""
+        return [one for one in self.columns if one.status in COMPARED]
+
+    @property
+    def is_current(self) -> Bools:
+        """Which rows are students of running sections."""
+        return np.arange(sum(self.sizes)) >= self.sizes[0]
+
+    def units(self, seed: int) -> Units:
+        """Return the students as what may change sides."""
+        return make_units(None, None, self.sizes, seed)
 
 
 def compare(sides: Sides) -> Comparison:
@@ -53,6 +75,7 @@ def compare(sides: Sides) -> Comparison:
     found = columns(reference, current, None, sizes)
     tested = [one for one in found if one.status in COMPARED]
     is_past = np.arange(sum(sizes)) < sizes[0]
+    units = make_units(None, None, sizes, seed=0)
     codes, names = pd.factorize(sides.reference_sections)
     past, running = len(names), sides.current_sections.nunique()
     effects = _effects(tested, np.eye(past, dtype=bool)[codes], is_past)
@@ -67,7 +90,17 @@ def compare(sides: Sides) -> Comparison:
         pd.Series(now, index, dtype=np.float64),
         pd.Series(usual if past > 1 else np.nan, index, dtype=np.float64),
         max(past - 1, 0),
+        drift.figures(tested, units, labellings(units, 0, seed=0), ~is_past),
     )
+
+
+def classified(one: Comparison, *, alpha: float, seed: int) -> Comparison:
+    """Return `one` with what a classifier says, which decides nothing: it tells any two classes."""
+    if len(one.tested) < 2:
+        return one
+    with limited_threads(sum(one.sizes)):
+        found = drift.together(one.tested, one.units(seed), alpha, seed)
+    return replace(one, multivariate=found)
 
 
 def _effects(tested: Sequence[Column], sections: Bools, is_past: Bools) -> Floats:
@@ -197,25 +230,23 @@ def judge(one: Comparison, usual: Usual, *, alpha: float, seed: int) -> DriftRep
     """Return what has drifted: beyond chance among students and beyond what is usual.
 
     The p-value of a feature is the larger of both. Where sections alone already explain a feature,
-    its students are not permuted, and its p is that of sections: it could only be larger. The
-    classifier is told beside and decides nothing, for it tells any class from another.
+    its students are not permuted, and its p is that of sections: it could only be larger.
     """
-    units = make_units(None, None, one.sizes, seed)
-    is_current = np.arange(sum(one.sizes)) >= one.sizes[0]
-    tested = [column for column in one.columns if column.status in COMPARED]
     usual_p = dict(zip(one.usual.index, usual.chances(one), strict=True))
-    unusual = [column for column in tested if usual_p[column.name] <= alpha * drift.BY_COLUMN]
-    measured = drift.figures(tested, units, labellings(units, 0, seed), is_current)
-    for name, p in usual_p.items():
-        measured[name]["p"] = p
-    chosen = labellings(units, drift.PERMUTATIONS if unusual else 0, seed)
-    for name, figures in drift.figures(unusual, units, chosen, is_current).items():
-        measured[name] = figures | {"p": max(figures["p"], usual_p[name])}
+    unusual = [column for column in one.tested if usual_p[column.name] <= alpha * drift.BY_COLUMN]
+    measured = {name: one.figures[name] | {"p": p} for name, p in usual_p.items()}
+    units = one.units(seed)
+    if unusual:
+        chosen = labellings(units, drift.PERMUTATIONS, seed)
+        with limited_threads(sum(one.sizes)):
+            permuted = drift.figures(unusual, units, chosen, one.is_current)
+        for name, figures in permuted.items():
+            measured[name] = figures | {"p": max(figures["p"], usual_p[name])}
     features = drift.table(one.columns, measured, alpha, one.sizes[0])
     return DriftReport(
         drifted=bool(features["drifted"].any()),
         features=features,
-        multivariate=drift.together(tested, units, alpha, seed) if len(tested) > 1 else None,
+        multivariate=one.multivariate,
         alpha=alpha,
         reference_units=units.reference,
         current_units=units.current,

@@ -183,16 +183,21 @@ def newest_health(connection: Connection, as_of: date, days: int = 3) -> dict[st
     }
 
 
-def remember_errors(connection: Connection, course_id: str, rows: pd.DataFrame) -> None:
-    """Store matured rows (columns `concept.STREAM`); one that is known stays as it was."""
-    if len(rows):
-        values = plain(rows.assign(course_id=course_id))
-        statement = insert(matured_error).on_conflict_do_nothing()
-        connection.execute(statement, [_with_date(one) for one in values])
+def remember_errors(connection: Connection, rows: pd.DataFrame) -> None:
+    """Store matured rows (course_id, `concept.STREAM`); one that is known stays as it was."""
+    known = matured_errors(connection, rows["matured_on"].max(), rows["course_id"].unique())
+    key = list(matured_error.primary_key.columns.keys())
+    is_new = ~_index(rows, key).isin(_index(known, key))
+    new = rows.assign(matured_on=rows["matured_on"].dt.date)[is_new]
+    if len(new):
+        values: Any = new.to_dict("records")
+        connection.execute(insert(matured_error).on_conflict_do_nothing(), values)
 
 
-def _with_date(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "matured_on": date.fromisoformat(row["matured_on"])}
+def _index(rows: pd.DataFrame, names: list[str]) -> pd.MultiIndex:
+    import pandas as pd
+
+    return pd.MultiIndex.from_frame(rows[names].astype(object))
 
 
 def matured_errors(

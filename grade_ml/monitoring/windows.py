@@ -17,6 +17,7 @@ from grade_ml.monitoring.records import Records
 
 #: The model's own output, compared beside its features.
 OUTPUT = ("grade", "risk")
+_CHOSEN_BY = ["section_id", "student_id", "cut_on", "progress"]
 #: "The same week": cuts are weekly, so the nearest lies at most half a week away.
 _NEAR_DAYS = 4.0
 
@@ -72,16 +73,17 @@ def windows(snapshots: pd.DataFrame, champion: Champion, records: Records) -> Wi
     snapshots
         Of the course; rows of later cuts are not looked at.
     """
-    course = snapshots["section_id"].astype(object)
-    dated = snapshots[snapshots["cut_on"] <= pd.Timestamp(records.as_of)]
+    # Rows are chosen by what they are, and taken with all columns once.
+    rows = snapshots[_CHOSEN_BY].astype({"section_id": object, "student_id": object})
+    dated = rows[rows["cut_on"] <= pd.Timestamp(records.as_of)]
     ended = set(records.sections["section_id"]) - set(records.running["section_id"])
-    current = _newest(dated, _last_begun(dated, records.running))
-    past = dated[course.loc[dated.index].isin(ended & champion.sections)]
-    places, length = _places(current), records.days
-    reference = _nearest(past, places, length)
+    newest = _newest(dated, _last_begun(dated, records.running))
+    past = dated[dated["section_id"].isin(ended & champion.sections)]
+    places, length = _places(newest), records.days
+    current = snapshots.take(newest.index.to_numpy())
+    reference = snapshots.take(_nearest(past, places, length).index.to_numpy())
     features = [name for name in champion.features if name in snapshots and name != "course_id"]
-    told, held_out = records.predictions, champion.held_out
-    told = _newest(told[told["section_id"].isin(course.unique())], set(places), "on")
+    told, held_out = _newest(records.predictions, set(places), "on"), champion.held_out
     if len(held_out):
         held_out = held_out[held_out["section_id"].isin(ended & champion.sections)]
         held_out = _nearest(held_out.assign(student_id=held_out["student"]), _places(told), length)
@@ -92,7 +94,7 @@ def windows(snapshots: pd.DataFrame, champion: Champion, records: Records) -> Wi
         Sides.of(held_out, told, OUTPUT) if len(held_out) and len(told) else None,
         same,
         _reason(current, reference, champion),
-        current["cut_on"].max().date() if len(current) else None,
+        newest["cut_on"].max().date() if len(newest) else None,
     )
 
 
@@ -110,22 +112,20 @@ def _last_begun(rows: pd.DataFrame, running: pd.DataFrame) -> set[str]:
     Where terms overlap, one course runs in its 5th and in its 31st week at once. Rows of both are
     no sample of anything; the older section was compared when it was the newest.
     """
-    known = running[running["section_id"].isin(rows["section_id"].astype(object).unique())]
+    known = running[running["section_id"].isin(rows["section_id"].unique())]
     late = known["starts_on"].max() - known["starts_on"] <= pd.Timedelta(days=_NEAR_DAYS)
     return set(known.loc[late, "section_id"])
 
 
 def _newest(rows: pd.DataFrame, sections: Collection[str], on: str = "cut_on") -> pd.DataFrame:
     """Return each student's rows of the newest day of each of the sections."""
-    section = rows["section_id"].astype(object)
-    some = rows[section.isin(sections)]
-    section = section.loc[some.index]
-    return some[some[on] == some[on].groupby(section).transform("max")]
+    some = rows[rows["section_id"].isin(sections)]
+    return some[some[on] == some.groupby("section_id")[on].transform("max")]
 
 
 def _places(rows: pd.DataFrame) -> dict[str, float]:
     """Return how far (0-1) each section is."""
-    return dict(rows.groupby(rows["section_id"].astype(object))["progress"].max())
+    return dict(rows.groupby("section_id")["progress"].max())
 
 
 def _nearest(rows: pd.DataFrame, places: dict[str, float], days: pd.Series) -> pd.DataFrame:
@@ -135,17 +135,16 @@ def _nearest(rows: pd.DataFrame, places: dict[str, float], days: pd.Series) -> p
     """
     if rows.empty or not places:
         return rows.head(0)
-    length = rows["section_id"].astype(object).map(days)
+    length = rows["section_id"].map(days)
     found = []
     for place in sorted(set(places.values())):
         distance = (rows["progress"] - place).abs() * length
         # Few rows are near; each of them is looked at, and no other.
         distance = distance[distance <= _NEAR_DAYS]
         near = rows.loc[distance.index]
-        key = [near["section_id"].astype(object), near["student_id"].astype(object)]
-        found.append(near[distance == distance.groupby(key).transform("min")])
-    chosen = pd.concat(found)
-    return chosen[~chosen.set_index(["section_id", "student_id"]).index.duplicated()]
+        least = distance.groupby([near["section_id"], near["student_id"]]).transform("min")
+        found.append(near[distance == least])
+    return pd.concat(found).drop_duplicates(["section_id", "student_id"])
 
 
 def _same_for_class(

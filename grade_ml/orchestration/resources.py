@@ -22,6 +22,7 @@ from grade_ml.core.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
+    from grade_ml.ensemble.serving import Models
     from grade_ml.registry.registry import Registry
 
 
@@ -70,6 +71,13 @@ class Platform:
         from grade_ml.registry.registry import Registry
 
         return Registry(self.urls.mlflow, self.settings.storage_root)
+
+    @cached_property
+    def models(self) -> Models:
+        """The registry's models, each loaded once in a run."""
+        from grade_ml.ensemble.serving import Models
+
+        return Models(self.registry)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:

@@ -70,7 +70,7 @@ class Registry:
     """
 
     def __init__(self, tracking_uri: str, storage_root: str) -> None:
-        self._tracking_uri = tracking_uri
+        self.tracking_uri = tracking_uri
         self._models = UPath(storage_root) / "models"
 
     @cached_property
@@ -82,13 +82,13 @@ class Registry:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
 
         def connect() -> MlflowClient:
-            client = MlflowClient(self._tracking_uri, self._tracking_uri)
+            client = MlflowClient(self.tracking_uri, self.tracking_uri)
             client.search_registered_models(max_results=1)
             return client
 
-        if not self._tracking_uri.startswith("postgresql"):
+        if not self.tracking_uri.startswith("postgresql"):
             return connect()
-        engine = database.connect(self._tracking_uri)
+        engine = database.connect(self.tracking_uri)
         with database.reachable(engine) as connection:
             # The first connection creates MLflow's tables; two at once break each other.
             connection.execute(sa.text("select pg_advisory_xact_lock(7146003)"))
@@ -108,9 +108,9 @@ class Registry:
         try:
             assert self._client
         except MlflowException:
-            if not self._tracking_uri.startswith("postgresql"):
+            if not self.tracking_uri.startswith("postgresql"):
                 raise
-            engine = database.connect(self._tracking_uri)
+            engine = database.connect(self.tracking_uri)
             _upgrade_db(engine)  # type: ignore[no-untyped-call]
             engine.dispose()
             assert self._client

@@ -8,7 +8,8 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from grade_ml.ensemble.lifecycle import changed_since, train_courses
-from grade_ml.monitoring import report, store
+from grade_ml.ensemble.serving import Models
+from grade_ml.monitoring import monitor, report, store
 from grade_ml.monitoring.monitor import Monitor, decided
 from grade_ml.monitoring.store import Kind
 from grade_ml_tests.monitoring.world import CHANGED, TODAY, fill, world
@@ -22,15 +23,15 @@ def bodies(connection, day: date) -> dict[tuple[str, Kind], str]:
 
 
 def test_a_change_of_grading_is_seen_in_time_and_days_of_the_past_stay_as_they_were(
-    settings, engine
+    settings, engine, monkeypatch
 ):
     campus = world(-18.0)
     registry = fill(settings, engine, campus)
 
     def look(day: date) -> dict[tuple[str, Kind], str]:
         with engine.begin() as connection:
-            monitor = Monitor(connection, registry, settings.storage_root, day)
-            for compute in (monitor.drift, monitor.performance, monitor.concept, monitor.health):
+            found = Monitor(connection, Models(registry), settings.storage_root, day)
+            for compute in (found.drift, found.performance, found.concept, found.health):
                 compute(campus.courses)
         with engine.connect() as connection:
             return bodies(connection, day)
@@ -52,8 +53,12 @@ def test_a_change_of_grading_is_seen_in_time_and_days_of_the_past_stay_as_they_w
         course, decision = next(iter(asked.items()))
         reports = report.history(connection, course, TODAY)
     assert "scores are lower" in decision.reason
-    # Nothing that came to be known later changes what is said of a day in the past.
+    # Nothing that came to be known later changes what is said of a day in the past, nor does it
+    # matter how many processes share the courses.
     assert look(before) == early
+    monkeypatch.setattr(monitor, "_WORTH_A_PROCESS", 1)
+    assert look(before) == early
+    monkeypatch.undo()
 
     by_kind = {(one.course_id, one.kind): one.body for one in newest}
     drift = by_kind[course, Kind.DRIFT]
@@ -75,8 +80,8 @@ def test_a_change_of_grading_is_seen_in_time_and_days_of_the_past_stay_as_they_w
 
     # Training within the term learns from scores what no outcome shows yet.
     with engine.begin() as connection:
-        monitor = Monitor(connection, registry, settings.storage_root, soon)
-        changes = monitor.changes()
+        look_again = Monitor(connection, Models(registry), settings.storage_root, soon)
+        changes = look_again.changes()
         assert set(changes) >= set(asked)
         assert all(one.share < -0.1 and one.gained.is_sure for one in changes.values())
         done = list(
@@ -93,4 +98,15 @@ def test_a_change_of_grading_is_seen_in_time_and_days_of_the_past_stay_as_they_w
         assert all(one.model and one.model.changed_on for one in done)
         assert set(changed_since(connection)) == set(asked)
         # What was told is looked at anew; errors of the model before are not the new one's.
-        assert set(monitor.changes()) >= set(asked)
+        assert set(look_again.changes()) >= set(asked)
+
+
+def test_what_a_model_says_of_a_course_is_compared_with_what_it_said_of_the_same_course(
+    settings, engine
+):
+    campus = world(-18.0)
+    models = Models(fill(settings, engine, campus))
+    with engine.connect() as connection:
+        found = Monitor(connection, models, settings.storage_root, TODAY).compared(campus.courses)
+    for one in found.values():
+        assert one.parts["output"].sizes[0] <= one.parts["features"].sizes[0]

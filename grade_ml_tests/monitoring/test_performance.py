@@ -62,8 +62,6 @@ def measured(now: pd.DataFrame, outcomes: bool, held_out: pd.DataFrame) -> Perfo
         empty,
         told.drop(columns=["final_grade", "at_risk", "fold", "phase"]),
         truth if outcomes else truth.head(0),
-        pd.Series(dtype=int),
-        empty,
         empty,
         None,
     )
@@ -77,9 +75,11 @@ def measured(now: pd.DataFrame, outcomes: bool, held_out: pd.DataFrame) -> Perfo
             "attribute_gender": "f",
         }
     )
-    champion = Champion("pooled 1", (), frozenset({"old"}), held_out, empty, ())
+    champion = Champion(
+        "pooled 1", (), frozenset({"old"}), held_out, empty, (), held_out, np.arange(len(held_out))
+    )
     estimate = estimation.fit(held_out, seed=0)
-    return performance("A", champion, records, snapshots, None, estimate, seed=0)
+    return performance(champion, records, snapshots, None, estimate, seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def test_a_violation_names_batch_column_value_share_and_remedy(expectations):
     (violation,) = check(odd, expectations, LOAD)
     assert (violation.column, violation.rule, violation.share) == ("score", Rule.RANGE, 0.25)
     assert (violation.source, violation.load) == ("oneroster", LOAD.key)
-    assert violation.value.startswith("740 is not within 0.")
+    assert violation.value.startswith("740 is not within -99.")
     assert violation.remedy in str(violation)
     assert "oneroster" in str(violation)
 
@@ -82,6 +82,15 @@ def test_one_odd_value_in_sixty_is_chance_in_a_column_that_may_hold_it(expectati
     batch = rows(1, 60)
     batch.loc[0, "lateness"] = 9.0
     assert check(batch, expectations, LOAD) == []
+
+
+def test_a_class_that_lies_beyond_those_before_it_as_a_whole_is_no_violation():
+    """Of a feature relative to the class, most students hold one value, which differs by class."""
+    before = pd.DataFrame({"above_class": np.repeat([0.42, 0.50, 0.47], 60)})
+    found = check(pd.DataFrame({"above_class": [0.39] * 60}), learn(before, [60] * 3), LOAD)
+    assert found == []
+    percent = check(pd.DataFrame({"above_class": [39.0] * 60}), learn(before, [60] * 3), LOAD)
+    assert [one.rule for one in percent] == [Rule.RANGE]
 
 
 def test_expectations_survive_json(expectations):
@@ -125,9 +134,9 @@ def test_delays_count_days_to_the_grade_or_to_the_load():
             "graded_on": [day("2026-02-11"), pd.NaT, pd.NaT, day("2026-03-10")],
         }
     )
-    assignments = pd.DataFrame({"assignment_id": ["a", "b"], "due_on": [day("2026-02-06"), pd.NaT]})
+    assignments = pd.DataFrame({"assignment_id": ["a", "b"], "section_id": ["one", "other"]})
     delays = arrival_delays(results, assignments, LOAD.loaded_at)
     assert delays["to_grade"].tolist()[0] == 10
-    assert delays["after_due"].tolist()[0] == 5
+    assert delays["section_id"].tolist() == ["one", "one"]
     assert delays["waiting"].tolist()[1] == 10
     assert len(delays) == 2

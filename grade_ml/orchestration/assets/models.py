@@ -254,7 +254,7 @@ def course_ensemble(
                 platform.registry,
                 connection,
                 trained_at=datetime.now(UTC),
-                changes=Monitor(connection, platform.registry, root, platform.as_of).changes(),
+                changes=Monitor(connection, platform.models, root, platform.as_of).changes(),
             )
         )
     for one in outcomes:

@@ -36,7 +36,7 @@ def _monitor(platform: Platform) -> Iterator["Monitor"]:
 
     with platform.connection() as connection:
         root = platform.settings.storage_root
-        yield Monitor(connection, platform.registry, root, platform.as_of)
+        yield Monitor(connection, platform.models, root, platform.as_of)
 
 
 def _result(
