@@ -58,7 +58,6 @@ def test_a_change_of_grading_is_seen_in_time_and_days_of_the_past_stay_as_they_w
     assert look(before) == early
     monkeypatch.setattr(monitor, "_WORTH_A_PROCESS", 1)
     assert look(before) == early
-    monkeypatch.undo()
 
     by_kind = {(one.course_id, one.kind): one.body for one in newest}
     drift = by_kind[course, Kind.DRIFT]
