@@ -124,12 +124,11 @@ class _Record:
 def _dated(held_out: pd.DataFrame, sections: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with date and phase; those of sections that are gone are left out."""
     by_section = sections.set_index("section_id")
-    length = (by_section["ends_on"] - by_section["starts_on"]).dt.days
-    days = held_out["progress"] * held_out["section_id"].map(length).astype("float64")
-    on = held_out["began_on"] + pd.to_timedelta(np.floor(days + 1e-3), unit="D")
-    dated = held_out.assign(on=on.astype("datetime64[ns]"), phase=phases(held_out["progress"]))
-    kept: pd.DataFrame = dated[on.notna()].reset_index(drop=True)
-    return kept
+    length = held_out["section_id"].map((by_section["ends_on"] - by_section["starts_on"]).dt.days)
+    known = held_out[length.notna()].reset_index(drop=True)
+    days = known["progress"].to_numpy() * length.dropna().to_numpy(np.float64)
+    on = known["began_on"] + pd.to_timedelta(np.floor(days + 1e-3), unit="D")
+    return known.assign(on=on.astype("datetime64[ns]"), phase=phases(known["progress"]))
 
 
 def phases(progress: pd.Series) -> pd.Series:
