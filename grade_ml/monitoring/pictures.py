@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from grade_ml.core.figures import BLUE, COLOURS, GREY, blank, canvas
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from grade_ml.monitoring.store import Stored
@@ -95,7 +96,7 @@ def errors(history: Sequence[Stored]) -> Figure:
     if found:
         axes.legend(frameon=False, fontsize=8)
     axes.set_ylim(bottom=0)
-    axes.tick_params(axis="x", labelrotation=30, labelsize=8)
+    _days(axes, bool(found))
     return figure
 
 
@@ -112,7 +113,7 @@ def scores(history: Sequence[Stored]) -> Figure:
     days: list[Any] = [day for day, _ in known]
     axes.plot(days, [score for _, score in known], color=BLUE, marker=".")
     axes.set_ylim(0, 100)
-    axes.tick_params(axis="x", labelrotation=30, labelsize=8)
+    _days(axes, bool(days))
     return figure
 
 
@@ -132,5 +133,13 @@ def stream(body: Mapping[str, Any]) -> Figure:
     for alarm in body.get("alarms") or []:
         on: Any = date.fromisoformat(alarm["on"])
         axes.axvline(on, color=COLOURS[1], linewidth=1)
-    axes.tick_params(axis="x", labelrotation=30, labelsize=8)
+    _days(axes, bool(days))
     return figure
+
+
+def _days(axes: Axes, any_known: bool) -> None:
+    """Let the days below be readable, or say that there are none."""
+    axes.tick_params(axis="x", labelrotation=30, labelsize=8)
+    if not any_known:
+        axes.set_axis_off()
+        axes.text(0, 0.9, "Nothing yet.", fontsize=9, color="dimgrey", transform=axes.transAxes)

@@ -127,5 +127,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _row(values: Iterable[Any]) -> str:
-    cells = ("" if v is None else f"{v:.3g}" if isinstance(v, float) else str(v) for v in values)
+    cells = (
+        "" if v is None else f"{v:.3f}".rstrip("0").rstrip(".") if isinstance(v, float) else str(v)
+        for v in values
+    )
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
