@@ -19,22 +19,22 @@ from sqlalchemy import Connection
 
 from grade_ml.core import database
 from grade_ml.core.errors import NotReadyError
-from grade_ml.ensemble.course import Change, name_of
+from grade_ml.ensemble.course import Change
 from grade_ml.ensemble.lifecycle import changed_since
-from grade_ml.ensemble.rows import COLLECTED, hashes
+from grade_ml.ensemble.rows import COLLECTED
 from grade_ml.ensemble.serving import Models
 from grade_ml.features.store import read_snapshots
 from grade_ml.features.surroundings import beside
 from grade_ml.monitoring import concept, estimation, health, quality, records, store
-from grade_ml.monitoring.champion import Champion, Champions
+from grade_ml.monitoring.champion import Champions
 from grade_ml.monitoring.change import Suspicion, changes
 from grade_ml.monitoring.columns import Column
+from grade_ml.monitoring.courses import COLUMNS, Course, Scores, scores, student_hashes
 from grade_ml.monitoring.decision import SETTINGS as DECISION
 from grade_ml.monitoring.decision import Decision, Evidence, decide
 from grade_ml.monitoring.estimation import ErrorEstimate
 from grade_ml.monitoring.health import Serving
 from grade_ml.monitoring.performance import ATTRIBUTES, performance
-from grade_ml.monitoring.records import Records
 from grade_ml.monitoring.sections import Comparison, Usual, classified, compare, judge
 from grade_ml.monitoring.store import EVERYWHERE, Kind, Signal
 from grade_ml.monitoring.windows import Sides, windows
@@ -44,8 +44,6 @@ from grade_ml.registry.registry import Registry
 _AT_ONCE = 50
 #: Starting another process takes as long as the reports of some fifty courses.
 _WORTH_A_PROCESS = 50
-#: What errors of scores are computed from, of snapshots.
-_ERROR_COLUMNS = ("section_id", "student_id", "cut_on", COLLECTED, "weight_remaining")
 #: The level of one report, shared by the model's features and its output.
 _ALPHA = 0.05
 _SHARES = {"features": 0.8, "output": 0.2}
@@ -57,96 +55,6 @@ _KEPT = [
 _SHOWN, _CATEGORIES_SHOWN = 6, 12
 
 Body = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Course:
-    """One course with what its reports are computed from; `reason`: why nothing can be."""
-
-    course_id: str
-    champion: Champion
-    records: Records
-    snapshots: pd.DataFrame
-    reason: str = ""
-
-    @property
-    def told_from(self) -> pd.Timestamp:
-        """The first day of a champion that was told of a change: errors before are not its own."""
-        days = self.predictions.loc[self.predictions["share"] != 0, "on"]
-        return pd.Timestamp(days.min()) if len(days) else pd.Timestamp.min
-
-    @cached_property
-    def predictions(self) -> pd.DataFrame:
-        """The stored predictions, and by what share their model stretched points to come."""
-        told, champion = self.records.predictions, self.champion
-        if champion.changed_on is None:
-            return told.assign(share=0.0)
-        own = told["model"].str.startswith(name_of(self.course_id) + " ")
-        knows = own & (told["on"] >= pd.Timestamp(champion.changed_on))
-        return told.assign(share=champion.share * knows)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Events of a course with their errors in training terms and since, and what was expected."""
-
-    before: pd.DataFrame
-    since: pd.DataFrame
-    expectation: concept.Expectation
-
-
-def scores(courses: Sequence[Course]) -> dict[str, Scores]:
-    """Return the scores of those courses of which enough is known, by course."""
-    known = [one for one in courses if len(one.champion.held_out) and not one.reason]
-    if not known:
-        return {}
-    graded = pd.concat([one.records.scores for one in known])
-    held_out = pd.concat([one.champion.held_out for one in known])
-    before = _by_course(concept.events(graded, held_out))
-    since = _by_course(concept.events(graded, _told(known)))
-    found = {}
-    for one in known:
-        usual = before.get(one.course_id)
-        expectation = None if usual is None else concept.learn(usual)
-        if usual is not None and expectation is not None:
-            fresh = since.get(one.course_id, usual.head(0))
-            fresh = fresh[~fresh["section_id"].isin(one.champion.sections)]
-            found[one.course_id] = Scores(
-                usual.assign(error=expectation.errors(usual)),
-                fresh.assign(error=expectation.errors(fresh)),
-                expectation,
-            )
-    return found
-
-
-def _by_course(events: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    return {str(name): rows for name, rows in events.groupby("course_id")}
-
-
-def _told(courses: Sequence[Course]) -> pd.DataFrame:
-    """Return the stored predictions beside what was collected and to come at that time."""
-    rows = pd.concat([one.predictions for one in courses])
-    columns = ["section_id", "student_id", "cut_on", COLLECTED, "weight_remaining"]
-    some = pd.concat([one.snapshots[columns] for one in courses])
-    some = some.astype({"section_id": object})
-    some = some[some["section_id"].isin(rows["section_id"].unique())]
-    known = some.assign(
-        student=student_hashes(some["student_id"]), collected=some[COLLECTED].fillna(0.0)
-    ).drop(columns=["student_id", COLLECTED])
-    return pd.merge_asof(
-        rows.sort_values("on", kind="stable"),
-        known.sort_values("cut_on", kind="stable"),
-        left_on="on",
-        right_on="cut_on",
-        by=["section_id", "student"],
-        tolerance=pd.Timedelta(days=6),
-    )
-
-
-def student_hashes(students: pd.Series) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return a number for each student, as held-out rows have them; each is hashed once."""
-    codes, names = pd.factorize(students.astype(object))
-    return np.asarray(hashes(pd.Series(names, dtype=object)).to_numpy()[codes])
 
 
 @dataclass
@@ -336,14 +244,14 @@ class Monitor:
 
     def measured(self, names: Sequence[str]) -> dict[str, Body]:
         """Return the bodies of `Kind.PERFORMANCE`."""
-        columns = [*_ERROR_COLUMNS, *ATTRIBUTES, "grade_if_all_perfect"]
+        columns = [*COLUMNS, *ATTRIBUTES, "grade_if_all_perfect"]
         return {
             one.course_id: self._measured(one, known) for one, known in self._scored(names, columns)
         }
 
     def streams(self, names: Sequence[str]) -> dict[str, _Streams]:
         """Return the errors of scores of the courses, in training terms and since."""
-        found = self._scored(names, _ERROR_COLUMNS)
+        found = self._scored(names, COLUMNS)
         return {one.course_id: self._streams(one, known) for one, known in found}
 
     def _compared(self, course: Course) -> _Compared:

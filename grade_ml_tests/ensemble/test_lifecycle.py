@@ -316,6 +316,10 @@ def test_the_next_in_line_serves_and_says_so(  # noqa: PLR0917
     served = Models(registry).serving(MATHS)
     assert served.version.name == "baseline"
     assert len(served.degraded) == 1
+    each = Models(registry).serving_each([MATHS, "elsewhere"])
+    assert [(one.version, one.degraded) for one in each.values()] == [
+        (served.version, served.degraded)
+    ] * 2
     assert "pooled version 1 cannot serve" in served.degraded[0]
     assert "model.json" in served.degraded[0]
     scored = score_running(connection, registry, settings.storage_root, [MATHS], TODAY)

@@ -32,6 +32,12 @@ def test_what_was_written_is_read_in_order_of_course(tmp_path: Path) -> None:
     assert read_snapshots(root, ["b/1 ü"])["cut_day"].tolist() == [1.0, 2.0]
 
 
+def test_of_the_columns_asked_for_those_that_there_are_come(tmp_path: Path) -> None:
+    write_snapshots(str(tmp_path), "a", rows("a", level=[3.0, 4.0]), DAY)
+    found = read_snapshots(str(tmp_path), ["a"], columns=["level", "section_id", "elsewhere"])
+    assert sorted(found) == ["level", "section_id"] and found["level"].tolist() == [3.0, 4.0]
+
+
 def test_the_same_rows_give_the_same_bytes_and_the_day_is_kept(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         write_snapshots(str(tmp_path / folder), "a", rows("a"), DAY)

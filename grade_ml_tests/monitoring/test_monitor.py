@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, date, datetime, timedelta
 
+import pandas as pd
 import pytest
 
 from grade_ml.ensemble.lifecycle import changed_since, train_courses
@@ -109,3 +110,15 @@ def test_what_a_model_says_of_a_course_is_compared_with_what_it_said_of_the_same
         found = Monitor(connection, models, settings.storage_root, TODAY).compared(campus.courses)
     for one in found.values():
         assert one.parts["output"].sizes[0] <= one.parts["features"].sizes[0]
+
+
+def test_a_matured_row_that_is_known_stays_as_it_was(engine):
+    row = {"course_id": "A", "section_id": "s", "assignment_id": "a", "batch": 0, "scores": 15}
+    rows = pd.DataFrame([{**row, "matured_on": pd.Timestamp(TODAY), "error": 1.0, "z": 0.2}])
+    later = rows.assign(error=9.0)
+    other = rows.assign(batch=1, error=2.0)
+    with engine.begin() as connection:
+        store.remember_errors(connection, rows)
+        store.remember_errors(connection, pd.concat([later, other], ignore_index=True))
+        found = store.matured_errors(connection, TODAY)
+    assert found["error"].tolist() == [1.0, 2.0]
