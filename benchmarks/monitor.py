@@ -6,10 +6,11 @@ Nothing is run from here; `python benchmarks/drift.py --only courses --monitored
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from multiprocessing import get_context
 from typing import Any
 
 import sqlalchemy as sa
@@ -46,8 +47,8 @@ def courses(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the seconds of each report for so many courses, in a process of their own."""
     found = []
     for number in map(int, arguments.monitored.split(",")):
-        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            found.append(pool.apply(_monitored, (number,)))
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            found.append(pool.submit(_monitored, number).result())
         print(found[-1], file=sys.stderr, flush=True)
     return {"courses": found}
 
