@@ -288,6 +288,9 @@ def detectors() -> Mapping[str, Callable[[], Any]]:
 def alarms(reference: Iterable[float], current: pd.DataFrame) -> list[Alarm]:
     """Return the alarms that the rows of `current` raise, after the training terms' z.
 
+    With enough rows ADWIN sees a shift that is not worth a training: a mean since the change of
+    less than Page-Hinkley's delta is no alarm.
+
     Parameters
     ----------
     reference
@@ -306,9 +309,11 @@ def alarms(reference: Iterable[float], current: pd.DataFrame) -> list[Alarm]:
                 now = place - len(before)
                 recent = values[start : now + 1]
                 first = _change_point(recent)
-                way = int(np.sign(recent[first:].sum()))
-                found.append(Alarm(name, days[now], way, days[start + first]))
-                start = now + 1
+                shift = float(recent[first:].mean())
+                if abs(shift) >= SETTINGS.page_hinkley_delta:
+                    way = int(np.sign(shift))
+                    found.append(Alarm(name, days[now], way, days[start + first]))
+                    start = now + 1
     return sorted(found, key=lambda one: (one.on, one.detector))
 
 

@@ -47,6 +47,14 @@ def test_an_alarm_tells_the_day_and_the_direction_and_is_not_repeated():
     assert [one.detector for one in found].count("Page-Hinkley") == 1
 
 
+def test_a_shift_too_small_to_be_worth_a_training_is_no_alarm_however_long_it_lasts():
+    random = np.random.default_rng(0)
+    reference, noise = random.standard_normal(400), random.standard_normal(600)
+    assert list(concept.replay(concept.detectors()["ADWIN"](), [*reference, *(noise - 0.5)]))
+    assert concept.alarms(reference, rows(noise - 0.5)) == []
+    assert concept.alarms(reference, rows(noise - 1.2))
+
+
 def test_replaying_part_by_part_gives_the_same_alarms():
     """What is kept between runs are the rows: a longer stream only adds alarms."""
     random = np.random.default_rng(1)
