@@ -113,7 +113,8 @@ class Installation:
 
     def child(self, name: str) -> int:
         """Return the process id of the `webserver` or `daemon`, running or just killed."""
-        record = json.loads((self.home / "up.lock").read_text())
+        # While `up` writes the record anew, it is empty for a moment.
+        record = json.loads(wait_until((self.home / "up.lock").read_text, "a record of up"))
         return int(record["children"][("webserver", "daemon").index(name)]["pid"])
 
     def postgres(self) -> psutil.Process | None:
