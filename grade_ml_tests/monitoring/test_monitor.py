@@ -57,7 +57,7 @@ def test_a_change_of_grading_is_seen_in_time_and_days_of_the_past_stay_as_they_w
     # Nothing that came to be known later changes what is said of a day in the past, nor does it
     # matter how many processes share the courses.
     assert look(before) == early
-    monkeypatch.setattr(monitor, "_WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(monitor, "_processes", lambda names: 2)
     assert look(before) == early
 
     by_kind = {(one.course_id, one.kind): one.body for one in newest}
