@@ -83,9 +83,10 @@ class Settings(EnvironmentSettings):
     dagster_home: Path | None = Field(default=None, validation_alias="DAGSTER_HOME")
     tuning_seconds: float = Field(default=1200, ge=0, validation_alias="GRADE_ML_TUNING_SECONDS")
     interventions: Path | None = Field(default=None, validation_alias="GRADE_ML_INTERVENTIONS")
+    institution: Path | None = Field(default=None, validation_alias="GRADE_ML_INSTITUTION")
     adviser_load: int = Field(default=20, ge=0, validation_alias="GRADE_ML_ADVISER_LOAD")
 
-    @field_validator("home", "dagster_home", "interventions")
+    @field_validator("home", "dagster_home", "interventions", "institution")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().resolve()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 
 import numpy as np
@@ -17,7 +18,7 @@ from sqlalchemy import Connection
 from grade_ml.gradebook import schema
 
 #: Columns that a batch may have beside those of its table: the line in the file (the header is
-#: line 1), and the order in which rows of one key are preferred (see `Repeats.FIRST`).
+#: line 1), and the order of rows of one key (see `Repeats.FIRST` and `Repeats.LATEST`).
 ROW, RANK = "row", "rank"
 
 #: The columns of a frame of problems. `personal` says that the value identifies a student.
@@ -33,6 +34,8 @@ class Repeats(StrEnum):
     """The row of the lowest rank is kept; the others say nothing new."""
     SUM = "sum"
     """Counts are added up."""
+    LATEST = "latest"
+    """The row of the latest date, then of the highest rank, counts; others are its history."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,15 @@ class Batch:
         Frame with `PROBLEM_COLUMNS`.
     delete
         The rows, of which only the keys matter, are to be removed from the gradebook.
+    notes
+        What the summary is to say besides counts, a sentence each; no student is named.
     """
 
     table: str
     rows: pd.DataFrame
     problems: pd.DataFrame | None = None
     delete: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,11 +90,15 @@ class Bundle:
     batches
         Yields the batches, in any order of tables. The connection, inside the load's transaction,
         tells what earlier deliveries brought.
+    delivered_on
+        The day of the delivery: results that it removes were to be seen until then. None: they
+        were never true.
     """
 
     source: str
     origins: Mapping[str, Origin]
     batches: Callable[[Connection], Iterator[Batch]]
+    delivered_on: date | None = None
 
 
 def from_frames(source: str, frames: Callable[[], Iterable[tuple[str, pd.DataFrame]]]) -> Bundle:

@@ -8,6 +8,7 @@ gzipped. Further columns of students and enrollments become their attributes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,12 @@ FILES = {
     for table in schema.TABLES
 }
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-_OUTCOMES = {outcome.value: outcome.value for outcome in schema.Outcome}
+#: The words that a column may hold.
+_WORDS: dict[str, type[StrEnum]] = {
+    "outcome": schema.Outcome,
+    "status": schema.Status,
+    "grading_policy": schema.GradingPolicy,
+}
 
 
 def bundle(folder: Path) -> Bundle:
@@ -84,7 +90,9 @@ def _table(table: Table, path: Path) -> Iterator[Batch]:
     ):
         extra = [name for name in rows.names if name not in {c.name for c in columns}]
         _check_extra(table, path.name, extra)
-        values = {column.name: _values(rows, column) for column in columns}
+        values = {
+            column.name: _values(rows, column) for column in columns if column.name in rows.names
+        }
         if "attributes" in table.columns:
             values["attributes"] = rows.attributes(extra)
         yield Batch(table.name, rows.frame(values), rows.problems)
@@ -112,5 +120,6 @@ def _values(rows: CsvRows, column: sa.Column[Any]) -> Any:
     if isinstance(column.type, sa.BigInteger):
         return rows.integer(name).astype("Int64")
     if isinstance(column.type, sa.Boolean):
-        return rows.choice(name, _BOOLEANS).fillna(False)
-    return rows.choice(name, _OUTCOMES) if name == "outcome" else rows.text(name)
+        return rows.choice(name, _BOOLEANS).astype("boolean")
+    words = _WORDS.get(name)
+    return rows.choice(name, {w.value: w.value for w in words}) if words else rows.text(name)

@@ -3,36 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
+from sqlalchemy.dialects.postgresql import JSONB
 
 from grade_ml.core.database import read_frame
 from grade_ml.gradebook import schema
 
-if TYPE_CHECKING:
-    from typing import Any
+_READ = (*schema.TABLES, schema.earlier_result)
+_DTYPES = {
+    sa.Text: "string[pyarrow]",
+    JSONB: "string[pyarrow]",
+    sa.Date: "datetime64[ns]",
+    sa.Double: "float64",
+    sa.BigInteger: "int64",
+    sa.Boolean: "bool",
+}
+#: What stands where a row leaves a column out, as in the database.
+_DEFAULTS: dict[str, Any] = {
+    "attributes": "{}",
+    "carried_over": False,
+    "extra_credit": False,
+    "grading_policy": schema.GradingPolicy.WEIGHTS.value,
+}
+
+
+def empty(table: sa.Table) -> pd.DataFrame:
+    """Return a frame of the table without rows."""
+    return pd.DataFrame(
+        {
+            column.name: pd.Series(
+                dtype="boolean" if column.name == "late" else _DTYPES[type(column.type)]
+            )
+            for column in table.columns
+        }
+    )
+
+
+def with_defaults(table: sa.Table, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with the defaults of the columns that they leave out or leave empty.
+
+    A result without a status is graded if it has a score, else it was submitted.
+
+    >>> rows = pd.DataFrame({"score": [80.0, None]})
+    >>> with_defaults(schema.result, rows)["status"].tolist()
+    ['graded', 'submitted']
+    """
+    filled: dict[str, pd.Series] = {}
+    for name in (c.name for c in table.columns if c.name in _DEFAULTS):
+        default = _DEFAULTS[name]
+        kind = "boolean" if isinstance(default, bool) else "string[pyarrow]"
+        given = rows[name] if name in rows else pd.Series(pd.NA, rows.index)
+        filled[name] = given.astype(kind).fillna(default)
+    if table is schema.result:
+        given = rows["late"] if "late" in rows else pd.Series(pd.NA, rows.index)
+        filled["late"] = given.astype("boolean")
+        given = rows["status"] if "status" in rows else pd.Series(pd.NA, rows.index)
+        scored = rows["score"].notna()
+        usual = scored.map({True: schema.Status.GRADED.value, False: schema.Status.SUBMITTED.value})
+        filled["status"] = given.astype("string[pyarrow]").fillna(usual.astype("string[pyarrow]"))
+    return rows.assign(**filled)
 
 
 @dataclass(frozen=True)
 class Gradebook:
-    """The eight tables, one frame each, with the columns of `schema` in that order.
+    """The eight tables and earlier results, one frame each, with the columns of `schema` in order.
 
     Ids and other texts are `string[pyarrow]`, dates `datetime64[ns]` at midnight (missing: NaT),
-    numbers float64 or int64, `carried_over` bool; `attributes` holds JSON text.
+    numbers float64 or int64, yes or no bool (`late`: missing where unknown); `attributes` holds
+    JSON text. A table that is left out has no rows.
     """
 
-    students: pd.DataFrame
-    terms: pd.DataFrame
-    courses: pd.DataFrame
-    sections: pd.DataFrame
-    enrollments: pd.DataFrame
-    assignments: pd.DataFrame
-    results: pd.DataFrame
-    activity: pd.DataFrame
+    students: pd.DataFrame = field(default_factory=partial(empty, schema.student))
+    terms: pd.DataFrame = field(default_factory=partial(empty, schema.term))
+    courses: pd.DataFrame = field(default_factory=partial(empty, schema.course))
+    sections: pd.DataFrame = field(default_factory=partial(empty, schema.section))
+    enrollments: pd.DataFrame = field(default_factory=partial(empty, schema.enrollment))
+    assignments: pd.DataFrame = field(default_factory=partial(empty, schema.assignment))
+    results: pd.DataFrame = field(default_factory=partial(empty, schema.result))
+    activity: pd.DataFrame = field(default_factory=partial(empty, schema.activity))
+    earlier_results: pd.DataFrame = field(default_factory=partial(empty, schema.earlier_result))
 
 
 def read(
@@ -53,7 +108,7 @@ def read(
     queries |= {name: queries[name].where(sa.false()) for name in without}
     frames = {
         table.name: read_frame(connection, queries[table.name], _arrow_types(table))
-        for table in schema.TABLES
+        for table in _READ
     }
     return Gradebook(
         students=frames["student"],
@@ -64,6 +119,7 @@ def read(
         assignments=frames["assignment"],
         results=frames["result"],
         activity=frames["activity"],
+        earlier_results=frames["earlier_result"],
     )
 
 
@@ -91,9 +147,7 @@ def _arrow_types(table: sa.Table) -> dict[str, Any]:
 
 
 def _queries(courses: Collection[str] | None) -> dict[str, Select[Any]]:
-    everything = {
-        table.name: sa.select(table).order_by(*table.primary_key) for table in schema.TABLES
-    }
+    everything = {table.name: sa.select(table).order_by(*table.primary_key) for table in _READ}
     if courses is None:
         return everything
     section, enrollment = schema.section.c, schema.enrollment.c
@@ -124,6 +178,10 @@ def _queries(courses: Collection[str] | None) -> dict[str, Select[Any]]:
             schema.result.c.assignment_id.in_(seen_assignments),
             schema.result.c.student_id.in_(chosen_students)
             | schema.result.c.assignment_id.in_(seen_exams),
+        ),
+        "earlier_result": everything["earlier_result"].where(
+            schema.earlier_result.c.assignment_id.in_(seen_assignments),
+            schema.earlier_result.c.student_id.in_(chosen_students),
         ),
         "activity": everything["activity"].where(
             schema.activity.c.section_id.in_(chosen_sections),

@@ -17,7 +17,9 @@ from sqlalchemy import Connection, Engine, Table, text
 from grade_ml.core import database
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.bundle import PROBLEM_COLUMNS, RANK, ROW, Batch, Bundle, Repeats, problems
+from grade_ml.gradebook.frames import with_defaults
 from grade_ml.gradebook.rules import violations
+from grade_ml.gradebook.schema import Status
 
 #: Called with what is being done and how many rows were just read, 0 for steps without a count.
 Progress = Callable[[str, int], None]
@@ -29,6 +31,25 @@ WORK_MEMORY = "64MB"
 HIDDEN = "[hidden]"
 
 _TABLES = {table.name: table for table in schema.TABLES}
+#: How the courses of changed rows of a table are found.
+_COURSES_OF = {
+    schema.student: "join gradebook.enrollment using (student_id) "
+    "join gradebook.section using (section_id)",
+    schema.term: "join gradebook.section using (term_id)",
+    schema.course: "",
+    schema.section: "",
+    **dict.fromkeys(
+        (schema.enrollment, schema.assignment, schema.activity),
+        "join gradebook.section using (section_id)",
+    ),
+    schema.result: "join gradebook.assignment using (assignment_id) "
+    "join gradebook.section using (section_id)",
+}
+_SEEN_ON = "coalesce(graded_on, submitted_on)"
+_KEEP_HISTORY = (
+    f"insert into {schema.earlier_result} "
+    "(assignment_id, student_id, until, status, score, submitted_on, graded_on, late)"
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +73,8 @@ class LoadReport:
 
     `loaded` counts rows inserted or changed, `unchanged` rows that said nothing new, `removed`
     rows deleted because the source says so, `rejected` rows put into quarantine, of which
-    `rejected_anew` (all tables) were not there yet.
+    `rejected_anew` (all tables) were not there yet. `courses` are the ids of those whose records
+    changed, `notes` what is to be said besides.
     """
 
     source: str
@@ -62,6 +84,8 @@ class LoadReport:
     rejected: dict[str, int]
     rejected_anew: int
     problems: tuple[Problem, ...]
+    courses: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def quarantined(self) -> int:
@@ -110,6 +134,8 @@ def load(
             rejected=rejected,
             rejected_anew=anew,
             problems=work.sample(),
+            courses=tuple(sorted(work.courses)),
+            notes=tuple(work.notes),
         )
         if report.changed:
             connection.execute(
@@ -120,6 +146,8 @@ def load(
                     rows_unchanged=report.unchanged,
                     rows_removed=report.removed,
                     rows_quarantined=report.quarantined,
+                    courses=list(report.courses),
+                    notes=list(report.notes),
                 )
             )
     return report
@@ -134,6 +162,8 @@ class _Load:
         self._progress = progress
         self.staged: set[Table] = set()
         self.removals: set[Table] = set()
+        self.courses: set[str] = set()
+        self.notes: dict[str, None] = {}
 
     def stage(self) -> None:
         """Copy every batch into staging tables; rows that break a rule become problems."""
@@ -143,6 +173,7 @@ class _Load:
         )
         for batch in self._bundle.batches(self._connection):
             table = _TABLES[batch.table]
+            self.notes |= dict.fromkeys(batch.notes)
             if batch.problems is not None:
                 self._add_problems(table, batch.problems)
             if not batch.rows.empty:
@@ -173,7 +204,22 @@ class _Load:
                     reason=f"is to be deleted but rows of {child.name} still refer to it; "
                     "deliver their deletion too",
                 )
-        return self._run(f"delete from {table} t using removal_{table.name} s where {match}")
+        if table is schema.result and self._bundle.delivered_on is not None:
+            self._run(
+                f"""
+                {_KEEP_HISTORY}
+                select t.assignment_id, t.student_id, :until, t.status, t.score, t.submitted_on,
+                    t.graded_on, t.late
+                from {table} t join removal_result s using (assignment_id, student_id)
+                where coalesce(t.graded_on, t.submitted_on) < :until
+                on conflict do nothing
+                """,
+                until=self._bundle.delivered_on,
+            )
+        return self._change(
+            table,
+            f"delete from {table} t using removal_{table.name} s where {match} returning t.*",
+        )
 
     def merge(self, table: Table) -> tuple[int, int]:
         """Insert or update what differs; return the rows so changed, and the rows unchanged."""
@@ -185,6 +231,9 @@ class _Load:
             stage = self._sum(table)
         elif repeats is Repeats.FIRST:
             self._keep_first(table)
+        elif repeats is Repeats.LATEST:
+            again = self._settle_repeats(table, f"{_SEEN_ON}, {RANK}")
+            self._keep_latest()
         else:
             again = self._settle_repeats(table)
         for own, parent in _parents(table):
@@ -197,7 +246,10 @@ class _Load:
         names = [c.name for c in table.columns]
         keys = _keys(table)
         others = [n for n in names if n not in keys]
-        loaded = self._run(
+        if table is schema.result:
+            self._keep_replaced()
+        loaded = self._change(
+            table,
             f"""
             insert into {table} ({_list(names)})
             select {_list(names, "s.")} from {stage} s left join {table} t
@@ -206,7 +258,8 @@ class _Load:
                 or ({_list(others, "t.")}) is distinct from ({_list(others, "s.")})
             on conflict ({_list(keys)}) do update set
                 {", ".join(f'"{n}" = excluded."{n}"' for n in others)}
-            """
+            returning *
+            """,
         )
         kept = self._scalar(f"select count(*) from {stage}")
         return loaded, kept - loaded + again
@@ -241,10 +294,14 @@ class _Load:
         )
 
     def _judged(self, batch: Batch) -> pd.DataFrame:
-        """Return the rows that keep the table's rules; the others become problems."""
+        """Return the rows that keep the table's rules; the others become problems.
+
+        A result whose score or date breaks a rule stays, as one whose score is unknown: a grade
+        that rests on it must not take it for missing.
+        """
         table = _TABLES[batch.table]
         origin = self._bundle.origins[table.name]
-        rows = batch.rows
+        rows = with_defaults(table, batch.rows)
         accepted = np.ones(len(rows), dtype=bool)
         for column, mask, reason in violations(table, rows):
             bad = np.asarray(mask.fillna(False), dtype=bool)
@@ -258,7 +315,13 @@ class _Load:
                     personal=column == "student_id",
                 )
                 self._add_problems(table, found)
-                accepted &= ~bad
+                if table is schema.result and column not in _keys(table):
+                    rows = rows.assign(
+                        status=rows["status"].mask(bad, Status.GRADED.value),
+                        **{name: rows[name].mask(bad) for name in ("score", column)},
+                    )
+                else:
+                    accepted &= ~bad
         return rows if accepted.all() else rows[accepted]
 
     def _stage_of(self, table: Table, delete: bool) -> str:
@@ -297,9 +360,53 @@ class _Load:
             """
         )
 
-    def _settle_repeats(self, table: Table) -> int:
-        """Keep the first row of each key; return how many equal rows were dropped."""
-        stage, keys = f"staged_{table.name}", _list(_keys(table))
+    def _keep_latest(self) -> None:
+        """Keep the latest result of each key; the others become its history."""
+        self._run(
+            f"""
+            create temp table attempt on commit drop as
+            select ctid as place, row_number() over later as number,
+                lag({_SEEN_ON}) over later as until
+            from staged_result window later as (partition by assignment_id, student_id
+                order by {_SEEN_ON} desc nulls last, "{RANK}" desc nulls last, "{ROW}" desc)
+            """
+        )
+        self._run("delete from attempt where number = 1")
+        self._run(
+            f"""
+            {_KEEP_HISTORY}
+            select assignment_id, student_id, until, status, score, submitted_on, graded_on, late
+            from staged_result s join attempt on place = s.ctid
+            join {schema.assignment} using (assignment_id) join {schema.student} using (student_id)
+            where {_SEEN_ON} < until on conflict (assignment_id, student_id, until) do update set
+                status = excluded.status, score = excluded.score, late = excluded.late,
+                submitted_on = excluded.submitted_on, graded_on = excluded.graded_on
+            """
+        )
+        self._run("delete from staged_result s using attempt where place = s.ctid")
+
+    def _keep_replaced(self) -> None:
+        """Keep what the gradebook says of a result that a later one replaces."""
+        old, new = (f"coalesce({t}.graded_on, {t}.submitted_on)" for t in "ts")
+        self._run(
+            f"""
+            {_KEEP_HISTORY}
+            select t.assignment_id, t.student_id, {new}, t.status, t.score, t.submitted_on,
+                t.graded_on, t.late
+            from {schema.result} t join staged_result s using (assignment_id, student_id)
+            where {old} < {new} and (t.status, t.score) is distinct from (s.status, s.score)
+                and (t.score is not null or t.status <> 'submitted'
+                    or t.submitted_on is distinct from s.submitted_on)
+            on conflict do nothing
+            """
+        )
+
+    def _settle_repeats(self, table: Table, of: str = "") -> int:
+        """Keep the first row of each key; return how many equal rows were dropped.
+
+        Rows that differ in `of`, more columns of the stage, are no repeats of each other.
+        """
+        stage, keys = f"staged_{table.name}", _list(_keys(table)) + (of and f", {of}")
         repeated = self._scalar(
             f"select exists (select from {stage} group by {keys} having count(*) > 1)"
         )
@@ -352,6 +459,17 @@ class _Load:
     def _add_problems(self, table: Table, found: pd.DataFrame) -> None:
         frame = found[list(PROBLEM_COLUMNS)].assign(owner=table.name)
         database.copy_frame(self._connection, "problem", frame)
+
+    def _change(self, table: Table, statement: str) -> int:
+        """Run a statement that returns the rows it changes; remember their courses."""
+        count, courses = self._connection.execute(
+            text(
+                f"with changed as ({statement}) select (select count(*) from changed), "
+                f"array(select distinct course_id from changed {_COURSES_OF[table]})"
+            )
+        ).one()
+        self.courses |= set(courses)
+        return int(count)
 
     def _run(self, statement: str, **values: object) -> int:
         return self._connection.execute(text(statement), values).rowcount

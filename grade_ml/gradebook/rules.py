@@ -44,8 +44,9 @@ def violations(table: sa.Table, rows: pd.DataFrame) -> Iterator[tuple[str, pd.Se
     if table is schema.result:
         yield (
             "score",
-            rows["score"].notna() & ~rows["score"].between(0, 100),
-            "is not between 0 and 100 per cent of the maximum; correct the score or the maximum",
+            rows["score"].notna() & ~rows["score"].between(0, schema.HIGHEST_SCORE),
+            f"is not between 0 and {schema.HIGHEST_SCORE} per cent of the maximum; correct the "
+            "score or the maximum",
         )
     if table is schema.assignment:
         weight, highest = rows["weight"], rows["max_score"]

@@ -21,6 +21,37 @@ class Outcome(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
+class Status(StrEnum):
+    """What a result says."""
+
+    GRADED = "graded"
+    """It has a score; a missing score is one that could not be read, and is unknown."""
+    SUBMITTED = "submitted"
+    """It was handed in and waits for its score."""
+    MISSING = "missing"
+    """It was not handed in and counts 0."""
+    EXEMPT = "exempt"
+    """It does not count for this student, neither as due nor as missed."""
+    INCOMPLETE = "incomplete"
+    """Its score is provisional; until it is final the grade is unknown."""
+
+
+class GradingPolicy(StrEnum):
+    """How the assignments of a section make the final grade; extra credit is added on top."""
+
+    POINTS = "points"
+    """Points earned of points possible; an assignment's weight is its maximum."""
+    CATEGORIES = "categories"
+    """The weight of each category, shared by those of its assignments that count for a student."""
+    WEIGHTS = "weights"
+    """The weight of each assignment; equal weights where all are 0."""
+    EQUAL = "equal"
+    """Every assignment counts the same."""
+
+
+#: Scores above this many per cent are typing errors; extra credit stays below.
+HIGHEST_SCORE = 200
+
 #: The category of final exams, compared without regard to case (see `outcomes`).
 EXAM_CATEGORY = "exam"
 
@@ -54,7 +85,12 @@ section = sa.Table(
     sa.Column("term_id", sa.Text, sa.ForeignKey(term.c.term_id), nullable=False),
     sa.Column("starts_on", sa.Date, nullable=False),
     sa.Column("ends_on", sa.Date, nullable=False),
+    sa.Column("grading_policy", sa.Text, nullable=False, server_default=GradingPolicy.WEIGHTS),
     sa.CheckConstraint("starts_on <= ends_on", name="section_dates_in_order"),
+    sa.CheckConstraint(
+        "grading_policy in ('points', 'categories', 'weights', 'equal')",
+        name="section_grading_policy",
+    ),
 )
 enrollment = sa.Table(
     "enrollment",
@@ -79,6 +115,13 @@ assignment = sa.Table(
     sa.Column("due_on", sa.Date, comment="null: at the end of the section"),
     sa.Column("weight", sa.Double, nullable=False),
     sa.Column("max_score", sa.Double, nullable=False),
+    sa.Column(
+        "extra_credit",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
+        comment="its points are added; it is never due and never missed",
+    ),
     sa.CheckConstraint("weight >= 0", name="assignment_weight"),
     sa.CheckConstraint("max_score > 0", name="assignment_max_score"),
 )
@@ -89,11 +132,40 @@ result = sa.Table(
         "assignment_id", sa.Text, sa.ForeignKey(assignment.c.assignment_id), primary_key=True
     ),
     sa.Column("student_id", sa.Text, sa.ForeignKey(student.c.student_id), primary_key=True),
-    sa.Column("score", sa.Double, comment="0-100, per cent of max_score; null: not graded yet"),
+    sa.Column("status", sa.Text, nullable=False, server_default=Status.GRADED),
+    sa.Column(
+        "score",
+        sa.Double,
+        comment="per cent of max_score, above 100 for extra credit; null: unknown or none",
+    ),
     sa.Column("submitted_on", sa.Date),
     sa.Column("graded_on", sa.Date),
+    sa.Column("late", sa.Boolean, comment="as the source says; null: the dates tell"),
     sa.Column("carried_over", sa.Boolean, nullable=False, server_default=sa.false()),
-    sa.CheckConstraint("score between 0 and 100", name="result_score"),
+    sa.CheckConstraint("score between 0 and 200", name="result_score"),
+    sa.CheckConstraint(
+        "status in ('graded', 'submitted', 'missing', 'exempt', 'incomplete')",
+        name="result_status",
+    ),
+)
+earlier_result = sa.Table(
+    "earlier_result",
+    metadata,
+    sa.Column(
+        "assignment_id", sa.Text, sa.ForeignKey(assignment.c.assignment_id), primary_key=True
+    ),
+    sa.Column("student_id", sa.Text, sa.ForeignKey(student.c.student_id), primary_key=True),
+    sa.Column(
+        "until",
+        sa.Date,
+        primary_key=True,
+        comment="the day from which on a later result, or none, stands in its place",
+    ),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("score", sa.Double),
+    sa.Column("submitted_on", sa.Date),
+    sa.Column("graded_on", sa.Date),
+    sa.Column("late", sa.Boolean),
 )
 activity = sa.Table(
     "activity",
@@ -127,6 +199,8 @@ load = sa.Table(
     sa.Column("rows_unchanged", JSONB, nullable=False),
     sa.Column("rows_removed", JSONB, nullable=False),
     sa.Column("rows_quarantined", sa.BigInteger, nullable=False),
+    sa.Column("courses", JSONB, nullable=False, comment="ids of the courses that changed"),
+    sa.Column("notes", JSONB, nullable=False, comment="what the summary said besides counts"),
 )
 
 #: The eight tables in an order in which every reference points backwards.

@@ -224,17 +224,12 @@ def _outcomes(  # noqa: PLR0913, PLR0917 - the tables that decide an outcome
     as_of: date,
     ended: pd.Series,
 ) -> pd.DataFrame:
-    nothing = pd.DataFrame()
     known = outcomes(
         Gradebook(
-            students=nothing,
-            terms=nothing,
-            courses=nothing,
             sections=sections.astype({"section_id": "string[pyarrow]"}),
             enrollments=enrollments,
             assignments=assignments,
             results=results,
-            activity=nothing,
         ),
         as_of,
     )

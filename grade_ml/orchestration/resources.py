@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from grade_ml.ensemble.serving import Models
+    from grade_ml.gradebook.institution import Institution
     from grade_ml.registry.registry import Registry
 
 
@@ -64,6 +65,13 @@ class Platform:
         engine = database.connect(self.urls.grade_ml)
         database.migrate(engine)
         return engine
+
+    @cached_property
+    def institution(self) -> Institution:
+        """What the institution decided: pass marks, grades, uses of attributes."""
+        from grade_ml.gradebook import institution
+
+        return institution.read(self.settings.institution)
 
     @cached_property
     def registry(self) -> Registry:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from grade_ml.gradebook import schema
+from grade_ml.gradebook import frames, schema
 from grade_ml.gradebook.frames import Gradebook
 
+#: Columns with a default, as the database has it.
+DEFAULTED = {"attributes", "carried_over", "extra_credit", "grading_policy", "status"}
 START = pd.Timestamp("2024-09-02")
 
 
@@ -20,24 +22,13 @@ def day(number: float | None) -> pd.Timestamp:
 
 def gradebook(**rows: list[dict[str, Any]]) -> Gradebook:
     """Return frames with the given rows; columns left out are missing."""
-    frames = {}
-    for table, field in zip(schema.TABLES, fields(Gradebook), strict=True):
-        frame = pd.DataFrame(rows.get(field.name, []), columns=[c.name for c in table.columns])
-        for column in table.columns:
-            kind = type(column.type).__name__
-            dtype = {
-                "Text": "string[pyarrow]",
-                "JSONB": "string[pyarrow]",
-                "Date": "datetime64[ns]",
-                "Double": "float64",
-                "BigInteger": "int64",
-                "Boolean": "bool",
-            }[kind]
-            values = frame[column.name].astype(object)
-            default = {"JSONB": "{}", "Boolean": False}.get(kind)
-            frame[column.name] = values.where(values.notna(), default).astype(dtype)
-        frames[field.name] = frame
-    return Gradebook(**frames)
+    tables = {}
+    for table, field in zip(schema.TABLES, fields(Gradebook)[: len(schema.TABLES)], strict=True):
+        nothing = frames.empty(table)
+        frame = pd.DataFrame(rows.get(field.name, []), columns=list(nothing))
+        known = frame.astype({name: nothing[name].dtype for name in frame if name not in DEFAULTED})
+        tables[field.name] = frames.with_defaults(table, known).astype(nothing.dtypes)
+    return Gradebook(**tables)
 
 
 def section(name: str, first: int, last: int, course: str = "math") -> dict[str, Any]:

@@ -105,7 +105,7 @@ def test_a_sound_gradebook_breaks_no_rule(gradebook: Engine, table: str):
             "insert into result select * from result where student_id = 's1'",
             {"keys": 2},
         ),
-        ("result", "update result set score = 101 where student_id = 's2'", {"ranges": 2}),
+        ("result", "update result set score = 201 where student_id = 's2'", {"ranges": 2}),
         ("result", "update result set graded_on = '2024-09-01'", {"dates_in_order": 4}),
         (
             "result",
@@ -203,7 +203,12 @@ def test_a_profile_counts_rows_gaps_dates_and_quarantine(gradebook: Engine):
         assert quality.running_sections(connection, date(2024, 12, 4)) == 1
         assert quality.running_sections(connection, date(2025, 12, 4)) == 0
     assert (before.rows, before.quarantined, before.newest) == (4, 0, date(2024, 10, 2))
-    assert before.null_shares == {"score": 0.0, "submitted_on": 0.0, "graded_on": 1.0}
+    assert before.null_shares == {
+        "score": 0.0,
+        "submitted_on": 0.0,
+        "graded_on": 1.0,
+        "late": 1.0,
+    }
     assert after.quarantined == 2
     assert before.version != after.version
     assert student.version == "2-0"

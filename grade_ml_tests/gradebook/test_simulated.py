@@ -45,7 +45,7 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SMALL = CampusConfig(students=300, courses=4, terms=3, seed=5)
 #: Of SMALL's three terms, this is the day on which the second one starts.
 CHANGE = date(2026, 2, 2)
-TABLES = {field.name: table for field, table in zip(fields(Gradebook), schema.TABLES, strict=True)}
+TABLES = {field.name: table for field, table in zip(fields(Gradebook), schema.TABLES, strict=False)}
 ENROLLMENT = ["section_id", "student_id"]
 RESULT = ["assignment_id", "student_id"]
 #: Days after the due date within which all work is in that comes at all.

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from grade_ml.gradebook import schema
-from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.frames import Gradebook, with_defaults
 from grade_ml.gradebook.simulated import model
 from grade_ml.gradebook.simulated.calendar import Term, newest_term
 from grade_ml.gradebook.simulated.conditions import conditions
@@ -279,7 +279,8 @@ def _true_enrollments(section: Section) -> pd.DataFrame:
 
 
 def _frame(table: sa.Table, **columns: Any) -> pd.DataFrame:
-    return pd.DataFrame({column.name: columns[column.name] for column in table.columns})
+    frame = with_defaults(table, pd.DataFrame(columns))
+    return frame[[column.name for column in table.columns]]
 
 
 def _texts(values: list[str]) -> Texts:
