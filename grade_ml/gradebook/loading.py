@@ -302,6 +302,8 @@ class _Load:
         table = _TABLES[batch.table]
         origin = self._bundle.origins[table.name]
         rows = with_defaults(table, batch.rows)
+        if table is schema.assignment:
+            rows = self._without_negative_weights(rows)
         accepted = np.ones(len(rows), dtype=bool)
         for column, mask, reason in violations(table, rows):
             bad = np.asarray(mask.fillna(False), dtype=bool)
@@ -323,6 +325,15 @@ class _Load:
                 else:
                     accepted &= ~bad
         return rows if accepted.all() else rows[accepted]
+
+    def _without_negative_weights(self, rows: pd.DataFrame) -> pd.DataFrame:
+        negative = (rows["weight"] < 0).fillna(False)
+        if negative.any():
+            self.notes[
+                f"{negative.sum()} assignments have a negative weight, which exporters write for "
+                "'not weighted'; they count with weight 0."
+            ] = None
+        return rows.assign(weight=rows["weight"].mask(negative, 0.0))
 
     def _stage_of(self, table: Table, delete: bool) -> str:
         stage = f"{'removal' if delete else 'staged'}_{table.name}"
