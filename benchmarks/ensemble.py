@@ -46,6 +46,7 @@ from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_c
 from grade_ml.gradebook import frames, oulad, simulated
 from grade_ml.gradebook.catalog import course_ids
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.gradebook.loading import load
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.registry.registry import Registry
@@ -200,7 +201,7 @@ class _Table:
         parts = []
         for book, terms in ((without_terms(gradebook, TEST), TRAIN), (gradebook, TEST)):
             cuts = fraction_cuts(book.sections[book.sections["term_id"].isin(terms)], CUTS)
-            parts.append(join(grade_snapshots(book, cuts, end), outcomes(book, end)))
+            parts.append(join(grade_snapshots(book, cuts, end), outcomes(book, end, DEFAULTS)))
         return cls(*parts, cuts)
 
     def peer(
@@ -264,14 +265,16 @@ def _within(gradebook: Gradebook, seconds: int, fit_seconds: int) -> dict[str, A
     pooled.SETTINGS = replace(pooled.SETTINGS, max_rows=int(pooled.SETTINGS.max_rows * share))
     with temporary_installation() as (settings, _):
         url = database.start(settings).grade_ml
-        results = outcomes(known, end)
+        results = outcomes(known, end, DEFAULTS)
         started = time.perf_counter()
         left = max(seconds - fit_seconds, 0)
         tuned = tune(snapshots, results, None, storage_url=url, seconds=left)
         model = pooled.fit(snapshots, results, 0, parameters=tuned.parameters)
         took = time.perf_counter() - started
     cuts = fraction_cuts(gradebook.sections[gradebook.sections["term_id"].isin(TEST)], CUTS)
-    rows = with_outcomes(model, grade_snapshots(gradebook, cuts, end), outcomes(gradebook, end))
+    rows = with_outcomes(
+        model, grade_snapshots(gradebook, cuts, end), outcomes(gradebook, end, DEFAULTS)
+    )
     figures = _at_cuts(rows, cuts)
     return {
         "seconds": round(took, 1),
@@ -287,7 +290,7 @@ def _campus(number: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     config = simulated.CampusConfig(students=30 * number, courses=number, terms=4)
     gradebook = simulated.gradebook(config, TODAY)
     cuts = weekly_cuts(gradebook.sections, TODAY)
-    return grade_snapshots(gradebook, cuts, TODAY), finished(gradebook, TODAY)
+    return grade_snapshots(gradebook, cuts, TODAY), finished(gradebook, TODAY, DEFAULTS)
 
 
 def _speed() -> dict[str, Any]:

@@ -36,6 +36,7 @@ from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.ensemble.rows import join
 from grade_ml.explanations.attribution import explain
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
+from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.gradebook.outcomes import outcomes
 
 Floats = npt.NDArray[np.float64]
@@ -77,11 +78,11 @@ def prepare(oulad: Path, rows: int, folder: Path) -> None:
     known = without_terms(gradebook, TEST)
     train = known.sections[known.sections["term_id"].isin(TRAIN)]
     snapshots = grade_snapshots(known, weekly_cuts(train, end), end)
-    model = pooled.fit(snapshots, outcomes(known, end), 0, on_progress=_say)
+    model = pooled.fit(snapshots, outcomes(known, end, DEFAULTS), 0, on_progress=_say)
     model.save(folder / "model")
     test = gradebook.sections[gradebook.sections["term_id"].isin(TEST)]
     unseen = grade_snapshots(gradebook, weekly_cuts(test, end), end)
-    some = join(unseen.sample(rows, random_state=0), outcomes(gradebook, end))
+    some = join(unseen.sample(rows, random_state=0), outcomes(gradebook, end, DEFAULTS))
     some.to_parquet(folder / "rows.parquet")
     numbers = snapshots.select_dtypes("number").mean().to_frame().T
     numbers.to_parquet(folder / "average.parquet")

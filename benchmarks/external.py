@@ -47,6 +47,7 @@ from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.surroundings import with_surroundings
 from grade_ml.gradebook import frames, oulad, simulated
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.gradebook.loading import load
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.gradebook.simulated import CampusConfig
@@ -114,7 +115,10 @@ def _gains(engine: Engine, gradebook: Gradebook, days: Window) -> dict[str, Any]
     snapshots = grade_snapshots(gradebook, weekly_cuts(gradebook.sections, end), end)
     start = time.perf_counter()
     verdict = admission(
-        with_surroundings(snapshots, wide), outcomes(gradebook, end), gradebook.sections, seed=0
+        with_surroundings(snapshots, wide),
+        outcomes(gradebook, end, DEFAULTS),
+        gradebook.sections,
+        seed=0,
     )
     return {
         "seconds": round(time.perf_counter() - start, 1),

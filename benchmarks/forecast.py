@@ -42,6 +42,7 @@ from grade_ml.forecasting.sequences import panels, thinned
 from grade_ml.forecasting.trajectory import Trajectory, fit
 from grade_ml.gradebook import frames, oulad, simulated
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.gradebook.loading import load
 from grade_ml.gradebook.outcomes import outcomes
 from installation import temporary_installation
@@ -117,7 +118,7 @@ def _at_cuts(
 ) -> tuple[list[Panel], pd.DataFrame]:
     cuts = fraction_cuts(gradebook.sections[gradebook.sections["term_id"].isin(terms)], fractions)
     snapshots = grade_snapshots(gradebook, cuts, _end(gradebook))
-    sequences = score_sequences(gradebook, snapshots["course_id"].astype(object).unique())
+    sequences = score_sequences(gradebook, snapshots["course_id"].astype(object).unique(), DEFAULTS)
     return list(panels(sequences, snapshots, truth_on=_end(gradebook))), snapshots
 
 
@@ -128,7 +129,8 @@ def _early_warning(gradebook: Gradebook, report: ForecastReport) -> dict[str, An
     keys = ["section_id", "student_id"]
     to_come = (said["weight"] * said["mean"] / 100).groupby([said[key] for key in keys]).sum()
     rows = snapshots.astype(dict.fromkeys(keys, object)).merge(
-        outcomes(gradebook, _end(gradebook)).astype(dict.fromkeys(keys, object)), on=keys
+        outcomes(gradebook, _end(gradebook), DEFAULTS).astype(dict.fromkeys(keys, object)),
+        on=keys,
     )
     expected = (
         rows["grade_if_nothing_more"].fillna(0).to_numpy()
@@ -294,7 +296,7 @@ def _largest_term(gradebook: Gradebook, folder: str) -> dict[str, Any]:
     snapshots = grade_snapshots(gradebook, cuts, middle.date())
     today = snapshots[snapshots["cut_on"] > middle - pd.Timedelta(days=7)]
     newest = today.groupby("section_id", observed=True)["cut_on"].transform("max")
-    sequences = score_sequences(gradebook, own["course_id"].unique())
+    sequences = score_sequences(gradebook, own["course_id"].unique(), DEFAULTS)
     found = list(panels(sequences, today[today["cut_on"] == newest]))
     counts = Counts()
     model.answers(found, counts, everyone=True)
@@ -320,7 +322,7 @@ def _scale(size: int) -> dict[str, Any]:
     config = simulated.CampusConfig(students=2000, courses=20, terms=4)
     gradebook = simulated.gradebook(config, TODAY)
     snapshots = grade_snapshots(gradebook, weekly_cuts(gradebook.sections, TODAY), TODAY)
-    sequences = score_sequences(gradebook, gradebook.courses["course_id"])
+    sequences = score_sequences(gradebook, gradebook.courses["course_id"], DEFAULTS)
     ended = gradebook.sections.loc[
         gradebook.sections["ends_on"] < pd.Timestamp(TODAY), "term_id"
     ].unique()

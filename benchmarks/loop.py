@@ -36,6 +36,7 @@ from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import write_snapshots
 from grade_ml.gradebook import schema, simulated
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.gradebook.simulated.calendar import LENGTH, newest_term
 from grade_ml.monitoring.decision import Request, permitted
 from grade_ml.monitoring.monitor import Monitor, decided
@@ -153,7 +154,7 @@ def _model(config: simulated.CampusConfig) -> PooledModel:
     gradebook = simulated.gradebook(config, TRAINED)
     cuts = weekly_cuts(gradebook.sections, TRAINED)
     rows = grade_snapshots(gradebook, cuts[cuts["cut_day"] % 14 == 0], TRAINED)
-    return pooled.fit(rows, finished(gradebook, TRAINED), seed=0, parameters=brief())
+    return pooled.fit(rows, finished(gradebook, TRAINED, DEFAULTS), seed=0, parameters=brief())
 
 
 def brief() -> Parameters:
@@ -249,7 +250,7 @@ def _judge(  # noqa: PLR0913, PLR0917 - three models on the same rows
         snapshots["section_id"].astype(str).isin(running)
     )
     rows = snapshots[late].reset_index(drop=True)
-    outcomes = finished(gradebook, ENDED).astype(dict.fromkeys(KEYS, str))
+    outcomes = finished(gradebook, ENDED, DEFAULTS).astype(dict.fromkeys(KEYS, str))
     with engine.connect() as connection:
         parts = [
             read_predictions(connection, as_of=day, sections=list(running)).assign(

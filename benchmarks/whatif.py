@@ -43,6 +43,7 @@ from grade_ml.features.continuations import Continuation, Doing
 from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
 from grade_ml.features.validation import validate
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import DEFAULTS
 
 #: Students who are asked about.
 STUDENTS = 60
@@ -137,7 +138,7 @@ def _counterfactuals(
 ) -> dict[str, Any]:
     seconds, unreachable_s, asked = [], [], []
     for row, carried in _carried(rows, gradebook):
-        goal = next_goal(float(model.predict(row)["grade"].iloc[0]))
+        goal = next_goal(float(model.predict(row)["grade"].iloc[0]), DEFAULTS.goals_of(""))
         if goal is not None:
             start = time.perf_counter()
             answer = what_ifs(model, carried, row, goal, seed)

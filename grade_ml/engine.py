@@ -22,6 +22,8 @@ from grade_ml.core.errors import NotFoundError, NotReadyError
 from grade_ml.ensemble.rows import NAIVE, PREDICTED, Model
 from grade_ml.ensemble.serving import Models, Served
 from grade_ml.gradebook import schema
+from grade_ml.gradebook.institution import Institution
+from grade_ml.gradebook.institution import read as read_institution
 from grade_ml.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -148,6 +150,7 @@ class PredictiveAnalyticsEngine:
         database.migrate(self._engine)
         self._registry = Registry(urls.mlflow, settings.storage_root)
         self._settings = settings
+        self._institution = read_institution(settings.institution)
 
     def close(self) -> None:
         """Give the database connections back."""
@@ -171,7 +174,7 @@ class PredictiveAnalyticsEngine:
         with database.reachable(self._engine) as connection:
             answer = _standing(connection, student_id, course_id, as_of)
             if answer.status is not Status.RUNNING:
-                return _with_record(connection, answer)
+                return _with_record(connection, answer, self._institution)
             return _predicted(answer, *self._served(connection, answer))
 
     def forecast(self, student_id: str, course_id: str, as_of: date) -> StudentForecast:
@@ -220,7 +223,7 @@ class PredictiveAnalyticsEngine:
         with database.reachable(self._engine) as connection:
             answer = _standing(connection, student_id, course_id, as_of)
             if answer.status is not Status.RUNNING:
-                return _with_record(connection, answer), None
+                return _with_record(connection, answer, self._institution), None
             served, row = self._served(connection, answer)
             predicted = _predicted(answer, served, row)
             model = f"{served.version.name} {served.version.version}"
@@ -248,7 +251,7 @@ class PredictiveAnalyticsEngine:
         with database.reachable(self._engine) as connection:
             answer = _standing(connection, student_id, course_id, as_of)
             if answer.status is not Status.RUNNING:
-                return _with_record(connection, answer), None
+                return _with_record(connection, answer, self._institution), None
             served, row = self._served(connection, answer)
             predicted = _predicted(answer, served, row)
             if row.empty:
@@ -414,7 +417,9 @@ def _snapshot(connection: Connection, answer: GradePrediction) -> pd.DataFrame:
     return mine
 
 
-def _with_record(connection: Connection, answer: GradePrediction) -> GradePrediction:
+def _with_record(
+    connection: Connection, answer: GradePrediction, institution: Institution
+) -> GradePrediction:
     """Add the final grade and the outcome, where they are visible on the day of the question."""
     from grade_ml.gradebook import frames
     from grade_ml.gradebook.outcomes import outcomes
@@ -427,7 +432,7 @@ def _with_record(connection: Connection, answer: GradePrediction) -> GradePredic
             enrollment.section_id == answer.section_id, enrollment.student_id == answer.student_id
         )
     ).scalar()
-    known = outcomes(frames.read(connection, {answer.course_id}), answer.as_of)
+    known = outcomes(frames.read(connection, {answer.course_id}), answer.as_of, institution)
     mine = known[
         (known["section_id"].astype(str) == answer.section_id)
         & (known["student_id"].astype(str) == answer.student_id)

@@ -19,7 +19,7 @@ from grade_ml.core.settings import Settings
 _numbers = itertools.count()
 
 # The same examples in every run; a failure that only chance finds again helps no one.
-hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
 #: Kept where a run failed, so that its files can be looked at.

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from grade_ml.core import database
 from grade_ml.core.settings import Settings
-from grade_ml.gradebook import schema
+from grade_ml.gradebook import institution, schema
 
 if TYPE_CHECKING:
     from grade_ml.ensemble.backtest import BacktestReport
@@ -90,11 +90,14 @@ def command(  # noqa: PLR0913, PLR0917 - one per option
     def say(message: str) -> None:
         click.echo(f"{message} …", err=True)
 
-    gradebook = _gradebook((*train_terms, *test_terms))
+    settings = Settings.from_environment()
+    decided = institution.read(settings.institution)
+    gradebook = _gradebook(settings, (*train_terms, *test_terms))
     report = backtest(
         gradebook,
         train_terms,
         test_terms,
+        institution=decided,
         models=models,
         fractions=fractions,
         seed=seed,
@@ -107,6 +110,7 @@ def command(  # noqa: PLR0913, PLR0917 - one per option
             gradebook,
             train_terms,
             test_terms,
+            institution=decided,
             fractions=fractions,
             seed=seed,
             on_progress=say,
@@ -119,11 +123,11 @@ def command(  # noqa: PLR0913, PLR0917 - one per option
         click.echo("\n\n".join(tables))
 
 
-def _gradebook(terms: tuple[str, ...]) -> Gradebook:
+def _gradebook(settings: Settings, terms: tuple[str, ...]) -> Gradebook:
     """Read the courses that are taught in `terms`, whole."""
     from grade_ml.gradebook import frames
 
-    engine = database.connect(database.start(Settings.from_environment()).grade_ml)
+    engine = database.connect(database.start(settings).grade_ml)
     database.migrate(engine)
     section = schema.section.c
     try:

@@ -200,8 +200,11 @@ def _split(
     snapshots: pd.DataFrame, outcomes: pd.DataFrame, sections: pd.DataFrame, seed: int
 ) -> tuple[tuple[str, ...], str | None, pd.DataFrame, pd.DataFrame]:
     """Return the terms before the last that ended, that term, and some rows of both."""
-    enrollments = join(snapshots[ENROLLMENT].drop_duplicates(), outcomes, how="left")
-    running = enrollments.loc[enrollments["at_risk"].isna(), "section_id"].unique()
+    over = as_text(outcomes[[*ENROLLMENT, "final_grade"]])
+    enrollments = as_text(snapshots[ENROLLMENT].drop_duplicates()).merge(
+        over, on=ENROLLMENT, how="left", indicator=True
+    )
+    running = enrollments.loc[enrollments["_merge"] == "left_only", "section_id"].unique()
     graded = enrollments.loc[enrollments["final_grade"].notna(), "section_id"].unique()
     of_section = sections.set_index(sections["section_id"].astype(str))
     of_section = of_section[of_section.index.isin(enrollments["section_id"])]

@@ -22,6 +22,7 @@ from grade_ml.ensemble.evaluation import Cut, cut_table
 from grade_ml.ensemble.rows import PROTECTED_ATTRIBUTES, Model, with_outcomes
 from grade_ml.features import snapshots as features
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import DEFAULTS, Institution
 from grade_ml.gradebook.outcomes import outcomes
 
 #: How each model is fitted, by name; the one that serves first.
@@ -95,6 +96,7 @@ def backtest(  # noqa: PLR0913 - the protocol's parameters
     train_terms: Sequence[str],
     test_terms: Sequence[str],
     *,
+    institution: Institution = DEFAULTS,
     models: Sequence[str] = (pooled.NAME,),
     fractions: Sequence[float] = (0.25, 0.5, 0.75),
     seed: int = 0,
@@ -106,6 +108,8 @@ def backtest(  # noqa: PLR0913 - the protocol's parameters
     ----------
     gradebook
         Whole courses, with every term asked for.
+    institution
+        By whose pass marks enrollments without a stated outcome are judged.
     models
         Some of `FITS`.
     fractions
@@ -129,10 +133,10 @@ def backtest(  # noqa: PLR0913 - the protocol's parameters
     tested = {}
     for name in models:
         started = perf_counter()
-        model = _fit(name, known, train_terms, end, seed, on_progress)
+        model = _fit(name, known, train_terms, end, institution, seed, on_progress)
         trained = perf_counter()
         on_progress(f"Predicting the terms {', '.join(test_terms)} with {name}")
-        tested[name] = _test_rows(gradebook, model, test_terms, fractions, end)
+        tested[name] = _test_rows(gradebook, model, test_terms, fractions, end, institution)
         seconds[name] = trained - started, perf_counter() - trained
     rows = tested[models[0]]
     return BacktestReport(
@@ -164,6 +168,9 @@ def without_terms(gradebook: Gradebook, terms: Sequence[str]) -> Gradebook:
         enrollments=kept(gradebook.enrollments, "section_id", sections["section_id"]),
         activity=kept(gradebook.activity, "section_id", sections["section_id"]),
         results=kept(gradebook.results, "assignment_id", assignments["assignment_id"]),
+        earlier_results=kept(
+            gradebook.earlier_results, "assignment_id", assignments["assignment_id"]
+        ),
     )
 
 
@@ -190,6 +197,7 @@ def _fit(  # noqa: PLR0913, PLR0917
     known: Gradebook,
     terms: Sequence[str],
     end: date,
+    institution: Institution,
     seed: int,
     on_progress: Callable[[str], None],
 ) -> Model:
@@ -197,20 +205,21 @@ def _fit(  # noqa: PLR0913, PLR0917
     sections = known.sections[known.sections["term_id"].isin(terms)]
     frame = features.grade_snapshots(known, features.weekly_cuts(sections, end), end)
     on_progress(f"Fitting {name} on {len(frame):,} snapshots")
-    return FITS[name](frame, outcomes(known, end), seed)
+    return FITS[name](frame, outcomes(known, end, institution), seed)
 
 
-def _test_rows(
+def _test_rows(  # noqa: PLR0913, PLR0917
     gradebook: Gradebook,
     model: Model,
     test_terms: Sequence[str],
     fractions: Sequence[float],
     end: date,
+    institution: Institution,
 ) -> pd.DataFrame:
     sections = gradebook.sections[gradebook.sections["term_id"].isin(test_terms)]
     cuts = features.fraction_cuts(sections, fractions)
     frame = features.grade_snapshots(gradebook, cuts, end)
-    rows = with_outcomes(model, frame, outcomes(gradebook, end))
+    rows = with_outcomes(model, frame, outcomes(gradebook, end, institution))
     if rows.empty:
         raise NotReadyError(
             f"No enrollment of the terms {', '.join(test_terms)} has a result to compare with.",

@@ -50,6 +50,7 @@ from grade_ml.features.hashing import section_hashes
 from grade_ml.features.store import read_snapshots, stored_hashes
 from grade_ml.features.surroundings import beside, columns_of, with_surroundings
 from grade_ml.gradebook import frames
+from grade_ml.gradebook.institution import DEFAULTS, Institution
 from grade_ml.registry.promotion import Improvement, Promotion, improvement, record
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 
@@ -142,7 +143,12 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
             Path(folder),
             metrics=model.evaluation.flat()
             | {"training_seconds": perf_counter() - started, "peak_megabytes": peak_megabytes()},
-            parameters=_flat(model.parameters) | {"seed": seed, "sections": len(model.sections)},
+            parameters=_flat(model.parameters)
+            | {
+                "seed": seed,
+                "sections": len(model.sections),
+                "pass_marks": data.pass_marks,
+            },
             features=model.features,
             data_version=data_version(versions),
             code_version=code,
@@ -315,6 +321,7 @@ def train_courses(  # noqa: PLR0913
     connection: Connection,
     *,
     trained_at: datetime,
+    institution: Institution = DEFAULTS,
     changes: Mapping[str, Change] = MappingProxyType({}),
     seed: int = 0,
 ) -> Iterator[CourseOutcome]:
@@ -350,7 +357,7 @@ def train_courses(  # noqa: PLR0913
     code = installed_version("grade-ml")
     by_course = dict(iter(pooled.held_out.groupby("course_id")))
     done = {row.course_id: row for row in connection.execute(sa.select(course_training)).all()}
-    hashed, results = stored_hashes(root, course_ids), finished_in(connection, as_of)
+    hashed, results = stored_hashes(root, course_ids), finished_in(connection, as_of, institution)
     truth = section_hashes(results)
     for course_id in course_ids:
         sections = versions_of(hashed[course_id], truth)

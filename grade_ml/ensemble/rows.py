@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -78,16 +78,19 @@ def training_rows(
 ) -> pd.DataFrame:
     """Return the rows of ended sections with final_grade and at_risk, by section, student and day.
 
-    A section in which an enrollment has no outcome is still running and is left out whole: those
-    who withdrew early would be all that is known of it. More rows than `most` are sampled.
+    A section of which an enrollment is not over is still running and is left out whole: those who
+    withdrew early would be all that is known of it. An enrollment whose outcome is unknown is left
+    out alone. More rows than `most` are sampled.
 
     Raises
     ------
     NotReadyError
         Too few enrollments have an outcome.
     """
-    joined = join(snapshots, outcomes, how="left")
-    running = joined.loc[joined["at_risk"].isna(), "section_id"].unique()
+    keys = as_text(snapshots[ENROLLMENT].drop_duplicates())
+    over = keys.merge(as_text(outcomes[ENROLLMENT]), on=ENROLLMENT, how="left", indicator=True)
+    running = over.loc[over["_merge"] == "left_only", "section_id"].unique()
+    joined = join(snapshots, outcomes)
     rows = joined[~joined["section_id"].isin(running)]
     enrollments = len(rows[ENROLLMENT].drop_duplicates())
     if enrollments < SETTINGS.min_enrollments:
@@ -101,10 +104,10 @@ def training_rows(
     return rows.sort_values(ROW, ignore_index=True)
 
 
-def join(rows: pd.DataFrame, outcomes: pd.DataFrame, how: Any = "inner") -> pd.DataFrame:
-    """Return `rows` with final_grade and at_risk of `outcomes`; ids as text."""
-    truth = as_text(outcomes[[*ENROLLMENT, "final_grade", "at_risk"]])
-    return as_text(rows).merge(truth, on=ENROLLMENT, how=how)
+def join(rows: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Return those of `rows` whose outcome is known, with final_grade and at_risk; ids as text."""
+    known = outcomes.loc[outcomes["at_risk"].notna(), [*ENROLLMENT, "final_grade", "at_risk"]]
+    return as_text(rows).merge(as_text(known).astype({"at_risk": bool}), on=ENROLLMENT)
 
 
 def with_outcomes(model: Model, snapshots: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:

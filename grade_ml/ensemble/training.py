@@ -29,6 +29,7 @@ from grade_ml.features.hashing import section_hashes
 from grade_ml.features.store import read_snapshots, stored_hashes
 from grade_ml.gradebook import frames
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import Institution
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 
@@ -78,6 +79,11 @@ class TrainingData:
         some = self._read()
         rows: pd.DataFrame = some[some["section_id"].astype("string[pyarrow]").isin(ended)]
         return rows
+
+    @property
+    def pass_marks(self) -> str:
+        """The pass marks by which the outcomes were judged, points of 100, in words."""
+        return ", ".join(f"{mark:g}" for mark in sorted(self.results["pass_mark"].unique()))
 
     @classmethod
     def of(cls, snapshots: pd.DataFrame, results: pd.DataFrame) -> Self:
@@ -155,7 +161,11 @@ def train(
             NAME,
             Path(folder),
             metrics=model.evaluation.flat(),
-            parameters={"seed": seed, "sections": len(model.sections)},
+            parameters={
+                "seed": seed,
+                "sections": len(model.sections),
+                "pass_marks": data.pass_marks,
+            },
             features=model.features,
             data_version=version_of_data,
             code_version=code,
@@ -201,18 +211,19 @@ def covers(figures: Mapping[str, float]) -> Verdict:
     return Verdict("intervals_cover", cover, shares)
 
 
-def finished_in(connection: Connection, as_of: date) -> pd.DataFrame:
+def finished_in(connection: Connection, as_of: date, institution: Institution) -> pd.DataFrame:
     """Return the outcomes of the gradebook's sections that ended before `as_of`."""
-    return finished(frames.read(connection, without={"activity", "student"}), as_of)
+    known = frames.read(connection, without={"activity", "student"})
+    return finished(known, as_of, institution)
 
 
-def finished(gradebook: Gradebook, as_of: date) -> pd.DataFrame:
+def finished(gradebook: Gradebook, as_of: date, institution: Institution) -> pd.DataFrame:
     """Return the outcomes of the sections that ended before `as_of`.
 
     Withdrawals from running sections are known too, but alone they say nothing: those who stay
     have no outcome yet.
     """
-    known = outcomes(gradebook, as_of)
+    known = outcomes(gradebook, as_of, institution)
     sections = gradebook.sections
     ended = sections.loc[sections["ends_on"] < pd.Timestamp(as_of), "section_id"]
     rows: pd.DataFrame = known[known["section_id"].astype("string[pyarrow]").isin(ended)]

@@ -45,6 +45,7 @@ from grade_ml.features.continuations import Continuation
 from grade_ml.features.store import read_snapshots
 from grade_ml.features.surroundings import beside
 from grade_ml.gradebook import frames
+from grade_ml.gradebook.institution import DEFAULTS, Institution
 from grade_ml.registry.registry import Alias, Registry
 
 advice = sa.Table(
@@ -130,6 +131,7 @@ class Advisor:
     root: str
     as_of: date
     seed: int = 0
+    institution: Institution = DEFAULTS
 
     @cached_property
     def _models(self) -> Models:
@@ -165,7 +167,9 @@ class Advisor:
             every = read_snapshots(self.root, [course])
             known: dict[tuple[str, float], Neighbours] = {}
             predicted = pd.DataFrame([case.predicted for case in cases])
-            reasons = who_needs_one(predicted, challenger if len(challenger) else None)
+            pass_marks = pd.Series(self.institution.pass_mark_of(course), predicted.index)
+            other = challenger if len(challenger) else None
+            reasons = who_needs_one(predicted, other, pass_marks)
             chosen = _most_at_risk(predicted[reasons != ""])
             for place, (case, reason) in enumerate(zip(cases, reasons, strict=True)):
                 if place not in chosen or case.explanation.grade is None:
@@ -193,7 +197,8 @@ class Advisor:
             gradebook = frames.read(self.connection, {course})
             carried: dict[str, Continuation] = {}
             predicted = pd.DataFrame([case.predicted for case in cases])
-            goals = [next_goal(grade) for grade in predicted["grade"]]
+            aims = self.institution.goals_of(course)
+            goals = [next_goal(grade, aims) for grade in predicted["grade"]]
             away = np.array([goal or np.nan for goal in goals]) - predicted["grade"]
             wanted = (predicted["risk"] >= SETTINGS.risk) | (away <= SETTINGS.within_points)
             chosen = _most_at_risk(predicted[wanted & away.notna()])

@@ -30,7 +30,6 @@ from grade_ml.core.optional import FAMILIES
 from grade_ml.ensemble.rows import Model
 from grade_ml.explanations.messages import catalogue, languages
 from grade_ml.features.continuations import CYCLE, Continuation, Doing, Piece
-from grade_ml.gradebook.outcomes import PASS_MARK
 
 Floats = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]
@@ -41,8 +40,6 @@ Future = tuple[int, ...]
 class CounterfactualSettings:
     """The judgements of what-ifs, each with its reason."""
 
-    #: What students ask for: to pass, and the classes above it in British use.
-    goals: tuple[float, ...] = (PASS_MARK, 55.0, 70.0, 85.0)
     #: First the near future is tried: what is due in a year is no plan.
     near_pieces: int = 3
     #: Levers for the scores of some pieces, in order of date, beside the one for all of them; more
@@ -207,13 +204,13 @@ def _slots(change: Change) -> dict[str, float | str]:
     }
 
 
-def next_goal(grade: float) -> float | None:
-    """Return the least usual goal above a forecast in points; None: there is none.
+def next_goal(grade: float, goals: Sequence[float]) -> float | None:
+    """Return the least of the goals (rising) above a forecast in points; None: there is none.
 
-    >>> next_goal(41.3), next_goal(91.0)
+    >>> next_goal(41.3, (40.0, 55.0)), next_goal(91.0, (40.0, 55.0))
     (55.0, None)
     """
-    return next((goal for goal in SETTINGS.goals if goal > grade), None)
+    return next((goal for goal in goals if goal > grade), None)
 
 
 def what_ifs(

@@ -48,6 +48,7 @@ from grade_ml.features.store import read_snapshots
 from grade_ml.features.surroundings import beside
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import read_table
+from grade_ml.gradebook.institution import DEFAULTS, Institution
 from grade_ml.registry.registry import Registry
 
 
@@ -104,6 +105,7 @@ class Explainer:
     root: str
     as_of: date
     seed: int = 0
+    institution: Institution = DEFAULTS
 
     @cached_property
     def _models(self) -> Models:
@@ -250,7 +252,7 @@ class Explainer:
         known = known[known["course_id"] == store.EVERYWHERE]
         if len(known):
             return known
-        results = finished_in(self.connection, self.as_of)
+        results = finished_in(self.connection, self.as_of, self.institution)
         data = TrainingData.stored(self.root, results, self.seed)
         rows = beside(self.connection, data.snapshots, pooled.features)
         found = retrain_spread(pooled, rows, results, self.seed)

@@ -22,7 +22,6 @@ from grade_ml.ensemble.rows import ENROLLMENT, Model, as_text
 from grade_ml.ensemble.serving import Servable
 from grade_ml.explanations.attribution import explain
 from grade_ml.explanations.contract import Account
-from grade_ml.gradebook.outcomes import PASS_MARK
 
 Floats = npt.NDArray[np.float64]
 
@@ -148,13 +147,17 @@ def agreement(local: LocalSurrogate, exact: Account, around: Neighbours) -> Agre
     )
 
 
-def who_needs_one(predictions: pd.DataFrame, challenger: pd.DataFrame | None) -> pd.Series:
+def who_needs_one(
+    predictions: pd.DataFrame, challenger: pd.DataFrame | None, pass_marks: pd.Series
+) -> pd.Series:
     """Return why each prediction needs a second opinion, in words; empty: it needs none.
 
     Parameters
     ----------
     predictions, challenger
         Columns section_id, student_id, grade and risk.
+    pass_marks
+        That of each prediction's course, points of 100.
     """
     rows = as_text(predictions)[[*ENROLLMENT, "grade", "risk"]]
     other = rows if challenger is None else as_text(challenger)[[*ENROLLMENT, "grade", "risk"]]
@@ -164,7 +167,7 @@ def who_needs_one(predictions: pd.DataFrame, challenger: pd.DataFrame | None) ->
     )
     reasons = {
         "at risk": both["risk"] >= SETTINGS.risk,
-        "near the pass mark": (both["grade"] - PASS_MARK).abs() <= SETTINGS.near_points,
+        "near the pass mark": (both["grade"] - pass_marks.to_numpy()).abs() <= SETTINGS.near_points,
         "champion and challenger disagree": apart,
     }
     told = pd.Series([""] * len(both), predictions.index, dtype=object)

@@ -38,6 +38,10 @@ def _points(name: str, description: str) -> Feature:
     return Feature(name, f"{description}; points, 0-100.", 0, 100.001)
 
 
+def _score(name: str, description: str) -> Feature:
+    return Feature(name, f"{description}; per cent, above 100 with extra credit.", 0, 200.001)
+
+
 def _share(name: str, description: str) -> Feature:
     return Feature(name, f"{description}; 0-1.", 0, 1.000001)
 
@@ -77,24 +81,24 @@ FEATURES = (
     _points("weight_remaining", "Weight of what is neither graded nor missed"),
     _points("grade_if_nothing_more", "Final grade if nothing more is handed in or graded"),
     _points("grade_if_all_perfect", "Final grade if all that remains earns full marks"),
-    _points("grade_rate_so_far", "Points collected per weight graded or missed"),
+    _score("grade_rate_so_far", "Points collected per weight graded or missed"),
     _points("grade_if_rest_as_so_far", "Final grade if all that remains earns the mean score"),
-    _points("score_mean", "Mean of the scores"),
-    _points("score_weighted_mean", "Mean of the scores by their weight"),
-    _points("score_min", "Lowest score"),
-    _points("score_max", "Highest score"),
-    _points("score_sd", "Standard deviation of the scores"),
-    _points("score_first", "Score of the first graded piece by due date"),
-    _points("score_last", "Score of the last graded piece by due date"),
+    _score("score_mean", "Mean of the scores"),
+    _score("score_weighted_mean", "Mean of the scores by their weight"),
+    _score("score_min", "Lowest score"),
+    _score("score_max", "Highest score"),
+    _score("score_sd", "Standard deviation of the scores"),
+    _score("score_first", "Score of the first graded piece by due date"),
+    _score("score_last", "Score of the last graded piece by due date"),
     _free("score_last_step", "Last score minus the mean of those before it; points"),
     _free("score_trend", "Least-squares slope of the scores; points per piece"),
     _free("points_trend", "The same with missed work as 0; points per piece"),
-    _points("major_score_mean", "Mean score in the category that weighs most"),
-    _points("minor_score_mean", "Mean score in the category that weighs second most"),
+    _score("major_score_mean", "Mean score in the category that weighs most"),
+    _score("minor_score_mean", "Mean score in the category that weighs second most"),
     _share("major_missed_share", "Share missed of what was due in the category that weighs most"),
     _share("minor_missed_share", "Share missed of what was due in the second category"),
     _count("unweighted_submitted", "Pieces handed in that do not count towards the grade"),
-    _points("unweighted_score_mean", "Mean score of pieces that do not count towards the grade"),
+    _score("unweighted_score_mean", "Mean score of pieces that do not count towards the grade"),
     _free("lateness_mean", "Mean of the days from due date to submission"),
     _free(
         "lateness_last",
@@ -105,8 +109,8 @@ FEATURES = (
     _count("days_since_due", "Days since something was due"),
     _count("days_to_next_due", "Days until something is due"),
     _points("next_due_weight", "Weight of what is due next"),
-    _points("class_rate_mean", "Mean of the class's points per weight graded or missed"),
-    _points("class_rate_sd", "Standard deviation of the same"),
+    _score("class_rate_mean", "Mean of the class's points per weight graded or missed"),
+    _score("class_rate_sd", "Standard deviation of the same"),
     _free("rate_above_class", "Own points per weight graded or missed minus the class's mean"),
     _share("rate_percentile", "Share of the class with fewer points per weight, ties halved"),
     _share("class_missed_share", "Share of the coursework due that the class missed"),
@@ -152,12 +156,14 @@ SEQUENCE_COLUMNS = {
     "category": "Its category.",
     "due_day": "The day on which it is due; the section's end where none is given.",
     "weight": "Its share of the final grade; all of a section sum to 100.",
-    "score": "Its score, 0-100; missing where there is none.",
+    "score": "Its score, 0-100, of extra credit 100; missing where there is none.",
     "seen_day": "The day from which on it is known to have been handed in.",
     "scored_day": "The day from which on the score is known.",
+    "exempt_day": "The day from which on it is known not to count for the student.",
     "carried_over": "Whether the result is one of an earlier section.",
     "enrolled_day": "The day of enrolling; missing: unknown, and earlier than all.",
     "withdrawn_day": "The day of withdrawing; missing: not.",
     "started_on": "The section's first day, days since 1970-01-01.",
     "length": "The section's days.",
+    "pass_mark": "The course's pass mark, points of 100.",
 }

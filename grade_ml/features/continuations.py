@@ -99,11 +99,12 @@ class Continuation:
         section = _as_known(records.section(number), self._today)
         self.starts_on, self.ends_on = _date(section.starts_on), _date(section.ends_on)
         exam_counts = bool(self._history.exam_counts(section, np.array([self._today]))[0])
-        self._weight = section.weight_with_exam if exam_counts else section.weight
+        self._shares = section.shares_with_exam if exam_counts else section.shares
         own = np.flatnonzero(records.assignment_section == number)
         self._assignments = records.assignments.iloc[own].reset_index(drop=True)
-        self._enrolled = section.enrolled_on <= self._today
-        self._present = self._enrolled & ~(section.withdrawn_on <= self._today)
+        left = section.withdrawn_on <= self._today
+        self._enrolled = (section.enrolled_on <= self._today) & ~(left & section.moved)
+        self._present = self._enrolled & ~left
         #: Scores of the course that are known, 0-100.
         self.scores = self._known_scores(section.course)
         self._before, self._section = section, self._carried_on(section)
@@ -122,13 +123,13 @@ class Continuation:
             The student was not enrolled in the section on that day.
         """
         seat = self._seat(student_id)
-        section = self._section
+        section, weight = self._section, self._weight(seat)
         return tuple(
             Piece(
                 str(self._assignments["assignment_id"][place]),
                 str(self._assignments["category"][place]),
                 _date(section.due_on[place]),
-                float(self._weight[place]),
+                float(weight[place]),
                 float(section.score[seat, place]),
                 float(section.submitted_on[seat, place] - section.due_on[place])
                 if np.isfinite(section.submitted_on[seat, place])
@@ -208,7 +209,15 @@ class Continuation:
     def _open(self, seat: int) -> Ints:
         section = self._before
         waiting = (section.due_on > self._today) & ~np.isfinite(section.seen_on[seat])
-        return np.flatnonzero(waiting & (self._weight > 0))
+        required = ~section.shares.extra & (self._weight(seat) > 0)
+        return np.flatnonzero(waiting & required)
+
+    def _weight(self, seat: int) -> Floats:
+        """Return each assignment's share of the student's final grade."""
+        exempt = self._before.exempt_on
+        if exempt is None:
+            return self._shares.weight
+        return self._shares.of(exempt[seat] <= self._today)
 
     def _known_scores(self, course: int) -> Floats:
         records = self._records
@@ -219,9 +228,12 @@ class Continuation:
     def _carried_on(self, section: SectionRecords) -> SectionRecords:
         """Return the section with what everyone does as so far in the days to come."""
         today, due_on = self._today, section.due_on
-        scores = section.score[:, ~section.exam]
+        scores = np.minimum(section.score[:, section.required], 100)
         mean = _mean_by_row(scores, self._fallback(scores[self._present]))
-        recent = np.flatnonzero((due_on <= today) & ~section.exam)[-_RECENT:]
+        recent = np.flatnonzero((due_on <= today) & section.required)[-_RECENT:]
+        exempt = np.zeros(section.score.shape, bool)
+        if section.exempt_on is not None:
+            exempt = section.exempt_on <= today
         submitted, scored, score = (
             one.copy() for one in (section.submitted_on, section.scored_on, section.score)
         )
@@ -232,7 +244,8 @@ class Continuation:
                 model = recent[turn % len(recent)]
                 comes = np.isfinite(section.seen_on[:, model])
                 late = _lag(section, model)
-            comes &= ~np.isfinite(seen[:, place])
+            comes &= ~np.isfinite(seen[:, place]) & ~exempt[:, place]
+            comes &= not section.shares.extra[place]
             day = np.maximum(due_on[place] + late, today + 1)
             for dates in (submitted, seen):
                 dates[comes, place] = day[comes]
@@ -294,6 +307,9 @@ class Continuation:
             seen_on=seen,
             scored_on=scored,
             score=score,
+            moved=section.moved[twins],
+            exempt_on=None if section.exempt_on is None else section.exempt_on[twins],
+            late=None if section.late is None else section.late[twins],
             activity=self._activity_of(seat, doing.active_days),
         )
 
@@ -339,18 +355,44 @@ _COMPARED = (
 def _as_known(section: SectionRecords, today: float) -> SectionRecords:
     """Return the section without what is dated after `today`."""
     unseen, unscored = section.seen_on > today, section.scored_on > today
+    submitted, seen = (
+        np.where(unseen, NEVER, days) for days in (section.submitted_on, section.seen_on)
+    )
+    scored = np.where(unscored, NEVER, section.scored_on)
+    score = np.where(unscored, np.nan, section.score)
+    earlier = section.earlier
+    for known_on, targets in (
+        (earlier.seen_on, ((submitted, earlier.submitted_on), (seen, earlier.seen_on))),
+        (earlier.scored_on, ((scored, earlier.scored_on), (score, earlier.score))),
+    ):
+        stands = np.flatnonzero((known_on <= today) & (today < earlier.until))
+        for matrix, values in targets:
+            matrix[earlier.cell[0][stands], earlier.cell[1][stands]] = values[stands]
     who, day, count = section.activity
     known = day <= today
     return replace(
         section,
         enrolled_on=np.where(section.enrolled_on <= today, section.enrolled_on, NEVER),
         withdrawn_on=np.where(section.withdrawn_on <= today, section.withdrawn_on, NEVER),
-        submitted_on=np.where(unseen, NEVER, section.submitted_on),
-        seen_on=np.where(unseen, NEVER, section.seen_on),
-        scored_on=np.where(unscored, NEVER, section.scored_on),
-        score=np.where(unscored, np.nan, section.score),
+        submitted_on=submitted,
+        seen_on=seen,
+        scored_on=scored,
+        score=score,
+        exempt_on=_exempt_as_known(section, today),
+        late=None if section.late is None else np.where(unseen, np.nan, section.late),
+        earlier=earlier.take(np.zeros(0, np.int64)),
         activity=(who[known], day[known], count[known]),
     )
+
+
+def _exempt_as_known(section: SectionRecords, today: float) -> Floats | None:
+    if section.exempt_on is None:
+        return None
+    exempt_on = np.where(section.exempt_on <= today, section.exempt_on, NEVER)
+    earlier = section.earlier
+    stands = np.flatnonzero((earlier.exempt_on <= today) & (today < earlier.until))
+    exempt_on[earlier.cell[0][stands], earlier.cell[1][stands]] = earlier.exempt_on[stands]
+    return exempt_on
 
 
 def _lag(section: SectionRecords, place: int) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from grade_ml.features.records import NEVER, Floats, Records, SectionRecords
+from grade_ml.features.records import NEVER, Bools, Floats, Records, SectionRecords
 from grade_ml.features.running_totals import RunningTotals
 from grade_ml.gradebook.schema import Outcome
 
@@ -22,27 +22,33 @@ class History:
         self._courses = max(len(records.courses), 1)
         closed = records.ends_on[section] + 1
         outcome = records.enrollments["outcome"]
-        withdrew = np.isfinite(records.withdrawn_on)
+        moved = records.moved
+        # Who left after the end took part to the end.
+        withdrew = (records.withdrawn_on <= records.ends_on[section]) & ~moved
         told = withdrew | outcome.notna().to_numpy(bool)
         failed = withdrew | outcome.isin([Outcome.FAIL, Outcome.WITHDRAWN]).to_numpy(bool)
-        settled = np.minimum(closed, records.withdrawn_on)
+        settled = np.where(withdrew, np.minimum(closed, records.withdrawn_on), closed)
         self._endings = {
             "student": RunningTotals(
-                student, np.where(told, settled, NEVER), failed, withdrew, told
+                student, np.where(told & ~moved, settled, NEVER), failed, withdrew, told
             ),
             # Withdrawals from sections that still run say nothing about those who stay.
-            "course": RunningTotals(course, np.where(told, closed, NEVER), failed, withdrew, told),
+            "course": RunningTotals(
+                course, np.where(told & ~moved, closed, NEVER), failed, withdrew, told
+            ),
         }
+        weight, unknown = _final_weights(records)
         weighed = np.bincount(records.assignment_section, records.weight, len(records.starts_on))
-        has_grade = weighed[section] > 0
+        has_grade = (weighed[section] > 0) & ~unknown
+        over = np.where(moved, NEVER, closed)
         self._sections = {
-            "student": RunningTotals(student, closed, np.ones(len(student)), has_grade),
-            "course": RunningTotals(course, closed, np.ones(len(course)), has_grade),
+            "student": RunningTotals(student, over, np.ones(len(student)), has_grade),
+            "course": RunningTotals(course, over, np.ones(len(course)), has_grade),
         }
-        owner = records.result_section
+        owner, seat = records.result_section, records.result_seat
         known = np.maximum(records.result_scored_on, records.ends_on[owner] + 1)
-        points = records.result_score * records.weight[records.result_assignment] / 100
-        points = np.where(np.isfinite(points), points, 0.0)
+        points = np.where(np.isfinite(known), records.result_score * weight / 100, 0.0)
+        points[unknown[seat] | moved[seat]] = 0.0
         self._points = {
             "student": RunningTotals(student[records.result_seat], known, points),
             "course": RunningTotals(course[records.result_seat], known, points),
@@ -94,6 +100,25 @@ class History:
             "course_grade_mean": _ratio(self._points["course"](course, days)[:, 0], graded),
             "course_at_risk_share": _ratio(failed, told),
         }
+
+
+def _final_weights(records: Records) -> tuple[Floats, Bools]:
+    """Return each result's share of the final grade, and which enrollments' grades are unknown."""
+    weight = records.weight[records.result_assignment]
+    exempt = np.isfinite(records.result_exempt_on)
+    waiting = np.isfinite(records.result_seen_on) & ~np.isfinite(records.result_scored_on)
+    unknown = np.zeros(len(records.enrollment_section), bool)
+    unknown[records.result_seat[waiting & (weight > 0)]] = True
+    for number in np.unique(records.result_section[exempt]):
+        section = records.section(int(number))
+        rows = np.flatnonzero(records.result_section == number)
+        first = np.searchsorted(records.enrollment_section, number)
+        seats = records.result_seat[rows] - first
+        places = records.result_assignment[rows]
+        places -= np.searchsorted(records.assignment_section, number)
+        assert section.exempt_on is not None
+        weight[rows] = section.shares.of(np.isfinite(section.exempt_on))[seats, places]
+    return weight, unknown
 
 
 def _first_exam(records: Records) -> Floats:

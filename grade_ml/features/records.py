@@ -12,7 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.gradebook.frames import Gradebook
-from grade_ml.gradebook.outcomes import counting_weights, is_exam, scored_on, submission_seen_on
+from grade_ml.gradebook.grading import Shares, counting_weights, is_exam
+from grade_ml.gradebook.moves import moves, with_history
+from grade_ml.gradebook.outcomes import exempt_on, scored_on, submission_seen_on
+from grade_ml.gradebook.schema import GradingPolicy
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -20,6 +23,39 @@ Bools = npt.NDArray[np.bool_]
 
 #: The day of what never happens, and of what happened at an unknown earlier time.
 NEVER, ALWAYS = np.inf, -np.inf
+
+
+@dataclass(frozen=True)
+class EarlierResults:
+    """Results of one section that later ones replaced; one value per result.
+
+    Attributes
+    ----------
+    cell
+        Enrollment (0 to n - 1) and assignment (0 to m - 1).
+    until
+        The day from which on the later result, or none, stands in its place.
+    """
+
+    cell: tuple[Ints, Ints]
+    submitted_on: Floats
+    seen_on: Floats
+    scored_on: Floats
+    exempt_on: Floats
+    until: Floats
+    score: Floats
+
+    def take(self, rows: Ints) -> EarlierResults:
+        """Return some of the results."""
+        return EarlierResults(
+            cell=(self.cell[0][rows], self.cell[1][rows]),
+            submitted_on=self.submitted_on[rows],
+            seen_on=self.seen_on[rows],
+            scored_on=self.scored_on[rows],
+            exempt_on=self.exempt_on[rows],
+            until=self.until[rows],
+            score=self.score[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -33,12 +69,22 @@ class SectionRecords:
     ----------
     students
         Positions in `Records.students`.
-    weight, weight_with_exam
-        Shares of the final grade, summing to 100, if exams do not count and if they do.
+    moved
+        Who left for another section of the course in the same term, on `withdrawn_on`.
+    shares, shares_with_exam
+        The shares of the final grade if exams do not count and if they do.
+    exam
+        Which assignments are final exams.
     category
         Small integers, equal for assignments of one category.
     seen_on, scored_on
         From when on the submission, and its score, are known; `submitted_on` is when it came.
+    exempt_on
+        From when on an assignment is known not to count for a student; None: no one is exempt.
+    late
+        1 and 0 where the source says whether a submission is late, else NaN; None: it never does.
+    earlier
+        What stood in the place of a result before.
     activity
         Enrollment (0 to n - 1), day and count, one row each per record.
     """
@@ -50,16 +96,25 @@ class SectionRecords:
     students: Ints
     enrolled_on: Floats
     withdrawn_on: Floats
+    moved: Bools
     due_on: Floats
-    weight: Floats
-    weight_with_exam: Floats
+    shares: Shares
+    shares_with_exam: Shares
     exam: Bools
     category: Ints
     submitted_on: Floats
     seen_on: Floats
     scored_on: Floats
     score: Floats
+    exempt_on: Floats | None
+    late: Floats | None
+    earlier: EarlierResults
     activity: tuple[Ints, Ints, Floats]
+
+    @property
+    def required(self) -> Bools:
+        """Which assignments are coursework that is set for the whole section."""
+        return ~(self.exam | self.shares.extra | self.shares.personal)
 
 
 class Records:
@@ -70,18 +125,20 @@ class Records:
     """
 
     def __init__(self, gradebook: Gradebook) -> None:
+        gone = moves(gradebook)
+        gradebook = with_history(gradebook)
         self.sections = gradebook.sections.sort_values("section_id", ignore_index=True)
         self.section_ids = pd.Index(self.sections["section_id"].astype(object))
         self.courses = pd.Index(sorted(self.sections["course_id"].unique()), dtype=object)
         self.section_course = _places(self.courses, self.sections["course_id"])
         self.starts_on = _days(self.sections["starts_on"], NEVER)
         self.ends_on = _days(self.sections["ends_on"], NEVER)
-        self._read_enrollments(gradebook.enrollments)
+        self._read_enrollments(gradebook.enrollments, gone)
         self._read_assignments(gradebook.assignments)
         self._read_results(gradebook)
         self._read_activity(gradebook.activity)
 
-    def _read_enrollments(self, enrollments: pd.DataFrame) -> None:
+    def _read_enrollments(self, enrollments: pd.DataFrame, gone: pd.DataFrame) -> None:
         self.students = pd.Index(sorted(enrollments["student_id"].unique()), dtype=object)
         section = _places(self.section_ids, enrollments["section_id"])
         student = _places(self.students, enrollments["student_id"])
@@ -95,6 +152,8 @@ class Records:
         )
         self.enrolled_on = _days(self.enrollments["enrolled_on"], ALWAYS)
         self.withdrawn_on = _days(self.enrollments["withdrawn_on"], NEVER)
+        ids = pd.MultiIndex.from_frame(self.enrollments[["section_id", "student_id"]])
+        self.moved = ids.isin(gone.index) if len(gone) else np.zeros(len(ids), bool)
 
     def _read_assignments(self, assignments: pd.DataFrame) -> None:
         section = _places(self.section_ids, assignments["section_id"])
@@ -110,10 +169,17 @@ class Records:
         self.exam = is_exam(rows["category"]).to_numpy(np.bool_)
         exams = rows["assignment_id"][self.exam]
         self.weight, self._weight_with_exam = (
-            rows["assignment_id"].map(counting_weights(rows, graded)).fillna(0.0).to_numpy()
+            rows["assignment_id"]
+            .map(counting_weights(rows, self.sections, graded))
+            .fillna(0.0)
+            .to_numpy(np.float64)
             for graded in (exams[:0], exams)
         )
         self._category = pd.factorize(rows["category"].astype(object))[0].astype(np.int64)
+        self.extra = rows["extra_credit"].to_numpy(bool)
+        self.personal = rows["personal"].to_numpy(bool)
+        policy = self.sections["grading_policy"].astype(object)
+        self._by_category = (policy == GradingPolicy.CATEGORIES).to_numpy(bool)
 
     def _end(self, section: Ints) -> pd.Series:
         """Return the ends of sections, NaT for -1."""
@@ -121,23 +187,37 @@ class Records:
         return ends.reset_index(drop=True)
 
     def _read_results(self, gradebook: Gradebook) -> None:
-        results = gradebook.results
+        rows, section, self.result_seat, self.result_assignment = self._placed(gradebook.results)
+        self.result_section = section
+        self.result_submitted_on = _days(rows["submitted_on"], NEVER)
+        self.result_seen_on = _days(submission_seen_on(rows), NEVER)
+        self.result_scored_on = _days(scored_on(rows), NEVER)
+        self.result_exempt_on = _days(exempt_on(rows), NEVER)
+        self.result_score = rows["score"].to_numpy(np.float64, na_value=np.nan)
+        self._result_late = rows["late"].astype("Float64").to_numpy(np.float64, na_value=np.nan)
+        rows, *self._earlier_at = self._placed(gradebook.earlier_results)
+        self._earlier = {
+            "submitted_on": _days(rows["submitted_on"], NEVER),
+            "seen_on": _days(submission_seen_on(rows), NEVER),
+            "scored_on": _days(scored_on(rows), NEVER),
+            "exempt_on": _days(exempt_on(rows), NEVER),
+            "until": _days(rows["until"], NEVER),
+            "score": rows["score"].to_numpy(np.float64, na_value=np.nan),
+        }
+
+    def _placed(self, results: pd.DataFrame) -> tuple[pd.DataFrame, Ints, Ints, Ints]:
+        """Return the results that belong here, in order of section: rows, section, seat, place."""
         known = pd.Index(self.assignments["assignment_id"].astype(object))
         place = _places(known, results["assignment_id"])
         section = np.where(place >= 0, self.assignment_section[place], -1) if len(place) else place
         seat = self._find_seat(section, results["student_id"])
-        kept = seat >= 0
-        rows = results[kept].reset_index(drop=True)
-        place, seat, section = place[kept], seat[kept], section[kept]
+        kept = np.flatnonzero(seat >= 0)
+        order = kept[np.argsort(section[kept], kind="stable")]
+        section, seat, place = section[order], seat[order], place[order]
+        rows = results.iloc[order].reset_index(drop=True)
         rows["due_on"] = self.assignments["due_on"].to_numpy()[place]
         rows["ends_on"] = self.sections["ends_on"].to_numpy()[section]
-        order = np.argsort(section, kind="stable")
-        self.result_section, self.result_seat = section[order], seat[order]
-        self.result_assignment = place[order]
-        self.result_submitted_on = _days(rows["submitted_on"], NEVER)[order]
-        self.result_seen_on = _days(submission_seen_on(rows), NEVER)[order]
-        self.result_scored_on = _days(scored_on(rows), NEVER)[order]
-        self.result_score = rows["score"].to_numpy(np.float64, na_value=np.nan)[order]
+        return rows, section, seat, place
 
     def _read_activity(self, activity: pd.DataFrame) -> None:
         section = _places(self.section_ids, activity["section_id"])
@@ -174,11 +254,26 @@ class Records:
             self.result_assignment[rows] - places.start,
         )
 
-        def matrix(values: Floats, empty: float) -> Floats:
+        def matrix(values: np.ndarray, empty: float) -> Floats:
             filled = np.full(shape, empty)
             filled[cell] = values[rows]
             return filled
 
+        earlier = self._earlier_of(number, seats, places)
+        seen, submitted = (
+            matrix(values, NEVER) for values in (self.result_seen_on, self.result_submitted_on)
+        )
+        # What is handed in again was handed in before.
+        for days, before in ((seen, earlier.seen_on), (submitted, earlier.submitted_on)):
+            again = np.isfinite(days[earlier.cell])
+            cells = tuple(part[again] for part in earlier.cell)
+            np.minimum.at(days, cells, before[again])
+        some_exempt = (
+            np.isfinite(self.result_exempt_on[rows]).any()
+            or np.isfinite(earlier.exempt_on).any()
+            or self.personal[places].any()
+        )
+        some_late = not np.isnan(self._result_late[rows]).all()
         return SectionRecords(
             number=number,
             course=int(self.section_course[number]),
@@ -187,20 +282,41 @@ class Records:
             students=self.enrollment_student[seats],
             enrolled_on=self.enrolled_on[seats],
             withdrawn_on=self.withdrawn_on[seats],
+            moved=self.moved[seats],
             due_on=self._due[places],
-            weight=self.weight[places],
-            weight_with_exam=self._weight_with_exam[places],
+            shares=self._shares(number, places, self.weight),
+            shares_with_exam=self._shares(number, places, self._weight_with_exam),
             exam=self.exam[places],
             category=self._category[places],
-            submitted_on=matrix(self.result_submitted_on, NEVER),
-            seen_on=matrix(self.result_seen_on, NEVER),
+            submitted_on=submitted,
+            seen_on=seen,
             scored_on=matrix(self.result_scored_on, NEVER),
             score=matrix(self.result_score, np.nan),
+            exempt_on=matrix(self.result_exempt_on, NEVER) if some_exempt else None,
+            late=matrix(self._result_late, np.nan) if some_late else None,
+            earlier=earlier,
             activity=(
                 self._activity_seat[acts] - seats.start,
                 self._activity_day[acts],
                 self._activity_count[acts],
             ),
+        )
+
+    def _shares(self, number: int, places: slice, weight: Floats) -> Shares:
+        by_category = self._by_category[number]
+        return Shares(
+            weight[places],
+            self.extra[places],
+            self.personal[places],
+            self._category[places] if by_category else None,
+        )
+
+    def _earlier_of(self, number: int, seats: slice, places: slice) -> EarlierResults:
+        section, seat, place = self._earlier_at
+        rows = _stretch(section, number)
+        return EarlierResults(
+            cell=(seat[rows] - seats.start, place[rows] - places.start),
+            **{name: values[rows] for name, values in self._earlier.items()},
         )
 
 

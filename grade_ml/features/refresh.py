@@ -13,6 +13,7 @@ from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import SEQUENCES, write_snapshots
 from grade_ml.features.validation import validate
 from grade_ml.gradebook import frames
+from grade_ml.gradebook.institution import Institution
 from grade_ml.gradebook.schema import enrollment, section
 
 #: Enrollments whose snapshots are in memory at once, about 30 kB each; a course is never divided.
@@ -41,7 +42,11 @@ def refresh(
 
 
 def refresh_sequences(
-    connection: Connection, root: str, courses: Collection[str], as_of: date
+    connection: Connection,
+    root: str,
+    courses: Collection[str],
+    as_of: date,
+    institution: Institution,
 ) -> dict[str, int]:
     """Compute and store the score sequences of `courses`; return the rows of each.
 
@@ -49,7 +54,8 @@ def refresh_sequences(
     """
     counts = {}
     for some in _groups(connection, courses):
-        sequences = score_sequences(frames.read(connection, some, without=["activity"]), some)
+        gradebook = frames.read(connection, some, without=["activity"])
+        sequences = score_sequences(gradebook, some, institution)
         course_of_row = sequences["course_id"].astype("string[pyarrow]")
         for course in some:
             rows = sequences[course_of_row == course]

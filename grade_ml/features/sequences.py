@@ -14,24 +14,32 @@ import pandas as pd
 from grade_ml.features.catalogue import SEQUENCE_COLUMNS
 from grade_ml.features.records import Floats
 from grade_ml.gradebook.frames import Gradebook
-from grade_ml.gradebook.outcomes import counting_weights, is_exam, scored_on, submission_seen_on
+from grade_ml.gradebook.grading import counting_weights, is_exam
+from grade_ml.gradebook.institution import Institution
+from grade_ml.gradebook.outcomes import exempt_on, scored_on, submission_seen_on
 
 _IDS = ("course_id", "section_id", "student_id", "assignment_id", "category")
 
 
-def score_sequences(gradebook: Gradebook, courses: Collection[str]) -> pd.DataFrame:
+def score_sequences(
+    gradebook: Gradebook, courses: Collection[str], institution: Institution
+) -> pd.DataFrame:
     """Return the columns `SEQUENCE_COLUMNS` of all sections of `courses`.
 
     Rows stand in order of section, student, due day and assignment, and every enrollment has one
-    for each piece of coursework of its section; exams and results of unknown assignments are left
-    out. Of two results of one student for one assignment there is only the gradebook's one.
+    for each assignment of its section that is coursework; exams, extra credit and results of
+    unknown assignments are left out. Of several results of one student for one assignment there
+    is the latest.
     """
     sections = gradebook.sections[gradebook.sections["course_id"].isin(courses)]
     work = _coursework(gradebook.assignments, sections)
     enrollments = gradebook.enrollments[["section_id", "student_id", "enrolled_on", "withdrawn_on"]]
     rows = enrollments.merge(work, on="section_id").merge(
         gradebook.results[
-            ["assignment_id", "student_id", "score", "submitted_on", "graded_on", "carried_over"]
+            [
+                *("assignment_id", "student_id", "status", "score"),
+                *("submitted_on", "graded_on", "carried_over"),
+            ]
         ],
         on=["assignment_id", "student_id"],
         how="left",
@@ -49,14 +57,16 @@ def score_sequences(gradebook: Gradebook, courses: Collection[str]) -> pd.DataFr
             **{name: rows[name].astype(object) for name in _IDS},
             "due_day": days(rows["due_on"]),
             "weight": rows["weight"],
-            "score": rows["score"].astype("float64"),
+            "score": rows["score"].astype("float64").clip(upper=100),
             "seen_day": days(submission_seen_on(rows).where(has)),
             "scored_day": days(scored_on(rows).where(has)),
+            "exempt_day": days(exempt_on(rows).where(has)),
             "carried_over": rows["carried_over"].astype("boolean").fillna(False).astype(bool),
             "enrolled_day": days(rows["enrolled_on"]),
             "withdrawn_day": days(rows["withdrawn_on"]),
             "started_on": (start - pd.Timestamp(0)) / pd.Timedelta(days=1),
             "length": days(rows["ends_on"]),
+            "pass_mark": institution.pass_marks(rows["course_id"]),
         }
     )
     order = ["section_id", "student_id", "due_day", "assignment_id"]
@@ -66,8 +76,9 @@ def score_sequences(gradebook: Gradebook, courses: Collection[str]) -> pd.DataFr
 
 def _coursework(assignments: pd.DataFrame, sections: pd.DataFrame) -> pd.DataFrame:
     """Return the coursework of `sections` with its weight, due date and the section's dates."""
-    weights = counting_weights(assignments, graded_exams=[])
-    work = assignments[~is_exam(assignments["category"]).to_numpy(bool)]
+    weights = counting_weights(assignments.assign(personal=False), sections, graded_exams=[])
+    chosen = ~is_exam(assignments["category"]) & ~assignments["extra_credit"]
+    work = assignments[chosen.to_numpy(bool)]
     work = work[["assignment_id", "section_id", "category", "due_on"]].merge(
         sections[["section_id", "course_id", "starts_on", "ends_on"]], on="section_id"
     )

@@ -156,8 +156,9 @@ def _block(
     section: SectionRecords, cut_day: Floats, history: History, activity: Activity, first_seat: int
 ) -> _Block:
     days = section.starts_on + np.floor(cut_day)
-    enrolled = section.enrolled_on <= days[:, None]
-    present = enrolled & ~(section.withdrawn_on <= days[:, None])
+    left = section.withdrawn_on <= days[:, None]
+    enrolled = (section.enrolled_on <= days[:, None]) & ~(left & section.moved)
+    present = enrolled & ~left
     found = own_features(section, cut_day, history, activity, days)
     found |= beside_class(found, enrolled, present)
     row, place = np.nonzero(present)
@@ -213,33 +214,70 @@ def _calendar(section: SectionRecords, cut_day: Floats) -> Features:
 class _Work:
     """What had been due, handed in and graded at k cuts; masks have the shape (k, n, m).
 
-    Assignments are in order of due date, so what is due is always the first few.
+    Assignments are in order of due date, so what is due is always the first few. What is exempt
+    for a student, or extra credit, is never due.
     """
 
     def __init__(self, section: SectionRecords, days: Floats, exam_counts: Bools) -> None:
         self._section = section
         self._now = days[:, None, None]
         self._days = days[:, None]
-        self._coursework = ~section.exam
-        self._weight = np.where(exam_counts[:, None], section.weight_with_exam, section.weight)[
-            :, None, :
-        ]
-        self._due = section.due_on <= self._now
+        exempt = self._exempt()
+        self._set = ~section.shares.extra & ~exempt
+        self._coursework = ~section.exam & self._set
+        self._weight = _own_weights(section, exam_counts, exempt)
+        self._required = np.where(section.shares.extra, 0.0, self._weight)
+        self._due = (section.due_on <= self._now) & self._set
         self._seen = section.seen_on <= self._now
         self._graded = section.scored_on <= self._now
-        self._missed = self._due & ~self._seen
+        self._score = np.where(self._graded, section.score, np.nan)
         submitted = np.where(
             np.isfinite(section.submitted_on), section.submitted_on, section.seen_on
         )
         self._handed_in_on = np.where(self._seen, submitted, np.nan)
+        self._show_earlier_results()
+        self._missed = self._due & ~self._seen
         self._lag = self._handed_in_on - section.due_on
-        self._score = np.where(self._graded, section.score, np.nan)
+        self._late = self._lag > 0
+        if section.late is not None:
+            known = self._seen & ~np.isnan(section.late)
+            self._late = np.where(known, section.late == 1, self._late)
+
+    def _exempt(self) -> Bools:
+        """Return what does not count: (k, n, m), or (m,) where no one is exempt."""
+        section = self._section
+        if section.exempt_on is None:
+            return np.zeros(len(section.due_on), bool)
+        exempt = section.exempt_on <= self._now
+        row, cells, _ = self._shown(section.earlier.exempt_on)
+        exempt[row, *cells] = True
+        return exempt
+
+    def _show_earlier_results(self) -> None:
+        """Put results in their place that later ones replaced after the cut."""
+        earlier = self._section.earlier
+        if not len(earlier.until):
+            return
+        row, cells, chosen = self._shown(earlier.seen_on)
+        came_on = np.fmin(earlier.submitted_on, earlier.seen_on)[chosen]
+        new = ~self._seen[row, *cells]
+        self._handed_in_on[row[new], *(part[new] for part in cells)] = came_on[new]
+        self._seen[row, *cells] = True
+        row, cells, chosen = self._shown(earlier.scored_on)
+        self._graded[row, *cells] = True
+        self._score[row, *cells] = earlier.score[chosen]
+
+    def _shown(self, known_on: Floats) -> tuple[Ints, tuple[Ints, Ints], Ints]:
+        """Return the cuts at which earlier results stand, their cells, and which they are."""
+        earlier = self._section.earlier
+        row, chosen = np.nonzero((known_on <= self._days) & (self._days < earlier.until))
+        return row, (earlier.cell[0][chosen], earlier.cell[1][chosen]), chosen
 
     def _count(self, mask: Bools) -> Floats:
         return np.asarray((mask & self._coursework).sum(-1, dtype=np.float64))
 
     def _weigh(self, mask: Bools) -> Floats:
-        return np.asarray((mask * self._weight).sum(-1))
+        return np.asarray((mask * self._required).sum(-1))
 
     def submissions(self) -> Features:
         due, missed = self._count(self._due), self._count(self._missed)
@@ -251,7 +289,7 @@ class _Work:
             "assignments_due": due,
             "assignments_submitted": self._count(self._seen),
             "assignments_missed": missed,
-            "assignments_late": self._count(self._lag > 0),
+            "assignments_late": self._count(self._late),
             "assignments_ahead": self._count(self._seen & ~self._due),
             "assignments_pending": self._count(self._seen & ~self._graded),
             "missed_share": _ratio(missed, due),
@@ -261,26 +299,28 @@ class _Work:
     def points(self) -> Features:
         settled = self._weigh(self._graded | self._missed)
         collected = np.nansum(self._score * self._weight, -1) / 100
+        earned = np.nansum(self._score * self._required, -1) / 100
         total = self._weigh(np.ones_like(self._graded))
         remaining = np.maximum(total - settled, 0)
         weighed = self._weigh(self._graded)
-        mean = 100 * _ratio(collected, weighed)
+        mean = 100 * _ratio(earned, weighed)
         unknown = total == 0
         found = {
             "weight_due": self._weigh(self._due),
             "weight_missed": self._weigh(self._missed),
-            "weight_late": self._weigh(self._lag > 0),
+            "weight_late": self._weigh(self._late),
             "weight_remaining": remaining,
-            "grade_if_nothing_more": collected,
-            "grade_if_all_perfect": collected + remaining,
-            "grade_rate_so_far": 100 * _ratio(collected, settled),
-            "grade_if_rest_as_so_far": collected + mean * remaining / 100,
+            "grade_if_nothing_more": np.minimum(collected, 100),
+            "grade_if_all_perfect": np.minimum(collected + remaining, 100),
+            "grade_rate_so_far": 100 * _ratio(earned, settled),
+            "grade_if_rest_as_so_far": np.minimum(collected + mean * remaining / 100, 100),
             "score_weighted_mean": mean,
         }
         return {name: np.where(unknown, np.nan, values) for name, values in found.items()}
 
     def scores(self) -> Features:
-        score, graded = self._score, self._graded
+        graded = self._graded & self._set
+        score = np.where(graded, self._score, np.nan)
         number = graded.sum(-1)
         mean = _mean(score)
         spread = _mean((score - mean[..., None]) ** 2)
@@ -308,7 +348,7 @@ class _Work:
             found[f"{name}_missed_share"] = _ratio(
                 self._count(self._missed & own), self._count(self._due & own)
             )
-        weightless = self._coursework & (self._section.weight == 0)
+        weightless = self._coursework & (self._section.shares.weight == 0)
         found["unweighted_submitted"] = self._count(self._seen & weightless)
         found["unweighted_score_mean"] = _mean(np.where(weightless, self._score, np.nan))
         return found
@@ -326,8 +366,9 @@ class _Work:
         due_on = self._section.due_on
         handed_in = np.where(self._seen, self._handed_in_on, -np.inf).max(-1, initial=-np.inf)
         passed = np.where(self._due, due_on, -np.inf).max(-1, initial=-np.inf)
-        following = np.where(self._due, np.inf, due_on).min(-1, initial=np.inf)
-        is_next = due_on == following[..., None]
+        to_come = self._set & (due_on > self._now)
+        following = np.where(to_come, due_on, np.inf).min(-1, initial=np.inf)
+        is_next = to_come & (due_on == following[..., None])
         return {
             "days_since_submission": _finite(self._days - handed_in),
             "days_since_due": _finite(self._days - passed),
@@ -336,13 +377,31 @@ class _Work:
         }
 
 
+def _own_weights(section: SectionRecords, exam_counts: Bools, exempt: Bools) -> Floats:
+    """Return the shares of the final grade at k cuts: (k, n, m), or (k, 1, m) without exemptions.
+
+    `exam_counts` says at which of them exams count.
+    """
+    if exempt.ndim == 1:
+        with_exam, without = section.shares_with_exam.weight, section.shares.weight
+        return np.where(exam_counts[:, None], with_exam, without)[:, None, :]
+    weight = np.empty(exempt.shape)
+    for shares, chosen in (
+        (section.shares, ~exam_counts),
+        (section.shares_with_exam, exam_counts),
+    ):
+        weight[chosen] = shares.of(exempt[chosen])
+    return weight
+
+
 def _heaviest_categories(section: SectionRecords) -> list[int | None]:
     """Return the two categories of coursework with most weight, None where there are fewer."""
-    own = section.category[~section.exam]
+    own = section.category[section.required]
+    shares, due_on = section.shares.weight[section.required], section.due_on[section.required]
     categories = np.unique(own)
-    weight = [section.weight[section.category == one].sum() for one in categories]
+    weight = [shares[own == one].sum() for one in categories]
     number = [(own == one).sum() for one in categories]
-    first_due = [section.due_on[section.category == one].min() for one in categories]
+    first_due = [due_on[own == one].min() for one in categories]
     order = np.lexsort((first_due, np.negative(number), np.negative(weight)))
     ranked: list[int | None] = [int(categories[place]) for place in order[:2]]
     return ranked + [None] * (2 - len(ranked))

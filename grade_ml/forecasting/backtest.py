@@ -23,6 +23,7 @@ from grade_ml.forecasting.sequences import origins, panels
 from grade_ml.forecasting.settings import SETTINGS
 from grade_ml.forecasting.trajectory import Progress, Trajectory, fit
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import DEFAULTS, Institution
 
 #: Even levels at which CRPS is computed.
 _LEVELS = (np.arange(50) + 0.5) / 50
@@ -71,13 +72,16 @@ class ForecastReport:
 
 
 def training_panels(
-    gradebook: Gradebook, terms: Sequence[str], most: int = SETTINGS.origins
+    gradebook: Gradebook,
+    terms: Sequence[str],
+    institution: Institution = DEFAULTS,
+    most: int = SETTINGS.origins,
 ) -> tuple[list[Panel], pd.DataFrame]:
     """Return the panels of all sections of `terms`, with truth, and their weekly snapshots."""
     end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
     sections = gradebook.sections[gradebook.sections["term_id"].isin(terms)]
     weekly = features.grade_snapshots(gradebook, features.weekly_cuts(sections, end), end)
-    sequences = score_sequences(gradebook, sections["course_id"].unique())
+    sequences = score_sequences(gradebook, sections["course_id"].unique(), institution)
     return list(panels(sequences, origins(weekly, most), truth_on=end)), weekly
 
 
@@ -87,6 +91,7 @@ def backtest_forecasts(  # noqa: PLR0913
     train_terms: Sequence[str],
     test_terms: Sequence[str],
     *,
+    institution: Institution = DEFAULTS,
     fractions: Sequence[float] = (0.25, 0.5, 0.75),
     attributes: Sequence[str] = (),
     seed: int = 0,
@@ -105,7 +110,9 @@ def backtest_forecasts(  # noqa: PLR0913
     """
     started = perf_counter()
     on_progress(f"Sequences of the terms {', '.join(train_terms)}")
-    model = fit(*training_panels(known, train_terms), seed=seed, on_progress=on_progress)
+    model = fit(
+        *training_panels(known, train_terms, institution), seed=seed, on_progress=on_progress
+    )
     trained = perf_counter()
     on_progress(f"Forecasting the terms {', '.join(test_terms)}")
     cuts = features.fraction_cuts(
@@ -113,7 +120,9 @@ def backtest_forecasts(  # noqa: PLR0913
     )
     end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
     snapshots = features.grade_snapshots(gradebook, cuts, end)
-    sequences = score_sequences(gradebook, snapshots["course_id"].astype(object).unique())
+    sequences = score_sequences(
+        gradebook, snapshots["course_id"].astype(object).unique(), institution
+    )
     tested = list(panels(sequences, snapshots, truth_on=end))
     counts = Counts()
     answers, missing = model.answers(tested, counts, everyone=True)

@@ -68,6 +68,10 @@ class Panel:
         NaN: due later, or nothing graded yet.
     features, feature_names
         (n, k): the snapshot of the day.
+    exempt
+        (n, m): what is known not to count for a student.
+    pass_mark
+        The course's, points of 100.
     truth, truth_submitted
         (n, m) of what came in the end, where that is asked for; NaN: does not count.
     """
@@ -84,6 +88,8 @@ class Panel:
     category: npt.NDArray[np.object_]
     score: Floats
     submitted: Floats
+    exempt: npt.NDArray[np.bool_]
+    pass_mark: float
     class_submitted: Floats
     class_score: Floats
     features: npt.NDArray[np.float32]
@@ -108,7 +114,7 @@ class Panel:
 
     def of(self, places: Ints) -> Panel:
         """Return the panel of some students; what is said of the class stays that of all."""
-        own = ("students", "score", "submitted", "features", "truth", "truth_submitted")
+        own = ("students", "score", "submitted", "exempt", "features", "truth", "truth_submitted")
         return replace(self, **{name: getattr(self, name)[places] for name in own})
 
     def feature(self, name: str) -> Floats:

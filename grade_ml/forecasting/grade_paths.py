@@ -20,7 +20,6 @@ from grade_ml.forecasting.contract import Floats, Ints, Panel
 from grade_ml.forecasting.distribution import ScoreDistributions
 from grade_ml.forecasting.risk_settings import SETTINGS
 from grade_ml.forecasting.sequences import history_frame
-from grade_ml.forecasting.settings import SETTINGS as FORECASTS
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -40,7 +39,8 @@ _STATE = (
     *("days_since_activity", "grade_if_all_perfect"),
 )
 _STANDING = (
-    *("course_id", *KEY, "starts_on", "current_week", "settled_weight", "settled_points", *_STATE),
+    *("course_id", *KEY, "starts_on", "current_week", "settled_weight", "settled_points"),
+    *("pass_mark", *_STATE),
 )
 _RESULTS = (
     *("section_id", "student_id", "assignment_id", "due_day", "weight", "score", "submitted"),
@@ -77,7 +77,8 @@ def standing(panels: Sequence[Panel]) -> pd.DataFrame:
     pandas.DataFrame
         course_id, section_id, student_id, as_of; starts_on: the section's start; current_week;
         settled_weight: share of the final grade (0-100) that is graded or missed; settled_points:
-        points of it that were earned; and the features that drivers depend on.
+        points of it that were earned; pass_mark of the course; and the features that drivers
+        depend on.
     """
     frames = []
     for panel in panels:
@@ -96,6 +97,7 @@ def standing(panels: Sequence[Panel]) -> pd.DataFrame:
                     "current_week": int(week_of(np.array(panel.day))),
                     "settled_weight": known @ weight,
                     "settled_points": np.where(known, panel.score[:, past], 0.0) @ weight / 100,
+                    "pass_mark": panel.pass_mark,
                     **{name: panel.feature(name) for name in _STATE},
                 }
             )
@@ -305,7 +307,7 @@ def simulate(
 
 def _ordered(forecasts: pd.DataFrame, state: pd.DataFrame) -> pd.DataFrame:
     """Return the forecasts by enrollment and due day, with what is settled."""
-    rows = forecasts.merge(state[[*KEY, "settled_weight", "settled_points"]], on=KEY)
+    rows = forecasts.merge(state[[*KEY, "settled_weight", "settled_points", "pass_mark"]], on=KEY)
     rows = rows.sort_values([*KEY, "due_day", "horizon", "assignment_id"], ignore_index=True)
     rows["week"] = week_of(rows["due_day"].to_numpy(np.float64))
     rows["first"] = ~rows.duplicated(KEY)
@@ -346,7 +348,7 @@ def _paths(rows: pd.DataFrame, shared: Floats, own: Floats, dependence: float) -
             "weight": np.add.reduceat(weight, begins),
             "mean": grade.mean(axis=1),
             **dict(zip(QUANTILES, bounds, strict=True)),
-            "below_pass_probability": (grade < FORECASTS.pass_mark).mean(axis=1),
+            "below_pass_probability": (grade < weeks["pass_mark"].to_numpy()[:, None]).mean(axis=1),
             "missed_probability": missed.mean(axis=1),
         }
     )
@@ -386,7 +388,7 @@ def true_paths(forecasts: pd.DataFrame, truth: pd.DataFrame, state: pd.DataFrame
     handed_in = rows["submitted"].eq(True).to_numpy(bool)
     frame = weeks[[*KEY, "week"]].assign(
         grade=grade,
-        below_pass=grade < FORECASTS.pass_mark,
+        below_pass=grade < weeks["pass_mark"].to_numpy(),
         missed=np.logical_or.reduceat(~handed_in, begins),
     )
     is_known = np.isfinite(grade) & (sums[:, 2] == 0)

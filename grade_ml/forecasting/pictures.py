@@ -13,7 +13,6 @@ import pandas as pd
 from grade_ml.core.figures import BLUE, COLOURS, GREY, blank
 from grade_ml.forecasting.risk_periods import risk
 from grade_ml.forecasting.risk_settings import SETTINGS
-from grade_ml.forecasting.settings import SETTINGS as FORECASTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +40,7 @@ def student_fan(results: pd.DataFrame, weeks: pd.DataFrame, day: float, title: s
     figure = blank((7, 5.2))
     grades, chances = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.3])
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    _grades(grades, day)
+    _grades(grades, day, weeks)
     due = results["due_day"].to_numpy(np.float64) / 7
     grades.plot(due, results["score"], "o", color=GREY, markersize=4, label="results")
     grades.plot(due, results["running"], color=BLUE, linewidth=2, label="running grade")
@@ -73,18 +72,19 @@ def student_fan(results: pd.DataFrame, weeks: pd.DataFrame, day: float, title: s
     return figure
 
 
-def _grades(axes: Axes, day: float) -> None:
-    axes.axhline(FORECASTS.pass_mark, color=COLOURS[1], linestyle=":", linewidth=1)
+def _grades(axes: Axes, day: float, paths: pd.DataFrame) -> None:
+    for pass_mark in paths["pass_mark"].head(1):
+        axes.axhline(pass_mark, color=COLOURS[1], linestyle=":", linewidth=1)
+        axes.annotate(
+            "pass mark",
+            (1, pass_mark),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=7,
+            color=COLOURS[1],
+        )
     axes.axvline(day / 7, color="dimgrey", linewidth=1)
-    axes.annotate(
-        "pass mark",
-        (1, FORECASTS.pass_mark),
-        xycoords=("axes fraction", "data"),
-        ha="right",
-        va="bottom",
-        fontsize=7,
-        color=COLOURS[1],
-    )
     axes.annotate(
         "today",
         (day / 7, 1),
@@ -145,7 +145,7 @@ def course_fan(results: pd.DataFrame, paths: pd.DataFrame, day: float, title: st
     figure = blank((7, 3.6))
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11, loc="left")
-    _grades(axes, day)
+    _grades(axes, day, paths)
     past = _quantiles(results, "due_day", "running")
     ahead = _quantiles(paths, "day", "mean")
     if len(past):

@@ -17,7 +17,6 @@ import pandas as pd
 
 from grade_ml.forecasting.grade_paths import KEY
 from grade_ml.forecasting.risk_settings import SETTINGS
-from grade_ml.forecasting.settings import SETTINGS as FORECASTS
 
 
 class Driver(StrEnum):
@@ -96,7 +95,7 @@ def drivers(paths: pd.DataFrame) -> npt.NDArray[np.object_]:
     missing = paths["missed_probability"] > paths["below_pass_probability"]
     usual = paths.groupby(KEY)["weight"].transform("mean")
     conditions = {
-        Driver.OUT_OF_REACH: paths["grade_if_all_perfect"] < FORECASTS.pass_mark,
+        Driver.OUT_OF_REACH: paths["grade_if_all_perfect"] < paths["pass_mark"],
         Driver.NOT_STARTED: (paths["assignments_due"] > 0) & (paths["assignments_submitted"] == 0),
         Driver.SILENT: paths["days_since_activity"] >= SETTINGS.silent_days,
         Driver.MISSED_IN_A_ROW: paths["missed_streak"] >= 2,
@@ -172,7 +171,7 @@ def evaluate(paths: pd.DataFrame, happened: pd.DataFrame) -> list[Evaluation]:
         now = (
             100 * rows["settled_points"] / rows["settled_weight"].where(rows["settled_weight"] > 0)
         )
-    fresh = ~(now < FORECASTS.pass_mark) & ~(rows["missed_streak"] > 0)
+    fresh = ~(now < rows["pass_mark"]) & ~(rows["missed_streak"] > 0)
     return [_evaluation("all", rows), _evaluation("no trouble yet", rows[fresh])]
 
 

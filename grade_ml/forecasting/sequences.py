@@ -74,6 +74,8 @@ class _Section:
         early = np.where(carried, self.due, -np.inf)
         self.seen = np.maximum(_never(self._matrix("seen_day")), early)
         self.scored = np.maximum(_never(self._matrix("scored_day")), early)
+        self.exempt = _never(self._matrix("exempt_day"))
+        self.pass_mark = float(first["pass_mark"])
         self.withdrawn = _never(self._matrix("withdrawn_day"))[:, 0]
         self.truth, self.truth_submitted = self._truth(truth_on)
 
@@ -92,9 +94,11 @@ class _Section:
     def _known(self, day: float) -> tuple[Floats, Floats]:
         """Return scores and submissions as known on `day`; NaN where nothing is to be known."""
         seen, due = self.seen <= day, self.due <= day
+        counts = ~(self.exempt <= day)
         submitted = np.where(seen, 1.0, np.where(due, 0.0, np.nan))
         graded = np.where(self.scored <= day, self.score, np.nan)
-        return np.where(due, np.where(seen, graded, 0.0), np.nan), submitted
+        score = np.where(due, np.where(seen, graded, 0.0), np.nan)
+        return np.where(counts, score, np.nan), np.where(counts, submitted, np.nan)
 
     def on(self, day: float, snapshots: pd.DataFrame) -> Panel:
         place = self.students.get_indexer(pd.Index(snapshots["student_id"].astype(object)))
@@ -117,6 +121,8 @@ class _Section:
             category=self.work["category"].to_numpy(object),
             score=score,
             submitted=submitted,
+            exempt=(self.exempt <= day)[place],
+            pass_mark=self.pass_mark,
             class_submitted=mean_known(handed_in),
             class_score=mean_known(np.where(handed_in == 1, score, np.nan)),
             features=snapshots[list(names)].to_numpy(np.float32),
@@ -161,7 +167,7 @@ def thinned(some: Sequence[Panel], most: int, seed: int) -> list[Panel]:
 
 
 def history_frame(panel: Panel) -> pd.DataFrame:
-    """Return the columns `HISTORY` of what was due by the panel's day."""
+    """Return the columns `HISTORY` of what was due by the panel's day of each student."""
     past = panel.past
     n = len(panel.students)
 
@@ -180,7 +186,7 @@ def history_frame(panel: Panel) -> pd.DataFrame:
             "submitted": panel.submitted[:, past].ravel() == 1,
         },
         columns=list(HISTORY),
-    )
+    )[~panel.exempt[:, past].ravel()]
 
 
 def assignment_frame(panel: Panel) -> pd.DataFrame:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from grade_ml.gradebook.outcomes import PASS_MARK
-
 
 @dataclass(frozen=True)
 class ForecastSettings:
     """What was decided rather than learned."""
 
-    #: A running grade below it counts as failing: the mark that outcomes use, too.
-    pass_mark: float = PASS_MARK
     #: Days of a training section on which models look ahead: more are more of the same rows.
     origins: int = 8
     #: Rows (student, day, remaining assignment) to learn from; time grows with them.

@@ -17,7 +17,6 @@ from grade_ml.forecasting.interventions import Rule, proposals
 from grade_ml.forecasting.lifecycle import Rooms, running
 from grade_ml.forecasting.on_demand import Alone, alone
 from grade_ml.forecasting.risk_periods import risk_periods
-from grade_ml.forecasting.settings import SETTINGS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,7 +97,7 @@ class StudentForecast:
             sentences.append(
                 f"The final grade is expected at about {last['mean']:.0f} of 100, with 80% "
                 f"confidence between {last['low80']:.0f} and {last['high80']:.0f}; the chance that "
-                f"it lies below {SETTINGS.pass_mark:.0f} is {last['below_pass_probability']:.0%}."
+                f"it lies below {last['pass_mark']:.0f} is {last['below_pass_probability']:.0%}."
             )
         following = self.assignments.iloc[0]
         sentences.append(

@@ -120,7 +120,8 @@ class Trajectory:
         values["median"] = self.bands.median(combined)
         values |= dict(zip(("low80", "high80", "low95", "high95"), bounds.T, strict=True))
         frame = frame.assign(**values, method=dominant, as_of=pd.Timestamp(as_of))
-        return frame[list(FORECASTS)].astype({"as_of": "datetime64[ns]"})
+        exempt = np.concatenate([one.exempt[:, one.remaining].ravel() for one in panels])
+        return frame.loc[~exempt, list(FORECASTS)].astype({"as_of": "datetime64[ns]"})
 
     def combine(
         self, answers: Answers, course: np.ndarray, horizon: np.ndarray

@@ -59,7 +59,7 @@ def with_defaults(table: sa.Table, rows: pd.DataFrame) -> pd.DataFrame:
         default = _DEFAULTS[name]
         kind = "boolean" if isinstance(default, bool) else "string[pyarrow]"
         given = rows[name] if name in rows else pd.Series(pd.NA, rows.index)
-        given = given.astype(kind).fillna(default)
+        given = given.astype(kind).fillna(default)  # type: ignore[call-overload]
         filled[name] = given.astype(bool) if isinstance(default, bool) else given
     if table is schema.result:
         given = rows["late"] if "late" in rows else pd.Series(pd.NA, rows.index)

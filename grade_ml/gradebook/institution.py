@@ -112,6 +112,15 @@ class Institution(_Decided):
         marks = {str(one): self.pass_mark_of(str(one)) for one in course_ids.unique()}
         return course_ids.astype(object).map(marks).astype("float64")
 
+    def goals_of(self, course_id: str) -> tuple[float, ...]:
+        """Return what students aim for: the pass mark and the grades above it, points, rising.
+
+        >>> Institution(pass_mark=60, grades={"A": 90, "B": 80, "F": 0}).goals_of("any")
+        (60.0, 80.0, 90.0)
+        """
+        passed = self.pass_mark_of(course_id)
+        return tuple(sorted({passed, *(low for low in self.grades.values() if low > passed)}))
+
     def at_risk_rule_of(self, course_id: str) -> AtRisk:
         """Return the rule of a course."""
         own = self.courses.get(course_id)
@@ -124,6 +133,10 @@ class Institution(_Decided):
         return hashlib.sha256(decided.encode()).hexdigest()[:12]
 
 
+#: What holds where an institution decides nothing itself.
+DEFAULTS = Institution()
+
+
 def read(path: Path | None) -> Institution:
     """Return the decisions of a TOML file; the defaults without a file.
 
@@ -133,7 +146,7 @@ def read(path: Path | None) -> Institution:
         The file cannot be read, is no TOML, or has an unknown name or a bad value.
     """
     if path is None:
-        return Institution()
+        return DEFAULTS
     try:
         return Institution.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

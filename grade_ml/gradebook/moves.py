@@ -76,16 +76,18 @@ def _brought(
     own = assignments.merge(gone, on="section_id")
     has = pd.MultiIndex.from_frame(results[["assignment_id", "student_id"]])
     scored = pd.MultiIndex.from_frame(own[["assignment_id", "student_id"]]).isin(has)
-    own = own[scored | (own["due_on"] <= own["moved_on"])]
+    # Of what was brought along before, what is missing may be another's.
+    own = own[scored | (~own["personal"] & (own["due_on"] <= own["moved_on"]))]
     copy = own["assignment_id"] + _IN + own["to_section"]
     own = own.assign(copy=copy.astype("string[pyarrow]"))
     own = own[~own["copy"].isin(assignments["assignment_id"])]
     copies = own.drop_duplicates("copy").assign(personal=True)
-    copies = copies.drop(columns=["assignment_id", "section_id"]).rename(
-        columns={"copy": "assignment_id", "to_section": "section_id"}
-    )[list(assignments)]
-    brought = results.merge(own[["assignment_id", "student_id", "copy"]])
-    brought = brought.drop(columns="assignment_id").rename(columns={"copy": "assignment_id"})
+    copies = copies.assign(assignment_id=copies["copy"], section_id=copies["to_section"])
+    copies = copies[list(assignments)]
+    brought = results.merge(
+        own[["assignment_id", "student_id", "copy"]], on=["assignment_id", "student_id"]
+    )
+    brought = brought.assign(assignment_id=brought["copy"])
     return copies, brought[list(results)]
 
 
@@ -108,7 +110,8 @@ def _exemptions(
     source = origin.map(assignments.set_index("assignment_id")["section_id"])
     brings = pd.MultiIndex.from_arrays([source, pairs["student_id"], pairs["section_id"]]).isin(
         pd.MultiIndex.from_frame(gone[["section_id", "student_id", "to_section"]])
-    ) & ~(pairs["due_on"] > pairs["moved_on"])
+    )
+    brings &= ~(pairs["due_on"] > pairs["moved_on"]) & ~origin.str.contains(_IN, regex=False)
     early = ~pairs["personal"] & (pairs["due_on"] <= pairs["moved_on"])
     pairs = pairs[early | (pairs["personal"] & ~brings)]
     key = ["assignment_id", "student_id"]

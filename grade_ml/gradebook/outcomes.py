@@ -35,7 +35,8 @@ def outcomes(gradebook: Gradebook, as_of: date, institution: Institution) -> pd.
     pandas.DataFrame
         section_id, student_id; final_grade: 0-100 by the section's grading policy, missing
         assignments counting 0 (NaN: unknown, because a score is, or nothing counts); at_risk
-        (nullable boolean): failed or withdrew by the institution's rule; missing: unknown.
+        (nullable boolean): failed or withdrew by the institution's rule; missing: unknown;
+        pass_mark: the course's, points of 100.
     """
     today = pd.Timestamp(as_of)
     gone_on = moves(gradebook)
@@ -45,13 +46,14 @@ def outcomes(gradebook: Gradebook, as_of: date, institution: Institution) -> pd.
     # Who left after the end took part to the end.
     withdrew = (rows["withdrawn_on"] <= today) & (rows["withdrawn_on"] <= rows["ends_on"]) & ~moved
     grade = _final_grades(with_history(gradebook), rows, today).mask(moved)
-    below = (grade < institution.pass_marks(rows["course_id"])).astype("boolean")
+    pass_mark = institution.pass_marks(rows["course_id"])
+    below = (grade < pass_mark).astype("boolean")
     rules = {name: institution.at_risk_rule_of(name) for name in rows["course_id"].unique()}
     by_mark = rows["course_id"].astype(object).map(rules) == AtRisk.PASS_MARK
     stated = rows["outcome"].where(ended & ~by_mark)
     failed = stated.isin([schema.Outcome.FAIL, schema.Outcome.WITHDRAWN]).astype("boolean")
     at_risk = failed.mask(stated.isna(), below.mask(grade.isna())).mask(withdrew, True).mask(moved)
-    frame = rows[_ENROLLMENT].assign(final_grade=grade, at_risk=at_risk)
+    frame = rows[_ENROLLMENT].assign(final_grade=grade, at_risk=at_risk, pass_mark=pass_mark)
     return frame[ended | withdrew].reset_index(drop=True)
 
 

@@ -25,6 +25,7 @@ from grade_ml.ensemble.rows import COLLECTED
 from grade_ml.ensemble.serving import Models
 from grade_ml.features.store import read_snapshots
 from grade_ml.features.surroundings import beside
+from grade_ml.gradebook.institution import DEFAULTS, Institution
 from grade_ml.monitoring import concept, estimation, health, quality, records, store
 from grade_ml.monitoring.champion import Champions
 from grade_ml.monitoring.change import Suspicion, changes
@@ -72,6 +73,7 @@ class Monitor:
     root: str
     as_of: date
     seed: int = 0
+    institution: Institution = DEFAULTS
     _estimates: dict[int, ErrorEstimate | None] = field(default_factory=dict)
 
     @cached_property
@@ -89,7 +91,9 @@ class Monitor:
         served = self.models.serving_each(names)
         for first in range(0, len(names), _AT_ONCE):
             some = names[first : first + _AT_ONCE]
-            known = records.read(self.connection, self._sections, some, self.as_of)
+            known = records.read(
+                self.connection, self._sections, some, self.as_of, self.institution
+            )
             for name, own in known.items():
                 try:
                     snapshots, reason = read_snapshots(self.root, [name], columns=columns), ""
@@ -232,7 +236,10 @@ class Monitor:
             found: dict[str, Any] = getattr(self, part)(names)
             return found
         url = self.connection.engine.url.render_as_string(hide_password=False)
-        told = (url, self.models.registry.tracking_uri, self.root, self.as_of, self.seed, part)
+        told = (
+            *(url, self.models.registry.tracking_uri, self.root, self.as_of, self.seed),
+            *(self.institution, part),
+        )
         shares = [list(names[first::workers]) for first in range(workers)]
         parts = Parallel(workers)(delayed(_elsewhere)(*told, share) for share in shares)
         found = {name: one for part in parts for name, one in part.items()}
@@ -554,12 +561,13 @@ def _elsewhere(  # noqa: PLR0913, PLR0917 - what another process needs to know
     root: str,
     as_of: date,
     seed: int,
+    institution: Institution,
     part: str,
     names: Sequence[str],
 ) -> dict[str, Any]:
     engine = database.connect(url)
     with database.reachable(engine) as connection:
-        monitor = Monitor(connection, _models(tracking_uri, root), root, as_of, seed)
+        monitor = Monitor(connection, _models(tracking_uri, root), root, as_of, seed, institution)
         found: dict[str, Any] = getattr(monitor, part)(names)
     engine.dispose()
     return found

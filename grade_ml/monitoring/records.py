@@ -18,7 +18,9 @@ from grade_ml.ensemble.rows import hashes
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.catalog import Load, newest_load
 from grade_ml.gradebook.frames import Gradebook, read_table
-from grade_ml.gradebook.outcomes import is_exam, outcomes, scored_on
+from grade_ml.gradebook.grading import is_exam
+from grade_ml.gradebook.institution import Institution
+from grade_ml.gradebook.outcomes import outcomes, scored_on
 from grade_ml.monitoring.quality import arrival_delays
 from grade_ml.registry.registry import Alias
 
@@ -76,7 +78,11 @@ def all_sections(connection: Connection, as_of: date) -> pd.DataFrame:
 
 
 def read(
-    connection: Connection, sections: pd.DataFrame, courses: Sequence[str], as_of: date
+    connection: Connection,
+    sections: pd.DataFrame,
+    courses: Sequence[str],
+    as_of: date,
+    institution: Institution,
 ) -> dict[str, Records]:
     """Read what is known of each of `courses` on `as_of`.
 
@@ -105,7 +111,7 @@ def read(
         "sections": own,
         "scores": _scores(results, assignments, own, today),
         "predictions": _predictions(connection, recent, as_of),
-        "outcomes": _outcomes(own, enrollments, assignments, results, as_of, ended),
+        "outcomes": _outcomes(own, enrollments, assignments, results, as_of, ended, institution),
         "delays": _delays(results, assignments, as_of),
     }
     divided = {
@@ -223,6 +229,7 @@ def _outcomes(  # noqa: PLR0913, PLR0917 - the tables that decide an outcome
     results: pd.DataFrame,
     as_of: date,
     ended: pd.Series,
+    institution: Institution,
 ) -> pd.DataFrame:
     known = outcomes(
         Gradebook(
@@ -232,8 +239,9 @@ def _outcomes(  # noqa: PLR0913, PLR0917 - the tables that decide an outcome
             results=results,
         ),
         as_of,
+        institution,
     )
-    rows = known.astype({"section_id": object})
+    rows = known[known["at_risk"].notna()].astype({"section_id": object, "at_risk": bool})
     return rows[rows["section_id"].isin(ended)].reset_index(drop=True)
 
 

@@ -13,6 +13,7 @@ from grade_ml.ensemble.training import finished
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.gradebook import schema, simulated
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.registry.registry import Alias, Registry
 
 TODAY = date(2025, 11, 10)
@@ -32,7 +33,7 @@ def store(engine: Engine, gradebook: Gradebook) -> None:
 def fit(gradebook: Gradebook) -> baseline.BaselineModel:
     cuts = weekly_cuts(gradebook.sections, TODAY)
     snapshots = grade_snapshots(gradebook, cuts, TODAY)
-    return baseline.fit(snapshots, finished(gradebook, TODAY), seed=0)
+    return baseline.fit(snapshots, finished(gradebook, TODAY, DEFAULTS), seed=0)
 
 
 def make_champion(settings: Settings, model: baseline.BaselineModel, folder: Path) -> Registry:

@@ -31,6 +31,7 @@ from grade_ml.ensemble.tuning import Tuned
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import write_snapshots
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.registry.promotion import Improvement, promotion
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 from grade_ml_tests.ensemble.campus import TODAY, campus, make_champion, store
@@ -60,7 +61,7 @@ def world() -> World:
     weekly = grade_snapshots(gradebook, weekly_cuts(gradebook.sections, TODAY), TODAY)
     newest = weekly["cut_on"] == weekly["cut_on"].max()
     some = weekly[newest | (weekly["cut_day"] // 7 % 6 == 2)].reset_index(drop=True)
-    return World(gradebook, some, finished(gradebook, TODAY))
+    return World(gradebook, some, finished(gradebook, TODAY, DEFAULTS))
 
 
 @pytest.fixture(scope="module")

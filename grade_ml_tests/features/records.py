@@ -23,7 +23,8 @@ def day(number: float | None) -> pd.Timestamp:
 def gradebook(**rows: list[dict[str, Any]]) -> Gradebook:
     """Return frames with the given rows; columns left out are missing."""
     tables = {}
-    for table, field in zip(schema.TABLES, fields(Gradebook)[: len(schema.TABLES)], strict=True):
+    all_tables = (*schema.TABLES, schema.earlier_result)
+    for table, field in zip(all_tables, fields(Gradebook), strict=True):
         nothing = frames.empty(table)
         frame = pd.DataFrame(rows.get(field.name, []), columns=list(nothing))
         known = frame.astype({name: nothing[name].dtype for name in frame if name not in DEFAULTED})
@@ -31,8 +32,11 @@ def gradebook(**rows: list[dict[str, Any]]) -> Gradebook:
     return Gradebook(**tables)
 
 
-def section(name: str, first: int, last: int, course: str = "math") -> dict[str, Any]:
+def section(
+    name: str, first: int, last: int, course: str = "math", policy: str = "weights"
+) -> dict[str, Any]:
     return {
+        "grading_policy": policy,
         "section_id": name,
         "course_id": course,
         "term_id": "t",
@@ -42,7 +46,12 @@ def section(name: str, first: int, last: int, course: str = "math") -> dict[str,
 
 
 def work(
-    name: str, due: int | None, weight: float, in_section: str = "now", category: str = "essay"
+    name: str,
+    due: int | None,
+    weight: float,
+    in_section: str = "now",
+    category: str = "essay",
+    **others: Any,
 ) -> dict[str, Any]:
     return {
         "assignment_id": name,
@@ -51,11 +60,17 @@ def work(
         "due_on": day(due),
         "weight": weight,
         "max_score": 100.0,
+        **others,
     }
 
 
 def result(
-    student: str, assignment: str, score: float | None, submitted: int | None, graded: int | None
+    student: str,
+    assignment: str,
+    score: float | None,
+    submitted: int | None,
+    graded: int | None,
+    **others: Any,
 ) -> dict[str, Any]:
     return {
         "assignment_id": assignment,
@@ -63,6 +78,7 @@ def result(
         "score": score,
         "submitted_on": day(submitted),
         "graded_on": day(graded),
+        **others,
     }
 
 

@@ -12,6 +12,7 @@ from grade_ml.forecasting.contract import Method, Panel
 from grade_ml.forecasting.sequences import origins, panels
 from grade_ml.gradebook import simulated
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import DEFAULTS
 
 TODAY = date(2025, 11, 10)
 #: What needs neither a process of its own nor seconds per series.
@@ -29,7 +30,7 @@ def frames() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return sequences and weekly snapshots of everything."""
     gradebook = campus()
     snapshots = grade_snapshots(gradebook, weekly_cuts(gradebook.sections, TODAY), TODAY)
-    return score_sequences(gradebook, gradebook.courses["course_id"]), snapshots
+    return score_sequences(gradebook, gradebook.courses["course_id"], DEFAULTS), snapshots
 
 
 @cache
@@ -81,6 +82,8 @@ def panel(
         category=np.array(["essay"] * len(due), dtype=object),
         score=score,
         submitted=handed_in,
+        exempt=np.zeros(score.shape, bool),
+        pass_mark=40.0,
         class_submitted=share,
         class_score=mean,
         features=np.zeros((len(score), 0), np.float32),

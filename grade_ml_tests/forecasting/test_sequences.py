@@ -18,6 +18,7 @@ from grade_ml.forecasting.sequences import (
     thinned,
 )
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml_tests.features.records import day, enrolled, gradebook, result, section, work
 from grade_ml_tests.forecasting.campus import campus, ended
 
@@ -39,7 +40,9 @@ def on(number: float, some: Gradebook | None = None) -> Panel:
     cuts = pd.DataFrame({"section_id": ["now"], "cut_day": [float(number)]})
     today = day(101).date()
     found = panels(
-        score_sequences(some, ["math"]), grade_snapshots(some, cuts, today), truth_on=today
+        score_sequences(some, ["math"], DEFAULTS),
+        grade_snapshots(some, cuts, today),
+        truth_on=today,
     )
     return next(found)
 
@@ -121,7 +124,7 @@ def test_shuffled_futures_leave_every_panel_as_it_was():
     found = [
         list(
             panels(
-                score_sequences(one, gradebook.courses["course_id"]),
+                score_sequences(one, gradebook.courses["course_id"], DEFAULTS),
                 grade_snapshots(one, cuts, cut.date()),
             )
         )

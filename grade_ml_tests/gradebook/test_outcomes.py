@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from grade_ml.gradebook.institution import DEFAULTS, AtRisk, CourseRules, Institution
 from grade_ml.gradebook.outcomes import outcomes, scored_on, submission_seen_on
 from grade_ml_tests.features.records import (
     day,
@@ -20,7 +21,9 @@ from grade_ml_tests.features.records import (
 AFTER = day(101).date()
 
 
-def of(student: str, as_of: date = AFTER, **rows: Any) -> dict[str, Any] | None:
+def of(
+    student: str, as_of: date = AFTER, institution: Institution = DEFAULTS, **rows: Any
+) -> dict[str, Any] | None:
     book = gradebook(
         **{
             "students": students("ann", "bob"),
@@ -30,7 +33,8 @@ def of(student: str, as_of: date = AFTER, **rows: Any) -> dict[str, Any] | None:
             **rows,
         }
     )
-    found = outcomes(book, as_of).set_index("student_id")
+    found = outcomes(book, as_of, institution).set_index("student_id")
+    found = found.astype({"at_risk": object}).drop(columns="pass_mark")
     return found.loc[student].to_dict() if student in found.index else None
 
 
@@ -93,18 +97,202 @@ def test_without_a_stated_outcome_the_pass_mark_decides(score: float, at_risk: b
 
 
 def test_without_outcome_and_grade_nothing_is_known() -> None:
-    assert of("ann", enrollments=[enrolled("ann")]) is None
+    found = of("ann", enrollments=[enrolled("ann")])
+    assert pd.isna(found["final_grade"]) and pd.isna(found["at_risk"])
 
 
-def test_a_score_graded_after_the_day_is_not_seen() -> None:
+def test_a_score_graded_after_the_day_is_unknown_until_then() -> None:
     rows = {"assignments": [work("a", 10, 1)], "results": [result("ann", "a", 90, 99, 120)]}
-    assert of("ann", day(119).date(), **rows)["final_grade"] == 0
+    assert pd.isna(of("ann", day(119).date(), **rows)["final_grade"])
     assert of("ann", day(120).date(), **rows)["final_grade"] == 90
+
+
+UNSTATED = [enrolled("ann"), enrolled("bob")]
+TWO = [work("a", 10, 10), work("b", 20, 90)]
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        result("ann", "b", None, 19, None, status="submitted"),
+        result("ann", "b", None, 19, 20, status="graded"),
+        result("ann", "b", 30, 19, 20, status="incomplete"),
+    ],
+    ids=lambda row: row["status"],
+)
+def test_a_grade_that_rests_on_an_unknown_score_is_unknown(unknown: dict[str, Any]) -> None:
+    rows = {"enrollments": UNSTATED, "assignments": TWO}
+    found = of("ann", results=[result("ann", "a", 90, 9, 9), unknown], **rows)
+    assert pd.isna(found["final_grade"]) and pd.isna(found["at_risk"])
+    assert of("bob", results=[unknown], **rows)["final_grade"] == 0
+
+
+def test_an_unknown_score_that_does_not_count_leaves_the_grade_known() -> None:
+    work_set = [work("a", 10, 10), work("b", 20, 0)]
+    results = [result("ann", "a", 90, 9, 9), result("ann", "b", None, 19, None)]
+    found = of("ann", enrollments=UNSTATED, assignments=work_set, results=results)
+    assert (found["final_grade"], found["at_risk"]) == (pytest.approx(90), False)
+
+
+def test_an_exempt_assignment_is_in_no_ones_denominator_but_the_others() -> None:
+    results = [
+        result("ann", "a", 90, 9, 9),
+        result("ann", "b", None, None, 21, status="exempt"),
+        result("bob", "a", 90, 9, 9),
+    ]
+    rows = {"enrollments": UNSTATED, "assignments": TWO, "results": results}
+    assert of("ann", **rows)["final_grade"] == pytest.approx(90)
+    assert of("bob", **rows)["final_grade"] == pytest.approx(9)
+
+
+def test_who_is_exempt_from_everything_has_no_grade() -> None:
+    results = [result("ann", one, None, None, 5, status="exempt") for one in "ab"]
+    found = of("ann", enrollments=UNSTATED, assignments=TWO, results=results)
+    assert pd.isna(found["final_grade"]) and pd.isna(found["at_risk"])
+
+
+def test_a_missing_assignment_counts_nothing() -> None:
+    results = [result("ann", "a", 90, 9, 9), result("ann", "b", None, 20, 20, status="missing")]
+    found = of("ann", enrollments=UNSTATED, assignments=TWO, results=results)
+    assert (found["final_grade"], found["at_risk"]) == (pytest.approx(9), True)
+
+
+def test_extra_credit_adds_to_the_points_and_a_grade_ends_at_100() -> None:
+    work_set = [
+        work("a", 10, 10, max_score=10),
+        work("b", 20, 10, max_score=90),
+        work("x", 30, 10, max_score=100, extra_credit=True),
+    ]
+    results = [
+        result("ann", "a", 120, 9, 9),
+        result("ann", "b", 50, 9, 9),
+        result("ann", "x", 5, 9, 9),
+        *(result("bob", one, 150, 9, 9) for one in "abx"),
+    ]
+    rows = {
+        "sections": [section("now", 0, 100, policy="points")],
+        "enrollments": UNSTATED,
+        "assignments": work_set,
+        "results": results,
+    }
+    assert of("ann", **rows)["final_grade"] == pytest.approx(12 + 45 + 5)
+    assert of("bob", **rows)["final_grade"] == 100
+
+
+@pytest.mark.parametrize(
+    ("policy", "grade"),
+    [
+        ("points", (10 * 0.5 + 30 * 1.0) / 50 * 100),
+        ("weights", (20 * 0.5 + 20 * 1.0) / 100 * 100),
+        ("equal", 50.0),
+        ("categories", 40 * (0.5 + 1.0) / 2),
+    ],
+)
+def test_the_sections_policy_makes_the_grade(policy: str, grade: float) -> None:
+    work_set = [
+        work("a", 10, 20, category="quiz", max_score=10),
+        work("b", 20, 20, category="quiz", max_score=30),
+        work("c", 30, 60, category="test", max_score=10),
+    ]
+    results = [result("ann", "a", 50, 9, 9), result("ann", "b", 100, 9, 9)]
+    found = of(
+        "ann",
+        sections=[section("now", 0, 100, policy=policy)],
+        assignments=work_set,
+        results=results,
+    )
+    assert found["final_grade"] == pytest.approx(grade)
+
+
+def test_a_category_keeps_its_weight_when_some_of_it_does_not_count() -> None:
+    work_set = [
+        work("a", 10, 20, category="quiz"),
+        work("b", 20, 20, category="quiz"),
+        work("c", 30, 60, category="test"),
+    ]
+    results = [
+        result("ann", "a", None, None, 9, status="exempt"),
+        result("ann", "b", 50, 9, 9),
+        result("ann", "c", 100, 9, 9),
+        *(result("bob", one, None, None, 9, status="exempt") for one in "ab"),
+        result("bob", "c", 70, 9, 9),
+    ]
+    rows = {
+        "sections": [section("now", 0, 100, policy="categories")],
+        "assignments": work_set,
+        "results": results,
+    }
+    assert of("ann", **rows)["final_grade"] == pytest.approx(40 * 0.5 + 60)
+    assert of("bob", **rows)["final_grade"] == pytest.approx(70)
+
+
+def test_the_institution_decides_the_pass_mark_and_the_rule() -> None:
+    rows = {"assignments": [work("a", 10, 1)], "results": [result("ann", "a", 55, 9, 12)]}
+    passed = rows | {"enrollments": [enrolled("ann", outcome="pass")]}
+    strict = Institution(pass_mark=60)
+    assert of("ann", institution=strict, enrollments=UNSTATED, **rows)["at_risk"] is True
+    assert of("ann", institution=strict, **passed)["at_risk"] is False
+    by_mark = Institution(pass_mark=60, at_risk=AtRisk.PASS_MARK)
+    assert of("ann", institution=by_mark, **passed)["at_risk"] is True
+    but_math = Institution(pass_mark=60, courses={"math": CourseRules(pass_mark=50)})
+    assert of("ann", institution=but_math, enrollments=UNSTATED, **rows)["at_risk"] is False
+
+
+def test_leaving_after_the_end_is_no_withdrawal() -> None:
+    rows = {"assignments": [work("a", 10, 1)], "results": [result("ann", "a", 55, 9, 12)]}
+    gone = [enrolled("ann", withdrawn_on=day(130))]
+    assert of("ann", day(200).date(), enrollments=gone, **rows)["at_risk"] is False
+
+
+def moved_book(**second: Any) -> dict[str, Any]:
+    """Ann begins in `old` (a, b), goes on in `new` (c, d) from day 30 on; bob and cid stay."""
+    return {
+        "students": students("ann", "bob", "cid"),
+        "sections": [section("old", 0, 100), section("new", 0, 100)],
+        "enrollments": [
+            enrolled("ann", "old", withdrawn_on=day(30), outcome="withdrawn"),
+            enrolled("ann", "new", **({"on": 31} | second)),
+            enrolled("bob", "new"),
+            enrolled("cid", "old"),
+        ],
+        "assignments": [
+            work("a", 10, 1, "old"),
+            work("b", 50, 1, "old"),
+            work("c", 10, 1, "new"),
+            work("d", 50, 1, "new"),
+        ],
+        "results": [
+            result("ann", "a", 80, 9, 12),
+            result("ann", "d", 60, 49, 52),
+            *(result("bob", one, 90, 9, 52) for one in "cd"),
+            *(result("cid", one, 50, 9, 52) for one in "ab"),
+        ],
+    }
+
+
+@pytest.mark.parametrize("begun", [31, 0, -5, None])
+def test_a_move_is_no_withdrawal_and_the_history_moves_along(begun: int | None) -> None:
+    book = gradebook(courses=[{"course_id": "math"}], **moved_book(on=begun))
+    found = outcomes(book, AFTER, DEFAULTS).set_index(["section_id", "student_id"])
+    assert pd.isna(found.loc[("old", "ann"), "at_risk"])
+    assert pd.isna(found.loc[("old", "ann"), "final_grade"])
+    assert found.loc[("new", "ann"), "final_grade"] == pytest.approx(70)
+    assert found.loc[("new", "bob"), "final_grade"] == pytest.approx(90)
+    assert found.loc[("old", "cid"), "final_grade"] == pytest.approx(50)
+
+
+def test_who_leaves_both_sections_has_withdrawn() -> None:
+    rows = moved_book(withdrawn_on=day(60))
+    found = outcomes(gradebook(courses=[{"course_id": "math"}], **rows), AFTER, DEFAULTS)
+    found = found.set_index(["section_id", "student_id"])
+    assert pd.isna(found.loc[("old", "ann"), "at_risk"])
+    assert found.loc[("new", "ann"), "at_risk"]
 
 
 def test_a_record_without_dates_is_known_when_the_work_was_due() -> None:
     rows = pd.DataFrame(
         {
+            "status": ["graded", "graded", "submitted", "graded"],
             "score": [1.0, 1.0, None, 1.0],
             "submitted_on": [day(3), None, day(3), None],
             "graded_on": [day(8), None, None, None],

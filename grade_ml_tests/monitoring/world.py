@@ -21,6 +21,7 @@ from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import write_snapshots
 from grade_ml.gradebook import schema, simulated
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 from grade_ml_tests.ensemble.campus import store
 from grade_ml_tests.ensemble.quick import quick
@@ -60,7 +61,9 @@ def _model() -> PooledModel:
     cuts = weekly_cuts(gradebook.sections, TRAINED)
     some = cuts[cuts["cut_day"] // 7 % 2 == 0]
     snapshots = grade_snapshots(gradebook, some, TRAINED)
-    return pooled.fit(snapshots, finished(gradebook, TRAINED), seed=0, parameters=quick(rounds=30))
+    return pooled.fit(
+        snapshots, finished(gradebook, TRAINED, DEFAULTS), seed=0, parameters=quick(rounds=30)
+    )
 
 
 def fill(settings: Settings, engine: Engine, found: World) -> Registry:

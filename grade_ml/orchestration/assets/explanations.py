@@ -41,7 +41,13 @@ def explainer(platform: Platform) -> Iterator["Explainer"]:
 
     with platform.connection() as connection:
         root = platform.settings.storage_root
-        yield Explainer(connection, platform.registry, root, platform.as_of)
+        yield Explainer(
+            connection,
+            platform.registry,
+            root,
+            platform.as_of,
+            institution=platform.institution,
+        )
 
 
 @course_asset(
@@ -271,7 +277,13 @@ def advisor(platform: Platform) -> Iterator["Advisor"]:
 
     with platform.connection() as connection:
         root = platform.settings.storage_root
-        yield Advisor(connection, platform.registry, root, platform.as_of)
+        yield Advisor(
+            connection,
+            platform.registry,
+            root,
+            platform.as_of,
+            institution=platform.institution,
+        )
 
 
 def _advised(

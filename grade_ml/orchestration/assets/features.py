@@ -72,7 +72,11 @@ def score_sequences(
 
     with platform.connection() as connection:
         counts = refresh_sequences(
-            connection, platform.settings.storage_root, context.partition_keys, platform.as_of
+            connection,
+            platform.settings.storage_root,
+            context.partition_keys,
+            platform.as_of,
+            platform.institution,
         )
     for key, rows in counts.items():
         context.add_asset_metadata({"dagster/row_count": rows}, partition_key=key)

@@ -85,7 +85,7 @@ def baseline_model(platform: ResourceParam[Platform]) -> MaterializeResult:  # t
 
     started = perf_counter()
     with platform.connection() as connection:
-        results = finished_in(connection, platform.as_of)
+        results = finished_in(connection, platform.as_of, platform.institution)
     data = TrainingData.stored(platform.settings.storage_root, results)
     training = train(data, platform.registry, trained_at=datetime.now(UTC))
     return MaterializeResult(
@@ -199,7 +199,7 @@ def pooled_ensemble(
 
     started = perf_counter()
     with platform.connection() as connection:
-        results = finished_in(connection, platform.as_of)
+        results = finished_in(connection, platform.as_of, platform.institution)
         training = train_pooled(
             TrainingData.stored(platform.settings.storage_root, results),
             platform.registry,
@@ -254,7 +254,14 @@ def course_ensemble(
                 platform.registry,
                 connection,
                 trained_at=datetime.now(UTC),
-                changes=Monitor(connection, platform.models, root, platform.as_of).changes(),
+                institution=platform.institution,
+                changes=Monitor(
+                    connection,
+                    platform.models,
+                    root,
+                    platform.as_of,
+                    institution=platform.institution,
+                ).changes(),
             )
         )
     for one in outcomes:

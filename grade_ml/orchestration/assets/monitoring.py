@@ -36,7 +36,13 @@ def _monitor(platform: Platform) -> Iterator["Monitor"]:
 
     with platform.connection() as connection:
         root = platform.settings.storage_root
-        yield Monitor(connection, platform.models, root, platform.as_of)
+        yield Monitor(
+            connection,
+            platform.models,
+            root,
+            platform.as_of,
+            institution=platform.institution,
+        )
 
 
 def _result(
