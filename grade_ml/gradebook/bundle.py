@@ -115,6 +115,7 @@ def from_frames(source: str, frames: Callable[[], Iterable[tuple[str, pd.DataFra
             yield Batch(table, frame.assign(**{ROW: np.arange(start, start + len(frame))}))
 
     origins = {table.name: Origin(table.name) for table in schema.TABLES}
+    origins["result"] = Origin("result", repeats=Repeats.LATEST)
     return Bundle(source, origins, batches)
 
 

@@ -32,6 +32,19 @@ def course_ids(connection: Connection) -> list[str]:
     )
 
 
+def courses_changed_since(connection: Connection, seen: str | None) -> set[str] | None:
+    """Return the courses that loads after the one with the key `seen` changed; None: all may be.
+
+    None where nothing was answered yet, or where that load is not of this database.
+    """
+    rows = connection.execute(sa.select(load.c.id, load.c.loaded_at, load.c.source, load.c.courses))
+    loads = [(Load(row.id, row.loaded_at, row.source), row.courses) for row in rows]
+    answered = next((one.id for one, _ in loads if one.key == seen), None)
+    if answered is None:
+        return None
+    return {name for one, courses in loads if one.id > answered for name in courses}
+
+
 def newest_load(connection: Connection) -> Load | None:
     """Return the newest load, or None where nothing was ever loaded."""
     row = connection.execute(

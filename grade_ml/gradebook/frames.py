@@ -107,10 +107,7 @@ def read(
     """
     queries = _queries(courses)
     queries |= {name: queries[name].where(sa.false()) for name in without}
-    frames = {
-        table.name: read_frame(connection, queries[table.name], _arrow_types(table))
-        for table in _READ
-    }
+    frames = {table.name: _read(connection, table, queries[table.name]) for table in _READ}
     return Gradebook(
         students=frames["student"],
         terms=frames["term"],
@@ -132,7 +129,12 @@ def read_table(
     The columns are as in `Gradebook`.
     """
     query = sa.select(table).where(*conditions).order_by(*table.primary_key)
-    return read_frame(connection, query, _arrow_types(table))
+    return _read(connection, table, query)
+
+
+def _read(connection: Connection, table: sa.Table, query: Select[Any]) -> pd.DataFrame:
+    frame = read_frame(connection, query, _arrow_types(table))
+    return frame.astype({"late": "boolean"}) if "late" in frame else frame
 
 
 def _arrow_types(table: sa.Table) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from dagster import (
     AssetChecksDefinition,
     AssetCheckSeverity,
     AssetCheckSpec,
+    MetadataValue,
     ResourceParam,
     multi_asset_check,
 )
 from sqlalchemy import Connection, Table
 
-from grade_ml.gradebook import quality, schema
+from grade_ml.gradebook import plausibility, quality, schema
 from grade_ml.orchestration.assets.gradebook import NAME_OF_TABLE
 from grade_ml.orchestration.resources import Platform
 
@@ -43,6 +44,15 @@ def _table_checks(table: Table) -> AssetChecksDefinition:
                 f"{quality.MAX_LOAD_AGE_DAYS} days old.",
             )
         )
+        specs.append(
+            AssetCheckSpec(
+                "plausible",
+                asset=name,
+                description="No section's grades look as if a delivery had gone wrong: all the "
+                "same, unknown, far from earlier sections, or without results long after the due "
+                "date.",
+            )
+        )
 
     @multi_asset_check(name=f"{name}_checks", specs=specs)
     def checks(platform: ResourceParam[Platform]) -> Iterator[AssetCheckResult]:
@@ -50,6 +60,7 @@ def _table_checks(table: Table) -> AssetChecksDefinition:
             yield from _evaluate(connection, table)
             if table is schema.result:
                 yield _freshness(connection, platform.as_of)
+                yield _plausible(connection, platform)
 
     return checks
 
@@ -84,6 +95,18 @@ def _freshness(connection: Connection, as_of: date) -> AssetCheckResult:
         passed=not running or (age is not None and age <= quality.MAX_LOAD_AGE_DAYS),
         severity=AssetCheckSeverity.WARN,
         metadata={"running_sections": running, **({} if age is None else {"days": age})},
+    )
+
+
+def _plausible(connection: Connection, platform: Platform) -> AssetCheckResult:
+    found = plausibility.look(connection, platform.as_of, platform.institution)
+    return AssetCheckResult(
+        asset_key=NAME_OF_TABLE[schema.result],
+        check_name="plausible",
+        passed=not found,
+        severity=AssetCheckSeverity.WARN,
+        metadata={"sections": len({one.section_id for one in found})}
+        | ({"findings": MetadataValue.md("\n".join(f"- {one}" for one in found))} if found else {}),
     )
 
 

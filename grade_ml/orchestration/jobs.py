@@ -7,8 +7,9 @@ _snapshots = AssetSelection.assets("grade_snapshots")
 
 refresh_gradebook = define_asset_job(
     "refresh_gradebook",
-    _gradebook | AssetSelection.groups("features"),
-    description="Looks at the gradebook's tables and computes the features of the courses anew.",
+    _gradebook | AssetSelection.groups("features") | AssetSelection.assets("grade_predictions"),
+    description="After a load: looks at the gradebook's tables, computes the features of the "
+    "courses that changed, and predicts their running enrollments.",
     executor_def=in_process_executor,
 )
 

@@ -23,7 +23,8 @@ course = DynamicPartitionsDefinition(name="course")
 
 #: Many courses in one run, since a process costs seconds; not all of them, which bounds the
 #: memory of a run and what is lost if it dies.
-many_courses = BackfillPolicy.multi_run(max_partitions_per_run=100)
+IN_ONE_RUN = 100
+many_courses = BackfillPolicy.multi_run(max_partitions_per_run=IN_ONE_RUN)
 
 #: An asset with a partition for each course.
 course_asset = partial(asset, partitions_def=course, backfill_policy=many_courses)
@@ -64,3 +65,18 @@ def ranges(known: Sequence[str], chosen: Collection[str]) -> Iterator[tuple[str,
             first = last = None
     if first and last:
         yield first, last
+
+
+def few_ranges(known: Sequence[str], chosen: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield what `ranges` yields, as one range with others in between where one run can hold it.
+
+    Starting a run costs more than computing a course that did not change.
+
+    >>> list(few_ranges(["a", "b", "c", "d"], {"a", "d"}))
+    [('a', 'd')]
+    """
+    places = [place for place, key in enumerate(known) if key in chosen]
+    if places and places[-1] - places[0] < IN_ONE_RUN:
+        yield known[places[0]], known[places[-1]]
+    else:
+        yield from ranges(known, chosen)

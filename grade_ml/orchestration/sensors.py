@@ -27,7 +27,6 @@ from dagster import (
     SkipReason,
     sensor,
 )
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -42,7 +41,14 @@ from grade_ml.orchestration.jobs import (
     train_advanced_ml_models,
     train_traditional_models,
 )
-from grade_ml.orchestration.partitions import RANGE_END, RANGE_START, course, range_tags, ranges
+from grade_ml.orchestration.partitions import (
+    RANGE_END,
+    RANGE_START,
+    course,
+    few_ranges,
+    range_tags,
+    ranges,
+)
 from grade_ml.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -82,30 +88,44 @@ def course_catalog(
 @sensor(
     jobs=JOBS,
     default_status=DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=15,
 )
 def gradebook_changes(
     context: SensorEvaluationContext, platform: ResourceParam[Platform]
 ) -> SensorResult | SkipReason:
-    """Compute the features anew after each load; train the models at once after the first."""
+    """Renew features and predictions of what loads changed; after the first load, train.
+
+    A burst of loads is answered by one run: while a run that renews is in flight, what is loaded
+    waits for the next.
+    """
     try:
         with platform.connection() as connection:
             newest = gradebook_catalog.newest_load(connection)
             courses = gradebook_catalog.course_ids(connection)
+            changed = gradebook_catalog.courses_changed_since(connection, context.cursor)
     except (GradeMLError, SQLAlchemyError) as error:
         return _unreadable(error)
     known = context.instance.get_dynamic_partitions(str(course.name))
     reason = why_not_refresh(newest, context.cursor, courses, known)
     if newest is None or reason:
         return SkipReason(reason)
+    renewing = (refresh_gradebook.name, train_traditional_models.name)
+    if any(_in_flight(context.instance, name) for name in renewing):
+        return SkipReason(f"Load {newest.id} waits for the run that renews earlier ones.")
     trained = context.instance.get_latest_materialization_event(AssetKey("baseline_model"))
     job = refresh_gradebook if trained else train_traditional_models
+    chosen = set(courses) if changed is None or not trained else changed & set(courses)
+    if not chosen:
+        return SensorResult(
+            skip_reason=SkipReason(f"Load {newest.id} changed the records of no course."),
+            cursor=newest.key,
+        )
     return SensorResult(
         run_requests=[
             RunRequest(
                 run_key=f"{newest.key}-{first}", job_name=job.name, tags=range_tags(first, last)
             )
-            for first, last in ranges(known, set(courses))
+            for first, last in few_ranges(known, chosen)
         ],
         cursor=newest.key,
     )
@@ -193,7 +213,7 @@ def _between(known: Sequence[str], first: str, last: str) -> list[str]:
 
 
 def _in_flight(instance: DagsterInstance, job: str) -> bool:
-    filters = RunsFilter(job_name=job, statuses=list(IN_PROGRESS_RUN_STATUSES))
+    filters = RunsFilter(job_name=job, statuses=list(catalog.IN_FLIGHT))
     return bool(instance.get_run_records(filters, limit=1))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
 def add_courses(engine: Engine) -> Callable[..., None]:
     """Put courses into the gradebook and record a load, as a loader would."""
 
-    def add(*courses: str) -> None:
+    def add(*courses: str, changed: Sequence[str] = ()) -> None:
         with engine.begin() as connection:
             if courses:
                 connection.execute(
@@ -46,6 +46,7 @@ def add_courses(engine: Engine) -> Callable[..., None]:
                     rows_loaded={"course": len(courses)},
                     rows_unchanged={},
                     rows_quarantined=0,
+                    courses=[*courses, *changed],
                 )
             )
 
@@ -123,6 +124,7 @@ def fill(engine: Engine, gradebook: Gradebook) -> None:
                 rows_loaded={table.name: 1 for table in schema.TABLES},
                 rows_unchanged={},
                 rows_quarantined=0,
+                courses=gradebook.courses["course_id"].tolist(),
             )
         )
 

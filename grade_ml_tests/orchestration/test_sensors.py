@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 import sqlalchemy as sa
 from dagster import (
+    AssetMaterialization,
     DagsterInstance,
     DagsterRunStatus,
     Definitions,
@@ -139,6 +140,37 @@ def test_a_load_asks_for_one_run_over_all_courses(add_courses, tick):
     second = tick("gradebook_changes", first.cursor)
     assert isinstance(second, SensorResult)
     assert [r.run_key for r in second.run_requests or ()] != [request.run_key]
+
+
+def test_a_burst_of_loads_is_answered_by_one_run_over_what_changed(add_courses, instance, tick):
+    add_courses("A", "B", "C", "D")
+    tick("course_catalog")
+    first = tick("gradebook_changes")
+    instance.report_runless_asset_event(AssetMaterialization("baseline_model"))
+    for changed in ("B", "C", "B"):
+        add_courses(changed=[changed])
+    run = create_run_for_test(
+        instance, job_name="refresh_gradebook", status=DagsterRunStatus.NOT_STARTED
+    )
+    waiting = tick("gradebook_changes", first.cursor)
+    assert isinstance(waiting, SkipReason) and "waits" in str(waiting.skip_message)
+
+    instance.report_run_canceled(run)
+    answer = tick("gradebook_changes", first.cursor)
+    (request,) = answer.run_requests or ()
+    assert request.job_name == "refresh_gradebook"
+    assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("B", "C")
+    assert isinstance(tick("gradebook_changes", answer.cursor), SkipReason)
+
+
+def test_a_load_that_changed_no_course_asks_for_nothing(add_courses, instance, tick):
+    add_courses("A")
+    tick("course_catalog")
+    first = tick("gradebook_changes")
+    instance.report_runless_asset_event(AssetMaterialization("baseline_model"))
+    add_courses()
+    answer = tick("gradebook_changes", first.cursor)
+    assert not answer.run_requests and answer.cursor != first.cursor
 
 
 def test_the_schedule_asks_for_all_courses_in_one_run(add_courses, definitions, instance, tick):
