@@ -98,8 +98,8 @@ def _exemptions(
 
     They are known from the section's first day on.
     """
-    arrived = gone.groupby(["to_section", "student_id"], as_index=False)["moved_on"].max()
-    arrived = arrived.rename(columns={"to_section": "section_id"})
+    arrived = gone.assign(section_id=gone["to_section"]).sort_values("moved_on")
+    arrived = arrived.drop_duplicates(_KEY, keep="last")[[*_KEY, "moved_on"]]
     seats = gradebook.enrollments[_KEY].merge(arrived, on=_KEY, how="left")
     seats = seats[seats["section_id"].isin(gone["to_section"])]
     work = assignments[["assignment_id", "section_id", "due_on", "personal"]].merge(

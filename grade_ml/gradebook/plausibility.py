@@ -179,14 +179,14 @@ def _far(rows: pd.DataFrame, column: str, sections: pd.DataFrame, words: str) ->
     figures = figures[figures["count"] >= SETTINGS.compared_students].merge(
         sections[["section_id", "course_id", "starts_on"]], on="section_id"
     )
-    for one in figures.itertuples():
-        before = figures[figures["starts_on"] < one.starts_on]
-        own = before[before["course_id"] == one.course_id]
+    for one in figures.to_dict("records"):
+        before = figures[figures["starts_on"] < one["starts_on"]]
+        own = before[before["course_id"] == one["course_id"]]
         usual = (own if len(own) else before)["mean"]
-        if len(usual) and abs(one.mean - usual.mean()) > SETTINGS.far_share:
+        if len(usual) and abs(one["mean"] - usual.mean()) > SETTINGS.far_share:
             yield Finding(
-                str(one.section_id),
-                f"{one.mean:.0%} {words}, in earlier sections {usual.mean():.0%}; likely causes: "
+                str(one["section_id"]),
+                f"{one['mean']:.0%} {words}, in earlier sections {usual.mean():.0%}; likely causes: "
                 "results or enrollments that were not delivered, or another pass mark",
             )
 

@@ -48,4 +48,5 @@ def snapshots(
     for name in ("section_id", "student_id", "course_id", "attribute_gender", "attribute_region"):
         rows[name] = rows[name].astype("category")
     truth = ["section_id", "student_id", "final_grade", "at_risk"]
-    return rows.drop(columns=["final_grade", "at_risk", "ability"]), enrollments[truth]
+    outcomes = enrollments[truth].assign(pass_mark=40.0)
+    return rows.drop(columns=["final_grade", "at_risk", "ability"]), outcomes

@@ -110,12 +110,13 @@ def test_who_needs_a_second_opinion():
         },
         index=[3, 4, 5, 6, 7],
     )
+    marks = pd.Series(40.0, rows.index)
     other = rows.assign(grade=[20.0, 42.0, 78.0, 72.0, np.nan])[:4]
-    assert who_needs_one(rows, other).to_dict() == {
+    assert who_needs_one(rows, other, marks).to_dict() == {
         3: "at risk",
         4: "near the pass mark",
         5: "champion and challenger disagree",
         6: "",
         7: "",
     }
-    assert who_needs_one(rows, None)[5] == ""
+    assert who_needs_one(rows, None, marks)[5] == ""

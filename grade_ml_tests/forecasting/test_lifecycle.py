@@ -16,6 +16,7 @@ from grade_ml.forecasting import store
 from grade_ml.forecasting.lifecycle import Current, Rooms, current, forecast_running
 from grade_ml.forecasting.trajectory import fit
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.registry.registry import Registry
 from grade_ml_tests.ensemble.campus import store as fill
 from grade_ml_tests.forecasting.campus import LIGHT, TODAY, campus, ended, frames
@@ -34,7 +35,7 @@ def compute(engine: Engine, settings: Settings, gradebook: Gradebook, as_of: dat
     courses = sorted(gradebook.courses["course_id"])
     with engine.connect() as connection:
         refresh(connection, settings.storage_root, courses, as_of)
-        refresh_sequences(connection, settings.storage_root, courses, as_of)
+        refresh_sequences(connection, settings.storage_root, courses, as_of, DEFAULTS)
     return courses
 
 

@@ -22,6 +22,7 @@ from grade_ml_tests.forecasting.made import forecasts, panel
 #: A student who is well and active.
 CALM = {
     "current_week": 3,
+    "pass_mark": 40.0,
     "starts_on": pd.Timestamp("2025-09-01"),
     "assignments_due": 2,
     "assignments_submitted": 2,
