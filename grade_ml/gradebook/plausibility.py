@@ -186,8 +186,8 @@ def _far(rows: pd.DataFrame, column: str, sections: pd.DataFrame, words: str) ->
         if len(usual) and abs(one["mean"] - usual.mean()) > SETTINGS.far_share:
             yield Finding(
                 str(one["section_id"]),
-                f"{one['mean']:.0%} {words}, in earlier sections {usual.mean():.0%}; likely causes: "
-                "results or enrollments that were not delivered, or another pass mark",
+                f"{one['mean']:.0%} {words}, in earlier sections {usual.mean():.0%}; likely "
+                "causes: results or enrollments that were not delivered, or another pass mark",
             )
 
 
