@@ -23,6 +23,7 @@ import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
 from grade_ml.gradebook.catalog import Load
+from grade_ml.gradebook.schema import Status
 from grade_ml.monitoring.columns import plain_numbers, texts
 from grade_ml.monitoring.permutation import Floats, Ints
 
@@ -389,7 +390,8 @@ def arrival_delays(
         is no such day.
     """
     day = pd.Timestamp(loaded_at).tz_localize(None).normalize().to_datetime64()
-    rows = results[results["submitted_on"] <= day]
+    handed_in = results["status"].isin([Status.GRADED, Status.SUBMITTED, Status.INCOMPLETE])
+    rows = results[handed_in & (results["submitted_on"] <= day)]
     section = assignments.set_index("assignment_id")["section_id"].astype(object)
     submitted, graded = rows["submitted_on"].to_numpy(), rows["graded_on"].to_numpy()
     graded = np.where(graded <= day, graded, np.datetime64("NaT"))

@@ -177,8 +177,12 @@ def _scores(
     results: pd.DataFrame, assignments: pd.DataFrame, sections: pd.DataFrame, today: pd.Timestamp
 ) -> pd.DataFrame:
     rows = results[~results["carried_over"]].merge(
-        assignments[["assignment_id", "section_id", "category", "due_on"]], on="assignment_id"
+        assignments.loc[
+            ~assignments["extra_credit"], ["assignment_id", "section_id", "category", "due_on"]
+        ],
+        on="assignment_id",
     )
+    rows["score"] = rows["score"].clip(upper=100)
     rows = rows.astype({"section_id": object}).merge(sections, on="section_id")
     rows["scored_on"] = scored_on(rows)
     known = (rows["scored_on"] <= today) & ~is_exam(rows["category"])

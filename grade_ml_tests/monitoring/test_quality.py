@@ -126,12 +126,14 @@ def test_nothing_can_be_learned_from_nothing():
 
 
 def test_delays_count_days_to_the_grade_or_to_the_load():
-    day = pd.Timestamp
     results = pd.DataFrame(
         {
-            "assignment_id": ["a", "a", "b", "b"],
-            "submitted_on": [day("2026-02-01"), day("2026-02-20"), pd.NaT, day("2026-03-09")],
-            "graded_on": [day("2026-02-11"), pd.NaT, pd.NaT, day("2026-03-10")],
+            "assignment_id": ["a", "a", "b", "b", "b"],
+            "status": ["graded", "submitted", "missing", "graded", "exempt"],
+            "submitted_on": pd.to_datetime(
+                ["2026-02-01", "2026-02-20", None, "2026-03-09", "2026-02-01"]
+            ),
+            "graded_on": pd.to_datetime(["2026-02-11", None, None, "2026-03-10", "2026-02-02"]),
         }
     )
     assignments = pd.DataFrame({"assignment_id": ["a", "b"], "section_id": ["one", "other"]})
