@@ -143,7 +143,7 @@ def same_weeks(folder: Path) -> list[pd.DataFrame]:
     ).to_frame(index=False)
     snapshots = grade_snapshots(gradebook, cuts, TODAY)
     both = snapshots.groupby("course_id", observed=True)["section_id"].transform("nunique") == 2
-    attributes = [name for name in snapshots if name.startswith("attribute_")]
+    attributes = [name for name in snapshots if name.startswith(("attribute_", "protected_"))]
     snapshots = snapshots[both][
         ["course_id", "cut_day", "student_id", *NUMERIC_FEATURES, *attributes]
     ]

@@ -44,6 +44,7 @@ from grade_ml.ensemble.tuning import tune
 from grade_ml.features.refresh import refresh
 from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
 from grade_ml.gradebook import frames, oulad, simulated
+from grade_ml.gradebook.attributes import SOURCES
 from grade_ml.gradebook.catalog import course_ids
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
@@ -222,7 +223,7 @@ class _Table:
             name
             for name in self.train.columns
             if name in given
-            or name.startswith("attribute_")
+            or name.startswith(("attribute_", "protected_"))
             or (everything and name not in {"section_id", "student_id", "cut_on"})
         ]
         predicted, took = {"final_grade": np.nan, "at_risk": np.nan}, {}
@@ -363,7 +364,7 @@ def _refresh(engine: sa.Engine, settings: Settings, names: list[str]) -> float:
 def _night(engine: sa.Engine, settings: Settings, registry: Registry) -> float:
     root, started = settings.storage_root, time.perf_counter()
     with engine.begin() as connection:
-        data = TrainingData.stored(root, finished_in(connection, TODAY))
+        data = TrainingData.stored(root, finished_in(connection, TODAY), SOURCES)
         training = train_pooled(
             data,
             registry,

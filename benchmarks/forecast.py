@@ -49,7 +49,10 @@ from installation import temporary_installation
 
 OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"
 TRAIN, TEST, CUTS = ["2013B", "2013J"], ["2014B"], (0.25, 0.5, 0.75)
-ATTRIBUTES = ("gender", "age_band", "disability", "highest_education", "imd_band")
+ATTRIBUTES = (
+    *(f"protected_{name}" for name in ("gender", "age_band", "disability", "imd_band")),
+    "attribute_highest_education",
+)
 NIGHT = datetime(2026, 11, 24, 3, tzinfo=UTC)
 TODAY = date(2026, 11, 24)
 #: Points and horizon of the series on which one-at-a-time methods are timed.

@@ -29,6 +29,7 @@ from grade_ml.ensemble.tuning import Tuned
 from grade_ml.features.refresh import refresh
 from grade_ml.features.store import read_snapshots
 from grade_ml.gradebook import simulated
+from grade_ml.gradebook.attributes import SOURCES
 from grade_ml.gradebook.catalog import course_ids
 from grade_ml.monitoring import store
 from grade_ml.monitoring.monitor import Monitor
@@ -73,7 +74,7 @@ def prepared(engine: Engine, settings: Settings, config: simulated.CampusConfig)
         names = course_ids(connection)
         refresh(connection, settings.storage_root, names, TODAY)
         training = train_pooled(
-            TrainingData.stored(settings.storage_root, finished_in(connection, TODAY)),
+            TrainingData.stored(settings.storage_root, finished_in(connection, TODAY), SOURCES),
             registry,
             connection,
             trained_at=NIGHT,

@@ -208,7 +208,7 @@ def _judged(
     fixed = [
         name
         for name in row.columns
-        if name.startswith(("attribute_", "earlier_", "external_", "course_"))
+        if name.startswith(("attribute_", "protected_", "earlier_", "external_", "course_"))
         or name in ("section_id", "student_id", "enrolled_days_ahead")
     ]
     violations = sum(not _same(row[name].iloc[0], future[name].iloc[0]) for name in fixed)

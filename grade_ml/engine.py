@@ -22,6 +22,7 @@ from grade_ml.core.errors import NotFoundError, NotReadyError
 from grade_ml.ensemble.rows import NAIVE, PREDICTED, Model
 from grade_ml.ensemble.serving import Models, Served
 from grade_ml.gradebook import schema
+from grade_ml.gradebook.attributes import Declarations, declarations
 from grade_ml.gradebook.institution import Institution
 from grade_ml.gradebook.institution import read as read_institution
 from grade_ml.registry.registry import Registry
@@ -148,9 +149,10 @@ class PredictiveAnalyticsEngine:
         urls = database.start(settings)
         self._engine = database.connect(urls.grade_ml)
         database.migrate(self._engine)
-        self._registry = Registry(urls.mlflow, settings.storage_root)
-        self._settings = settings
         self._institution = read_institution(settings.institution)
+        self._declared = declarations(self._institution)
+        self._registry = Registry(urls.mlflow, settings.storage_root, self._declared)
+        self._settings = settings
 
     def close(self) -> None:
         """Give the database connections back."""
@@ -294,7 +296,7 @@ class PredictiveAnalyticsEngine:
         from grade_ml.features.surroundings import beside
 
         served = self._models.serving(answer.course_id)
-        row = _snapshot(connection, answer)
+        row = _snapshot(connection, answer, self._declared)
         return served, beside(connection, row, served.model.features)
 
     @cached_property
@@ -402,7 +404,9 @@ def _status(enrollment: RowMapping, as_of: date) -> Status:
     return Status.RUNNING if enrollment["starts_on"] <= as_of else Status.UPCOMING
 
 
-def _snapshot(connection: Connection, answer: GradePrediction) -> pd.DataFrame:
+def _snapshot(
+    connection: Connection, answer: GradePrediction, declared: Declarations
+) -> pd.DataFrame:
     """Return the enrollment's features as of the day of the question: one row, or none."""
     import pandas as pd
 
@@ -412,7 +416,7 @@ def _snapshot(connection: Connection, answer: GradePrediction) -> pd.DataFrame:
     day = float((answer.as_of - answer.starts_on).days)
     cuts = pd.DataFrame({"section_id": [answer.section_id], "cut_day": [day]})
     gradebook = frames.read(connection, {answer.course_id})
-    rows = grade_snapshots(gradebook, cuts, answer.as_of)
+    rows = grade_snapshots(gradebook, cuts, answer.as_of, declared)
     mine: pd.DataFrame = rows[rows["student_id"].astype(str) == answer.student_id]
     return mine
 

@@ -49,7 +49,7 @@ class ServiceError(GradeMLError):
 
 
 class ArtifactError(GradeMLError):
-    """A stored artifact is missing, incomplete, or does not match its manifest."""
+    """A stored artifact is missing, incomplete, not as its manifest says, or must not be used."""
 
 
 class OutOfMemoryError(GradeMLError):

@@ -26,7 +26,6 @@ from grade_ml.ensemble.baseline import boosting
 from grade_ml.ensemble.encoding import Encoder, attributes
 from grade_ml.ensemble.rows import (
     ENROLLMENT,
-    PROTECTED_ATTRIBUTES,
     ROW,
     as_text,
     collected,
@@ -241,7 +240,7 @@ def _errors(
     train: pd.DataFrame, test: pd.DataFrame, sets: Sequence[Sequence[str]], seed: int
 ) -> list[Floats]:
     """Return for each set of additional columns the errors of the test rows, in points."""
-    numeric, texts = attributes(train, PROTECTED_ATTRIBUTES)
+    numeric, texts = attributes(train)
     own = dict.fromkeys(("progress", *NUMERIC_FEATURES, *numeric))
     encoder = Encoder.fit(
         train, _known([n for n in own if n in train], train), ["course_id", *texts]

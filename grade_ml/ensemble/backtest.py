@@ -19,8 +19,11 @@ from grade_ml.core.errors import ConfigurationError, NotFoundError, NotReadyErro
 from grade_ml.core.process import peak_megabytes
 from grade_ml.ensemble import baseline, pooled
 from grade_ml.ensemble.evaluation import Cut, cut_table
-from grade_ml.ensemble.rows import PROTECTED_ATTRIBUTES, Model, with_outcomes
+from grade_ml.ensemble.groups import grouped
+from grade_ml.ensemble.rows import Model, with_outcomes
 from grade_ml.features import snapshots as features
+from grade_ml.features.attributes import protected_columns
+from grade_ml.gradebook.attributes import declarations
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS, Institution
 from grade_ml.gradebook.outcomes import outcomes
@@ -109,7 +112,8 @@ def backtest(  # noqa: PLR0913 - the protocol's parameters
     gradebook
         Whole courses, with every term asked for.
     institution
-        By whose pass marks enrollments without a stated outcome are judged.
+        By whose pass marks enrollments without a stated outcome are judged, and whose attributes
+        models read.
     models
         Some of `FITS`.
     fractions
@@ -203,7 +207,8 @@ def _fit(  # noqa: PLR0913, PLR0917
 ) -> Model:
     on_progress(f"Features of the terms {', '.join(terms)}")
     sections = known.sections[known.sections["term_id"].isin(terms)]
-    frame = features.grade_snapshots(known, features.weekly_cuts(sections, end), end)
+    cuts, declared = features.weekly_cuts(sections, end), declarations(institution)
+    frame = features.grade_snapshots(known, cuts, end, declared)
     on_progress(f"Fitting {name} on {len(frame):,} snapshots")
     return FITS[name](frame, outcomes(known, end, institution), seed)
 
@@ -218,7 +223,7 @@ def _test_rows(  # noqa: PLR0913, PLR0917
 ) -> pd.DataFrame:
     sections = gradebook.sections[gradebook.sections["term_id"].isin(test_terms)]
     cuts = features.fraction_cuts(sections, fractions)
-    frame = features.grade_snapshots(gradebook, cuts, end)
+    frame = features.grade_snapshots(gradebook, cuts, end, declarations(institution))
     rows = with_outcomes(model, frame, outcomes(gradebook, end, institution))
     if rows.empty:
         raise NotReadyError(
@@ -241,9 +246,8 @@ def _naive(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _groups(rows: pd.DataFrame) -> dict[str, dict[str, Cut]]:
-    columns = {"course": "course_id"} | {
-        name: f"attribute_{name}" for name in PROTECTED_ATTRIBUTES if f"attribute_{name}" in rows
-    }
+    rows = grouped(rows, "student_id")
+    columns = {"course": "course_id", **protected_columns(rows.columns)}
     return {
         name: {str(value): cut_table(group) for value, group in rows.groupby(column, observed=True)}
         for name, column in columns.items()

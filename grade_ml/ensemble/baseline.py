@@ -26,7 +26,6 @@ from grade_ml.ensemble.evaluation import Evaluation, evaluate
 from grade_ml.ensemble.folds import validation_folds
 from grade_ml.ensemble.rows import (
     NAIVE,
-    PROTECTED_ATTRIBUTES,
     ROW,
     collected,
     context,
@@ -195,7 +194,7 @@ def fit(snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int) -> BaselineM
         No section has ended, or too few enrollments have an outcome.
     """
     rows = training_rows(snapshots, outcomes, SETTINGS.max_rows, seed)
-    numeric, texts = attributes(rows, PROTECTED_ATTRIBUTES)
+    numeric, texts = attributes(rows)
     numbers = dict.fromkeys(("progress", *NUMERIC_FEATURES, *numeric))
     encoder = Encoder.fit(rows, numbers, ["course_id", *texts])
     matrix = encoder.transform(rows)

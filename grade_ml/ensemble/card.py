@@ -12,7 +12,6 @@ import numpy as np
 
 from grade_ml.ensemble.members import Task
 from grade_ml.ensemble.pooled import PooledModel
-from grade_ml.ensemble.rows import PROTECTED_ATTRIBUTES
 from grade_ml.registry.registry import ModelVersion
 
 _LIMITS = """
@@ -42,8 +41,7 @@ def card(model: PooledModel, version: ModelVersion) -> str:
         "## External sources",
         _external(model),
         "## Errors by course and group",
-        "RMSE in points and Brier score, with 95 % intervals resampled by student. No model sees "
-        f"{', '.join(PROTECTED_ATTRIBUTES)}; they are kept for this table.",
+        f"RMSE in points and Brier score, with 95 % intervals resampled by student. {_kept(model)}",
         _groups(model),
         "## Limits",
         _LIMITS.strip(),
@@ -78,6 +76,13 @@ def _external(model: PooledModel) -> str:
     trials: Iterable[Mapping[str, str]] = model.choices.get("external", {}).get("trials", [])
     rows = [[one["source"], "yes" if one["admitted"] else "no", one["reason"]] for one in trials]
     return _table(["source", "admitted", "why"], rows) if rows else "None was tried."
+
+
+def _kept(model: PooledModel) -> str:
+    names = [name for name in model.audit["kind"].unique() if name != "course"]
+    if not names:
+        return "The data has no protected attribute."
+    return f"No model sees {', '.join(names)}; they are kept for this table."
 
 
 def _groups(model: PooledModel) -> str:

@@ -13,9 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-ATTRIBUTE = "attribute_"
+from grade_ml.features.attributes import ATTRIBUTE
+
 #: Rarer values of a text attribute than this many become missing: they are names, not groups.
 MAX_CATEGORIES = 100
+#: Values of a text attribute per student; more, and most values belong to one or two students.
+MOST_UNIQUE = 0.5
 
 
 @dataclass(frozen=True)
@@ -76,19 +79,26 @@ class Encoder:
         )
 
 
-def attributes(frame: pd.DataFrame, excluded: Collection[str]) -> tuple[list[str], list[str]]:
-    """Return the numeric and the text attribute columns of `frame`, without those `excluded`.
+def attributes(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Return the numeric and the text columns of attributes that a model may read.
 
-    `excluded` holds attribute names without the prefix; case does not matter.
+    Texts of which nearly every student has another (addresses, names) say who someone is; they are
+    left out, and no model keeps them.
+
+    Parameters
+    ----------
+    rows
+        Of training: student_id, and `attribute_…`.
     """
-    hidden = {name.lower() for name in excluded}
-    columns = sorted(
-        name
-        for name in frame.columns
-        if name.startswith(ATTRIBUTE) and name.removeprefix(ATTRIBUTE).lower() not in hidden
-    )
-    numeric = [name for name in columns if pd.api.types.is_numeric_dtype(frame[name])]
-    return numeric, [name for name in columns if name not in numeric]
+    columns = sorted(name for name in rows.columns if name.startswith(ATTRIBUTE))
+    numeric = [name for name in columns if pd.api.types.is_numeric_dtype(rows[name])]
+    texts = [name for name in columns if name not in numeric]
+    return numeric, [name for name in texts if not _tells_who(rows["student_id"], rows[name])]
+
+
+def _tells_who(students: pd.Series, values: pd.Series) -> bool:
+    known = values.notna()
+    return bool(values[known].nunique() > MOST_UNIQUE * students[known].nunique())
 
 
 def _frequent_values(column: pd.Series) -> tuple[str, ...]:

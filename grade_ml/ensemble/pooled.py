@@ -23,14 +23,14 @@ from grade_ml.core.errors import ArtifactError, NotReadyError, OutOfMemoryError
 from grade_ml.core.process import guard_memory
 from grade_ml.ensemble import persistence
 from grade_ml.ensemble.calibration import Calibration, cross_calibrated
-from grade_ml.ensemble.encoding import ATTRIBUTE, Encoder, attributes
+from grade_ml.ensemble.encoding import Encoder, attributes
 from grade_ml.ensemble.evaluation import Evaluation, by_group, evaluate
 from grade_ml.ensemble.folds import validation_folds
+from grade_ml.ensemble.groups import Bands, bands_of, grouped
 from grade_ml.ensemble.members import MEMBERS, Member, Task
 from grade_ml.ensemble.members.contract import Matrix, View
 from grade_ml.ensemble.rows import (
     NAIVE,
-    PROTECTED_ATTRIBUTES,
     ROW,
     attainable,
     began_on,
@@ -48,6 +48,7 @@ from grade_ml.ensemble.rows import (
     training_rows,
 )
 from grade_ml.ensemble.stacking import Chosen, Stack, choose, naive_scores
+from grade_ml.features.attributes import protected_columns
 from grade_ml.features.catalogue import COMPARED
 from grade_ml.features.snapshots import NUMERIC_FEATURES
 from grade_ml.features.surroundings import PREFIX
@@ -145,6 +146,8 @@ class PooledModel:
         A text per section that changes with its training data.
     choices
         Per task: the loss of each member and stack on unseen folds, and why the stack was chosen.
+    bands
+        Those of the audit's groups (see `groups.bands_of`).
     degraded
         Why it is less than it could be, such as a member that is not installed; empty: it is not.
     """
@@ -162,6 +165,7 @@ class PooledModel:
     section_versions: Mapping[str, str]
     audit: pd.DataFrame
     held_out: pd.DataFrame
+    bands: Bands
 
     @cached_property
     def features(self) -> tuple[str, ...]:
@@ -227,6 +231,7 @@ class PooledModel:
             "degraded": list(self.degraded),
             "section_versions": dict(self.section_versions),
             "audit": self.audit.to_dict("list"),
+            "bands": dict(self.bands),
         }
         (directory / _MODEL).write_text(json.dumps(described, indent=1, sort_keys=True))
 
@@ -262,6 +267,7 @@ class PooledModel:
                 section_versions=described["section_versions"],
                 audit=pd.DataFrame(described["audit"]),
                 held_out=pd.read_parquet(directory / _HELD_OUT),
+                bands=described.get("bands", {}),
             )
         except ArtifactError:
             raise
@@ -338,6 +344,7 @@ def fit(
         held_out = _held_out(rows, folds, fitted)
         calibrated = cross_calibrated(held_out, seed)
         at_risk = rows["at_risk"].to_numpy(bool)
+        bands = bands_of(rows, "student_id")
         return PooledModel(
             parts={task: one.part for task, one in fitted.items()},
             base_rate=float((at_risk.sum() + 0.5) / (at_risk.size + 1)),
@@ -353,8 +360,9 @@ def fit(
             },
             degraded=tuple(dict.fromkeys(degraded)),
             section_versions=section_versions(snapshots, outcomes),
-            audit=by_group(calibrated, _audited(rows), seed),
+            audit=by_group(grouped(calibrated, "student_id", bands), _audited(rows), seed),
             held_out=_without_ids(calibrated),
+            bands=bands,
         )
 
 
@@ -426,7 +434,7 @@ class _Fitted:
 def encoder_of(rows: pd.DataFrame, view: View) -> Encoder:
     """Return the encoder of the columns that members with `view` see."""
     hidden = frozenset().union(*(names for other, names in _ONLY.items() if other is not view))
-    numeric, texts = attributes(rows, PROTECTED_ATTRIBUTES)
+    numeric, texts = attributes(rows)
     outside = [name for name in rows.columns if name.startswith(PREFIX)]
     numbers = dict.fromkeys(("progress", *NUMERIC_FEATURES, *numeric, *outside))
     return Encoder.fit(
@@ -552,9 +560,7 @@ def _without_ids(held_out: pd.DataFrame) -> pd.DataFrame:
 
 def _audited(rows: pd.DataFrame) -> dict[str, str]:
     """Return by which columns errors are told apart, and what these are called."""
-    hidden = {name: f"{ATTRIBUTE}{name}" for name in PROTECTED_ATTRIBUTES}
-    known = {name: column for name, column in hidden.items() if column in rows}
-    return {"course": "course_id", **known}
+    return {"course": "course_id", **protected_columns(rows.columns)}
 
 
 def _fold_numbers(folds: Masks) -> npt.NDArray[np.int64]:

@@ -18,15 +18,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
-from grade_ml.ensemble.encoding import ATTRIBUTE
 from grade_ml.ensemble.evaluation import Evaluation
+from grade_ml.features.attributes import protected_columns
 from grade_ml.features.hashing import section_hashes
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
-#: Never seen by a model, kept in the snapshots for audits of its errors.
-PROTECTED_ATTRIBUTES = ("gender", "disability", "imd_band", "age_band", "deprivation_band")
 #: What the grade is predicted on top of, and what a person would guess: points, 0-100.
 COLLECTED, NAIVE = "grade_if_nothing_more", "grade_rate_so_far"
 PREDICTED = ("grade", "lower80", "upper80", "lower95", "upper95", "risk")
@@ -114,10 +112,10 @@ def with_outcomes(model: Model, snapshots: pd.DataFrame, outcomes: pd.DataFrame)
     """Return predictions beside what came true, for the snapshots whose outcome is known.
 
     Columns: those of `predict`, final_grade, at_risk, progress, naive (points), course_id and the
-    attributes.
+    protected attributes.
     """
     beside = snapshots.reset_index(drop=True)
-    kept = ["course_id", "progress", *(c for c in beside.columns if c.startswith(ATTRIBUTE))]
+    kept = ["course_id", "progress", *protected_columns(beside.columns).values()]
     rows = pd.concat([model.predict(beside), beside[kept]], axis=1)
     rows["naive"] = beside[NAIVE].fillna(0.0)
     return join(rows, outcomes)

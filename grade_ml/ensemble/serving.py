@@ -1,7 +1,7 @@
 """Which model answers for a course: its own, else the pooled one, else the baseline.
 
-A model that cannot be read (a library is missing, a file was changed) steps aside for the next in
-line, and the answer says so.
+A model that cannot be read (a library is missing, a file was changed) or must not serve (it reads a
+protected attribute) steps aside for the next in line, and the answer says so.
 """
 
 from __future__ import annotations
@@ -77,14 +77,17 @@ class Models:
         Raises
         ------
         NotReadyError
-            There is none.
+            There is none that can be read.
         """
         version = self.registry.get(POOLED, Alias.CHAMPION)
         if version is None:
             raise NotReadyError(
                 "No ensemble has been trained yet.", "Run grade-ml run train_advanced_ml_models."
             )
-        return version, self.pooled[version.version]
+        try:
+            return version, self.pooled[version.version]
+        except ArtifactError as error:
+            raise NotReadyError(f"No ensemble can serve: {error.message}", error.remedy) from error
 
     def serving(self, course: str) -> Served:
         """Return the champion for `course`.

@@ -12,7 +12,7 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Generic, Self, TypeVar
@@ -25,9 +25,11 @@ from grade_ml.ensemble import baseline
 from grade_ml.ensemble.baseline import NAME, BaselineModel
 from grade_ml.ensemble.rows import data_version, section_versions, versions_of
 from grade_ml.ensemble.tuning import Study
+from grade_ml.features.attributes import as_declared
 from grade_ml.features.hashing import section_hashes
 from grade_ml.features.store import read_snapshots, stored_hashes
 from grade_ml.gradebook import frames
+from grade_ml.gradebook.attributes import Declarations
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import Institution
 from grade_ml.gradebook.outcomes import outcomes
@@ -91,8 +93,10 @@ class TrainingData:
         return cls(results, section_versions(snapshots, results), lambda: snapshots)
 
     @classmethod
-    def stored(cls, root: str, results: pd.DataFrame, seed: int = 0) -> Self:
-        """Return the stored snapshots of all courses.
+    def stored(
+        cls, root: str, results: pd.DataFrame, declared: Declarations, seed: int = 0
+    ) -> Self:
+        """Return the stored snapshots of all courses, with the attributes that are `declared`.
 
         Of more than `max_snapshots` a part is drawn; the versions are those of all.
 
@@ -102,7 +106,11 @@ class TrainingData:
             No snapshots have been computed.
         """
         hashes = dict(ChainMap(*stored_hashes(root, None).values()))
-        read = partial(read_snapshots, root, None, most=SETTINGS.max_snapshots, seed=seed)
+
+        def read() -> pd.DataFrame:
+            found = read_snapshots(root, None, most=SETTINGS.max_snapshots, seed=seed)
+            return as_declared(found, declared)
+
         return cls(results, versions_of(hashes, section_hashes(results)), read)
 
 

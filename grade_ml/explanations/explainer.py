@@ -7,7 +7,7 @@ what changed, the model or what it reads, is computed anew.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -19,7 +19,8 @@ from sqlalchemy import Connection
 from grade_ml.core.errors import NotReadyError
 from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.course import CourseModel
-from grade_ml.ensemble.encoding import ATTRIBUTE, Encoder
+from grade_ml.ensemble.encoding import Encoder
+from grade_ml.ensemble.groups import Bands, grouped
 from grade_ml.ensemble.members import Task
 from grade_ml.ensemble.members.contract import View
 from grade_ml.ensemble.pooled import NAME as POOLED
@@ -33,7 +34,7 @@ from grade_ml.explanations.attribution import explain
 from grade_ml.explanations.contract import TOLERANCE, Explanation
 from grade_ml.explanations.decision_paths import Path, Surrogate, member_paths
 from grade_ml.explanations.effects import Effect, effect
-from grade_ml.explanations.fairness import PROTECTED, fairness, with_attributes
+from grade_ml.explanations.fairness import fairness, with_attributes
 from grade_ml.explanations.importance import (
     everywhere,
     expected,
@@ -43,6 +44,7 @@ from grade_ml.explanations.importance import (
     retrain_spread,
 )
 from grade_ml.explanations.settings import SETTINGS
+from grade_ml.features.attributes import protected_columns
 from grade_ml.features.hashing import hash_rows
 from grade_ml.features.store import read_snapshots
 from grade_ml.features.surroundings import beside
@@ -153,10 +155,11 @@ class Explainer:
         With it goes what holds over all courses, from what is known of each of the last week.
         """
         rows = current_snapshots(self.connection, self.root, courses, self.as_of)
-        groups = [name for name in PROTECTED if name in rows]
-        people = rows[["section_id", "student_id", *groups]].astype(
+        groups = protected_columns(rows.columns)
+        people = rows[["section_id", "student_id", *groups.values()]].astype(
             {"section_id": object, "student_id": object}
         )
+        people = grouped(people, "student_id", self._bands)
         found = {name: self._weigh(name, people, groups) for name in courses}
         stored = [one.rows for one in found.values() if len(one.rows)]
         if stored:
@@ -164,7 +167,15 @@ class Explainer:
             self._weigh_everywhere()
         return found
 
-    def _weigh(self, course: str, people: pd.DataFrame, groups: Sequence[str]) -> Weighed:
+    @cached_property
+    def _bands(self) -> Bands:
+        """The bands of the ensemble's audit; none where there is no ensemble."""
+        try:
+            return self._models.pooled_champion()[1].bands
+        except NotReadyError:
+            return {}
+
+    def _weigh(self, course: str, people: pd.DataFrame, groups: Mapping[str, str]) -> Weighed:
         told = store.read_explanations(self.connection, [course], self.as_of)
         empty = pd.DataFrame(columns=[column.name for column in store.importance.columns])
         if not told:
@@ -192,7 +203,7 @@ class Explainer:
                 )
             )
             main = whole["feature"].head(SETTINGS.watched)
-            for column in groups:
+            for name, column in groups.items():
                 for value, places in keys.groupby(column, observed=True).indices.items():
                     count = len(set(students[places]))
                     if count >= SETTINGS.least_students:
@@ -200,7 +211,7 @@ class Explainer:
                         parts.append(
                             group[group["feature"].isin(main)].assign(
                                 task=str(task),
-                                grouping=column.removeprefix(ATTRIBUTE),
+                                grouping=name,
                                 group_name=str(value),
                                 students=count,
                                 alarm=False,
@@ -253,7 +264,7 @@ class Explainer:
         if len(known):
             return known
         results = finished_in(self.connection, self.as_of, self.institution)
-        data = TrainingData.stored(self.root, results, self.seed)
+        data = TrainingData.stored(self.root, results, self.registry.declared, self.seed)
         rows = beside(self.connection, data.snapshots, pooled.features)
         found = retrain_spread(pooled, rows, results, self.seed)
         store.write_reference(
@@ -338,8 +349,9 @@ class Explainer:
             version, pooled = self._models.pooled_champion()
             students = read_table(self.connection, schema.student)
             enrollments = read_table(self.connection, schema.enrollment)
-            rows = with_attributes(pooled.held_out, students, enrollments)
-            found = fairness(rows, self.seed)
+            declared = self.registry.declared
+            rows = with_attributes(pooled.held_out, students, enrollments, declared)
+            found = fairness(rows, self.seed, pooled.bands)
         except NotReadyError as error:
             return pd.DataFrame(columns=["exceeds"]), str(error)
         if found.empty:

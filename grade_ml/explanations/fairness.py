@@ -9,16 +9,18 @@ beyond chance, all groups and figures taken together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
-from grade_ml.ensemble.encoding import ATTRIBUTE
-from grade_ml.ensemble.rows import PROTECTED_ATTRIBUTES, hashes
+from grade_ml.ensemble.groups import Bands, grouped
+from grade_ml.ensemble.rows import hashes
 from grade_ml.explanations.settings import SETTINGS
-from grade_ml.features.attributes import attribute_columns
+from grade_ml.features.attributes import attribute_columns, protected_columns
+from grade_ml.gradebook.attributes import Declarations
 
 Floats = npt.NDArray[np.float64]
 #: Per row: numerator and denominator, whose sums over a group give its figure.
@@ -32,8 +34,6 @@ LIMITS: Mapping[str, float] = {
     "selection_rate": SETTINGS.most_gap_selection,
     "false_negative_rate": SETTINGS.most_gap_false_negatives,
 }
-#: The columns that hold protected attributes.
-PROTECTED = tuple(f"{ATTRIBUTE}{name}" for name in PROTECTED_ATTRIBUTES)
 COLUMNS = [
     *("attribute", "group_name", "metric", "students", "value", "low", "high"),
     *("gap", "gap_low", "gap_high", "most", "exceeds"),
@@ -41,7 +41,10 @@ COLUMNS = [
 
 
 def with_attributes(
-    held_out: pd.DataFrame, students: pd.DataFrame, enrollments: pd.DataFrame
+    held_out: pd.DataFrame,
+    students: pd.DataFrame,
+    enrollments: pd.DataFrame,
+    declared: Declarations,
 ) -> pd.DataFrame:
     """Return held-out rows with the protected attributes of their students.
 
@@ -52,22 +55,24 @@ def with_attributes(
     students, enrollments
         As the gradebook's tables have them.
     """
-    found = attribute_columns(students, enrollments)
-    known = [name for name in PROTECTED if name in found]
-    rows = found[known].assign(
+    found = attribute_columns(students, enrollments, declared)
+    known = protected_columns(found.columns).values()
+    rows = found[list(known)].assign(
         section_id=enrollments["section_id"].astype(str).to_numpy(),
         student=hashes(enrollments["student_id"]).to_numpy(),
     )
     return held_out.merge(rows, on=["section_id", "student"])
 
 
-def fairness(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
+def fairness(rows: pd.DataFrame, seed: int, bands: Bands = MappingProxyType({})) -> pd.DataFrame:
     """Return how each group of each protected attribute fares, and its gap to all others.
 
     Parameters
     ----------
     rows
-        grade, risk, final_grade (0-100 or NaN), at_risk (bool), student, and `attribute_…`.
+        grade, risk, final_grade (0-100 or NaN), at_risk (bool), student, and `protected_…`.
+    bands
+        Of attributes that are numbers; they are found anew where there are none.
 
     Returns
     -------
@@ -85,12 +90,11 @@ def fairness(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
     """
     metrics = _metrics()
     parts = []
-    for column in PROTECTED:
-        if column in rows:
-            some = rows[_large_enough(rows, column)].reset_index(drop=True)
-            if some[column].nunique() > 1:
-                name = column.removeprefix(ATTRIBUTE)
-                parts.append((name, some.assign(group=some[column].astype(str))))
+    rows = grouped(rows, "student", bands)
+    for name, column in protected_columns(rows.columns).items():
+        some = rows[_large_enough(rows, column)].reset_index(drop=True)
+        if some[column].nunique() > 1:
+            parts.append((name, some.assign(group=some[column])))
     comparisons = sum(some["group"].nunique() for _, some in parts) * len(LIMITS)
     found = [
         row for name, some in parts for row in _of_attribute(name, some, metrics, comparisons, seed)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from grade_ml.ensemble.encoding import ATTRIBUTE
 from grade_ml.explanations.contract import CLIPPING, COURSE, Account, Explanation
+from grade_ml.features.attributes import ATTRIBUTE
 from grade_ml.features.catalogue import FEATURES
 from grade_ml.features.surroundings import PREFIX
 

@@ -54,6 +54,12 @@ def _count(name: str, description: str) -> Feature:
     return Feature(name, f"{description}.")
 
 
+#: What columns hold that begin so, one for each attribute of students and enrollments.
+ATTRIBUTES = {
+    "attribute_…": "An attribute that is declared usable: models read it.",
+    "protected_…": "A protected attribute: no model reads it, errors are told apart by its groups.",
+}
+
 KEYS = {
     "section_id": "The section.",
     "student_id": "The student.",

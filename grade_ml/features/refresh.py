@@ -13,6 +13,7 @@ from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import SEQUENCES, write_snapshots
 from grade_ml.features.validation import validate
 from grade_ml.gradebook import frames
+from grade_ml.gradebook.attributes import SOURCES, Declarations
 from grade_ml.gradebook.institution import Institution
 from grade_ml.gradebook.schema import enrollment, section
 
@@ -21,7 +22,11 @@ AT_ONCE = 20_000
 
 
 def refresh(
-    connection: Connection, root: str, courses: Collection[str], as_of: date
+    connection: Connection,
+    root: str,
+    courses: Collection[str],
+    as_of: date,
+    declared: Declarations = SOURCES,
 ) -> dict[str, int]:
     """Compute and store the snapshots of `courses` at `as_of`; return the rows of each.
 
@@ -31,7 +36,7 @@ def refresh(
     for some in _groups(connection, courses):
         gradebook = frames.read(connection, some)
         chosen = gradebook.sections[gradebook.sections["course_id"].isin(some)]
-        snapshots = grade_snapshots(gradebook, weekly_cuts(chosen, as_of), as_of)
+        snapshots = grade_snapshots(gradebook, weekly_cuts(chosen, as_of), as_of, declared)
         validate(snapshots)
         course_of_row = snapshots["course_id"].astype("string[pyarrow]")
         for course in some:

@@ -17,6 +17,7 @@ from grade_ml.features.attributes import attribute_columns
 from grade_ml.features.catalogue import COMPARED, KEYS, NUMERIC_FEATURES
 from grade_ml.features.history import History
 from grade_ml.features.records import NEVER, Bools, Floats, Ints, Records, SectionRecords
+from grade_ml.gradebook.attributes import SOURCES, Declarations
 from grade_ml.gradebook.frames import Gradebook
 
 __all__ = ["NUMERIC_FEATURES", "fraction_cuts", "grade_snapshots", "weekly_cuts"]
@@ -29,7 +30,9 @@ _DAYS_BEFORE = 60
 Features = dict[str, Floats]
 
 
-def grade_snapshots(gradebook: Gradebook, cuts: pd.DataFrame, as_of: date) -> pd.DataFrame:
+def grade_snapshots(
+    gradebook: Gradebook, cuts: pd.DataFrame, as_of: date, declared: Declarations = SOURCES
+) -> pd.DataFrame:
     """Return the features of every enrollment that is open at each cut of its section.
 
     Open are those who had enrolled and not withdrawn by the cut.
@@ -43,13 +46,16 @@ def grade_snapshots(gradebook: Gradebook, cuts: pd.DataFrame, as_of: date) -> pd
         a day sees that day, and nothing of the next.
     as_of
         The day of the computation; no cut may lie after it.
+    declared
+        Which attributes may be used for what.
 
     Returns
     -------
     pandas.DataFrame
         The columns of `catalogue.KEYS` (ids as categories), `catalogue.FEATURES` (float32, NaN:
-        does not exist yet) and one `attribute_…` for each attribute of students and enrollments
-        (float32 where all values are numbers, else categories); by section, cut and student.
+        does not exist yet) and one `attribute_…` for each usable attribute of students and
+        enrollments, one `protected_…` for each protected one (float32 where all values are numbers,
+        else categories); by section, cut and student.
 
     Raises
     ------
@@ -82,7 +88,7 @@ def grade_snapshots(gradebook: Gradebook, cuts: pd.DataFrame, as_of: date) -> pd
     )
     assert list(keys) == list(KEYS)
     features = pd.DataFrame(values, columns=list(NUMERIC_FEATURES), copy=False)
-    described = attribute_columns(gradebook.students, records.enrollments)
+    described = attribute_columns(gradebook.students, records.enrollments, declared)
     return pd.concat([keys, features, described.take(seat).reset_index(drop=True)], axis=1)
 
 

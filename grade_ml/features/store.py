@@ -13,6 +13,7 @@ from upath import UPath
 
 from grade_ml.core.errors import NotReadyError
 from grade_ml.core.storage import write_whole
+from grade_ml.features.attributes import protected_columns
 from grade_ml.features.hashing import section_hashes
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def read_snapshots(  # noqa: PLR0913 - which rows and columns
 
     A column that only some courses have is missing in the rows of the others. Where there are more
     rows than `most`, the same share of each course's is drawn. With `columns` only those are read,
-    of them that there are.
+    of them that there are, and the protected attributes.
 
     Raises
     ------
@@ -125,8 +126,11 @@ def _read(path: UPath, columns: Collection[str] | None) -> pa.Table:
     from pyarrow import parquet
 
     file = parquet.ParquetFile(pa.BufferReader(path.read_bytes()))
-    there = set(file.schema_arrow.names)
-    return file.read(None if columns is None else [one for one in columns if one in there])
+    there = file.schema_arrow.names
+    if columns is None:
+        return file.read()
+    wanted = {*columns, *protected_columns(there).values()}
+    return file.read([one for one in there if one in wanted])
 
 
 def _described(path: UPath) -> FileMetaData:

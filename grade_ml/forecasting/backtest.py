@@ -106,7 +106,7 @@ def backtest_forecasts(  # noqa: PLR0913
     fractions
         Where in a section to forecast, as shares of its days (0-1).
     attributes
-        Names of student attributes by whose values figures are given, too.
+        Columns of snapshots by whose values figures are given, too.
     """
     started = perf_counter()
     on_progress(f"Sequences of the terms {', '.join(train_terms)}")
@@ -146,7 +146,7 @@ def backtest_forecasts(  # noqa: PLR0913
         figures={name: _figures(some) for name, some in groups.items()},
         groups={
             name: {str(value): _figures(some) for value, some in told.groupby(name, observed=True)}
-            for name in ("course_id", *(f"attribute_{one}" for one in attributes))
+            for name in ("course_id", *attributes)
             if name in told
         },
         methods={
@@ -193,7 +193,7 @@ def _told(
         pd.MultiIndex.from_frame(frame[["section_id", "cut_day"]])
     ).to_numpy()
     keys = ["section_id", "student_id"]
-    columns = [f"attribute_{one}" for one in attributes if f"attribute_{one}" in snapshots]
+    columns = [one for one in attributes if one in snapshots]
     of_student = snapshots[[*keys, *columns]].astype(dict.fromkeys(keys, object))
     return frame.merge(of_student.drop_duplicates(keys), on=keys, how="left")
 

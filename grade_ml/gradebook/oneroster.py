@@ -22,6 +22,7 @@ from grade_ml.core.errors import SourceError
 from grade_ml.gradebook import csv_files, schema
 from grade_ml.gradebook.bundle import ROW, Batch, Bundle, Origin
 from grade_ml.gradebook.csv_files import CsvRows, Opener
+from grade_ml.gradebook.institution import Use
 
 VERSIONS = ("1.1", "1.2")
 #: An enrollment that ends more than this many days before its class was left, not finished;
@@ -52,6 +53,24 @@ _COLUMNS: dict[str, tuple[list[str], list[str]]] = {
 }
 #: How the names of a source's own columns begin.
 METADATA = "metadata."
+#: What each column of demographics may be used for. Age, sex, race, ethnicity and national origin
+#: are protected by law in most places, and so is where who lives: it tells who is homeless.
+ATTRIBUTES = {
+    "birthYear": Use.PROTECTED,
+    "sex": Use.PROTECTED,
+    "americanIndianOrAlaskaNative": Use.PROTECTED,
+    "asian": Use.PROTECTED,
+    "blackOrAfricanAmerican": Use.PROTECTED,
+    "nativeHawaiianOrOtherPacificIslander": Use.PROTECTED,
+    "white": Use.PROTECTED,
+    "demographicRaceTwoOrMoreRaces": Use.PROTECTED,
+    "hispanicOrLatinoEthnicity": Use.PROTECTED,
+    "countryOfBirthCode": Use.PROTECTED,
+    "stateOfBirthAbbreviation": Use.PROTECTED,
+    "publicSchoolResidenceStatus": Use.PROTECTED,
+    "birthDate": Use.IDENTIFYING,
+    "cityOfBirth": Use.IDENTIFYING,
+}
 _STATUS = ["status", "dateLastModified"]
 _ORIGINS = {
     "term": Origin(

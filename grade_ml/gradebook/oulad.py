@@ -19,17 +19,21 @@ import pandas as pd
 from grade_ml.gradebook import csv_files
 from grade_ml.gradebook.bundle import RANK, ROW, Batch, Bundle, Origin, Repeats, problems
 from grade_ml.gradebook.csv_files import CsvRows
+from grade_ml.gradebook.institution import Use
 from grade_ml.gradebook.schema import EXAM_CATEGORY, Outcome
 
-STUDENT_ATTRIBUTES = (
-    "gender",
-    "region",
-    "highest_education",
-    "imd_band",
-    "age_band",
-    "disability",
-)
-ENROLLMENT_ATTRIBUTES = ("num_of_prev_attempts", "studied_credits")
+STUDENT_ATTRIBUTES = {
+    "gender": Use.PROTECTED,
+    # Of residence, one of 13 parts of the British Isles: no characteristic of the Equality Act.
+    "region": Use.USABLE,
+    "highest_education": Use.USABLE,
+    "imd_band": Use.PROTECTED,
+    "age_band": Use.PROTECTED,
+    "disability": Use.PROTECTED,
+}
+ENROLLMENT_ATTRIBUTES = {"num_of_prev_attempts": Use.USABLE, "studied_credits": Use.USABLE}
+#: What each attribute may be used for.
+ATTRIBUTES = {**STUDENT_ATTRIBUTES, **ENROLLMENT_ATTRIBUTES}
 #: The kind of activity where the folder has no vle.csv, which tells what was clicked.
 CLICK = "click"
 #: Presentations start on the first of these months.

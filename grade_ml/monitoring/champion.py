@@ -6,7 +6,7 @@ They are the baseline of everything that is watched afterwards.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Self
 
@@ -16,6 +16,7 @@ import pandas as pd
 
 from grade_ml.ensemble.course import CourseModel
 from grade_ml.ensemble.evaluation import PHASES, in_phase
+from grade_ml.ensemble.groups import Bands
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.ensemble.serving import Served
 
@@ -43,6 +44,8 @@ class Champion:
         Why a better model does not answer, or less than usual is known of this one.
     everywhere, places
         The held-out rows of all courses, and where those of the course stand among them.
+    bands
+        Those of the groups of `audit`.
     changed_on
         The day from which on it allows for changed scores; None: it knows of no change.
     share
@@ -57,6 +60,7 @@ class Champion:
     degraded: tuple[str, ...]
     everywhere: pd.DataFrame
     places: npt.NDArray[np.int64]
+    bands: Bands = field(default_factory=dict)
     changed_on: date | None = None
     share: float = 0.0
 
@@ -99,6 +103,7 @@ class Champions:
             served.degraded,
             record.held_out,
             places,
+            pooled.bands,
             *told,
         )
 

@@ -25,6 +25,7 @@ from grade_ml.ensemble.rows import COLLECTED
 from grade_ml.ensemble.serving import Models
 from grade_ml.features.store import read_snapshots
 from grade_ml.features.surroundings import beside
+from grade_ml.gradebook.attributes import Declarations
 from grade_ml.gradebook.institution import DEFAULTS, Institution
 from grade_ml.monitoring import concept, estimation, health, quality, records, store
 from grade_ml.monitoring.champion import Champions
@@ -35,7 +36,7 @@ from grade_ml.monitoring.decision import SETTINGS as DECISION
 from grade_ml.monitoring.decision import Decision, Evidence, decide
 from grade_ml.monitoring.estimation import ErrorEstimate
 from grade_ml.monitoring.health import Serving
-from grade_ml.monitoring.performance import ATTRIBUTES, performance
+from grade_ml.monitoring.performance import performance
 from grade_ml.monitoring.sections import Comparison, Usual, classified, compare, judge
 from grade_ml.monitoring.store import EVERYWHERE, Kind, Signal
 from grade_ml.monitoring.windows import Sides, windows
@@ -236,10 +237,9 @@ class Monitor:
             found: dict[str, Any] = getattr(self, part)(names)
             return found
         url = self.connection.engine.url.render_as_string(hide_password=False)
-        told = (
-            *(url, self.models.registry.tracking_uri, self.root, self.as_of, self.seed),
-            *(self.institution, part),
-        )
+        registry = self.models.registry
+        here = (url, registry.tracking_uri, registry.declared, self.root)
+        told = (*here, self.as_of, self.seed, self.institution, part)
         shares = [list(names[first::workers]) for first in range(workers)]
         parts = Parallel(workers)(delayed(_elsewhere)(*told, share) for share in shares)
         found = {name: one for part in parts for name, one in part.items()}
@@ -251,7 +251,7 @@ class Monitor:
 
     def measured(self, names: Sequence[str]) -> dict[str, Body]:
         """Return the bodies of `Kind.PERFORMANCE`."""
-        columns = [*COLUMNS, *ATTRIBUTES, "grade_if_all_perfect"]
+        columns = [*COLUMNS, "grade_if_all_perfect"]
         return {
             one.course_id: self._measured(one, known) for one, known in self._scored(names, columns)
         }
@@ -558,6 +558,7 @@ def _processes(names: Sequence[str]) -> int:
 def _elsewhere(  # noqa: PLR0913, PLR0917 - what another process needs to know
     url: str,
     tracking_uri: str,
+    declared: Declarations,
     root: str,
     as_of: date,
     seed: int,
@@ -567,13 +568,14 @@ def _elsewhere(  # noqa: PLR0913, PLR0917 - what another process needs to know
 ) -> dict[str, Any]:
     engine = database.connect(url)
     with database.reachable(engine) as connection:
-        monitor = Monitor(connection, _models(tracking_uri, root), root, as_of, seed, institution)
+        models = _models(tracking_uri, root, declared)
+        monitor = Monitor(connection, models, root, as_of, seed, institution)
         found: dict[str, Any] = getattr(monitor, part)(names)
     engine.dispose()
     return found
 
 
 @cache
-def _models(tracking_uri: str, root: str) -> Models:
+def _models(tracking_uri: str, root: str, declared: Declarations) -> Models:
     """Return the models of this process, loaded once for all reports."""
-    return Models(Registry(tracking_uri, root))
+    return Models(Registry(tracking_uri, root, declared))

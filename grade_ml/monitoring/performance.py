@@ -13,17 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from grade_ml.ensemble.encoding import ATTRIBUTE
 from grade_ml.ensemble.evaluation import by_group, expected_calibration_error
-from grade_ml.ensemble.rows import PROTECTED_ATTRIBUTES
+from grade_ml.ensemble.groups import grouped
+from grade_ml.features.attributes import protected_columns
 from grade_ml.monitoring.champion import Champion, phases
 from grade_ml.monitoring.estimation import ErrorEstimate
 from grade_ml.monitoring.records import Records
 
 Floats = npt.NDArray[np.float64]
-
-#: The columns of snapshots that errors are told apart by; no model reads them.
-ATTRIBUTES = tuple(f"{ATTRIBUTE}{name}" for name in PROTECTED_ATTRIBUTES)
 
 
 @dataclass(frozen=True)
@@ -142,6 +139,7 @@ def performance(  # noqa: PLR0913, PLR0917 - the sources of errors
     told = records.predictions
     realised = told.merge(records.outcomes, on=["section_id", "student_id"])
     realised = _with_attributes(realised.assign(phase=phases(realised["progress"])), snapshots)
+    realised = grouped(realised, "student_id", champion.bands)
     held_out, unseen = champion.held_out, estimate.unseen if estimate else None
     fresh = realised[~realised["section_id"].isin(champion.sections)]
     running = told[told["section_id"].isin(records.running["section_id"])]
@@ -261,7 +259,7 @@ def _certain(running: pd.DataFrame, snapshots: pd.DataFrame, as_of: object) -> f
 
 def _with_attributes(rows: pd.DataFrame, snapshots: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with the protected attributes that snapshots hold; no model reads them."""
-    names = [name for name in ATTRIBUTES if name in snapshots]
+    names = protected_columns(snapshots.columns).values()
     keys = ["section_id", "student_id"]
     known = snapshots[[*keys, *names]].drop_duplicates(keys, keep="last")
     return rows.astype(dict.fromkeys(keys, object)).merge(
@@ -275,8 +273,7 @@ def _groups(
     if realised.empty:
         return pd.DataFrame()
     everywhere = realised.assign(everything="all")
-    attributes = {name.removeprefix(ATTRIBUTE): name for name in ATTRIBUTES if name in realised}
-    kinds = {"all": "everything", "phase": "phase", **attributes}
+    kinds = {"all": "everything", "phase": "phase", **protected_columns(realised.columns)}
     found = by_group(everywhere, kinds, seed)
     parts = [audit] if len(audit) else []
     if len(held_out):

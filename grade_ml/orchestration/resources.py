@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from grade_ml.ensemble.serving import Models
+    from grade_ml.gradebook.attributes import Declarations
     from grade_ml.gradebook.institution import Institution
     from grade_ml.registry.registry import Registry
 
@@ -74,11 +75,18 @@ class Platform:
         return institution.read(self.settings.institution)
 
     @cached_property
+    def declared(self) -> Declarations:
+        """What attributes may be used for."""
+        from grade_ml.gradebook.attributes import declarations
+
+        return declarations(self.institution)
+
+    @cached_property
     def registry(self) -> Registry:
         """The model registry."""
         from grade_ml.registry.registry import Registry
 
-        return Registry(self.urls.mlflow, self.settings.storage_root)
+        return Registry(self.urls.mlflow, self.settings.storage_root, self.declared)
 
     @cached_property
     def models(self) -> Models:

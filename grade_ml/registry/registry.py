@@ -24,6 +24,8 @@ from upath import UPath
 
 from grade_ml.core import database
 from grade_ml.core.errors import ArtifactError
+from grade_ml.features.attributes import barred
+from grade_ml.gradebook.attributes import SOURCES, Declarations
 from grade_ml.registry import manifest
 
 if TYPE_CHECKING:
@@ -67,10 +69,14 @@ class Registry:
         MLflow's tracking and registry URI: the `mlflow` database, or a server's address.
     storage_root
         A path or URL for `universal_pathlib`.
+    declared
+        Which attributes models may read; one that reads another is not given out.
     """
 
-    def __init__(self, tracking_uri: str, storage_root: str) -> None:
-        self.tracking_uri = tracking_uri
+    def __init__(
+        self, tracking_uri: str, storage_root: str, declared: Declarations = SOURCES
+    ) -> None:
+        self.tracking_uri, self.declared = tracking_uri, declared
         self._models = UPath(storage_root) / "models"
 
     @cached_property
@@ -228,8 +234,17 @@ class Registry:
         Raises
         ------
         ArtifactError
-            A file is missing, was changed, or was added; the error names it.
+            A file is missing, was changed, or was added, or the model reads an attribute that none
+            may read; the error names it.
         """
+        if unfit := barred(version.features, self.declared):
+            named = ", ".join(f"{name} ({why})" for name, why in unfit.items())
+            raise ArtifactError(
+                f"The model {version.name} {version.version} reads attributes that no model may "
+                f"read: {named}.",
+                "The next training replaces it (grade-ml run train_traditional_models, then "
+                "train_advanced_ml_models); docs/institution.md tells how to declare attributes.",
+            )
         source = self._models / version.run_id
         if source.protocol not in ("", "file"):
             source = self._download(source, version.run_id)

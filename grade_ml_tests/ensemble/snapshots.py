@@ -21,9 +21,9 @@ def snapshots(
                 f"s{(i // 2) * students + j}" for i in range(sections) for j in range(students)
             ],
             "course_id": np.repeat([f"course {i % 2}" for i in range(sections)], students),
-            "attribute_gender": random.choice(["F", "M"], sections * students),
+            "protected_gender": random.choice(["F", "M"], sections * students),
             "attribute_region": random.choice(["north", "south", "east"], sections * students),
-            "attribute_credits": random.choice([30.0, 60.0], sections * students),
+            "attribute_studied_credits": random.choice([30.0, 60.0], sections * students),
         }
     )
     ability = random.normal(60, 18, len(enrollments)).clip(0, 100)
@@ -45,7 +45,7 @@ def snapshots(
     rows["cut_on"] = pd.Timestamp("2024-01-08") + began + pd.to_timedelta(rows["cut_day"], "D")
     numbers = [name for name in NUMERIC_FEATURES if name in rows]
     rows[numbers] = rows[numbers].astype("float32")
-    for name in ("section_id", "student_id", "course_id", "attribute_gender", "attribute_region"):
+    for name in ("section_id", "student_id", "course_id", "protected_gender", "attribute_region"):
         rows[name] = rows[name].astype("category")
     truth = ["section_id", "student_id", "final_grade", "at_risk"]
     outcomes = enrollments[truth].assign(pass_mark=40.0)

@@ -106,8 +106,8 @@ def test_an_incomplete_folder_is_refused(model, tmp_path: Path) -> None:
 def test_protected_attributes_do_not_influence_predictions(model, later) -> None:
     frame, _ = later
     assert "attribute_region" in model.features
-    assert "attribute_gender" not in model.features
-    other = frame.assign(attribute_gender="X", attribute_imd_band="0-10%")
+    assert "protected_gender" not in model.features
+    other = frame.assign(protected_gender="X", protected_imd_band="0-10%")
     pd.testing.assert_frame_equal(model.predict(other), model.predict(frame))
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from grade_ml.ensemble.rows import hashes
 from grade_ml.explanations.fairness import fairness, with_attributes
+from grade_ml.gradebook.attributes import SOURCES
 
 
 def rows(students: int = 400, each: int = 3, shift: float = 0.0, seed: int = 0) -> pd.DataFrame:
@@ -25,8 +26,8 @@ def rows(students: int = 400, each: int = 3, shift: float = 0.0, seed: int = 0) 
     return pd.DataFrame(
         {
             "student": student,
-            "attribute_gender": group,
-            "attribute_age_band": np.where(student < 5, "rare", "usual"),
+            "protected_gender": group,
+            "protected_age_band": np.where(student < 5, "rare", "usual"),
             "grade": truth + error,
             "final_grade": truth,
             "risk": risk,
@@ -60,7 +61,7 @@ def test_a_small_sample_of_the_same_gap_is_none():
 def test_figures_are_those_of_the_rows():
     data = rows()
     found = fairness(data, seed=0).set_index(["group_name", "metric"])["value"]
-    own = data[data["attribute_gender"] == "M"]
+    own = data[data["protected_gender"] == "M"]
     assert found["M", "mae"] == pytest.approx((own["grade"] - own["final_grade"]).abs().mean())
     assert found["M", "calibration"] == pytest.approx((own["risk"] - own["at_risk"]).mean())
     missed = own[own["at_risk"]]["risk"] < 0.5
@@ -73,7 +74,7 @@ def test_groups_of_few_students_and_unknown_grades_are_left_out():
     assert "age_band" not in set(fairness(data, seed=0)["attribute"])
     unknown = fairness(data.assign(final_grade=np.nan), seed=0)
     assert set(unknown["metric"]) == {"calibration", "selection_rate", "false_negative_rate"}
-    assert fairness(data.drop(columns="attribute_gender"), seed=0).empty
+    assert fairness(data.drop(columns="protected_gender"), seed=0).empty
 
 
 def test_attributes_are_found_by_hash():
@@ -87,9 +88,9 @@ def test_attributes_are_found_by_hash():
         }
     )
     students = pd.DataFrame({"student_id": ["x", "y"], "attributes": ['{"gender": "F"}', "{}"]})
-    found = with_attributes(held_out, students, enrollments)
-    assert found["attribute_gender"].astype(object).fillna("?").tolist() == ["F", "?", "F"]
-    assert found["attribute_age_band"].astype(object).fillna("?").tolist() == ["0-35", "?", "35-55"]
+    found = with_attributes(held_out, students, enrollments, SOURCES)
+    assert found["protected_gender"].astype(object).fillna("?").tolist() == ["F", "?", "F"]
+    assert found["protected_age_band"].astype(object).fillna("?").tolist() == ["0-35", "?", "35-55"]
 
 
 def test_without_fairlearn_it_says_so():

@@ -259,12 +259,12 @@ def test_a_section_without_assignments_has_rows_without_scores() -> None:
 
 def test_attributes_become_columns() -> None:
     records = book(
-        students=students("ann", "bob", ann='{"region": "north", "credits": 30}'),
-        enrollments=[enrolled("ann", attributes='{"credits": 60}'), enrolled("bob")],
+        students=students("ann", "bob", ann='{"region": "north", "studied_credits": 30}'),
+        enrollments=[enrolled("ann", attributes='{"studied_credits": 60}'), enrolled("bob")],
     )
     ann, bob = at(45, records), at(45, records, "bob")
-    assert (ann["attribute_region"], ann["attribute_credits"]) == ("north", 60)
-    assert pd.isna(bob["attribute_region"]) and pd.isna(bob["attribute_credits"])
+    assert (ann["attribute_region"], ann["attribute_studied_credits"]) == ("north", 60)
+    assert pd.isna(bob["attribute_region"]) and pd.isna(bob["attribute_studied_credits"])
 
 
 def test_weekly_cuts_end_with_the_section_or_with_today() -> None:

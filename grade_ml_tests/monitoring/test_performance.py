@@ -72,7 +72,7 @@ def measured(now: pd.DataFrame, outcomes: bool, held_out: pd.DataFrame) -> Perfo
             "cut_on": pd.Timestamp("2025-11-30"),
             "grade_if_nothing_more": 0.0,
             "grade_if_all_perfect": 100.0,
-            "attribute_gender": "f",
+            "protected_gender": "f",
         }
     )
     champion = Champion(

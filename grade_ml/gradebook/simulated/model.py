@@ -13,6 +13,7 @@ from datetime import date
 import numpy as np
 
 from grade_ml.gradebook import schema
+from grade_ml.gradebook.institution import Use
 from grade_ml.gradebook.simulated.calendar import LENGTH, Term
 from grade_ml.gradebook.simulated.conditions import condition_values
 from grade_ml.gradebook.simulated.config import CampusConfig, DriftKind
@@ -25,6 +26,16 @@ STAY = 4
 SECTION_SIZE = 2000
 #: Never: a day beyond every term.
 NEVER = 2**40
+#: What each attribute of students and enrollments may be used for.
+ATTRIBUTES = {
+    "age_band": Use.PROTECTED,
+    "disability": Use.PROTECTED,
+    "gender": Use.PROTECTED,
+    "imd_band": Use.PROTECTED,
+    "prior_grade": Use.USABLE,
+    "region": Use.USABLE,
+    "studied_credits": Use.USABLE,
+}
 EXAM = "Exam"
 QUIZ = "Quiz"
 

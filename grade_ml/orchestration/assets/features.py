@@ -8,7 +8,7 @@ from dagster import (
     TableSchema,
 )
 
-from grade_ml.features.catalogue import FEATURES, KEYS, SEQUENCE_COLUMNS
+from grade_ml.features.catalogue import ATTRIBUTES, FEATURES, KEYS, SEQUENCE_COLUMNS
 from grade_ml.orchestration.partitions import course_asset
 from grade_ml.orchestration.resources import Platform
 
@@ -16,6 +16,7 @@ _COLUMNS = TableSchema(
     [
         *(TableColumn(name, "key", description) for name, description in KEYS.items()),
         *(TableColumn(feature.name, "float", feature.description) for feature in FEATURES),
+        *(TableColumn(name, "float or text", text) for name, text in ATTRIBUTES.items()),
     ]
 )
 
@@ -45,7 +46,11 @@ def grade_snapshots(
 
     with platform.connection() as connection:
         counts = refresh(
-            connection, platform.settings.storage_root, context.partition_keys, platform.as_of
+            connection,
+            platform.settings.storage_root,
+            context.partition_keys,
+            platform.as_of,
+            platform.declared,
         )
     for key, rows in counts.items():
         context.add_asset_metadata({"dagster/row_count": rows}, partition_key=key)

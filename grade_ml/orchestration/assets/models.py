@@ -86,7 +86,7 @@ def baseline_model(platform: ResourceParam[Platform]) -> MaterializeResult:  # t
     started = perf_counter()
     with platform.connection() as connection:
         results = finished_in(connection, platform.as_of, platform.institution)
-    data = TrainingData.stored(platform.settings.storage_root, results)
+    data = TrainingData.stored(platform.settings.storage_root, results, platform.declared)
     training = train(data, platform.registry, trained_at=datetime.now(UTC))
     return MaterializeResult(
         metadata=_training_metadata(training, perf_counter() - started),
@@ -201,7 +201,7 @@ def pooled_ensemble(
     with platform.connection() as connection:
         results = finished_in(connection, platform.as_of, platform.institution)
         training = train_pooled(
-            TrainingData.stored(platform.settings.storage_root, results),
+            TrainingData.stored(platform.settings.storage_root, results, platform.declared),
             platform.registry,
             connection,
             trained_at=datetime.now(UTC),
