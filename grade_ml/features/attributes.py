@@ -72,7 +72,7 @@ def barred(columns: Iterable[str], declared: Declarations) -> dict[str, str]:
     {'sex': 'protected', 'mood': 'not declared'}
     """
     return {
-        attribute: declared.use_of(attribute) or "not declared"
+        attribute: str(declared.use_of(attribute) or "not declared")
         for prefix, attribute in map(_split, columns)
         if prefix == PROTECTED or (prefix and declared.use_of(attribute) is not Use.USABLE)
     }
