@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
-from grade_ml.core.errors import ArtifactError, NotFoundError, NotReadyError
+from grade_ml.core.errors import ArtifactError, ConfigurationError, NotFoundError, NotReadyError
 from grade_ml.core.settings import Settings
 from grade_ml.engine import PredictiveAnalyticsEngine, Status
 from grade_ml.ensemble.baseline import BaselineModel
@@ -179,6 +179,24 @@ def test_a_tampered_model_does_not_answer(asked, gradebook, model, settings, tmp
     student, course, _ = pick(gradebook, "running")
     with pytest.raises(ArtifactError, match=r"model\.json"):
         asked.predict(student, course, TODAY)
+
+
+def test_a_model_that_reads_what_the_institution_protects_does_not_answer(
+    gradebook, model, settings, engine, tmp_path
+) -> None:
+    store(engine, gradebook)
+    make_champion(settings, model, tmp_path / "model")
+    file = tmp_path / "institution.toml"
+    file.write_text('[attributes]\nregion = "protected"\n')
+    asked = PredictiveAnalyticsEngine(settings.model_copy(update={"institution": file}))
+    student, course, _ = pick(gradebook, "running")
+    with pytest.raises(ArtifactError, match=r"baseline 1 reads .* region \(protected\)") as caught:
+        asked.predict(student, course, TODAY)
+    assert "train_traditional_models" in caught.value.remedy
+    file.write_text('[attributes]\ngender = "usable"\n')
+    with pytest.raises(ConfigurationError, match="attribute gender usable"):
+        PredictiveAnalyticsEngine(settings.model_copy(update={"institution": file}))
+    asked.close()
 
 
 def test_what_could_still_be_done_is_told(asked, gradebook, model, settings, tmp_path) -> None:

@@ -30,8 +30,9 @@ from grade_ml.ensemble.training import Training, TrainingData, finished
 from grade_ml.ensemble.tuning import Tuned
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import write_snapshots
+from grade_ml.gradebook.attributes import declarations
 from grade_ml.gradebook.frames import Gradebook
-from grade_ml.gradebook.institution import DEFAULTS
+from grade_ml.gradebook.institution import DEFAULTS, Institution, Use
 from grade_ml.registry.promotion import Improvement, promotion
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 from grade_ml_tests.ensemble.campus import TODAY, campus, make_champion, store
@@ -368,6 +369,40 @@ def correct(
             courses, root, TODAY, registry, connection, trained_at=NOW, changes=changes or {}
         )
     )
+
+
+def test_a_model_that_reads_what_none_may_steps_aside_and_is_replaced(  # noqa: PLR0917
+    world: World,
+    model: PooledModel,
+    registry: Registry,
+    settings: Settings,
+    connection: Connection,
+    tmp_path: Path,
+) -> None:
+    frame, truth = snapshots(sections=4, students=20, weeks=3)
+    plain = baseline.fit(frame.drop(columns="attribute_region"), truth, seed=0)
+    make_champion(settings, plain, tmp_path / "plain")
+    register(registry, model, *Alias)
+    assert "attribute_region" in model.features
+    assert Models(registry).serving(MATHS).version.name == NAME
+
+    declared = declarations(Institution(attributes={"region": Use.PROTECTED}))
+    stricter = Registry(registry.tracking_uri, settings.storage_root, declared)
+    served = Models(stricter).serving(MATHS)
+    assert served.version.name == "baseline"
+    (reason,) = served.degraded
+    assert "pooled version 1 cannot serve" in reason and "region (protected)" in reason
+    assert "train_advanced_ml_models" in reason
+    assert Models(stricter).challenger() is None
+    store_snapshots(settings, world)
+    (outcome,) = correct(connection, stricter, settings, MATHS)
+    assert not outcome.fitted and "region (protected)" in outcome.reason
+
+    data = TrainingData.stored(settings.storage_root, world.results, declared)
+    training = train_pooled(data, stricter, connection, trained_at=NOW, tune=tuned)
+    assert training.fitted and training.reason.startswith("became champion: version 1 cannot serve")
+    assert "attribute_region" not in training.model.features
+    assert Models(stricter).serving(MATHS).version == training.version
 
 
 def test_a_course_is_corrected_once_and_serves_itself(

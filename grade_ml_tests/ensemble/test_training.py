@@ -3,14 +3,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from sqlalchemy import Engine
 
+from grade_ml.core.errors import ArtifactError
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble.baseline import NAME
 from grade_ml.ensemble.rows import NAIVE
 from grade_ml.ensemble.training import TrainingData, train
+from grade_ml.features.store import write_snapshots
+from grade_ml.gradebook.attributes import declarations
+from grade_ml.gradebook.institution import Institution, Use
 from grade_ml.registry.registry import Alias, Registry
 from grade_ml_tests.ensemble.snapshots import snapshots
 
@@ -27,6 +32,36 @@ def data() -> Data:
 def registry(settings: Settings) -> Registry:
     assert settings.mlflow_tracking_uri
     return Registry(settings.mlflow_tracking_uri, settings.storage_root)
+
+
+def test_a_champion_that_reads_what_none_may_is_replaced(
+    data: Data, registry: Registry, settings: Settings
+) -> None:
+    frame, truth = data
+    # As all frames were once, and some still are until the next night.
+    old = frame.assign(attribute_sex=frame["protected_gender"], attribute_mood=np.float32(1))
+    first = train(TrainingData.of(old, truth), registry, trained_at=NOW)
+    assert registry.get(NAME, Alias.CHAMPION) == first.version
+    with pytest.raises(ArtifactError) as caught:
+        registry.fetch(first.version)
+    assert "baseline 1" in caught.value.message
+    assert "mood (not declared), sex (protected)" in caught.value.message
+    assert "grade-ml run train_traditional_models" in caught.value.remedy
+
+    write_snapshots(settings.storage_root, "all", old, NOW.date())
+    stored = TrainingData.stored(settings.storage_root, truth, registry.declared)
+    second = train(stored, registry, trained_at=NOW)
+    assert second.fitted and registry.get(NAME, Alias.CHAMPION) == second.version
+    read = {name for name in second.model.features if name.startswith("attribute_")}
+    assert read == {"attribute_region", "attribute_studied_credits"}
+    assert not train(stored, registry, trained_at=NOW).fitted
+
+    # From one day to the next the institution protects one that it did not.
+    declared = declarations(Institution(attributes={"region": Use.PROTECTED}))
+    stricter = Registry(registry.tracking_uri, settings.storage_root, declared)
+    stored = TrainingData.stored(settings.storage_root, truth, declared)
+    third = train(stored, stricter, trained_at=NOW)
+    assert third.fitted and "attribute_region" not in third.model.features
 
 
 def passed(training) -> dict[str, bool]:

@@ -77,6 +77,22 @@ def test_groups_of_few_students_and_unknown_grades_are_left_out():
     assert fairness(data.drop(columns="protected_gender"), seed=0).empty
 
 
+def test_any_protected_attribute_has_groups_numbers_in_bands():
+    data = rows(shift=10)
+    year = np.where(data["protected_gender"] == "F", 1990, 2000) + data["student"] % 9
+    data = data.assign(protected_birthYear=year.astype("float32"), protected_asian="false")
+    found = fairness(data, seed=0)
+    assert set(found["attribute"]) == {"gender", "birthYear"}
+    bias = found[(found["attribute"] == "birthYear") & (found["metric"] == "bias")]
+    assert 2 <= len(bias) <= 4 and bias["students"].min() >= 30
+    assert bias.loc[bias["group_name"].str.startswith("up to"), "exceeds"].all()
+    known = fairness(data, seed=0, bands={"birthYear": [1999.0]})
+    assert set(known.loc[known["attribute"] == "birthYear", "group_name"]) == {
+        "up to 1999",
+        "over 1999",
+    }
+
+
 def test_attributes_are_found_by_hash():
     held_out = pd.DataFrame({"section_id": ["a", "a", "b"], "grade": [1.0, 2, 3]})
     held_out["student"] = hashes(pd.Series(["x", "y", "x"]))

@@ -15,11 +15,11 @@ from grade_ml.gradebook.simulated import model as campus
 
 #: The columns of demographics in OneRoster 1.1 and 1.2, beside those of every file.
 DEMOGRAPHICS = (
-    "birthDate sex americanIndianOrAlaskaNative asian blackOrAfricanAmerican "
-    "nativeHawaiianOrOtherPacificIslander white demographicRaceTwoOrMoreRaces "
-    "hispanicOrLatinoEthnicity countryOfBirthCode stateOfBirthAbbreviation cityOfBirth "
-    "publicSchoolResidenceStatus"
-).split()
+    *("birthDate", "sex", "americanIndianOrAlaskaNative", "asian", "blackOrAfricanAmerican"),
+    *("nativeHawaiianOrOtherPacificIslander", "white", "demographicRaceTwoOrMoreRaces"),
+    *("hispanicOrLatinoEthnicity", "countryOfBirthCode", "stateOfBirthAbbreviation"),
+    *("cityOfBirth", "publicSchoolResidenceStatus"),
+)
 TABLES = (oulad.ATTRIBUTES, oneroster.ATTRIBUTES, campus.ATTRIBUTES)
 
 

@@ -73,10 +73,16 @@ def measured(now: pd.DataFrame, outcomes: bool, held_out: pd.DataFrame) -> Perfo
             "grade_if_nothing_more": 0.0,
             "grade_if_all_perfect": 100.0,
             "protected_gender": "f",
+            "protected_birthYear": 1980 + np.arange(now["student_id"].nunique()) % 40,
         }
     )
+    places = np.arange(len(held_out))
+    audit = pd.DataFrame(
+        {"kind": "birthYear", "group": ["up to 2000", "over 2000"], "rmse": 7.0, "brier": 0.1}
+    )
     champion = Champion(
-        "pooled 1", (), frozenset({"old"}), held_out, empty, (), held_out, np.arange(len(held_out))
+        *("pooled 1", (), frozenset({"old"}), held_out, audit, (), held_out, places),
+        bands={"birthYear": [2000.0]},
     )
     estimate = estimation.fit(held_out, seed=0)
     return performance(champion, records, snapshots, None, estimate, seed=0)
@@ -98,6 +104,8 @@ def test_a_realised_rise_is_told_with_its_interval(held_out):
     groups = worse.groups.set_index(["kind", "group"])
     assert groups.loc[("all", "all"), "rmse"] > groups.loc[("all", "all"), "baseline_rmse"]
     assert ("gender", "f") in groups.index
+    # Numbers are in the bands of the model's own audit, whose errors are the baseline.
+    assert groups.loc["birthYear", "baseline_rmse"].to_dict() == {"over 2000": 7, "up to 2000": 7}
 
 
 def test_without_labels_the_estimate_speaks_and_sees_harder_students(held_out):
