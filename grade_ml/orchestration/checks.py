@@ -19,7 +19,7 @@ from dagster import (
 )
 from sqlalchemy import Connection, Table
 
-from grade_ml.gradebook import plausibility, quality, schema
+from grade_ml.gradebook import quality, schema
 from grade_ml.orchestration.assets.gradebook import NAME_OF_TABLE
 from grade_ml.orchestration.resources import Platform
 
@@ -99,6 +99,8 @@ def _freshness(connection: Connection, as_of: date) -> AssetCheckResult:
 
 
 def _plausible(connection: Connection, platform: Platform) -> AssetCheckResult:
+    from grade_ml.gradebook import plausibility
+
     found = plausibility.look(connection, platform.as_of, platform.institution)
     return AssetCheckResult(
         asset_key=NAME_OF_TABLE[schema.result],
