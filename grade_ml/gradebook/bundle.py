@@ -16,10 +16,14 @@ import pandas as pd
 from sqlalchemy import Connection
 
 from grade_ml.gradebook import schema
+from grade_ml.gradebook.schema import Status
 
 #: Columns that a batch may have beside those of its table: the line in the file (the header is
 #: line 1), and the order of rows of one key (see `Repeats.FIRST` and `Repeats.LATEST`).
 ROW, RANK = "row", "rank"
+
+#: What stands in the place of a result that cannot be read: it must not be taken for missing.
+UNKNOWN_SCORE = {"status": Status.GRADED.value, "score": None}
 
 #: The columns of a frame of problems. `personal` says that the value identifies a student.
 PROBLEM_COLUMNS = ("file", ROW, "column", "value", "reason", "personal")
@@ -68,6 +72,8 @@ class Batch:
         The rows, of which only the keys matter, are to be removed from the gradebook.
     notes
         What the summary is to say besides counts, a sentence each; no student is named.
+    unchanged
+        Further rows of the source, left out because they say nothing new.
     """
 
     table: str
@@ -75,6 +81,7 @@ class Batch:
     problems: pd.DataFrame | None = None
     delete: bool = False
     notes: tuple[str, ...] = ()
+    unchanged: int = 0
 
 
 @dataclass(frozen=True)

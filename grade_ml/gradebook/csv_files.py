@@ -1,7 +1,9 @@
 """Reading CSV files that people made: batch by batch, with line numbers and named faults.
 
 A fault of one value or one line becomes a problem of that line; a fault of the file (encoding,
-compression, header, quotes) is a `SourceError`. What columns mean is not known here.
+compression, header, quotes) is a `SourceError`. What columns mean is not known here. Spellings in
+which nothing is lost are accepted: `19.0` for a whole number, a blank between day and time, names
+of columns in another case.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ import csv
 import gzip
 import io
 import json
+import lzma
+import re
 import zipfile
 import zlib
 from codecs import getincrementaldecoder
-from collections.abc import Callable, Collection, Iterable, Iterator
-from datetime import date, datetime
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,6 +27,7 @@ import pandas as pd
 
 from grade_ml.core.errors import SourceError
 from grade_ml.gradebook.bundle import ROW, problems
+from grade_ml.gradebook.rules import CONTROL, LONGEST_ID
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +48,14 @@ FIRST_YEAR, LAST_YEAR = 1900, 2199
 LARGEST_COUNT = 10**15
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-_INTEGER = r"^[+-]?\d{1,15}$"
+#: Columns that programs write for their own use, not because the table has them.
+_NAMELESS = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")
+#: What separates values in files that are not separated by commas.
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+BOOLEANS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "on", "1", "1.0"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "off", "0", "0.0"), False),
+}
 
 
 class CsvRows:
@@ -59,14 +71,18 @@ class CsvRows:
         columns: dict[str, pa.Array],
         lines: np.ndarray,
         personal: Collection[str] = (),
+        notes: tuple[str, ...] = (),
     ) -> None:
         import pyarrow.compute as pc
 
         self.file = file
         self.lines = lines
+        self.notes = notes
         self._columns = {name: pc.utf8_trim_whitespace(c) for name, c in columns.items()}
         self._personal = frozenset(personal)
         self._accepted = np.ones(len(lines), dtype=bool)
+        self._broken = np.zeros(len(lines), dtype=bool)
+        self._faults: dict[str, np.ndarray] = {}
         self._problems: list[pd.DataFrame] = []
 
     @property
@@ -80,14 +96,55 @@ class CsvRows:
         return pd.concat(self._problems, ignore_index=True) if self._problems else None
 
     @property
+    def rejected(self) -> np.ndarray:
+        """Which rows were rejected so far."""
+        return ~self._accepted
+
+    @property
     def last_text(self) -> str:
         """The values of the last row, joined."""
         return "".join(c[-1].as_py() or "" for c in self._columns.values() if len(c))
 
-    def frame(self, columns: dict[str, Any], where: pd.Series | None = None) -> pd.DataFrame:
-        """Return `columns` and the line numbers of the rows not rejected (and in `where`)."""
-        chosen = self._accepted if where is None else self._accepted & np.asarray(where, dtype=bool)
-        return pd.DataFrame({**columns, ROW: self.lines})[chosen].reset_index(drop=True)
+    def frame(
+        self,
+        columns: dict[str, Any],
+        where: pd.Series | None = None,
+        *,
+        keys: Collection[str] = (),
+        unknown: Mapping[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """Return `columns` and the line numbers of the rows not rejected (and in `where`).
+
+        Parameters
+        ----------
+        columns
+            One value per row, or one for all.
+        where
+            The rows to return; None: all.
+        keys, unknown
+            Rejected rows whose columns `keys` of the file could be read are returned, too, with
+            the values of `unknown` in place of their own.
+        """
+        frame = pd.DataFrame({**columns, ROW: self.lines})
+        chosen = self._accepted
+        if unknown is not None and not self._accepted.all():
+            rescued = self.rejected & self.readable(*keys)
+            for name, value in unknown.items():
+                given = frame[name] if name in frame else pd.Series(pd.NA, frame.index)
+                kind = given.dtype if name in frame else pd.Series([value]).convert_dtypes().dtype
+                frame[name] = given.astype(kind).mask(rescued, value)
+            chosen = chosen | rescued
+        if where is not None:
+            chosen = chosen & np.asarray(where, dtype=bool)
+        return frame[chosen].reset_index(drop=True)
+
+    def readable(self, *names: str) -> np.ndarray:
+        """Return in which rows all these columns have a value to which nothing was objected."""
+        whole = np.ones(len(self.lines), dtype=bool)
+        for name in names:
+            whole &= self.text(name).notna().to_numpy(bool)
+            whole &= ~self._faults.get(name, np.False_)
+        return whole
 
     def text(self, name: str) -> pd.Series:
         """Return the trimmed text, missing where empty or where the file lacks the column."""
@@ -103,37 +160,97 @@ class CsvRows:
         self.reject(values.isna(), name, "is empty; every row needs a value here")
         return values
 
+    def identifier(self, name: str, where: pd.Series | np.ndarray | bool = True) -> pd.Series:
+        """Return the trimmed text; rows (of `where`) without it are rejected, and odd ids in all.
+
+        Odd are ids that the gradebook cannot hold: too long ones, and control characters.
+        """
+        import pyarrow.compute as pc
+
+        values = self.text(name)
+        self.reject(values.isna() & where, name, "is empty; every row needs a value here")
+        column = self._column(name)
+        long = pc.greater(pc.utf8_length(column), LONGEST_ID)
+        self.reject(
+            pc.fill_null(long, False),
+            name,
+            f"is longer than {LONGEST_ID} characters; look for lost quotes",
+        )
+        strange = pc.match_substring_regex(column, CONTROL)
+        self.reject(
+            pc.fill_null(strange, False), name, "holds a control character; remove it from the id"
+        )
+        return values
+
+    def whole(self, name: str) -> pd.Series:
+        """Return ids that are whole numbers as texts, `11391.0` as `11391`."""
+        import pyarrow.compute as pc
+
+        column = self._column(name)
+        # Programs turn a whole column into such numbers; the first of them tells.
+        if pc.any(pc.match_substring(column.slice(0, 100), ".")).as_py():
+            self._columns[name] = pc.replace_substring_regex(column, r"^(\d+)\.0+$", r"\1")
+        return self.text(name)
+
     def number(self, name: str) -> pd.Series:
         """Return float64; rows with other text or an infinite number are rejected."""
+        values, words = self.number_or_text(name)
+        self.reject(
+            words.notna(),
+            name,
+            "is no finite number; write a number such as 67.5 or leave it empty",
+        )
+        return values
+
+    def number_or_text(self, name: str) -> tuple[pd.Series, pd.Series]:
+        """Return float64 of the finite numbers, and the texts that are none; nothing: rejected."""
         import pyarrow as pa
 
         values, bad = _convert(self._column(name), pa.float64(), _NUMBER)
-        bad = bad | ~np.isfinite(values.where(self.text(name).notna(), 0.0))
-        self.reject(bad, name, "is no finite number; write a number such as 67.5 or leave it empty")
-        return values.mask(bad)
+        texts = self.text(name)
+        bad = bad | ~np.isfinite(values.where(texts.notna(), 0.0))
+        return values.mask(bad), texts.where(bad)
 
     def integer(self, name: str) -> pd.Series:
-        """Return whole numbers as float64 (missing: NaN); rows with other text are rejected."""
+        """Return whole numbers as float64 (missing: NaN), however written; others: rejected."""
         import pyarrow as pa
 
-        values, bad = _convert(self._column(name), pa.int64(), _INTEGER)
+        values, bad = _convert(self._column(name), pa.float64(), _NUMBER)
+        bad = bad | np.asarray(values.notna() & (values.mod(1) != 0))
         bad = bad | np.asarray(values.abs() > LARGEST_COUNT)
         self.reject(bad, name, "is not a whole number; write a number such as 12 or leave it empty")
-        return values.astype("float64").mask(bad)
+        return values.mask(bad)
+
+    def boolean(self, name: str) -> pd.Series:
+        """Return yes or no in the usual spellings (nullable boolean); other texts: rejected."""
+        return self.choice(name, BOOLEANS).astype("boolean")
 
     def date(self, name: str) -> pd.Series:
         """Return datetime64[s] of ISO dates (a time of day is dropped); others are rejected."""
         import pyarrow as pa
 
-        texts = self._column(name).dictionary_encode()
-        # A column of a million dates has a few hundred different ones.
-        days = pa.array([_as_date(text) for text in texts.dictionary.to_pylist()], pa.date32())
-        dates = pd.Series(days.take(texts.indices).cast(pa.timestamp("s")).to_numpy(False))
+        dates = self._moments(name, _as_date, pa.date32(), pa.timestamp("s"))
         bad = self.text(name).notna() & dates.isna()
         self.reject(bad, name, "is not a date; write it as 2024-01-31 or leave it empty")
         wild = dates.notna() & ~dates.dt.year.between(FIRST_YEAR, LAST_YEAR)
         self.reject(wild, name, f"lies outside the years {FIRST_YEAR} to {LAST_YEAR}; correct it")
         return dates.mask(wild)
+
+    def moment(self, name: str) -> pd.Series:
+        """Return datetime64[us], UTC, of ISO dates and times; missing where there is none."""
+        import pyarrow as pa
+
+        return self._moments(name, _as_moment, pa.timestamp("us"), pa.timestamp("us"))
+
+    def _moments(
+        self, name: str, read: Callable[[str], Any], kind: pa.DataType, wanted: pa.DataType
+    ) -> pd.Series:
+        import pyarrow as pa
+
+        texts = self._column(name).dictionary_encode()
+        # A column of a million dates has a few hundred different ones.
+        found = pa.array([read(text) for text in texts.dictionary.to_pylist()], kind)
+        return pd.Series(found.take(texts.indices).cast(wanted).to_numpy(False))
 
     def choice(self, name: str, meanings: dict[str, Any]) -> pd.Series:
         """Return the meaning of each text, compared without regard to case; others: rejected."""
@@ -156,16 +273,25 @@ class CsvRows:
         return pd.Series(objects or ["{}"] * len(self.lines), dtype="string[pyarrow]")
 
     def reject(
-        self, bad: pd.Series | np.ndarray, column: str, reason: str, personal: bool = False
+        self,
+        bad: pd.Series | np.ndarray | pa.Array,
+        column: str,
+        reason: str,
+        personal: bool = False,
     ) -> None:
         """Reject the rows where `bad`, naming the column, its value and the reason."""
         mask = np.asarray(bad, dtype=bool)
         if mask.any():
-            personal = personal or column in self._personal
-            values = self.text(column)[mask]
-            found = problems(self.file, self.lines[mask], column, values, reason, personal=personal)
-            self._problems.append(found)
+            self._faults[column] = self._faults.get(column, np.False_) | mask
             self._accepted &= ~mask
+            # Of a line with too many or few values, that is all that is to be said.
+            told = mask & ~self._broken
+            if not told.any():
+                return
+            personal = personal or column in self._personal
+            values = self.text(column)[told]
+            found = problems(self.file, self.lines[told], column, values, reason, personal=personal)
+            self._problems.append(found)
 
     def drop_blank_lines(self) -> None:
         """Leave out lines without any value, which trailing line ends make."""
@@ -178,7 +304,8 @@ class CsvRows:
                 return
             blank &= np.asarray(pc.is_null(column))
         self._columns = {name: c.filter(pa.array(~blank)) for name, c in self._columns.items()}
-        self.lines, self._accepted = self.lines[~blank], self._accepted[~blank]
+        self.lines = self.lines[~blank]
+        self._accepted, self._broken = self._accepted[~blank], self._broken[~blank]
 
     def reject_nul(self) -> None:
         """Reject rows with a NUL character, which the database cannot hold."""
@@ -189,19 +316,31 @@ class CsvRows:
             self._columns[name] = pc.replace_substring(column, "\0", "\u2400")
             self.reject(bad, name, "holds a NUL character (shown as \u2400); remove it")
 
-    def add_malformed(self, malformed: Collection[Any], width: int) -> None:
-        """Add a problem for each line that has too many or too few values."""
-        for row in malformed:
+    def add_malformed(self, malformed: Collection[Any], header: list[str]) -> None:
+        """Add the lines that have too many or too few values, rejected, as far as they go."""
+        import pyarrow as pa
+
+        if not malformed:
+            return
+        texts = [row.text.replace("\0", "\u2400") for row in malformed]
+        lines = np.array([row.number + 1 for row in malformed])
+        for row, text in zip(malformed, texts, strict=True):
             reason = (
-                f"has {row.actual_columns} values where the header has {width}; "
+                f"has {row.actual_columns} values where the header has {len(header)}; "
                 "look for a comma or quote too many or too few"
             )
-            text = row.text.replace("\0", "\u2400")
             self._problems.append(
                 problems(
                     self.file, [row.number + 1], "(line)", pd.Series([text]), reason, personal=True
                 )
             )
+        found = [dict(zip(header, _values_of(text), strict=False)) for text in texts]
+        for name, column in self._columns.items():
+            values = [(one.get(name) or "").strip() or None for one in found]
+            self._columns[name] = pa.concat_arrays([column, pa.array(values, pa.string())])
+        self.lines = np.append(self.lines, lines)
+        self._accepted = np.append(self._accepted, np.zeros(len(lines), dtype=bool))
+        self._broken = np.append(self._broken, np.ones(len(lines), dtype=bool))
 
     def _column(self, name: str) -> pa.Array:
         import pyarrow as pa
@@ -292,18 +431,22 @@ def read(  # noqa: PLR0913 - what a caller may ask of a file
     try:
         with open_file() as file:
             stream = _CheckedStream(file, name)
-            header = _header(stream.header, name, required)
-            wanted = [n for n in header if optional is None or n in {*required, *optional}]
+            header, notes = _header(stream.header, name, required, optional or ())
+            wanted = [
+                n
+                for n in header
+                if not _NAMELESS.fullmatch(n) and (optional is None or n in {*required, *optional})
+            ]
             end = ""
             for columns, lines, malformed in _blocks(stream, name, header, wanted, missing):
-                rows = CsvRows(name, columns, lines, personal)
+                rows = CsvRows(name, columns, lines, personal, notes)
                 rows.drop_blank_lines()
-                rows.add_malformed(malformed, len(header))
+                end = malformed[-1].text if malformed else rows.last_text
                 if stream.has_nul:
                     rows.reject_nul()
-                end = malformed[-1].text if malformed else rows.last_text
+                rows.add_malformed(malformed, header)
                 yield rows
-    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, lzma.LZMAError) as error:
         raise SourceError(
             f"{name} is cut short or damaged: {error}.", "Copy or download it again."
         ) from error
@@ -422,36 +565,86 @@ class _CheckedStream(io.RawIOBase):
         return data
 
 
-def _header(line: bytes, name: str, required: Collection[str]) -> list[str]:
-    """Return the column names of the first line; raise `SourceError` if they cannot serve."""
+def _header(
+    line: bytes, name: str, required: Collection[str], optional: Collection[str]
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return the column names of the first line, and what is to be said of them.
+
+    Raises `SourceError` if they cannot serve.
+    """
     text = line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
     if not text.strip():
         raise SourceError(f"{name} is empty.", "A file begins with a line of column names.")
-    names = [n.strip() for n in next(csv.reader([text.replace("\0", "")]))]
+    names = _named(text, required, optional)
     absent = [n for n in required if n not in names]
+    for mark, words in _SEPARATORS.items():
+        others = _named(text, required, optional, mark)
+        if absent and len(set(required) & set(others)) > len(set(required) & set(names)):
+            raise SourceError(
+                f"{name} separates its values by {words}, not by commas.",
+                "Export or save it with commas between the values.",
+            )
     if absent:
         # A first line without any known name may be a student's row, which is not to be shown.
         known = len(absent) < len(required)
         found = f"its first line names {', '.join(names)}" if known else "its first line names none"
         raise SourceError(
             f"{name} has no column {', '.join(absent)}; {found}.",
-            "Add the column, or correct its name; upper and lower case matter.",
+            "Add the column, or correct its name.",
         )
-    twice = sorted({n for n in names if n and names.count(n) > 1})
+    nameless = [n for n, one in enumerate(names, 1) if _NAMELESS.fullmatch(one)]
+    notes = tuple(
+        f"{name} has a column without a name (number {n}), which was ignored: usually an index "
+        "that pandas saved (to_csv(index=False) leaves it out), or a comma too many in the header."
+        for n in nameless
+    )
+    twice = sorted({n for n in names if not _NAMELESS.fullmatch(n) and names.count(n) > 1})
     if twice:
         raise SourceError(f"{name} names the column {', '.join(twice)} twice.", "Rename one.")
+    return names, notes
+
+
+def _named(
+    text: str, required: Collection[str], optional: Collection[str], mark: str = ","
+) -> list[str]:
+    """Return the names of a header, those that are known in the case in which they are known."""
+    names = [n.strip() for n in next(csv.reader([text.replace("\0", "")], delimiter=mark))]
+    for known in (*required, *optional):
+        alike = [n for n, one in enumerate(names) if one.lower() == known.lower()]
+        if known not in names and len(alike) == 1:
+            names[alike[0]] = known
     return names
 
 
-def _as_date(text: str) -> date | None:
-    """Return the date of `2024-01-31` or `2024-01-31T10:00:00Z`, None for any other text."""
-    day, _, clock = text.partition("T")
+def _values_of(line: str) -> list[str]:
+    """Return the values of one line as far as it can be taken apart."""
     try:
-        if clock:
-            datetime.fromisoformat(text)
-        return date.fromisoformat(day) if len(day) == len("2024-01-31") else None
+        return next(csv.reader(io.StringIO(line)), [])
+    except csv.Error:
+        return []
+
+
+def _as_date(text: str) -> date | None:
+    """Return the date of `2024-01-31` or `2024-01-31 10:00:00Z`, None for any other text."""
+    moment = _as_moment(text)
+    # The day as it is written, whatever the zone.
+    return None if moment is None else date.fromisoformat(text[:10])
+
+
+def _as_moment(text: str) -> datetime | None:
+    """Return the UTC time of an ISO date, with or without time and zone, None for other texts."""
+    day, clock = text[:10], text[10:]
+    if clock and clock[0] not in "Tt ":
+        return None
+    clock = re.sub(r"\s*(Z|UTC|GMT)$", "+00:00", clock[1:].strip(), flags=re.IGNORECASE)
+    clock = re.sub(r"\s+(?=[+-])", "", clock)
+    try:
+        if date.fromisoformat(day).isoformat() != day:
+            return None
+        moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}")
     except ValueError:
         return None
+    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
 
 
 def _convert(column: pa.Array, kind: pa.DataType, pattern: str) -> tuple[pd.Series, np.ndarray]:

@@ -127,6 +127,11 @@ class Institution(_Decided):
         return self.at_risk if own is None or own.at_risk is None else own.at_risk
 
     @property
+    def per_cent(self) -> dict[str, float]:
+        """The texts, case-folded, with their scores in per cent."""
+        return {text.strip().casefold(): score for text, score in self.texts.items()}
+
+    @property
     def version(self) -> str:
         """A text that changes when a decision does that changes labels."""
         decided = self.model_dump_json(include={"pass_mark", "at_risk", "courses"})

@@ -6,6 +6,7 @@ Which rows a source has is decided by the sources (`bundle`). Rows that cannot b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -124,7 +125,7 @@ def load(
         work = _Load(connection, bundle, progress)
         work.stage()
         removed = {t.name: work.remove(t) for t in reversed(schema.TABLES) if t in work.removals}
-        counts = {t.name: work.merge(t) for t in schema.TABLES if t in work.staged}
+        counts = {t.name: work.merge(t) for t in schema.TABLES if t in work.read}
         rejected, anew = work.quarantine(loaded_at)
         report = LoadReport(
             source=bundle.source,
@@ -162,6 +163,8 @@ class _Load:
         self._progress = progress
         self.staged: set[Table] = set()
         self.removals: set[Table] = set()
+        self.read: set[Table] = set()
+        self.unchanged: Counter[Table] = Counter()
         self.courses: set[str] = set()
         self.notes: dict[str, None] = {}
 
@@ -174,12 +177,18 @@ class _Load:
         for batch in self._bundle.batches(self._connection):
             table = _TABLES[batch.table]
             self.notes |= dict.fromkeys(batch.notes)
+            self.unchanged[table] += batch.unchanged
+            if batch.unchanged:
+                self.read.add(table)
             if batch.problems is not None:
                 self._add_problems(table, batch.problems)
             if not batch.rows.empty:
                 rows = batch.rows[[*_keys(table), ROW]] if batch.delete else self._judged(batch)
                 database.copy_frame(self._connection, self._stage_of(table, batch.delete), rows)
-            self._progress(f"Reading {self._bundle.origins[batch.table].file}", len(batch.rows))
+            self._progress(
+                f"Reading {self._bundle.origins[batch.table].file}",
+                len(batch.rows) + batch.unchanged,
+            )
         for table in self.staged:
             self._run(f"analyze staged_{table.name}")
 
@@ -224,18 +233,21 @@ class _Load:
     def merge(self, table: Table) -> tuple[int, int]:
         """Insert or update what differs; return the rows so changed, and the rows unchanged."""
         self._progress(f"Storing {table.name}", 0)
+        again = self.unchanged[table]
+        if table not in self.staged:
+            return 0, again
         stage = f"staged_{table.name}"
         repeats = self._bundle.origins[table.name].repeats
-        again = 0
         if repeats is Repeats.SUM:
             stage = self._sum(table)
         elif repeats is Repeats.FIRST:
             self._keep_first(table)
         elif repeats is Repeats.LATEST:
-            again = self._settle_repeats(table, f"{_SEEN_ON}, {RANK}")
-            self._keep_latest()
-        else:
-            again = self._settle_repeats(table)
+            if self._repeated(table):
+                again += self._settle_repeats(table, f"{_SEEN_ON}, {RANK}")
+                self._keep_latest()
+        elif self._repeated(table):
+            again += self._settle_repeats(table)
         for own, parent in _parents(table):
             self._reject(
                 table,
@@ -345,6 +357,8 @@ class _Load:
                 f'0::bigint as "{ROW}", 0::bigint as "{RANK}" from {table} limit 0'
             )
             known.add(table)
+            if not delete:
+                self.read.add(table)
         return stage
 
     def _sum(self, table: Table) -> str:
@@ -412,17 +426,20 @@ class _Load:
             """
         )
 
+    def _repeated(self, table: Table) -> bool:
+        return bool(
+            self._scalar(
+                f"select exists (select from staged_{table.name} "
+                f"group by {_list(_keys(table))} having count(*) > 1)"
+            )
+        )
+
     def _settle_repeats(self, table: Table, of: str = "") -> int:
         """Keep the first row of each key; return how many equal rows were dropped.
 
         Rows that differ in `of`, more columns of the stage, are no repeats of each other.
         """
         stage, keys = f"staged_{table.name}", _list(_keys(table)) + (of and f", {of}")
-        repeated = self._scalar(
-            f"select exists (select from {stage} group by {keys} having count(*) > 1)"
-        )
-        if not repeated:
-            return 0
         values = f"row({_list(c.name for c in table.columns)})"
         self._run(
             f"""

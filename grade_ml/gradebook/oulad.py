@@ -17,7 +17,16 @@ import numpy as np
 import pandas as pd
 
 from grade_ml.gradebook import csv_files
-from grade_ml.gradebook.bundle import RANK, ROW, Batch, Bundle, Origin, Repeats, problems
+from grade_ml.gradebook.bundle import (
+    RANK,
+    ROW,
+    UNKNOWN_SCORE,
+    Batch,
+    Bundle,
+    Origin,
+    Repeats,
+    problems,
+)
 from grade_ml.gradebook.csv_files import CsvRows
 from grade_ml.gradebook.institution import Use
 from grade_ml.gradebook.schema import EXAM_CATEGORY, Outcome
@@ -147,11 +156,13 @@ class _Calendar:
 
 
 def _batches(paths: dict[str, Path], running_on: date | None) -> Iterator[Batch]:
-    parts = [_presentations(rows) for rows in _read(paths, "courses")]
-    sections = pd.concat([rows for rows, _ in parts], ignore_index=True)
+    blocks = list(_read(paths, "courses"))
+    sections = pd.concat([_presentations(rows) for rows in blocks], ignore_index=True)
     if running_on is not None:
         sections[["starts_on", "ends_on"]] += _shift(sections, running_on)
-    yield from _section_batches(sections, _concat(found for _, found in parts))
+    yield from _section_batches(sections)
+    for rows in blocks:
+        yield Batch("section", sections[:0], rows.problems, notes=rows.notes)
     dates = sections.drop_duplicates("section_id").set_index("section_id")
     today = None if running_on is None else pd.Timestamp(running_on)
     calendar = _Calendar(dates["starts_on"], dates["ends_on"], today)
@@ -181,7 +192,7 @@ def _section_ids(rows: CsvRows) -> pd.Series:
     return rows.required("code_module") + "_" + rows.required("code_presentation")
 
 
-def _presentations(rows: CsvRows) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+def _presentations(rows: CsvRows) -> pd.DataFrame:
     """Return section, course and term ids with the section's first and last day."""
     sections, terms = _section_ids(rows), rows.text("code_presentation")
     known = terms.str.fullmatch(r"(19|20)\d\d[BJ]").fillna(False)
@@ -197,7 +208,7 @@ def _presentations(rows: CsvRows) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     months = terms.str[4:].map(START_MONTHS).astype("Float64").fillna(1).astype("int64")
     years = terms.str[:4].where(known, "2000").astype("int64")
     starts = pd.to_datetime(pd.DataFrame({"year": years, "month": months, "day": 1}))
-    frame = rows.frame(
+    return rows.frame(
         {
             "section_id": sections,
             "course_id": rows.text("code_module"),
@@ -206,7 +217,6 @@ def _presentations(rows: CsvRows) -> tuple[pd.DataFrame, pd.DataFrame | None]:
             "ends_on": starts + pd.to_timedelta(length.fillna(0), unit="D"),
         }
     )
-    return frame, rows.problems
 
 
 def _shift(sections: pd.DataFrame, running_on: date) -> pd.Timedelta:
@@ -218,21 +228,21 @@ def _shift(sections: pd.DataFrame, running_on: date) -> pd.Timedelta:
     return pd.Timedelta((pd.Timestamp(running_on) - start).days - (end - start).days // 2, unit="D")
 
 
-def _section_batches(sections: pd.DataFrame, found: pd.DataFrame | None) -> Iterator[Batch]:
+def _section_batches(sections: pd.DataFrame) -> Iterator[Batch]:
     terms = sections.groupby("term_id", as_index=False).agg(
         {"starts_on": "min", "ends_on": "max", ROW: "min"}
     )
     courses = sections.drop_duplicates("course_id")[["course_id", ROW]]
     yield Batch("term", terms.assign(title=terms["term_id"]))
     yield Batch("course", courses.assign(title=courses["course_id"]))
-    yield Batch("section", sections, found)
+    yield Batch("section", sections)
 
 
 def _assignments(rows: CsvRows, calendar: _Calendar) -> Batch:
     sections = _section_ids(rows)
     weight, category = rows.number("weight"), rows.required("assessment_type")
     columns = {
-        "assignment_id": rows.required("id_assessment"),
+        "assignment_id": rows.whole("id_assessment"),
         "section_id": sections,
         "category": category,
         "title": rows.text("assessment_type"),
@@ -242,16 +252,16 @@ def _assignments(rows: CsvRows, calendar: _Calendar) -> Batch:
         "weight": weight.mask(category.str.lower() == EXAM_CATEGORY, 0.0),
         "max_score": 100.0,
     }
-    return Batch("assignment", rows.frame(columns), rows.problems)
+    return Batch("assignment", rows.frame(columns), rows.problems, notes=rows.notes)
 
 
 def _enrollments(paths: dict[str, Path], calendar: _Calendar) -> Iterator[Batch]:
     """Yield students and enrollments; registrations (one per enrollment) are held in memory."""
-    registered, found = _registrations(paths, calendar)
+    registered, found, notes = _registrations(paths, calendar)
     keys = pd.MultiIndex.from_frame(registered[["section_id", "student_id"]])
     unused = np.ones(len(registered), dtype=bool)
     for rows in _read(paths, "studentInfo"):
-        sections, students = _section_ids(rows), rows.required("id_student")
+        sections, students = _section_ids(rows), rows.whole("id_student")
         place = keys.get_indexer(pd.MultiIndex.from_arrays([sections, students]))
         unused[place[place >= 0]] = False
         dates = registered[["enrolled_on", "withdrawn_on"]].reindex(place).reset_index(drop=True)
@@ -273,33 +283,35 @@ def _enrollments(paths: dict[str, Path], calendar: _Calendar) -> Iterator[Batch]
             "student", rows.frame({"student_id": students, "attributes": student, RANK: ranks})
         )
         begun = ~calendar.future(dates["enrolled_on"])
-        yield Batch("enrollment", rows.frame(enrollment, begun), rows.problems)
+        yield Batch("enrollment", rows.frame(enrollment, begun), rows.problems, notes=rows.notes)
     reason = "is registered but studentInfo has no such enrollment; add it there"
     found.append(_about_students(paths["studentRegistration"].name, registered[unused], reason))
-    yield Batch("enrollment", registered[:0], _concat(found))
+    yield Batch("enrollment", registered[:0], _concat(found), notes=notes)
 
 
 def _registrations(
     paths: dict[str, Path], calendar: _Calendar
-) -> tuple[pd.DataFrame, list[pd.DataFrame | None]]:
-    """Return one row per enrollment with its dates, and the problems of the file."""
+) -> tuple[pd.DataFrame, list[pd.DataFrame | None], tuple[str, ...]]:
+    """Return one row per enrollment with its dates, and the problems and notes of the file."""
     frames, found = [], []
+    notes: tuple[str, ...] = ()
     for rows in _read(paths, "studentRegistration"):
         sections = _section_ids(rows)
         columns = {
             "section_id": sections,
-            "student_id": rows.required("id_student"),
+            "student_id": rows.whole("id_student"),
             "enrolled_on": calendar.read(rows, "date_registration", sections),
             "withdrawn_on": calendar.read(rows, "date_unregistration", sections),
         }
         frames.append(rows.frame(columns))
         found.append(rows.problems)
+        notes = rows.notes
     registered = pd.concat(frames, ignore_index=True).drop_duplicates(list(columns))
     again = registered.duplicated(["section_id", "student_id"])
     file = paths["studentRegistration"].name
     reason = "has an earlier row with other dates, which was kept; deliver one row per enrollment"
     found.append(_about_students(file, registered[again], reason))
-    return registered[~again].reset_index(drop=True), found
+    return registered[~again].reset_index(drop=True), found, notes
 
 
 def _about_students(file: str, rows: pd.DataFrame, reason: str) -> pd.DataFrame:
@@ -307,18 +319,24 @@ def _about_students(file: str, rows: pd.DataFrame, reason: str) -> pd.DataFrame:
 
 
 def _results(rows: CsvRows, calendar: _Calendar, section_of: pd.Series) -> Batch:
-    assignments = rows.required("id_assessment")
+    assignments = rows.whole("id_assessment")
     submitted = calendar.read(rows, "date_submitted", assignments.map(section_of))
     score = rows.number("score")
     columns = {
         "assignment_id": assignments,
-        "student_id": rows.required("id_student"),
+        "student_id": rows.whole("id_student"),
         "score": score,
         "submitted_on": submitted,
         "graded_on": submitted.where(score.notna()),
-        "carried_over": rows.choice("is_banked", {"0": False, "1": True}),
+        "carried_over": rows.boolean("is_banked"),
     }
-    return Batch("result", rows.frame(columns, ~calendar.future(submitted)), rows.problems)
+    frame = rows.frame(
+        columns,
+        ~calendar.future(submitted),
+        keys=("id_assessment", "id_student"),
+        unknown=UNKNOWN_SCORE,
+    )
+    return Batch("result", frame, rows.problems, notes=rows.notes)
 
 
 def _activity_kinds(paths: dict[str, Path]) -> pd.Series:
@@ -326,7 +344,7 @@ def _activity_kinds(paths: dict[str, Path]) -> pd.Series:
     if "vle" not in paths:
         return pd.Series(dtype="string[pyarrow]")
     frames = [
-        rows.frame({"site": rows.required("id_site"), "kind": rows.text("activity_type")})
+        rows.frame({"site": rows.whole("id_site"), "kind": rows.text("activity_type")})
         for rows in _read(paths, "vle")
     ]
     return pd.concat(frames).drop_duplicates("site").set_index("site")["kind"]
@@ -334,14 +352,14 @@ def _activity_kinds(paths: dict[str, Path]) -> pd.Series:
 
 def _activity(rows: CsvRows, calendar: _Calendar, kinds: pd.Series) -> Batch:
     sections = _section_ids(rows)
-    kind = rows.text("id_site").map(kinds).fillna(CLICK) if len(kinds) else CLICK
+    kind = rows.whole("id_site").map(kinds).fillna(CLICK) if len(kinds) else CLICK
     days = calendar.read(rows, "date", sections)
     rows.reject(rows.text("date").isna(), "date", "is empty; every row needs a day")
     clicks = rows.integer("sum_click")
     rows.reject(~(clicks >= 0), "sum_click", "is no count; write a number of 0 or more")
     columns = {
         "section_id": sections,
-        "student_id": rows.required("id_student"),
+        "student_id": rows.whole("id_student"),
         "day": days,
         "kind": kind,
         "count": clicks,
@@ -352,7 +370,7 @@ def _activity(rows: CsvRows, calendar: _Calendar, kinds: pd.Series) -> Batch:
     daily = frame.groupby(keys, as_index=False, sort=False, dropna=False).agg(
         {"count": "sum", ROW: "min"}
     )
-    return Batch("activity", daily.astype({"count": "int64"}), rows.problems)
+    return Batch("activity", daily.astype({"count": "int64"}), rows.problems, notes=rows.notes)
 
 
 def _concat(found: Iterable[pd.DataFrame | None]) -> pd.DataFrame | None:

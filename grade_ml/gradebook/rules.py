@@ -16,6 +16,8 @@ from grade_ml.gradebook import schema
 
 #: PostgreSQL cannot index texts beyond 2,700 bytes; no source's ids come near.
 LONGEST_ID = 255
+#: What no id may hold: characters that no one sees, which tables and messages would garble.
+CONTROL = r"[\x00-\x1f\x7f-\x9f]"
 #: (first, second): the second date may not come before the first.
 _ORDERED_DATES = {
     "term": ("starts_on", "ends_on"),
@@ -41,6 +43,10 @@ def violations(table: sa.Table, rows: pd.DataFrame) -> Iterator[tuple[str, pd.Se
         if column.name in rows and (column.primary_key or column.foreign_keys) and _is_text(column):
             long = rows[column.name].str.len() > LONGEST_ID
             yield column.name, long, f"is longer than {LONGEST_ID} characters; look for lost quotes"
+        # The ids of other tables are known ones, or go with their rows.
+        if column.name in rows and column.primary_key and len(table.primary_key) == 1:
+            strange = rows[column.name].str.contains(CONTROL, regex=True)
+            yield column.name, strange, "holds a control character; remove it from the id"
     if table is schema.result:
         yield (
             "score",

@@ -34,8 +34,9 @@ def _one(data: bytes, **options: object) -> CsvRows:
         b"x,y\r1,a\r2,b",
         b'"x", y ,z\n"1",a,\n2," b",9',
         b"y,x\n\na,1\n\n\nb,2\n\n",
+        b"X,Y\n1.0,a\n+2e0,b\n",
     ],
-    ids=["plain", "bom", "mixed ends", "old mac ends", "quotes and blanks", "empty lines"],
+    ids=["plain", "bom", "mixed ends", "old mac ends", "quotes and blanks", "empty lines", "case"],
 )
 def test_the_ways_in_which_people_write_the_same_rows(data: bytes) -> None:
     rows = _one(data, optional=())
@@ -52,7 +53,10 @@ def test_the_ways_in_which_people_write_the_same_rows(data: bytes) -> None:
         (b"", "a.csv is empty"),
         (b"\n1,2\n", "a.csv is empty"),
         (b"x,z\n1,2\n", "has no column y; its first line names x, z"),
-        (b"X,y\n1,2\n", "has no column x"),
+        (b"z,y\n1,2\n", "has no column x"),
+        (b"x;y\n1;2\n", "separates its values by semicolons, not by commas"),
+        (b'"x"\t"y"\n1\t2\n', "separates its values by tabs"),
+        (b"X|Y|z\n1|2|3\n", "separates its values by vertical bars"),
         (b"11391,2013J\n", "has no column x, y; its first line names none"),
         (b"x,y\n" + b"1\n" * csv_files.MALFORMED_ROWS, "100,000 lines have more or fewer values"),
         (b"x,y,y\n1,2,3\n", "names the column y twice"),
@@ -95,7 +99,7 @@ def test_lines_with_too_many_or_few_values_are_set_aside_with_their_numbers() ->
     rows = _one(b"x,y\n1,a\n2\n3,c,d\n4,d\n5\n")
     rows.text("x")
 
-    assert rows.lines.tolist() == [2, 5]
+    assert rows.frame({})["row"].tolist() == [2, 5]
     assert rows.problems is not None
     assert rows.problems["row"].tolist() == [3, 4, 6]
     assert rows.problems["value"].tolist() == ["2", "3,c,d", "5"]
@@ -120,7 +124,7 @@ def test_line_numbers_go_on_over_the_blocks_of_a_large_file() -> None:
 
     assert len(batches) > 1
     for rows in batches:
-        assert (rows.number("x") == rows.lines).all()
+        assert (rows.number("x") == rows.lines)[~rows.rejected].all()
     bad = [row for b in batches if b.problems is not None for row in b.problems["row"]]
     assert bad == list(range(1000, count, 1000))
 
@@ -145,12 +149,25 @@ def test_a_nul_character_rejects_its_row_only() -> None:
         ("1,5", "number", None),
         ("0x1F", "number", None),
         ("12", "integer", 12),
-        ("12.0", "integer", None),
+        ("12.0", "integer", 12),
+        ("-51.0", "integer", -51),
+        ("1e1", "integer", 10),
+        ("12.5", "integer", None),
         ("9" * 30, "integer", None),
         ("9" * 18, "integer", None),
         ("2024-02-29", "date", "2024-02-29"),
         ("2024-02-29T23:59:00Z", "date", "2024-02-29"),
+        ("2025-09-08 23:14:05", "date", "2025-09-08"),
+        ("2025-09-08 23:14:05.123456789", "date", "2025-09-08"),
+        ("2025-09-08 23:14:05+00", "date", "2025-09-08"),
+        ("2025-09-08T23:14:05.000-0500", "date", "2025-09-08"),
+        ("2025-09-08 23:14:05 +05:30", "date", "2025-09-08"),
+        ("2025-09-08 23:14:05 UTC", "date", "2025-09-08"),
+        ("2025-09-08t23:14z", "date", "2025-09-08"),
         ("2023-02-29", "date", None),
+        ("2024-W05-1", "date", None),
+        ("2024-02-29X10:00", "date", None),
+        ("2024-02-29 25:00", "date", None),
         ("29.02.2024", "date", None),
         ("20240229", "date", None),
         ("2024-02-29Tnoon", "date", None),
@@ -169,6 +186,43 @@ def test_values_are_read_exactly_or_rejected(text: str, kind: str, value: object
     else:
         assert rows.problems is None
         assert (str(read[0].date()) if kind == "date" else read[0]) == value
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "Unnamed: 1_level_0"])
+def test_a_column_without_a_name_is_ignored_and_told(name: str) -> None:
+    for header, line in ((f"{name},x,y", "0,1,a"), (f"x,{name},y", "1,0,a"), ("x,y,", "1,a,")):
+        rows = _one(f"{header}\n{line}\n".encode(), optional=None)
+
+        assert rows.names == ["x", "y"]
+        assert rows.frame({"x": rows.text("x")})["x"].tolist() == ["1"]
+        assert "a column without a name" in rows.notes[0]
+        assert "pandas" in rows.notes[0]
+
+
+def test_a_rejected_row_whose_keys_are_readable_may_stay_as_unknown() -> None:
+    rows = _one(b"x,y,z\nk1,5,a\nk2,five,b\n,6,c\nk\x014,7,d\nk5,8,e,f\nk6\n", optional=["z"])
+    columns = {"x": rows.identifier("x"), "y": rows.number("y")}
+    frame = rows.frame(columns, keys=["x"], unknown={"y": None, "status": "graded"})
+
+    assert frame["x"].tolist() == ["k1", "k2", "k5", "k6"]
+    assert frame["y"].fillna(-1).tolist() == [5, -1, -1, -1]
+    assert frame["status"].fillna("-").tolist() == ["-", "graded", "graded", "graded"]
+    assert frame["row"].tolist() == [2, 3, 6, 7]
+    assert rows.problems is not None
+    assert sorted(rows.problems["row"]) == [3, 4, 5, 6, 7]
+    assert rows.frame(columns)["x"].tolist() == ["k1"]
+
+
+@given(
+    st.sampled_from(["true", "TRUE", "t", "Yes", "1", "1.0"]),
+    st.sampled_from(["false", "False", "n", "NO", "0", "0.0"]),
+)
+def test_yes_and_no_have_many_spellings(yes: str, no: str) -> None:
+    rows = _one(f"x,y\n{yes},a\n{no},b\n,c\nperhaps,d\n".encode())
+
+    assert rows.boolean("x").tolist()[:2] == [True, False]
+    assert rows.boolean("x").isna().tolist() == [False, False, True, True]
+    assert rows.rejected.tolist() == [False, False, False, True]
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))

@@ -144,15 +144,13 @@ BROKEN = [
     ("section", "ends_on", pd.Timestamp("2024-01-30"), 8),
     ("term", "ends_on", pd.Timestamp("2024-01-30"), 9),
     ("section", "section_id", "S" * 256, 8),
+    ("section", "section_id", "S\x1f", 8),
     ("enrollment", "student_id", "X", 1),
     ("enrollment", "withdrawn_on", pd.Timestamp("2024-01-30"), 1),
     ("assignment", "section_id", "X", 3),
     ("assignment", "max_score", 0.0, 3),
     ("assignment", "max_score", float("inf"), 3),
     ("assignment", "category", None, 3),
-    ("result", "score", 200.1, 1),
-    ("result", "score", float("inf"), 1),
-    ("result", "graded_on", pd.Timestamp("2024-01-30"), 1),
     ("activity", "count", -1, 1),
 ]
 
@@ -165,24 +163,10 @@ def test_a_row_that_breaks_a_rule_goes_with_the_rows_that_need_it(engine: Engine
         report = _load(engine, tables)
 
         assert report.quarantined == lost, (table, column)
-        kept = table == "result" and column != "student_id"
-        assert sum(report.loaded.values()) == ROWS - lost + kept
+        assert sum(report.loaded.values()) == ROWS - lost
         problems = _quarantine(engine)
         named = problems[(problems["file"] == table) & (problems["row"] == 2)]
         assert named["column"].tolist() == [column]
-
-
-def test_a_result_that_cannot_be_read_is_unknown_not_missing(engine: Engine) -> None:
-    for column, value in (("score", 250.0), ("graded_on", pd.Timestamp("2024-01-30"))):
-        _empty(engine)
-        tables = _small()
-        tables["result"].loc[0, column] = value
-        _load(engine, tables)
-
-        key = tables["result"].loc[0, ["assignment_id", "student_id"]]
-        results = _read(engine).results.set_index(["assignment_id", "student_id"])
-        stored = results.loc[tuple(key)]
-        assert (stored["status"], pd.isna(stored["score"])) == ("graded", True)
 
 
 def test_the_later_of_two_results_counts_and_the_earlier_stays_with_its_dates(
@@ -220,6 +204,24 @@ def test_a_load_names_the_courses_that_it_changed(engine: Engine) -> None:
     tables = _small()
     tables["result"].loc[0, "score"] = 1.0
     assert _load(engine, {"result": tables["result"]}).courses == ("C",)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("score", 200.1), ("score", float("inf")), ("graded_on", pd.Timestamp("2024-01-30"))],
+)
+def test_a_result_that_breaks_a_rule_is_quarantined_and_stays_unknown(
+    engine: Engine, column: str, value: object
+) -> None:
+    tables = _small()
+    tables["result"].loc[0, column] = value
+    report = _load(engine, tables)
+
+    assert report.rejected == {"result": 1}
+    assert _quarantine(engine)["column"].tolist() == [column]
+    result = _read(engine).results.iloc[0]
+    assert result["status"] == "graded"
+    assert pd.isna(result["score"])
 
 
 def test_a_source_that_breaks_half_way_leaves_the_gradebook_as_it_was(engine: Engine) -> None:

@@ -174,17 +174,10 @@ BAD_ROWS = [
     ("courses", ("CC", "2013J", 0), "module_presentation_length", "0", "is not between"),
     ("assessments", ("AAA", "2013J", 77, "TMA", "soon", 5), "date", "soon", "whole number"),
     ("assessments", ("Z", "2013J", 77, "TMA", 5, 5), SECTION, "Z_2013J", "is no known section"),
-    ("assessments", ("AAA", "2013J", 77, "TMA", 5, -1), "weight", "-1.0", "is no weight"),
     ("studentAssessment", (11, 1, 20, 0, 50), "id_student", "1", "is no known student"),
     ("studentAssessment", (99, 65000, 20, 0, 50), "id_assessment", "99", "is no known assignment"),
-    ("studentAssessment", (19, 65000, 20, 0, 101), "score", "101.0", "is not between 0 and 100"),
-    ("studentAssessment", (19, 65000, 20, 0, -1), "score", "-1.0", "is not between 0 and 100"),
-    ("studentAssessment", (19, 65000, 20, 0, "good"), "score", "good", "is no finite number"),
-    ("studentAssessment", (19, 65000, 20, 0, "inf"), "score", "inf", "is no finite number"),
-    ("studentAssessment", (19, 65000, 20, 2, 50), "is_banked", "2", "is unknown"),
     ("studentAssessment", (11, 65000, 20, 0, 50), RESULT, "11, 65000", "stands in an earlier row"),
     ("studentAssessment", (19, "", 20, 0, 50), "id_student", None, "is empty"),
-    ("studentAssessment", (19, 65000, 99999, 0, 5), "date_submitted", "99999", "days from the"),
     ("studentInfo", ("AAA", "2013B", 5, *PERSON, "Great"), "final_result", "Great", "is unknown"),
     ("studentInfo", ("AAA", "2013B", 65000, *PERSON, "Pass"), ENROLLMENT, "AAA_2013B, 65000", "ea"),
     ("studentRegistration", ("AAA", "2013B", 65000, 9, "?"), "id_student", "65000", "has an ear"),
@@ -193,32 +186,78 @@ BAD_ROWS = [
     ("studentVle", ("AAA", "2013B", 65000, 1, "?", 1), "date", None, "is empty"),
     ("studentVle", ("AAA", "2013B", 65000, 1, 1, -4), "sum_click", "-4", "is no count"),
 ]
+#: Rows of which the student and the assessment can be read.
+UNKNOWN_RESULTS = [
+    ("studentAssessment", (19, 65000, 20, 0, 201), "score", "201.0", "is not between 0 and 200"),
+    ("studentAssessment", (19, 65101, 20, 0, -1), "score", "-1.0", "is not between 0 and 200"),
+    ("studentAssessment", (19, 65102, 20, 0, "good"), "score", "good", "is no finite number"),
+    ("studentAssessment", (19, 65103, 20, 0, "inf"), "score", "inf", "is no finite number"),
+    ("studentAssessment", (19, 65201, 20, 2, 50), "is_banked", "2", "is unknown"),
+    ("studentAssessment", (19, 65202, 99999, 0, 5), "date_submitted", "99999", "days from the"),
+    ("studentAssessment", (19, 65203, 9, 0, 5, 7), "(line)", "19,65203,9,0,5,7", "has 6 values"),
+]
 
 
 def test_bad_rows_are_quarantined_and_the_good_ones_load(engine: Engine, tmp_path: Path) -> None:
     good = _load(engine, write_oulad(tmp_path / "good"))
     folder = write_oulad(tmp_path / "bad")
     places = []
-    for file, row, *_ in BAD_ROWS:
+    bad = [*BAD_ROWS, *UNKNOWN_RESULTS]
+    for file, row, *_ in bad:
         with (folder / f"{file}.csv").open("a") as lines:
             lines.write(",".join(map(str, row)) + "\n")
         places.append((f"{file}.csv", len((folder / f"{file}.csv").read_text().splitlines())))
     report = _load(engine, folder)
 
-    assert report.quarantined == len(BAD_ROWS)
+    assert report.quarantined == len(bad)
+    assert report.loaded.pop("result") == len(UNKNOWN_RESULTS)
     assert not any(report.loaded.values())
+    book = _read(engine)
+    unknown = book.results[book.results["assignment_id"] == "19"]
+    assert unknown["student_id"].tolist() == [str(row[1]) for _, row, *_ in UNKNOWN_RESULTS]
+    assert unknown["status"].tolist() == ["graded"] * len(UNKNOWN_RESULTS)
+    assert unknown["score"].isna().all()
     assert sum(report.unchanged.values()) == sum(good.loaded.values())
     with engine.connect() as connection:
         found = {
             (q["file"], q["row"]): q
             for q in connection.execute(text("select * from gradebook.quarantine")).mappings()
         }
-    assert len(found) == len(BAD_ROWS)
-    for place, (_, _, column, value, reason) in zip(places, BAD_ROWS, strict=True):
+    assert len(found) == len(bad)
+    for place, (_, _, column, value, reason) in zip(places, bad, strict=True):
         assert (found[place]["column"], found[place]["value"]) == (column, value)
         assert reason in found[place]["reason"]
     assert not _load(engine, folder).changed
     assert "65000" not in " ".join(map(str, report.problems))
+
+
+def test_whole_numbers_may_be_written_as_pandas_writes_them(engine: Engine, tmp_path: Path) -> None:
+    _load(engine, write_oulad(tmp_path / "oulad"))
+    folder = write_oulad(tmp_path / "pandas")
+    for path in folder.iterdir():
+        frame = pd.read_csv(path, na_values="?")
+        numbers = frame.select_dtypes("number").columns
+        frame.astype(dict.fromkeys(numbers, "float64")).to_csv(path)
+    report = _load(engine, folder)
+
+    assert not report.changed
+    assert report.quarantined == 0
+    assert len(report.notes) == len(OULAD_HEADERS)
+    assert all("a column without a name" in note for note in report.notes)
+
+
+def test_a_negative_weight_means_not_weighted(engine: Engine, tmp_path: Path) -> None:
+    assessments = [("AAA", "2013J", 11, "TMA", 30, -1), ("AAA", "2013J", 12, "TMA", 60, 2)]
+    folder = write_oulad(
+        tmp_path / "oulad", modules=["AAA"], presentations=["2013J"], assessments=assessments,
+        studentAssessment=[(11, 65000, 20, 0, 50)],
+    )  # fmt: skip
+    report = _load(engine, folder)
+
+    assert report.quarantined == 0
+    assert _read(engine).assignments["weight"].tolist() == [0, 2]
+    assert len(_read(engine).results) == 1
+    assert "negative weight" in report.notes[0]
 
 
 @pytest.mark.parametrize("name", ["courses", "studentInfo", "studentAssessment"])
