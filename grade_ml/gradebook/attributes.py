@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from grade_ml.core.errors import ConfigurationError
-from grade_ml.gradebook import oneroster, oulad
+from grade_ml.gradebook import oulad
 from grade_ml.gradebook.institution import Institution, Use
+from grade_ml.gradebook.oneroster import people
+from grade_ml.gradebook.oneroster.reading import METADATA
 from grade_ml.gradebook.simulated import model as simulated
 
 #: From free to strict.
@@ -48,7 +50,7 @@ class Declarations:
 
 
 def _key(name: str) -> str:
-    return name.casefold().removeprefix(oneroster.METADATA)
+    return name.casefold().removeprefix(METADATA)
 
 
 def _strictest(tables: Iterable[Mapping[str, Use]]) -> dict[str, Use]:
@@ -60,7 +62,7 @@ def _strictest(tables: Iterable[Mapping[str, Use]]) -> dict[str, Use]:
     return found
 
 
-_DECLARED = _strictest((oulad.ATTRIBUTES, oneroster.ATTRIBUTES, simulated.ATTRIBUTES))
+_DECLARED = _strictest((oulad.ATTRIBUTES, people.ATTRIBUTES, simulated.ATTRIBUTES))
 #: What the sources declare, without an institution.
 SOURCES = Declarations.of(_DECLARED)
 

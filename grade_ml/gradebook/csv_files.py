@@ -138,6 +138,26 @@ class CsvRows:
             chosen = chosen & np.asarray(where, dtype=bool)
         return frame[chosen].reset_index(drop=True)
 
+    def split(self, chosen: pd.Series) -> tuple[CsvRows, CsvRows]:
+        """Return the other rows, with the problems so far, and the chosen ones (missing: others).
+
+        Call it before anything is objected to.
+        """
+        mask = chosen.fillna(False).to_numpy(bool)
+        if not mask.any():
+            return self, self._part(mask)
+        others = self._part(~mask)
+        others._problems = self._problems
+        return others, self._part(mask)
+
+    def _part(self, mask: np.ndarray) -> CsvRows:
+        import pyarrow as pa
+
+        columns = {name: c.filter(pa.array(mask)) for name, c in self._columns.items()}
+        part = CsvRows(self.file, columns, self.lines[mask], self._personal, self.notes)
+        part._accepted, part._broken = self._accepted[mask], self._broken[mask]
+        return part
+
     def readable(self, *names: str) -> np.ndarray:
         """Return in which rows all these columns have a value to which nothing was objected."""
         whole = np.ones(len(self.lines), dtype=bool)
