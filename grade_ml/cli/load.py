@@ -28,7 +28,7 @@ _path = click.Path(path_type=Path)
 def command() -> None:
     """Load records into the gradebook.
 
-    Loading again changes only what differs; nothing is deleted unless the source says so. Rows
+    Loading again changes only what differs; nothing goes unless the source says so. Rows
     that cannot be kept stand in the table gradebook.quarantine with file, row, column, value and
     reason; the others are loaded. A file that cannot be read leaves the gradebook as it was.
     """
@@ -58,17 +58,32 @@ def oulad(folder: Path, shift_to_today: bool, as_json: bool) -> None:
 
 @command.command()
 @click.argument("path", type=_path)
+@click.option(
+    "--allow-vanishing",
+    is_flag=True,
+    help="Load a whole delivery however much of what is known it no longer names; without it, at "
+    "most GRADE_ML_VANISHING_SHARE (30%) may vanish.",
+)
 @_as_json
-def oneroster(path: Path, as_json: bool) -> None:
+def oneroster(path: Path, allow_vanishing: bool, as_json: bool) -> None:
     """Load OneRoster 1.1 or 1.2 CSV: a zip file or a folder, bulk or delta.
 
     The manifest says which files are bulk and which delta. A delta removes the rows that it marks
-    tobedeleted; a bulk file removes nothing. Read: academicSessions, courses, classes, users,
-    roles, demographics, enrollments (role student), categories, lineItems and results.
+    tobedeleted. A bulk file is whole: enrollments that it no longer names end today, line items and
+    results are withdrawn. Read: academicSessions, courses, classes, users, roles, demographics,
+    enrollments (role student), categories, lineItems, results and scoreScales.
     """
+    from grade_ml.gradebook import institution
     from grade_ml.gradebook import oneroster as source
 
-    _load(Settings.from_environment(), source.bundle(path), as_json)
+    settings = Settings.from_environment()
+    bundle = source.bundle(
+        path,
+        settings.date_at(datetime.now(UTC)),
+        institution.read(settings.institution),
+        vanishing_share=1.0 if allow_vanishing else settings.vanishing_share,
+    )
+    _load(settings, bundle, as_json)
 
 
 @command.command("csv")
@@ -83,8 +98,10 @@ def csv_folder(folder: Path, as_json: bool) -> None:
     attributes. A file may be left out once the gradebook has rows of its table.
     """
     from grade_ml.gradebook import csv_folder as source
+    from grade_ml.gradebook import institution
 
-    _load(Settings.from_environment(), source.bundle(folder), as_json)
+    settings = Settings.from_environment()
+    _load(settings, source.bundle(folder, institution.read(settings.institution)), as_json)
 
 
 @command.command()
@@ -216,10 +233,12 @@ def _print(report: LoadReport) -> None:
         console.print(table)
     if not report.changed:
         console.print("Nothing changed: the gradebook already held all of this.")
+    for note in report.notes:
+        console.print(note, markup=False, highlight=False)
     if report.quarantined:
         console.print(
-            f"{report.quarantined:,} rows were not loaded ({report.rejected_anew:,} problems are "
-            "new); correct them in the source and load again. The first of them:"
+            f"{report.quarantined:,} rows could not be read as they are ({report.rejected_anew:,} "
+            "problems are new); correct them in the source and load again. The first of them:"
         )
         for problem in report.problems:
             console.print(f"  {problem}", markup=False, highlight=False)

@@ -14,17 +14,11 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
+from grade_ml.core.settings import VANISHING_SHARE
 from grade_ml.gradebook.bundle import Bundle, Origin, Repeats
 from grade_ml.gradebook.institution import Institution
 from grade_ml.gradebook.oneroster import files
 from grade_ml.gradebook.oneroster.delivery import Delivery
-
-__all__ = ["VANISHING_SHARE", "bundle"]
-
-#: More than this share of the enrollments, results or line items of the classes in question may
-#: not be missing from a bulk file. In the week in which most students change or drop a class, 5 to
-#: 15% do; an export that was cut short, or of one school of several, lacks a third or more.
-VANISHING_SHARE = 0.3
 
 _ORIGINS = {
     "term": Origin(

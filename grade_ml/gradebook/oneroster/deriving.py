@@ -80,11 +80,15 @@ def policies(items: pd.DataFrame, categories: pd.DataFrame) -> pd.Series:
     """Return the grading policy of each class that has line items, by section_id.
 
     Weights, if one of its items has one; else categories, if one of its own has a weight; else
-    points. A weight of 0 or below is none.
+    points. A weight of 0 or below is none, and extra credit decides nothing.
     """
     of_category = items["category_id"].map(categories.set_index("sourced_id")["weight"])
+    regular = ~is_extra_credit(items)
     by_section = pd.DataFrame(
-        {"items": items["weight"] > 0, "categories": of_category.astype("float64") > 0}
+        {
+            "items": regular & (items["weight"] > 0),
+            "categories": regular & (of_category.astype("float64") > 0),
+        }
     )
     any_weight = by_section.groupby(items["section_id"]).any()
     policy = np.select(

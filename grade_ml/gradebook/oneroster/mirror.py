@@ -140,6 +140,8 @@ class Mirror:
             unmatched = self._unmatched(table)
             changed += self._delete(table)
         changed += self._upsert(table)
+        if keys:
+            self.run(f"analyze {affected(table)}")
         if keys and len(unmatched):
             unmatched = self._with_standing(table, unmatched)
         return Outcome(changed, conflicts, unmatched, stale)
@@ -323,7 +325,8 @@ class Mirror:
         on = " and ".join(f"r.{k} = i.{k}" for k in keys)
         self.run(
             f"insert into {affected(table)} select {_of('i', keys)} from {given} {owner} r on {on} "
-            f"where i.{FATE} = '{Fate.KEEP}' and ({where})"
+            f"where i.{FATE} = '{Fate.KEEP}' and ({where}) and not exists "
+            f"(select from {affected(table)} m where {_same(keys)})"
         )
         return self.number(
             f"select count(*) from {given} (select distinct {', '.join(keys)}, true as found "
@@ -349,7 +352,8 @@ class Mirror:
             f"left join {owner} r on r.{first} = m.{first} and r.{second} = m.{second} "
             f"where r.{first} is null and (m.{second} in (select id from new_student) "
             f"or m.{first} in (select id from new_{parent.name})) "
-            f"and {known(first, parent)} and {known(second, schema.student)}"
+            f"and {known(first, parent)} and {known(second, schema.student)} and not exists "
+            f"(select from {affected(table)} i where {_same(KEYS[table])})"
         )
 
     def touch_texts(self, texts: Mapping[str, float]) -> None:
