@@ -141,6 +141,25 @@ def reachable(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+@contextmanager
+def only_one(engine: Engine, lock: int) -> Iterator[bool]:
+    """Say whether this process alone holds the advisory lock of that number, until the block ends.
+
+    The lock belongs to a connection of its own, so the death of the process frees it.
+    """
+    with reachable(engine):
+        pass
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        held = bool(
+            connection.execute(text("select pg_try_advisory_lock(:lock)"), {"lock": lock}).scalar()
+        )
+        try:
+            yield held
+        finally:
+            # Unlocked by closing it for good: in the pool the connection would keep the lock.
+            connection.invalidate()
+
+
 def read_frame(
     connection: Connection, query: Select[Any], types: dict[str, pa.DataType]
 ) -> pd.DataFrame:

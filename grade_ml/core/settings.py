@@ -83,6 +83,7 @@ class Settings(EnvironmentSettings):
     dagster_postgres_url: str | None = Field(default=None, validation_alias="DAGSTER_POSTGRES_URL")
     mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     storage: str | None = Field(default=None, validation_alias="GRADE_ML_STORAGE")
+    inbox: str | None = Field(default=None, validation_alias="GRADE_ML_INBOX")
     timezone: TimezoneName = Field(default="UTC", validation_alias="GRADE_ML_TIMEZONE")
     as_of: date | datetime | None = Field(default=None, validation_alias="GRADE_ML_AS_OF")
     dagster_home: Path | None = Field(default=None, validation_alias="DAGSTER_HOME")
@@ -99,6 +100,13 @@ class Settings(EnvironmentSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().resolve()
 
+    @field_validator("inbox")
+    @classmethod
+    def _absolute_inbox(cls, value: str | None) -> str | None:
+        if value is None or "://" in value:
+            return value
+        return str(Path(value).expanduser().resolve())
+
     @property
     def zone(self) -> ZoneInfo:
         """The time zone of schedules and of calendar dates."""
@@ -113,6 +121,11 @@ class Settings(EnvironmentSettings):
     def postgres_dir(self) -> Path:
         """The data directory of the embedded PostgreSQL server."""
         return self.home / "postgres"
+
+    @property
+    def staging(self) -> Path:
+        """The folder of what is on its way into the gradebook; it may be emptied between loads."""
+        return self.home / "staging"
 
     @property
     def storage_root(self) -> str:

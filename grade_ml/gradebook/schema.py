@@ -202,6 +202,25 @@ load = sa.Table(
     sa.Column("courses", JSONB, nullable=False, comment="ids of the courses that changed"),
     sa.Column("notes", JSONB, nullable=False, comment="what the summary said besides counts"),
 )
+delivery = sa.Table(
+    "delivery",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, comment="of the file or folder in the inbox"),
+    sa.Column("source", sa.Text, nullable=False, comment="the kind, and the system that it names"),
+    sa.Column("files", JSONB, nullable=False, comment="path -> SHA-256"),
+    sa.Column("dates", JSONB, nullable=False, comment="file -> how new it is, see inbox"),
+    sa.Column("loaded_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("moved_at", sa.DateTime(timezone=True), comment="null: still in the inbox"),
+)
+oneroster_sync = sa.Table(
+    "oneroster_sync",
+    metadata,
+    sa.Column("url", sa.Text, primary_key=True),
+    sa.Column("endpoint", sa.Text, primary_key=True),
+    sa.Column("read_at", sa.DateTime(timezone=True), nullable=False, comment="start of the sync"),
+    sa.Column("bulk_at", sa.DateTime(timezone=True), nullable=False, comment="of the last bulk"),
+)
 
 #: The eight tables in an order in which every reference points backwards.
 TABLES = (student, term, course, section, enrollment, assignment, result, activity)

@@ -6,6 +6,7 @@ from dagster import Definitions, in_process_executor
 
 from grade_ml.core.settings import Settings
 from grade_ml.external.settings import ExternalSettings
+from grade_ml.orchestration.assets.deliveries import inbox_deliveries
 from grade_ml.orchestration.assets.explanations import EXPLANATION_ASSETS
 from grade_ml.orchestration.assets.external import external_assets
 from grade_ml.orchestration.assets.features import FEATURE_ASSETS
@@ -14,6 +15,7 @@ from grade_ml.orchestration.assets.gradebook import GRADEBOOK_ASSETS
 from grade_ml.orchestration.assets.models import MODEL_ASSETS
 from grade_ml.orchestration.assets.monitoring import MONITORING_ASSETS
 from grade_ml.orchestration.checks import GRADEBOOK_CHECKS
+from grade_ml.orchestration.inbox import inbox
 from grade_ml.orchestration.jobs import JOBS
 from grade_ml.orchestration.resources import platform_resource
 from grade_ml.orchestration.schedules import build_schedules
@@ -34,6 +36,7 @@ def build_defs(
     external = external or ExternalSettings.from_environment()
     return Definitions(
         assets=[
+            inbox_deliveries,
             *GRADEBOOK_ASSETS,
             *external_assets(settings.timezone, external),
             *FEATURE_ASSETS,
@@ -45,7 +48,7 @@ def build_defs(
         asset_checks=GRADEBOOK_CHECKS,
         jobs=JOBS,
         schedules=build_schedules(settings),
-        sensors=SENSORS,
+        sensors=[*SENSORS, inbox],
         resources={"platform": platform_resource(settings)},
         # Starting a process for each step costs more than most steps take.
         executor=in_process_executor,

@@ -2,8 +2,17 @@
 
 from dagster import AssetSelection, define_asset_job, in_process_executor
 
-_gradebook = AssetSelection.groups("gradebook")
+_deliveries = AssetSelection.assets("inbox_deliveries")
+#: The tables; what fills them runs by itself.
+_gradebook = AssetSelection.groups("gradebook") - _deliveries
 _snapshots = AssetSelection.assets("grade_snapshots")
+
+load_inbox = define_asset_job(
+    "load_inbox",
+    AssetSelection.assets("inbox_deliveries"),
+    description="Loads what stands in GRADE_ML_INBOX, in order, and moves it to done or refused.",
+    executor_def=in_process_executor,
+)
 
 refresh_gradebook = define_asset_job(
     "refresh_gradebook",
@@ -79,6 +88,7 @@ retrain_drifted_courses = define_asset_job(
 JOBS = [
     collect_external_data,
     generate_time_series_forecasts,
+    load_inbox,
     monitor_model_performance,
     refresh_gradebook,
     retrain_drifted_courses,

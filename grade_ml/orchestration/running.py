@@ -83,10 +83,10 @@ class RunReport:
 
 @dataclass(frozen=True)
 class Phase:
-    """One run: the assets (None: all of the job) and the first and last partition."""
+    """One run: the assets (None: all of the job), first and last partition (None: it has none)."""
 
     assets: tuple[AssetKey, ...] | None
-    span: tuple[str, str]
+    span: tuple[str, str] | None
 
 
 def run_job(
@@ -114,8 +114,12 @@ def run_job(
         raise NotFoundError(f"There is no job {name!r}.", f"Known jobs: {known}.")
     definitions = build_defs(settings)
     job = definitions.resolve_job_def(name)
-    if isinstance(job.partitions_def, DailyPartitionsDefinition):
-        chosen, spans = _today(settings, name, courses)
+    spans: Sequence[tuple[str, str] | None]
+    if job.partitions_def is None or isinstance(job.partitions_def, DailyPartitionsDefinition):
+        if courses:
+            raise NotFoundError(f"The job {name} knows no courses.", "Leave out --course.")
+        day = Platform(settings).as_of.isoformat()
+        chosen, spans = set[str](), [None if job.partitions_def is None else (day, day)]
     else:
         chosen, spans = _spans(settings, instance, courses)
     report = RunReport(name, len(chosen))
@@ -126,15 +130,6 @@ def run_job(
             break
     report.seconds = perf_counter() - started
     return report
-
-
-def _today(
-    settings: Settings, name: str, courses: Collection[str]
-) -> tuple[set[str], list[tuple[str, str]]]:
-    if courses:
-        raise NotFoundError(f"The job {name} knows no courses.", "Leave out --course.")
-    day = Platform(settings).as_of.isoformat()
-    return set(), [(day, day)]
 
 
 def _spans(
@@ -154,7 +149,7 @@ def _spans(
 
 
 def phases(
-    definitions: Definitions, job: JobDefinition, spans: Sequence[tuple[str, str]]
+    definitions: Definitions, job: JobDefinition, spans: Sequence[tuple[str, str] | None]
 ) -> Iterator[Phase]:
     """Yield the runs that materialize `job` over `spans` and everything unpartitioned only once."""
     if len(spans) == 1:
@@ -186,7 +181,7 @@ def _execute(
         raise_on_error=False,
         asset_selection=phase.assets,
         run_id=run_id,
-        tags={**range_tags(*phase.span), **process_tag()},
+        tags={**(range_tags(*phase.span) if phase.span else {}), **process_tag()},
     )
 
 

@@ -5,7 +5,7 @@ import sys
 import tomllib
 from datetime import UTC, datetime
 
-from dagster import DefaultScheduleStatus, DefaultSensorStatus, Definitions
+from dagster import AssetKey, DefaultScheduleStatus, DefaultSensorStatus, Definitions
 from dagster._core.definitions.partitions.context import partition_loading_context
 
 from grade_ml.core.settings import REPOSITORY, Settings
@@ -56,8 +56,11 @@ FETCHED = (
     "industry_trends",
 )
 EXTERNAL = (*FETCHED, "course_difficulty", "external_features")
+#: What brings records in; it has neither rows nor columns of its own.
+DELIVERIES = ("inbox_deliveries",)
 GRAPH = {
     "gradebook": {
+        **{name: set() for name in DELIVERIES},
         "students": set(),
         "terms": set(),
         "courses": set(),
@@ -208,7 +211,21 @@ def test_assets_groups_dependencies_and_partitions(definitions: Definitions):
 def test_every_asset_is_described(definitions: Definitions):
     for spec in definitions.resolve_all_asset_specs():
         assert spec.description and spec.owners and spec.kinds and spec.code_version, spec.key
-        assert spec.group_name != "gradebook" or "dagster/column_schema" in spec.metadata
+        is_table = spec.group_name == "gradebook" and spec.key.to_user_string() not in DELIVERIES
+        assert not is_table or "dagster/column_schema" in spec.metadata
+
+
+def test_only_jobs_of_their_own_bring_records_in(definitions: Definitions):
+    jobs = {
+        name: [
+            job.name
+            for job in definitions.resolve_all_job_defs()
+            if AssetKey(name) in job.asset_layer.selected_asset_keys
+            and not job.name.startswith("__")
+        ]
+        for name in DELIVERIES
+    }
+    assert jobs == {"inbox_deliveries": ["load_inbox"]}
 
 
 def test_jobs_schedules_and_sensors(settings: Settings):
@@ -228,6 +245,7 @@ def test_jobs_schedules_and_sensors(settings: Settings):
             "drift_retraining",
             "gradebook_changes",
             "health_alerts",
+            "inbox",
             "run_failure_alerts",
         ),
         DefaultSensorStatus.RUNNING,

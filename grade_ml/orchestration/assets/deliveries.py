@@ -1,0 +1,62 @@
+"""The assets that bring records in by themselves: what stands in the inbox."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from dagster import Failure, MaterializeResult, MetadataValue, ResourceParam, asset
+
+from grade_ml.orchestration.resources import Platform
+
+if TYPE_CHECKING:
+    from grade_ml.gradebook.loading import LoadReport
+
+OWNERS = ["team:data-engineering"]
+
+
+@asset(
+    group_name="gradebook",
+    kinds={"postgres"},
+    owners=OWNERS,
+    code_version="1",
+    metadata={"dagster/table_name": "gradebook.delivery"},
+)
+def inbox_deliveries(platform: ResourceParam[Platform]) -> Iterator[MaterializeResult[None]]:
+    """Load what stands in GRADE_ML_INBOX, in order, and move it to done or refused.
+
+    The run fails, after all else was loaded, where a delivery was refused or could not be moved.
+    """
+    from grade_ml.gradebook import inbox
+
+    done = inbox.empty(platform.engine, platform.settings, now=datetime.now(UTC))
+    reports = [one.report for one in done.outcomes if one.report]
+    told = "\n".join(str(one) for one in done.outcomes) + "\n".join(done.notes)
+    yield MaterializeResult(
+        metadata={
+            "deliveries": len(reports),
+            "refused": len(done.outcomes) - len(reports),
+            "summary": MetadataValue.md(f"```\n{told}\n```"),
+            **counts(reports),
+        }
+    )
+    wrong = [one.problem for one in done.outcomes if one.problem]
+    wrong += [str(one) for one in done.outcomes if not one.report]
+    if wrong:
+        raise Failure(" ".join(wrong), allow_retries=False)
+
+
+def counts(reports: Iterable[LoadReport]) -> dict[str, Any]:
+    """Return rows by table as numbers that the UI plots over time, and what loads said besides."""
+    total: Counter[str] = Counter()
+    notes: dict[str, None] = {}
+    for report in reports:
+        for kind in ("loaded", "unchanged", "removed"):
+            for table, rows in getattr(report, kind).items():
+                total[f"{table}_{kind}"] += rows
+        total["quarantined_rows"] += report.quarantined
+        notes |= dict.fromkeys(report.notes)
+    told = MetadataValue.md("\n".join(f"- {note}" for note in notes) or "none")
+    return {"quarantined_rows": 0, **total, "notes": told}
