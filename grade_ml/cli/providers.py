@@ -19,8 +19,20 @@ DAY_SECONDS = 60
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--courses", default=8, show_default=True, type=click.IntRange(1))
 @click.option("--terms", default=5, show_default=True, type=click.IntRange(1))
-def command(port: int, seed: int, courses: int, terms: int) -> None:
+@click.option(
+    "--college-students",
+    default=120,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Students of the college that the OneRoster server serves.",
+)
+@click.option("--college-courses", default=3, show_default=True, type=click.IntRange(1))
+def command(  # noqa: PLR0913, PLR0917 - one for each option
+    port: int, seed: int, courses: int, terms: int, college_students: int, college_courses: int
+) -> None:
     """Serve made-up weather, economy, calendars, posts, jobs, events and page views until Ctrl-C.
+
+    Besides, a OneRoster server with the records of a small college, another school than the campus.
 
     They come in the providers' own formats, belong to the simulated campus of the same seed,
     courses and terms (see `grade-ml load simulated`), and are reachable from this machine only.
@@ -28,16 +40,22 @@ def command(port: int, seed: int, courses: int, terms: int) -> None:
     """
     from grade_ml.external.settings import PREFIX
     from grade_ml.gradebook.simulated import CampusConfig
+    from grade_ml.providers.oneroster import settings as variables
     from grade_ml.providers.server import serve
 
     settings = Settings.from_environment()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     config = CampusConfig(courses=courses, terms=terms, seed=seed)
-    with serve(config, settings.date_at(datetime.now(UTC)), port) as server:
+    college = CampusConfig(
+        students=college_students, courses=college_courses, terms=3, seed=seed + 1
+    )
+    with serve(config, settings.date_at(datetime.now(UTC)), port, college) as server:
+        lets_in = "\n".join(f"  {name}={value}" for name, value in variables(server.url).items())
         click.echo(
             f"Simulated providers at {server.url}; nothing they say is real.\n"
             "To let grade_ml ask them, set this in its environment or in .env:\n"
             f"  {PREFIX}PROVIDERS_URL={server.url}\n"
+            f"and these to let it read the college's gradebook:\n{lets_in}\n"
             "Ctrl-C ends them."
         )
         try:

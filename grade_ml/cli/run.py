@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grade_ml.cli.up import providers_url
+from grade_ml.cli.up import providers_url, providers_variables
 from grade_ml.core.errors import GradeMLError
 from grade_ml.core.settings import Settings
 
@@ -37,8 +37,9 @@ def command(job: str, courses: tuple[str, ...], as_json: bool) -> None:
     """Run JOB now, in this process, and wait for it.
 
     JOB is train_traditional_models (features, baseline, predictions), refresh_gradebook (checks
-    and features only), generate_time_series_forecasts (every remaining score) or
-    collect_external_data (the world around, today). The run appears in the Dagster UI like any
+    and features only), generate_time_series_forecasts (every remaining score), load_inbox (what has
+    been delivered), sync_gradebook (what changed on the OneRoster server) or collect_external_data
+    (the world around, today). The run appears in the Dagster UI like any
     other.
     """
     from rich.console import Console
@@ -64,11 +65,9 @@ def command(job: str, courses: tuple[str, ...], as_json: bool) -> None:
 
 def _join_demo(settings: Settings) -> None:
     """Ask the same simulated providers as a running `up --demo`, unless any are set here."""
-    from grade_ml.external.settings import PREFIX, ExternalSettings
-
     url = providers_url(settings.home)
-    if url is not None and not ExternalSettings.from_environment().model_fields_set:
-        os.environ[f"{PREFIX}PROVIDERS_URL"] = url
+    if url is not None:
+        os.environ |= providers_variables(url)
 
 
 @contextmanager

@@ -89,6 +89,20 @@ def providers_url(home: Path) -> str | None:
     return None if content is None else content.get("providers")
 
 
+def providers_variables(url: str) -> dict[str, str]:
+    """Return the variables that point at simulated providers, but for what is set already."""
+    from grade_ml.external.settings import PREFIX, ExternalSettings
+    from grade_ml.gradebook.rest.settings import OneRosterSettings
+    from grade_ml.providers import oneroster
+
+    variables = {}
+    if not ExternalSettings.from_environment().model_fields_set:
+        variables[f"{PREFIX}PROVIDERS_URL"] = url
+    if not OneRosterSettings.from_environment().model_fields_set:
+        variables |= oneroster.settings(url)
+    return variables
+
+
 def _running(home: Path) -> dict[str, Any] | None:
     """Return what the `up` that runs on `home` says of itself; one that was killed says nothing."""
     try:
@@ -239,14 +253,13 @@ class _Launch:
 
     def _add_providers(self) -> None:
         """Serve the campus's surroundings to the other children, unless they know real ones."""
-        from grade_ml.external.settings import PREFIX, ExternalSettings
-
-        if ExternalSettings.from_environment().model_fields_set:
-            return
         port = _providers_port(self._port)
         url = f"http://{HOST}:{port}"
+        variables = providers_variables(url)
+        if not variables:
+            return
         for child in self._children:
-            child.environment = {**child.environment, f"{PREFIX}PROVIDERS_URL": url}
+            child.environment = {**child.environment, **variables}
         self._children.append(
             self._child("grade_ml.cli", os.environ, "providers", "--port", str(port))
         )
@@ -343,13 +356,13 @@ def _is_empty(gradebook: Engine) -> bool:
 
 def _is_demo(gradebook: Engine) -> bool:
     """Return whether the gradebook holds a simulated campus, or nothing, which becomes one."""
-    from grade_ml.gradebook.catalog import newest_load
+    from grade_ml.gradebook.catalog import first_load
 
     if _is_empty(gradebook):
         return True
     with database.reachable(gradebook) as connection:
-        newest = newest_load(connection)
-    return newest is not None and newest.source == "simulated"
+        first = first_load(connection)
+    return first is not None and first.source == "simulated"
 
 
 def _providers_port(port: int) -> int:

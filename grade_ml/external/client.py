@@ -7,13 +7,11 @@ function accepts counts as an answer.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import httpx
@@ -24,6 +22,7 @@ from sqlalchemy.dialects.postgresql import insert
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
+from grade_ml.core import http
 from grade_ml.external.protocol import About, PayloadError, ProviderError, Request
 from grade_ml.external.tables import rate_limit, response
 
@@ -73,18 +72,6 @@ class Manners:
     max_bytes: int = 20 << 20
 
 
-class Clock:
-    """The time that limits go by, and waiting for them."""
-
-    def now(self) -> datetime:
-        """Return the moment."""
-        return datetime.now(UTC)
-
-    def sleep(self, seconds: float) -> None:
-        """Wait."""
-        time.sleep(seconds)
-
-
 class Client:
     """Fetches payloads for the sources of one collection; safe to share between threads.
 
@@ -101,12 +88,12 @@ class Client:
         engine: Engine,
         now: datetime,
         manners: Manners = Manners(),
-        clock: Clock | None = None,
+        clock: http.Clock | None = None,
     ) -> None:
         self.now = now
         self._engine = engine
         self._manners = manners
-        self._clock = clock or Clock()
+        self._clock = clock or http.Clock()
         self._http = httpx.Client(
             timeout=manners.silence_s,
             follow_redirects=True,
@@ -248,7 +235,7 @@ class Client:
         if reply.is_success:
             return
         if status == httpx.codes.TOO_MANY_REQUESTS:
-            pause = _retry_after(reply.headers.get("Retry-After"), self._clock.now())
+            pause = http.retry_after(reply.headers.get("Retry-After"), self._clock.now())
             self._postpone(about, pause)
             raise _TryAgainError("it was asked too often", status)
         if reply.is_server_error:
@@ -262,26 +249,16 @@ class Client:
 
     def _body(self, about: About, request: Request, reply: httpx.Response) -> bytes:
         """Return the unpacked body; neither endless drops nor endless bytes get far."""
-        deadline = time.monotonic() + self._manners.total_s
-        parts, size = [], 0
-        for part in reply.iter_bytes():
-            parts.append(part)
-            size += len(part)
-            if size > self._manners.max_bytes:
-                raise ProviderError(
-                    about.title,
-                    f"its answer has more than {self._manners.max_bytes >> 20} MB",
-                    f"Look at {request.url}; a shorter window gives less.",
-                    field="body",
-                )
-            if time.monotonic() > deadline:
-                raise ProviderError(
-                    about.title,
-                    f"its answer was not complete after {self._manners.total_s:g} seconds",
-                    "The next collection asks again.",
-                    field="body",
-                )
-        return b"".join(parts)
+        try:
+            return http.body(reply, self._manners.max_bytes, self._manners.total_s)
+        except http.BodyError as error:
+            raise ProviderError(
+                about.title,
+                f"its answer {error}",
+                f"Look at {request.url}; a shorter window gives less, and the next collection asks "
+                "again.",
+                field="body",
+            ) from error
 
     def _await_turn(self, about: About) -> None:
         """Take the next place in the source's queue, which all processes share, and wait for it.
@@ -362,19 +339,3 @@ class Client:
                 .where(response.c.key == request.key, response.c.accepted)
                 .values(validated_at=self.now)
             )
-
-
-def _retry_after(value: str | None, now: datetime) -> timedelta:
-    """Return the pause that a header Retry-After asks for, in seconds or as a date.
-
-    >>> _retry_after("30", datetime(2024, 1, 1, tzinfo=UTC)).total_seconds()
-    30.0
-    >>> _retry_after("Mon, 01 Jan 2024 00:01:00 GMT", datetime(2024, 1, 1, tzinfo=UTC)).seconds
-    60
-    """
-    try:
-        if value is None or value.isdecimal():
-            return timedelta(seconds=int(value or 0))
-        return max(parsedate_to_datetime(value) - now, timedelta())
-    except (ValueError, TypeError, OverflowError):
-        return timedelta()

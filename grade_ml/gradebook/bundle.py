@@ -7,7 +7,7 @@ storing rows to `loading`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
 
@@ -106,6 +106,19 @@ class Bundle:
     origins: Mapping[str, Origin]
     batches: Callable[[Connection], Iterator[Batch]]
     delivered_on: date | None = None
+
+
+def followed_by(bundle: Bundle, action: Callable[[Connection], None]) -> Bundle:
+    """Return the bundle with something to be done in the transaction of its load, once it is read.
+
+    What `action` raises undoes the load.
+    """
+
+    def batches(connection: Connection) -> Iterator[Batch]:
+        yield from bundle.batches(connection)
+        action(connection)
+
+    return replace(bundle, batches=batches)
 
 
 def from_frames(source: str, frames: Callable[[], Iterable[tuple[str, pd.DataFrame]]]) -> Bundle:

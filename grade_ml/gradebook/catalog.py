@@ -47,7 +47,16 @@ def courses_changed_since(connection: Connection, seen: str | None) -> set[str] 
 
 def newest_load(connection: Connection) -> Load | None:
     """Return the newest load, or None where nothing was ever loaded."""
+    return _load(connection, load.c.id.desc())
+
+
+def first_load(connection: Connection) -> Load | None:
+    """Return the first load, or None where nothing was ever loaded."""
+    return _load(connection, load.c.id)
+
+
+def _load(connection: Connection, order: sa.ColumnElement[int]) -> Load | None:
     row = connection.execute(
-        sa.select(load.c.id, load.c.loaded_at, load.c.source).order_by(load.c.id.desc()).limit(1)
+        sa.select(load.c.id, load.c.loaded_at, load.c.source).order_by(order).limit(1)
     ).one_or_none()
     return None if row is None else Load(row.id, row.loaded_at, row.source)

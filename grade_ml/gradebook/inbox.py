@@ -37,7 +37,7 @@ from grade_ml.core.errors import (
 from grade_ml.core.settings import Settings
 from grade_ml.core.storage import write_whole
 from grade_ml.gradebook.arrivals import DONE, REFUSED, Delivery, Kind, is_local, look
-from grade_ml.gradebook.bundle import Batch, Bundle
+from grade_ml.gradebook.bundle import Bundle, followed_by
 from grade_ml.gradebook.loading import LoadReport, Progress, load
 from grade_ml.gradebook.schema import delivery as table
 from grade_ml.gradebook.schema import load as loads
@@ -202,15 +202,14 @@ class _Work:
             _refuse_older(connection, source, dates)
         row = {"name": one.name, "source": source, "files": files, "dates": dates}
 
-        def batches(connection: Connection) -> Iterator[Batch]:
-            yield from bundle.batches(connection)
+        def record(connection: Connection) -> None:
             if self._has_changed(one):
                 raise ServiceError(f"{one.name} was written to while it was loaded.")
             connection.execute(sa.insert(table).values(**row, loaded_at=self.now))
 
         report = load(
             self.engine,
-            replace(bundle, batches=batches),
+            followed_by(bundle, record),
             loaded_at=self.now,
             on_progress=self.progress,
         )

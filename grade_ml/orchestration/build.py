@@ -6,7 +6,8 @@ from dagster import Definitions, in_process_executor
 
 from grade_ml.core.settings import Settings
 from grade_ml.external.settings import ExternalSettings
-from grade_ml.orchestration.assets.deliveries import inbox_deliveries
+from grade_ml.gradebook.rest.settings import OneRosterSettings
+from grade_ml.orchestration.assets.deliveries import gradebook_sync_asset, inbox_deliveries
 from grade_ml.orchestration.assets.explanations import EXPLANATION_ASSETS
 from grade_ml.orchestration.assets.external import external_assets
 from grade_ml.orchestration.assets.features import FEATURE_ASSETS
@@ -23,7 +24,9 @@ from grade_ml.orchestration.sensors import SENSORS
 
 
 def build_defs(
-    settings: Settings | None = None, external: ExternalSettings | None = None
+    settings: Settings | None = None,
+    external: ExternalSettings | None = None,
+    server: OneRosterSettings | None = None,
 ) -> Definitions:
     """Return everything that Dagster is to know; nothing is connected to.
 
@@ -34,9 +37,11 @@ def build_defs(
     """
     settings = settings or Settings.from_environment()
     external = external or ExternalSettings.from_environment()
+    server = server or OneRosterSettings.from_environment()
     return Definitions(
         assets=[
             inbox_deliveries,
+            gradebook_sync_asset(server),
             *GRADEBOOK_ASSETS,
             *external_assets(settings.timezone, external),
             *FEATURE_ASSETS,
@@ -47,7 +52,7 @@ def build_defs(
         ],
         asset_checks=GRADEBOOK_CHECKS,
         jobs=JOBS,
-        schedules=build_schedules(settings),
+        schedules=build_schedules(settings, server),
         sensors=[*SENSORS, inbox],
         resources={"platform": platform_resource(settings)},
         # Starting a process for each step costs more than most steps take.

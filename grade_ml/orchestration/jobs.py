@@ -2,7 +2,7 @@
 
 from dagster import AssetSelection, define_asset_job, in_process_executor
 
-_deliveries = AssetSelection.assets("inbox_deliveries")
+_deliveries = AssetSelection.assets("gradebook_sync", "inbox_deliveries")
 #: The tables; what fills them runs by itself.
 _gradebook = AssetSelection.groups("gradebook") - _deliveries
 _snapshots = AssetSelection.assets("grade_snapshots")
@@ -11,6 +11,14 @@ load_inbox = define_asset_job(
     "load_inbox",
     AssetSelection.assets("inbox_deliveries"),
     description="Loads what stands in GRADE_ML_INBOX, in order, and moves it to done or refused.",
+    executor_def=in_process_executor,
+)
+
+sync_gradebook = define_asset_job(
+    "sync_gradebook",
+    AssetSelection.assets("gradebook_sync"),
+    description="Loads what changed on the OneRoster server of GRADE_ML_ONEROSTER_URL since the "
+    "last time; once a week, or with `full`, everything.",
     executor_def=in_process_executor,
 )
 
@@ -92,6 +100,7 @@ JOBS = [
     monitor_model_performance,
     refresh_gradebook,
     retrain_drifted_courses,
+    sync_gradebook,
     train_advanced_ml_models,
     train_traditional_models,
     update_model_explanations,

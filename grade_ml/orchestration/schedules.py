@@ -14,10 +14,12 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from grade_ml.core.settings import Settings
+from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
 from grade_ml.orchestration.jobs import (
     collect_external_data,
     generate_time_series_forecasts,
     monitor_model_performance,
+    sync_gradebook,
     train_advanced_ml_models,
     train_traditional_models,
     update_model_explanations,
@@ -25,10 +27,11 @@ from grade_ml.orchestration.jobs import (
 from grade_ml.orchestration.partitions import course, range_tags
 
 
-def build_schedules(settings: Settings) -> list[ScheduleDefinition]:
+def build_schedules(settings: Settings, server: OneRosterSettings) -> list[ScheduleDefinition]:
     """Return all schedules; their times of day are those of the settings' time zone."""
     timezone = settings.timezone
     return [
+        _from_a_server("gradebook_sync", "30 0 * * *", server, timezone),
         _for_the_current_day("external_data", "0 */6 * * *", collect_external_data, settings),
         _over_all_courses("forecasting", "0 1 * * *", generate_time_series_forecasts, timezone),
         _over_all_courses("traditional_training", "0 2 * * *", train_traditional_models, timezone),
@@ -64,6 +67,25 @@ def _for_the_current_day(
     def tick(context: ScheduleEvaluationContext) -> RunRequest:
         day = settings.date_at(context.scheduled_execution_time)
         return RunRequest(partition_key=day.isoformat())
+
+    return tick
+
+
+def _from_a_server(
+    name: str, cron: str, server: OneRosterSettings, timezone: str
+) -> ScheduleDefinition:
+    @schedule(
+        name=name,
+        cron_schedule=cron,
+        job=sync_gradebook,
+        execution_timezone=timezone,
+        default_status=DefaultScheduleStatus.RUNNING,
+        description=sync_gradebook.description,
+    )
+    def tick(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
+        if server.url is None:
+            return SkipReason(f"No OneRoster server is set; set {PREFIX}URL to have one read.")
+        return RunRequest()
 
     return tick
 

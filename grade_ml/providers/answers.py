@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from grade_ml.providers.misbehaviour import Mode
 
 JSON = "application/json"
 
@@ -22,20 +24,30 @@ class Query:
         The query string; a parameter given several times has its values joined by commas.
     body
         What was posted.
+    headers
+        The request's headers, their names in lower case.
+    url
+        What was asked, without the query string.
+    mode
+        How to misbehave, where that is the provider's own matter.
     """
 
     parts: tuple[str, ...]
     parameters: Mapping[str, str]
     body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    url: str = ""
+    mode: Mode | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A body with its type and status."""
+    """A body with its type and status, and headers besides the usual ones."""
 
     body: bytes
     content_type: str = JSON
     status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class RefusedError(Exception):

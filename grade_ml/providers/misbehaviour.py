@@ -31,8 +31,31 @@ class Mode(StrEnum):
     """The connection is reset without a word."""
     NULLS = "nulls"
     """Values are missing: null, empty, or no events."""
+    UNAUTHORIZED = "unauthorized"
+    """Status 401, as if the token had just expired."""
+    REPEATED_ROWS = "repeated_rows"
+    """OneRoster: pages begin with rows of the page before."""
+    VANISHING_ROWS = "vanishing_rows"
+    """OneRoster: after the first page a row is gone, and all others move up."""
+    WRONG_TOTAL = "wrong_total"
+    """OneRoster: X-Total-Count is more than there is."""
+    WITHOUT_TOTAL = "without_total"
+    """OneRoster: there is no X-Total-Count, only links."""
+    ENDLESS_PAGES = "endless_pages"
+    """OneRoster: every page leads to a next one, which says the same."""
+    UNKNOWN_WORDS = "unknown_words"
+    """OneRoster: the first row of a page has words that no version of the standard knows."""
 
 
+#: What only a provider that has pages can do; the others answer as ever.
+OWN = (
+    Mode.REPEATED_ROWS,
+    Mode.VANISHING_ROWS,
+    Mode.WRONG_TOTAL,
+    Mode.WITHOUT_TOTAL,
+    Mode.ENDLESS_PAGES,
+    Mode.UNKNOWN_WORDS,
+)
 HUGE_BYTES = 50 << 20
 
 

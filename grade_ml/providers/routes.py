@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from grade_ml.providers import calendars, economy, pageviews, posts, weather
+from grade_ml.providers import calendars, economy, oneroster, pageviews, posts, weather
 from grade_ml.providers.answers import Answer, Query
 from grade_ml.providers.world import World
 
@@ -23,6 +23,8 @@ class Provider(StrEnum):
     GDELT = "gdelt"
     BLS = "bls"
     WIKIMEDIA = "wikimedia"
+    ONEROSTER = "oneroster"
+    ONEROSTER_TOKEN = "oneroster-token"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,21 @@ ROUTES = (
         "/wikimedia/api/rest_v1/metrics/pageviews/per-article",
         pageviews.per_article,
         "views",
+    ),
+    Route(
+        Provider.ONEROSTER_TOKEN,
+        f"{oneroster.ROOT}/token",
+        oneroster.token,
+        "access_token",
+        "POST",
+    ),
+    *(
+        Route(Provider.ONEROSTER, f"{oneroster.ROOT}/ims/oneroster/{path}", answer, "sourcedId")
+        for path, answer in (
+            ("v1p1", oneroster.v1p1),
+            ("rostering/v1p2", oneroster.v1p2),
+            ("gradebook/v1p2", oneroster.v1p2),
+        )
     ),
 )
 

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from grade_ml.core.errors import ServiceError
 from grade_ml.gradebook.simulated import CampusConfig
 from grade_ml.providers.answers import Answer, Query, RefusedError, as_text
-from grade_ml.providers.misbehaviour import HUGE_BYTES, Mode, emptied, renamed
+from grade_ml.providers.misbehaviour import HUGE_BYTES, OWN, Mode, emptied, renamed
 from grade_ml.providers.routes import ROUTES, Provider, Route, route
 from grade_ml.providers.world import World
 
@@ -53,9 +53,12 @@ class ProviderServer(ThreadingHTTPServer):
     asked. `retry_after` is what a 429 asks for, in seconds.
     """
 
-    def __init__(self, config: CampusConfig, today: date, port: int) -> None:
+    def __init__(
+        self, config: CampusConfig, today: date, port: int, college: CampusConfig | None = None
+    ) -> None:
         super().__init__((HOST, port), _Handler)
         self.config = config
+        self.college = college
         self.today = today
         self.requests: list[Request] = []
         self.retry_after = 1
@@ -70,7 +73,7 @@ class ProviderServer(ThreadingHTTPServer):
     @property
     def world(self) -> World:
         """The world as of today."""
-        return World(self.config, self.today)
+        return World(self.config, self.today, self.college)
 
     def misbehave(self, provider: str, mode: str, times: int | None = None) -> None:
         """Let a provider answer its next `times` requests, or all to come, in a bad way."""
@@ -129,15 +132,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(refusal, ("Retry-After", str(self.server.retry_after)))
         elif mode is Mode.SERVER_ERROR:
             self._send(as_text("Internal error (simulated)", "text/plain", 500))
+        elif mode is Mode.UNAUTHORIZED:
+            self._send(as_text("Unauthorized (simulated)", "text/plain", 401))
         elif mode is Mode.HTML_PAGE:
             page = "<!doctype html><title>Please wait (simulated)</title><p>We will be back soon."
             self._send(as_text(page, "text/html"))
         elif method != found.method:
             self._send(as_text("Method not allowed", "text/plain", 405))
         else:
-            self._send_as(mode, found, self._ask(found, body))
+            self._send_as(mode, found, self._ask(found, body, mode))
 
-    def _ask(self, found: Route, body: bytes) -> Answer:
+    def _ask(self, found: Route, body: bytes, mode: Mode | None) -> Answer:
         url = urlsplit(self.path)
         parts = url.path[len(found.prefix) :].split("/")
         parameters = parse_qs(url.query, keep_blank_values=True)
@@ -145,6 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
             parts=tuple(unquote(part) for part in parts if part),
             parameters={name: ",".join(values) for name, values in parameters.items()},
             body=body,
+            headers={name.lower(): value for name, value in self.headers.items()},
+            url=self.server.url + url.path,
+            mode=mode,
         )
         try:
             return found.answer(self.server.world, query)
@@ -153,9 +161,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_as(self, mode: Mode | None, found: Route, answer: Answer) -> None:
         body, kind, status = answer.body, answer.content_type, answer.status
+        if mode is None or mode in OWN:
+            self._send_or_304(answer)
+            return
         match mode:
-            case None:
-                self._send_or_304(answer)
             case Mode.WRONG_CONTENT_TYPE:
                 self._send(Answer(body, "text/html; charset=utf-8", status))
             case Mode.TRUNCATED:
@@ -182,7 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, answer: Answer, *headers: tuple[str, str]) -> None:
         length = ("Content-Length", str(len(answer.body)))
-        self._head(answer.status, ("Content-Type", answer.content_type), length, *headers)
+        kind = ("Content-Type", answer.content_type)
+        self._head(answer.status, kind, length, *answer.headers, *headers)
         self.wfile.write(answer.body)
 
     def _head(self, status: int, *headers: tuple[str, str]) -> None:
@@ -225,13 +235,17 @@ def _index() -> Answer:
 
 
 @contextmanager
-def serve(config: CampusConfig, today: date, port: int = 0) -> Iterator[ProviderServer]:
+def serve(
+    config: CampusConfig, today: date, port: int = 0, college: CampusConfig | None = None
+) -> Iterator[ProviderServer]:
     """Serve the world of a campus as known on `today`, until the block ends.
 
     Parameters
     ----------
     port
         Port on 127.0.0.1; 0 takes a free one, see `ProviderServer.url`.
+    college
+        The school of the OneRoster server, if not a small one.
 
     Raises
     ------
@@ -239,7 +253,7 @@ def serve(config: CampusConfig, today: date, port: int = 0) -> Iterator[Provider
         The port cannot be used.
     """
     try:
-        server = ProviderServer(config, today, port)
+        server = ProviderServer(config, today, port, college)
     except OSError as error:
         raise ServiceError(
             f"Port {port} cannot be used: {error.strerror}.",

@@ -48,10 +48,19 @@ class World:
         The campus; of it only the seed, the courses and the number of terms matter here.
     today
         What is published later cannot be seen yet.
+    other_school
+        The school whose records the OneRoster server gives; without it, a small one.
     """
 
     config: CampusConfig
     today: date
+    other_school: CampusConfig | None = None
+
+    @property
+    def college(self) -> CampusConfig:
+        """The school whose records the OneRoster server gives."""
+        seed = self.config.seed + 1
+        return self.other_school or CampusConfig(students=120, courses=3, terms=3, seed=seed)
 
     def condition(self, name: str, first: date, last: date) -> np.ndarray:
         """Return a condition of the campus (mean 0, SD 1) per day, from `first` to `last`."""

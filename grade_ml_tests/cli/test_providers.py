@@ -37,13 +37,14 @@ def test_it_says_where_it_is_and_what_to_set_until_ctrl_c(tmp_path: Path):
         text=True,
     )
     assert process.stdout
-    lines = [process.stdout.readline() for _ in range(4)]
+    lines = [process.stdout.readline() for _ in range(10)]
     try:
         found = re.search(rf"{VARIABLE}=(http://127\.0\.0\.1:\d+)", "".join(lines))
         assert found, lines
         assert found[1] in lines[0]
         assert "real" in lines[0]
         assert label(found[1]) == "grade_ml"
+        assert f"GRADE_ML_ONEROSTER_URL={found[1]}/oneroster" in "".join(lines)
     finally:
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=30)

@@ -8,7 +8,8 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
-from grade_ml.external.client import Client, Clock, Manners
+from grade_ml.core.http import Clock
+from grade_ml.external.client import Client, Manners
 from grade_ml.external.settings import ExternalSettings
 from grade_ml.gradebook.simulated import CampusConfig
 from grade_ml.providers.server import ProviderServer, serve

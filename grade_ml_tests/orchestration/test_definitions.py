@@ -57,7 +57,7 @@ FETCHED = (
 )
 EXTERNAL = (*FETCHED, "course_difficulty", "external_features")
 #: What brings records in; it has neither rows nor columns of its own.
-DELIVERIES = ("inbox_deliveries",)
+DELIVERIES = ("gradebook_sync", "inbox_deliveries")
 GRAPH = {
     "gradebook": {
         **{name: set() for name in DELIVERIES},
@@ -155,6 +155,7 @@ GRAPH = {
 
 
 SCHEDULES = {
+    "gradebook_sync": ("30 0 * * *", "sync_gradebook"),
     "external_data": ("0 */6 * * *", "collect_external_data"),
     "advanced_training": ("0 3 * * *", "train_advanced_ml_models"),
     "forecasting": ("0 1 * * *", "generate_time_series_forecasts"),
@@ -225,7 +226,7 @@ def test_only_jobs_of_their_own_bring_records_in(definitions: Definitions):
         ]
         for name in DELIVERIES
     }
-    assert jobs == {"inbox_deliveries": ["load_inbox"]}
+    assert jobs == {"gradebook_sync": ["sync_gradebook"], "inbox_deliveries": ["load_inbox"]}
 
 
 def test_jobs_schedules_and_sensors(settings: Settings):

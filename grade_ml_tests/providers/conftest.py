@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from grade_ml.gradebook.simulated import CampusConfig
+from grade_ml.providers import oneroster
 from grade_ml.providers.server import ProviderServer, serve
 
 CONFIG = CampusConfig(students=600, seed=3)
@@ -36,7 +37,17 @@ class Client:
         self._http = http
 
     def get(self, path: str, headers: dict[str, str] | None = None, **asked: Any) -> httpx.Response:
-        return self._http.get(self._server.url + path, params=asked or None, headers=headers)
+        let_in = {"Authorization": f"Bearer {oneroster.bearer(self._server.world)}"}
+        return self._http.get(
+            self._server.url + path, params=asked or None, headers=let_in | (headers or {})
+        )
+
+    def token(self) -> httpx.Response:
+        return self._http.post(
+            f"{self._server.url}{oneroster.ROOT}/token",
+            data={"grant_type": "client_credentials"},
+            auth=(oneroster.CLIENT_ID, oneroster.CLIENT_SECRET),
+        )
 
     def weather(self, kind: str = "archive", **asked: Any) -> httpx.Response:
         place = {"latitude": 51.5, "longitude": -0.1, "timezone": "Europe/London"}

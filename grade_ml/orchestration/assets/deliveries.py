@@ -1,14 +1,22 @@
-"""The assets that bring records in by themselves: what stands in the inbox."""
-
-from __future__ import annotations
+"""The assets that bring records in by themselves: from the inbox and from a OneRoster server."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from dagster import Failure, MaterializeResult, MetadataValue, ResourceParam, asset
+from dagster import (
+    AssetsDefinition,
+    Config,
+    Failure,
+    MaterializeResult,
+    MetadataValue,
+    ResourceParam,
+    asset,
+)
+from pydantic import Field
 
+from grade_ml.gradebook.rest.settings import OneRosterSettings
 from grade_ml.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -48,7 +56,42 @@ def inbox_deliveries(platform: ResourceParam[Platform]) -> Iterator[MaterializeR
         raise Failure(" ".join(wrong), allow_retries=False)
 
 
-def counts(reports: Iterable[LoadReport]) -> dict[str, Any]:
+class SyncConfig(Config):
+    """What is read: what changed since the last sync (once a week everything), or everything."""
+
+    full: bool = Field(default=False, description="Read everything, not only what changed.")
+
+
+def gradebook_sync_asset(server: OneRosterSettings) -> AssetsDefinition:
+    """Return the asset `gradebook_sync`, which reads from `server`."""
+
+    @asset(
+        group_name="gradebook",
+        kinds={"http", "postgres"},
+        owners=OWNERS,
+        code_version="1",
+        metadata={"dagster/table_name": "gradebook.oneroster_sync"},
+    )
+    def gradebook_sync(
+        config: SyncConfig, platform: ResourceParam[Platform]
+    ) -> MaterializeResult[None]:
+        """Load what changed on the OneRoster server of GRADE_ML_ONEROSTER_URL."""
+        from grade_ml.gradebook.rest.sync import sync
+
+        done = sync(platform.engine, platform.settings, server, now=platform.now, full=config.full)
+        read = [f"- {name}: {rows:,} rows, {done.modes[name]}" for name, rows in done.rows.items()]
+        return MaterializeResult(
+            metadata={
+                "read": MetadataValue.md("\n".join([*read, *done.notes])),
+                "rows_read": sum(done.rows.values()),
+                **counts([done.report] if done.report else []),
+            }
+        )
+
+    return gradebook_sync
+
+
+def counts(reports: Iterable["LoadReport"]) -> dict[str, Any]:
     """Return rows by table as numbers that the UI plots over time, and what loads said besides."""
     total: Counter[str] = Counter()
     notes: dict[str, None] = {}
