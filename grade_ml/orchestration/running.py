@@ -25,7 +25,7 @@ from dagster import (
     JobDefinition,
 )
 
-from grade_ml.core.errors import NotFoundError, NotReadyError
+from grade_ml.core.errors import GradeMLError, NotFoundError, NotReadyError
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook.catalog import course_ids
 from grade_ml.orchestration import catalog
@@ -224,7 +224,15 @@ def _add_materialization(report: RunReport, event: DagsterEvent) -> None:
 
 
 def _reason(event: DagsterEvent) -> str:
+    """Return the error that the program foresaw, else the innermost one."""
     error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
+    while error is not None and error.cause is not None and error.cls_name not in _foreseen():
         error = error.cause
     return "unknown" if error is None else error.message.strip()
+
+
+def _foreseen() -> set[str]:
+    found = [GradeMLError]
+    for one in found:
+        found += one.__subclasses__()
+    return {one.__name__ for one in found}

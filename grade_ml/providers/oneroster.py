@@ -353,7 +353,7 @@ def _category(row: Row, _: str) -> Row:
 def _line_item(row: Row, _: str) -> Row:
     return {
         "sourcedId": row["sourcedId"],
-        "title": row["title"],
+        "title": f"{row['title']} (simulated)",
         "dueDate": row["due_on"],
         "class": _link("class", row["section_id"]),
         "school": _link("org", _ORG),

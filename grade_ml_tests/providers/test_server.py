@@ -33,7 +33,7 @@ CALLS: dict[Provider, Call] = {
     Provider.GDELT: lambda client: client.tone(),
     Provider.BLS: lambda client: client.jobs("LNS14000036"),
     Provider.WIKIMEDIA: lambda client: client.views("Nursing", "20260201", "20260228"),
-    Provider.ONEROSTER: lambda client: client.get("/oneroster/ims/oneroster/v1p1/courses"),
+    Provider.ONEROSTER: lambda client: client.get("/oneroster/ims/oneroster/v1p1/lineItems"),
     Provider.ONEROSTER_TOKEN: lambda client: client.token(),
 }
 POSTED = (Provider.BLS, Provider.ONEROSTER_TOKEN)

@@ -1,0 +1,125 @@
+"""How fast a OneRoster server is read: everything at first, and a night in which 1% changed.
+
+Usage: `python benchmarks/sync.py [--results N] [--days 10]`. The simulated college is served by a
+process of its own, as `grade-ml providers` serves it, some days before and then on TODAY; times
+include the load into an embedded PostgreSQL. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock
+
+from grade_ml.core.process import peak_megabytes
+from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
+from grade_ml.gradebook.rest.sync import Synced, sync
+from grade_ml.gradebook.simulated import Campus, CampusConfig
+from grade_ml.providers import oneroster
+from installation import temporary_installation
+
+TODAY = date(2026, 11, 24)
+COURSES = 8
+
+
+def main() -> None:
+    """Sync twice and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=int, default=1_000_000)
+    parser.add_argument("--days", type=int, default=6, help="days until the changed night")
+    arguments = parser.parse_args()
+    students = _students(arguments.results)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with temporary_installation() as (settings, engine):
+        done: list[tuple[Synced, float]] = []
+        for day in (TODAY - timedelta(days=arguments.days), TODAY):
+            with _server(port, day, students) as url:
+                said = oneroster.settings(url)
+                named = {name.removeprefix(PREFIX).lower(): value for name, value in said.items()}
+                server = OneRosterSettings(_env_file=None, **named)
+                now = datetime.combine(day, clock(0, 30), UTC)
+                started = time.perf_counter()
+                found = sync(engine, settings, server, now=now, on_progress=_tell(started))
+                done.append((found, time.perf_counter() - started))
+    (first, first_s), (night, night_s) = done
+    assert first.report and night.report
+    print(
+        json.dumps(
+            {
+                "sync_1m_s": round(first_s, 1),
+                "results": first.rows["results"],
+                "changed_night_s": round(night_s, 1),
+                "changed_share": round(night.rows["results"] / first.rows["results"], 4),
+                "peak_mb": round(peak_megabytes()),
+            }
+        )
+    )
+
+
+def _tell(started: float):
+    steps: set[str] = set()
+
+    def tell(step: str, _: int) -> None:
+        if step not in steps:
+            steps.add(step)
+            print(f"{time.perf_counter() - started:7.1f} s {step}", flush=True)
+
+    return tell
+
+
+def _students(results: int) -> int:
+    """Return how many students have about so many results: a small college's share, scaled up."""
+    config = CampusConfig(students=500, courses=COURSES, terms=3, seed=1)
+    found = sum(len(f) for table, f in Campus(config, TODAY).batches() if table == "result")
+    return results * 500 // found
+
+
+@contextmanager
+def _server(port: int, day: date, students: int) -> Iterator[str]:
+    """Serve the college as it is on a day, drawn before anybody asks."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "grade_ml.cli", "providers", "--port", str(port)),
+            *("--college-students", str(students), "--college-courses", str(COURSES)),
+        ],
+        env={**os.environ, "GRADE_ML_AS_OF": day.isoformat()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        url = process.stdout.readline().partition(" at ")[2].partition(";")[0]
+        _draw(url)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _draw(url: str) -> None:
+    import httpx
+
+    said = oneroster.settings(url)
+    with httpx.Client(timeout=600) as http:
+        token = http.post(
+            said[f"{PREFIX}TOKEN_URL"],
+            data={"grant_type": "client_credentials"},
+            auth=(oneroster.CLIENT_ID, oneroster.CLIENT_SECRET),
+        ).json()["access_token"]
+        place = f"{said[f'{PREFIX}URL']}/ims/oneroster/rostering/v1p2/orgs"
+        http.get(place, headers={"Authorization": f"Bearer {token}"}).raise_for_status()
+
+
+if __name__ == "__main__":
+    main()
