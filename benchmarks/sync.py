@@ -1,6 +1,6 @@
 """How fast a OneRoster server is read: everything at first, and a night in which 1% changed.
 
-Usage: `python benchmarks/sync.py [--results N] [--days 10]`. The simulated college is served by a
+Usage: `python benchmarks/sync.py [--results N] [--days 3]`. The simulated college is served by a
 process of its own, as `grade-ml providers` serves it, some days before and then on TODAY; times
 include the load into an embedded PostgreSQL. The last line is one JSON object.
 """
@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
 
+import httpx
+
 from grade_ml.core.process import peak_megabytes
 from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
 from grade_ml.gradebook.rest.sync import Synced, sync
@@ -34,7 +36,7 @@ def main() -> None:
     """Sync twice and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=int, default=1_000_000)
-    parser.add_argument("--days", type=int, default=6, help="days until the changed night")
+    parser.add_argument("--days", type=int, default=3, help="days until the changed night")
     arguments = parser.parse_args()
     students = _students(arguments.results)
     with socket.socket() as free:
@@ -108,8 +110,6 @@ def _server(port: int, day: date, students: int) -> Iterator[str]:
 
 
 def _draw(url: str) -> None:
-    import httpx
-
     said = oneroster.settings(url)
     with httpx.Client(timeout=600) as http:
         token = http.post(
