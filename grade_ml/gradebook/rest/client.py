@@ -34,6 +34,8 @@ SILENCE_S, TOTAL_S = 60.0, 300.0
 MAX_BYTES = 128 << 20
 #: So many pages in a row without a new row are an endless chain.
 SAME_PAGES = 3
+#: More pages than this, each with new rows, are no gradebook either.
+MOST_PAGES = 1_000_000
 #: A token is renewed so long before it ends.
 EARLY = timedelta(seconds=30)
 
@@ -129,9 +131,12 @@ class Client:
         if first.total is not None and (first.next is None or "offset=" in first.next):
             # Servers may give fewer rows than asked for; further pages then begin earlier.
             step = min(limit, len(first.rows)) or limit
-            last = first
+            last, same = first, 0
             for last in self._side_by_side(page, range(step, first.total, step)):
-                take(last.rows)
+                same = 0 if take(last.rows) else same + 1
+                if same == SAME_PAGES:
+                    # The server does not heed the offset; the count will not fit.
+                    break
             return Counts(first.total, last.total)
         return Counts(first.total, self._one_by_one(page, endpoint, first, take))
 
@@ -163,7 +168,7 @@ class Client:
     ) -> int | None:
         """Follow the links or, without any, go on until a page is empty; return the last count."""
         last, linked = first, first.next is not None
-        offset, same = len(first.rows), 0
+        offset, same, pages = len(first.rows), 0, 1
         while last.next if linked else last.rows:
             if linked:
                 found = self._page(self._same_server(str(last.next)), endpoint, None)
@@ -177,10 +182,11 @@ class Client:
             last = found
             offset += len(last.rows)
             new = take(last.rows)
-            same = 0 if new or not last.rows else same + 1
-            if same == SAME_PAGES:
+            same, pages = 0 if new or not last.rows else same + 1, pages + 1
+            if same == SAME_PAGES or pages > MOST_PAGES:
                 raise ServiceError(
-                    f"The pages of {endpoint} never end: {SAME_PAGES} in a row had no new row.",
+                    f"The pages of {endpoint} never end: after {pages}, the last {same} without a "
+                    "new row, there is a next one.",
                     "Report it to whoever runs the server; nothing was loaded.",
                 )
         return last.total
