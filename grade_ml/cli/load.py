@@ -160,11 +160,18 @@ def _load(settings: Settings, bundle: Bundle, as_json: bool) -> None:
 def _run(
     settings: Settings, store: Callable[[Engine, datetime, Progress], LoadReport], as_json: bool
 ) -> None:
+    from grade_ml.gradebook import institution
+    from grade_ml.gradebook.plausibility import with_findings
+
     with _Progress() as progress:
         progress("Preparing the database", 0)
         engine = database.connect(database.start(settings).grade_ml)
         database.migrate(engine)
-        report = store(engine, datetime.now(UTC), progress)
+        now = datetime.now(UTC)
+        report = store(engine, now, progress)
+        progress("Looking at the grades", 0)
+        decided = institution.read(settings.institution)
+        report = with_findings(engine, report, settings.date_at(now), decided)
         engine.dispose()
     if as_json:
         click.echo(json.dumps(_as_dict(report)))

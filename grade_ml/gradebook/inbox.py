@@ -36,9 +36,12 @@ from grade_ml.core.errors import (
 )
 from grade_ml.core.settings import Settings
 from grade_ml.core.storage import write_whole
+from grade_ml.gradebook import institution
 from grade_ml.gradebook.arrivals import DONE, REFUSED, Delivery, Kind, is_local, look
 from grade_ml.gradebook.bundle import Bundle, followed_by
+from grade_ml.gradebook.institution import Institution
 from grade_ml.gradebook.loading import LoadReport, Progress, load
+from grade_ml.gradebook.plausibility import with_findings
 from grade_ml.gradebook.schema import delivery as table
 from grade_ml.gradebook.schema import load as loads
 
@@ -126,7 +129,9 @@ def empty(
             return Emptied(notes=("Another process loads from the inbox; it takes all there is.",))
         inbox = look(root)
         day = settings.date_at(now)
-        work = _Work(engine, root, settings.staging / "inbox", now, day, on_progress)
+        decided, share = institution.read(settings.institution), settings.vanishing_share
+        staging = settings.staging / "inbox"
+        work = _Work(engine, root, staging, now, day, decided, share, on_progress)
         work.forget_missing({one.name for one in inbox.deliveries})
         outcomes = tuple(work.take(one) for one in inbox.arrived(now))
     waiting = [one.name for one in inbox.deliveries[len(outcomes) :]]
@@ -144,6 +149,8 @@ class _Work:
     staging: Path
     now: datetime
     today: date
+    institution: Institution
+    vanishing_share: float
     progress: Progress | None
 
     def forget_missing(self, names: set[str]) -> None:
@@ -196,7 +203,7 @@ class _Work:
             earlier = _unmoved(connection, one.name, files)
         if earlier is not None:
             return earlier
-        bundle = _bundle(one, path, self.today)
+        bundle = _bundle(one, path, self.today, self.institution, self.vanishing_share)
         source, dates = _source(path, bundle), _dates(one, path)
         with database.reachable(self.engine) as connection:
             _refuse_older(connection, source, dates)
@@ -213,7 +220,7 @@ class _Work:
             loaded_at=self.now,
             on_progress=self.progress,
         )
-        return "", report
+        return "", with_findings(self.engine, report, self.today, self.institution)
 
     def _has_changed(self, one: Delivery) -> bool:
         return one.stamp not in {other.stamp for other in look(self.root).deliveries}
@@ -276,16 +283,18 @@ def _unmoved(
     return None
 
 
-def _bundle(one: Delivery, path: Path, today: date) -> Bundle:
+def _bundle(
+    one: Delivery, path: Path, today: date, institution: Institution, vanishing_share: float
+) -> Bundle:
     from grade_ml.gradebook import csv_folder, oneroster, oulad
 
     match one.kind:
         case Kind.ONEROSTER:
-            return replace(oneroster.bundle(path), delivered_on=today)
+            return oneroster.bundle(path, today, institution, vanishing_share=vanishing_share)
         case Kind.OULAD:
             return oulad.bundle(path)
         case Kind.CSV:
-            return csv_folder.bundle(path)
+            return csv_folder.bundle(path, institution)
     raise SourceError(
         f"The folder {one.name} holds no files of OneRoster, OULAD or the gradebook's CSV format.",
         "Put the files directly into it; docs/loading.md has their names.",

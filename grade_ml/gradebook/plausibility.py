@@ -7,17 +7,19 @@ it. Nothing is changed here, and no student is named.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
 import pandas as pd
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
+from grade_ml.core import database
 from grade_ml.gradebook import frames
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.grading import counting_weights, is_exam
 from grade_ml.gradebook.institution import Institution
+from grade_ml.gradebook.loading import LoadReport
 from grade_ml.gradebook.outcomes import exempt_on, outcomes, scored_on, submission_seen_on
 
 _ENROLLMENT = ["section_id", "student_id"]
@@ -54,6 +56,17 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.section_id}: {self.says}"
+
+
+def with_findings(
+    engine: Engine, report: LoadReport, as_of: date, institution: Institution
+) -> LoadReport:
+    """Return the report of a load with a note for each finding of the courses that it changed."""
+    if not report.courses:
+        return report
+    with database.reachable(engine) as connection:
+        found = look(connection, as_of, institution, report.courses)
+    return replace(report, notes=(*report.notes, *(f"Please look at {one}." for one in found)))
 
 
 def look(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,9 +21,10 @@ from sqlalchemy.dialects.postgresql import insert
 from grade_ml.core import database, http
 from grade_ml.core.errors import AlreadyRunningError, ServiceError, SourceError
 from grade_ml.core.settings import Settings
-from grade_ml.gradebook import oneroster
+from grade_ml.gradebook import institution, oneroster
 from grade_ml.gradebook.bundle import followed_by
 from grade_ml.gradebook.loading import LoadReport, Progress, load
+from grade_ml.gradebook.plausibility import with_findings
 from grade_ml.gradebook.rest.client import Client
 from grade_ml.gradebook.rest.export import OPTIONAL, download, endpoints, write_manifest
 from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
@@ -204,8 +205,12 @@ def _load(  # noqa: PLR0913, PLR0917 - the parts of one load
     progress: Progress,
 ) -> LoadReport:
     try:
-        bundle = replace(oneroster.bundle(plan.folder), delivered_on=settings.date_at(now))
-        return load(engine, followed_by(bundle, record), loaded_at=now, on_progress=progress)
+        today, decided = settings.date_at(now), institution.read(settings.institution)
+        bundle = oneroster.bundle(
+            plan.folder, today, decided, vanishing_share=settings.vanishing_share
+        )
+        report = load(engine, followed_by(bundle, record), loaded_at=now, on_progress=progress)
+        return with_findings(engine, report, today, decided)
     except SourceError:
         # The same files would be refused again.
         shutil.rmtree(plan.folder)
