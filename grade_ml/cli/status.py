@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grade_ml.core import database, embedded_postgres
-from grade_ml.core.errors import GradeMLError
+from grade_ml.core.errors import ConfigurationError, GradeMLError
 from grade_ml.core.optional import degraded
 from grade_ml.core.settings import Settings
+from grade_ml.core.storage import require_writable
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -78,6 +79,10 @@ def _services(settings: Settings) -> dict[str, Any]:
 def _postgresql(settings: Settings) -> str:
     if not settings.embedded:
         return "elsewhere"
+    try:
+        require_writable(settings.home, "")
+    except ConfigurationError as error:
+        return f"cannot be started: {error.message}"
     if not (settings.postgres_dir / "PG_VERSION").exists():
         return "never started"
     return "running" if embedded_postgres.is_running(settings.postgres_dir) else "resting"

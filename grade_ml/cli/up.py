@@ -24,6 +24,7 @@ from grade_ml.cli.supervision import Child, Identity, stop
 from grade_ml.core import database, embedded_postgres
 from grade_ml.core.errors import AlreadyRunningError, GradeMLError, ServiceError
 from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.core.storage import require_writable
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -107,13 +108,14 @@ def _running(home: Path) -> dict[str, Any] | None:
     """Return what the `up` that runs on `home` says of itself; one that was killed says nothing."""
     try:
         content: dict[str, Any] = json.loads((home / "up.lock").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (OSError, ValueError):  # none, not readable, or half written
         return None
     return content if Identity(**content["up"]).is_alive() else None
 
 
 @contextmanager
 def _only_one(home: Path, url: str) -> Iterator[_Record]:
+    require_writable(home, "Set GRADE_ML_HOME to a folder that can be written.")
     home.mkdir(parents=True, exist_ok=True)
     with (home / "up.lock").open("a+") as file:
         try:
@@ -387,7 +389,8 @@ def remember_dagster_home(env_file: Path, home: Path) -> None:
 
     if "DAGSTER_HOME" in dotenv_values(env_file):
         return
-    existing = env_file.read_text() if env_file.exists() else ""
+    existing = env_file.read_text("utf-8") if env_file.exists() else ""
     separator = "" if existing.endswith("\n") or not existing else "\n"
-    with env_file.open("a") as file:
-        file.write(f"{separator}DAGSTER_HOME='{home}'\n")
+    with env_file.open("a", encoding="utf-8") as file:
+        quoted = str(home).replace("\\", "\\\\").replace("'", "\\'")
+        file.write(f"{separator}DAGSTER_HOME='{quoted}'\n")

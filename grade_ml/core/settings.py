@@ -5,14 +5,17 @@ A URL that is unset means the embedded service under `home`. Nothing here connec
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from unicodedata import category
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from grade_ml.core.dates import parse_moment
 from grade_ml.core.errors import ConfigurationError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -20,13 +23,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 #: not be missing from a delivery that says it is whole. In the week in which most students change
 #: or drop a class, 5 to 15% do; an export that was cut, or of one school of several, lacks more.
 VANISHING_SHARE = 0.3
+#: The later one wins.
+ENV_FILES = (REPOSITORY / ".env", Path(".env"))
+#: The variables that name databases elsewhere than on the embedded server.
+URLS = ("GRADE_ML_DATABASE_URL", "DAGSTER_POSTGRES_URL", "MLFLOW_TRACKING_URI")
 
 
 def _known_timezone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ValueError("not an IANA time zone such as Europe/London") from error
+    # Opening a name would also accept a file beside the zones, and stumble over a folder of them.
+    if value not in available_timezones():
+        raise ValueError("not an IANA time zone such as Europe/London")
     return value
 
 
@@ -34,11 +40,32 @@ def _known_timezone(value: str) -> str:
 TimezoneName = Annotated[str, AfterValidator(_known_timezone)]
 
 
+def _require_readable(env_file: Path) -> None:
+    """Refuse a `.env` of which a part, or its first name, would be misread or not read."""
+    if not env_file.is_file():
+        return
+    try:
+        content = env_file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"The file {env_file} cannot be read: {error.strerror}.", "Correct its permissions."
+        ) from error
+    try:
+        plain = not content.startswith(BOM_UTF8) and "\0" not in content.decode("utf-8")
+    except UnicodeDecodeError:
+        plain = False
+    if not plain:
+        raise ConfigurationError(
+            f"The file {env_file} is not plain UTF-8.",
+            "Save it as UTF-8 without a byte order mark (BOM).",
+        )
+
+
 class EnvironmentSettings(BaseSettings):
     """Settings that are read from the environment and from `.env`, and never change."""
 
     model_config = SettingsConfigDict(
-        env_file=(REPOSITORY / ".env", ".env"),
+        env_file=ENV_FILES,
         # Without it HOME and TIMEZONE of the environment would be read as the fields of that name.
         env_prefix="GRADE_ML_",
         env_ignore_empty=True,
@@ -49,7 +76,15 @@ class EnvironmentSettings(BaseSettings):
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read the environment and `.env`; raise `ConfigurationError` naming the bad variable."""
+        """Read the environment and `.env`.
+
+        Raises
+        ------
+        ConfigurationError
+            A variable cannot be used, or `.env` is no text in UTF-8; it is named.
+        """
+        for path in ENV_FILES:
+            _require_readable(path.absolute())
         try:
             return cls()
         except ValidationError as error:
@@ -57,8 +92,9 @@ class EnvironmentSettings(BaseSettings):
             name = ".".join(str(part) for part in first["loc"])
             if first["loc"][0] in cls.model_fields:
                 name = (cls.model_config["env_prefix"] + name).upper()
+            reason = first["msg"].removeprefix("Value error, ").rstrip(".")
             raise ConfigurationError(
-                f"The setting {name} has the value {first['input']!r}: {first['msg']}.",
+                f"The setting {name} has the value {first['input']!r}: {reason}.",
                 f"Correct or unset {name} in the environment or in .env.",
             ) from error
         except SettingsError as error:
@@ -98,7 +134,24 @@ class Settings(EnvironmentSettings):
     @field_validator("home", "dagster_home", "interventions", "institution")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        return None if value is None else value.expanduser().resolve()
+        if value is None:
+            return None
+        if {category(character) for character in str(value)} & {"Cc", "Cs"}:
+            raise ValueError("a path with control characters, or not in UTF-8")
+        try:
+            return value.expanduser().resolve()
+        except (OSError, RuntimeError) as error:  # a home of nobody, links in a circle
+            raise ValueError(str(error)) from error
+
+    @field_validator("as_of", mode="before")
+    @classmethod
+    def _written_as_date(cls, value: object) -> object:
+        """Never read a number as seconds since 1970."""
+        if isinstance(value, str):
+            return parse_moment(value)
+        if value is None or isinstance(value, date):
+            return value
+        raise ValueError("not a date such as 2026-03-01")
 
     @field_validator("inbox")
     @classmethod

@@ -1,9 +1,13 @@
-"""Files under the storage root, local or remote."""
+"""Files: how they are written whole, and what a place for them must be like."""
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
+
+from grade_ml.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -21,3 +25,21 @@ def write_whole(path: UPath, content: bytes) -> None:
     draft = path.with_name(f".{path.name}.{uuid4().hex}")
     draft.write_bytes(content)
     draft.replace(path)
+
+
+def require_writable(folder: Path, remedy: str) -> None:
+    """Make sure that `folder` can be written, or be made where it does not exist yet.
+
+    Raises
+    ------
+    ConfigurationError
+        It cannot; the error names the folder and the system's reason.
+    """
+    try:
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"The folder {folder} cannot be written: {error.strerror}.", remedy
+        ) from error

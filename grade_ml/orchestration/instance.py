@@ -19,6 +19,7 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.core.storage import require_writable
 
 PROCESS_TAG = "grade_ml/process"
 
@@ -36,8 +37,15 @@ def prepare_home(settings: Settings) -> Path:
 
     The file is a link to the repository's, so that a new version of it counts at once; a file
     that somebody put there stays.
+
+    Raises
+    ------
+    ConfigurationError
+        The folder cannot be written.
     """
     home = settings.dagster_home or settings.home / "dagster"
+    variable = "DAGSTER_HOME" if settings.dagster_home else "GRADE_ML_HOME"
+    require_writable(home, f"Set {variable} to a folder that can be written.")
     home.mkdir(parents=True, exist_ok=True)
     target, link = REPOSITORY / "dagster.yaml", home / "dagster.yaml"
     if link.is_symlink() and not link.exists():

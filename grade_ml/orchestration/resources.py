@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from dagster import Field, InitResourceContext, Noneable, ResourceDefinition, resource
 
 from grade_ml.core import database
+from grade_ml.core.dates import parse_date
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.settings import Settings
 
@@ -133,7 +134,7 @@ def platform_resource(settings: Settings) -> ResourceDefinition:
 
 def _date(value: str | None) -> date | None:
     try:
-        return None if value is None else date.fromisoformat(value)
+        return None if value is None else parse_date(value)
     except ValueError as error:
         raise ConfigurationError(
             f"The run configuration gives as_of = {value!r}, which is not a date.",

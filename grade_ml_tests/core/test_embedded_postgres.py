@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import psutil
 import pytest
 from sqlalchemy import create_engine, text
 
-from grade_ml.core import embedded_postgres
+from grade_ml.core import database, embedded_postgres
+from grade_ml.core.errors import ConfigurationError, ServiceError
+from grade_ml.core.settings import Settings
 
 pytestmark = pytest.mark.slow
 
@@ -175,7 +178,16 @@ def test_many_processes_start_at_once(home: Path):
     assert server_process(home) is None
 
 
-@pytest.mark.parametrize("name", ["a folder, 100% ü & more", "x" * 120])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a folder, 100% ü & more",
+        "$HOME `id` \"b\" 'c' \\ $(d) ;",
+        "😀 #x ?y=z&w a::b ~ {e} [f]* %41",
+        "x" * 120,
+        "/".join("y" * 200 for _ in range(4)),
+    ],
+)
 def test_a_home_where_no_socket_can_lie(home: Path, name: str):
     holder = Holder(home / name)
     write(holder.url(), 1)
@@ -200,3 +212,85 @@ def test_nothing_is_started_where_all_urls_are_given(home: Path):
     assert holder.url() == "postgresql+psycopg://somebody@127.0.0.1:1/nothing"
     holder.finish()
     assert not (home / "postgres").exists()
+
+
+def test_the_callers_locale_time_zone_and_variables_of_postgresql_do_not_matter(home: Path):
+    odd = {
+        "LC_ALL": "de_AT.nowhere",
+        "LANG": "C.utf-16",
+        "TZ": "Nowhere/Never",
+        "PGDATA": "/nowhere",
+        "PGHOST": "database.example.org",
+        "PGPORT": "6000",
+        "PGUSER": "somebody",
+        "PGDATABASE": "something",
+        "PGPASSWORD": "secret",
+        "PGOPTIONS": "-c search_path=elsewhere",
+        "PGSSLMODE": "verify-full",
+        "PGGSSENCMODE": "require",
+        "PGCHANNELBINDING": "require",
+        "PGCLIENTENCODING": "LATIN1",
+        "PGTARGETSESSIONATTRS": "standby",
+    }
+    holder = Holder(home, **odd)
+    url = holder.url()
+    write(url, 1)
+    with create_engine(url).connect() as connection:
+        encoding, collation = connection.execute(
+            text(
+                "select pg_encoding_to_char(encoding), datcollate from pg_database "
+                "where datname = current_database()"
+            )
+        ).one()
+        zone = connection.execute(text("show log_timezone")).scalar()
+    assert (encoding, collation, zone) == ("UTF8", "C", "UTC")
+    assert holder.finish() == ""
+    plain = Holder(home)
+    assert read(plain.url()) == [1]
+    plain.finish()
+
+
+@pytest.mark.parametrize("name", ["PGSERVICE", "PGHOSTADDR", "PGTZ", "PGDATESTYLE"])
+def test_a_variable_that_no_url_overrides_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    monkeypatch.setenv(name, "x")
+    with pytest.raises(ConfigurationError, match=name):
+        database.start(Settings(_env_file=None, home=home))
+    assert not (home / "postgres").exists()
+
+
+def test_what_initdb_says_stands_in_the_error(home: Path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(ServiceError, match=r"(?s)could not make its cluster.*child process"):
+            embedded_postgres.hold(home / "postgres")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (home / "postgres").exists()
+
+
+def test_what_the_server_says_stands_in_the_error(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(embedded_postgres, "_RETRY_SECONDS", 0)
+    Holder(home).finish()
+    with (home / "postgres" / "postgresql.conf").open("a") as file:
+        file.write("no_such_parameter = 1\n")
+    with pytest.raises(ServiceError, match=r'(?s)did not start.*"no_such_parameter"'):
+        embedded_postgres.hold(home / "postgres")
+
+
+@pytest.mark.parametrize(
+    "place", ["file/home", "file", "/proc/home", "/sys/kernel", "n" * 300, "p" * 200 + "/q" * 400]
+)
+def test_a_home_that_cannot_be_written_is_named(home: Path, place: str):
+    (home / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="GRADE_ML_HOME"):
+        database.start(Settings(_env_file=None, home=home / place))
+
+
+def test_a_file_where_the_cluster_should_be(home: Path, monkeypatch: pytest.MonkeyPatch):
+    (home / "postgres").write_text("mine")
+    with pytest.raises(ServiceError, match="holds no PostgreSQL cluster"):
+        embedded_postgres.hold(home / "postgres")
+    assert (home / "postgres").read_text() == "mine"
