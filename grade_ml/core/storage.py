@@ -1,7 +1,9 @@
-"""Files: how they are written whole, and what a place for them must be like."""
+"""Files: their names, how they are written whole, and what a place for them must be like."""
 
 from __future__ import annotations
 
+import hashlib
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,24 @@ from grade_ml.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from upath import UPath
+
+
+#: Characters of the readable part of a name.
+_READABLE = 40
+
+
+def file_name(identifier: str) -> str:
+    """Return the name of the file of what `identifier` (any text) names; suffixes may follow.
+
+    ASCII of at most 61 bytes, whose first part helps a reader and whose second tells apart: also
+    identifiers that are long, differ by case only, or hold what file systems refuse.
+
+    >>> file_name("MATH 101/a")
+    'MATH-101-a-f3c7c825e44b68885c04'
+    """
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", identifier)[:_READABLE].strip("-")
+    digest = hashlib.sha256(identifier.encode()).hexdigest()[:20]
+    return f"{readable}-{digest}" if readable else digest
 
 
 def write_whole(path: UPath, content: bytes) -> None:

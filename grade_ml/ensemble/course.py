@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import ArtifactError
+from grade_ml.core.storage import file_name
 from grade_ml.ensemble.evaluation import Evaluation, evaluate
 from grade_ml.ensemble.members import Task
 from grade_ml.ensemble.pooled import PooledModel
@@ -41,6 +42,8 @@ from grade_ml.registry.promotion import Improvement, improvement
 Floats = npt.NDArray[np.float64]
 
 _MODEL = "model.json"
+#: MLflow keeps 256 characters of a name.
+_LONGEST_NAME = 256
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ SETTINGS = CourseSettings()
 
 def name_of(course: str) -> str:
     """Return the registry's name of the model of `course`."""
-    return "course-" + quote(course, safe="")
+    name = "course-" + quote(course, safe="")
+    return name if len(name) <= _LONGEST_NAME else "course-" + file_name(course)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pandas as pd
 from upath import UPath
 
 from grade_ml.core.errors import NotReadyError
-from grade_ml.core.storage import write_whole
+from grade_ml.core.storage import file_name, write_whole
 from grade_ml.features.attributes import protected_columns
 from grade_ml.features.hashing import section_hashes
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SNAPSHOTS, SEQUENCES = "grade_snapshots", "score_sequences"
 
 _SUFFIX = ".parquet"
-_AS_OF, _HASHES = b"as_of", b"section_hashes"
+_COURSE, _AS_OF, _HASHES = b"course_id", b"as_of", b"section_hashes"
 
 
 def write_snapshots(
@@ -47,13 +47,17 @@ def write_snapshots(
     table = pa.Table.from_pandas(_only_used(snapshots), preserve_index=False)
     metadata = {
         **(table.schema.metadata or {}),
+        _COURSE: course.encode(),
         _AS_OF: as_of.isoformat().encode(),
         _HASHES: json.dumps(section_hashes(snapshots)).encode(),
     }
     buffer = pa.BufferOutputStream()
     parquet.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
-    name = quote(course, safe="") + _SUFFIX
-    write_whole(_folder(root, kind) / name, buffer.getvalue().to_pybytes())
+    folder = _folder(root, kind)
+    write_whole(folder / (file_name(course) + _SUFFIX), buffer.getvalue().to_pybytes())
+    former = _stored(folder).get(_former_name(course))
+    if former is not None:
+        former.unlink()
 
 
 def read_snapshots(  # noqa: PLR0913 - which rows and columns
@@ -102,19 +106,37 @@ def stored_hashes(
 
 
 def _wanted(root: str, courses: Collection[str] | None, kind: str) -> dict[str, UPath]:
-    folder = _folder(root, kind)
+    stored = _stored(_folder(root, kind))
     if courses is None:
-        stored = folder.iterdir() if folder.exists() else ()
-        names = [path.name for path in stored if path.name.endswith(_SUFFIX)]
-        courses = [unquote(name.removesuffix(_SUFFIX)) for name in names]
-    wanted = {course: folder / (quote(course, safe="") + _SUFFIX) for course in sorted({*courses})}
-    missing = [course for course, path in wanted.items() if not path.exists()]
+        courses = [_course_of(path) for path in stored.values()]
+    found = {
+        course: stored.get(file_name(course) + _SUFFIX) or stored.get(_former_name(course))
+        for course in sorted({*courses})
+    }
+    missing = [course for course, path in found.items() if path is None]
+    wanted = {course: path for course, path in found.items() if path is not None}
     if missing or not wanted:
         raise NotReadyError(
             f"No features have been computed of {', '.join(missing) or 'any course'}.",
             f"Materialize {kind}, or run grade-ml run train_traditional_models.",
         )
     return wanted
+
+
+def _stored(folder: UPath) -> dict[str, UPath]:
+    """Return the frames in `folder` by their exact names, which a file system may not compare."""
+    paths = folder.iterdir() if folder.exists() else ()
+    return {path.name: path for path in paths if path.name.endswith(_SUFFIX)}
+
+
+def _former_name(course: str) -> str:
+    """Return the name under which earlier versions kept the frame of `course`."""
+    return quote(course, safe="") + _SUFFIX
+
+
+def _course_of(path: UPath) -> str:
+    kept: bytes | None = (_described(path).metadata or {}).get(_COURSE)
+    return unquote(path.name.removesuffix(_SUFFIX)) if kept is None else kept.decode()
 
 
 def _folder(root: str, kind: str) -> UPath:

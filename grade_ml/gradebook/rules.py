@@ -47,6 +47,9 @@ def violations(table: sa.Table, rows: pd.DataFrame) -> Iterator[tuple[str, pd.Se
         if column.name in rows and column.primary_key and len(table.primary_key) == 1:
             strange = rows[column.name].str.contains(CONTROL, regex=True)
             yield column.name, strange, "holds a control character; remove it from the id"
+        if column.name in rows and column.name == schema.course.c.course_id.name:
+            spread = rows[column.name].str.contains("...", regex=False)
+            yield column.name, spread, "holds three dots, which mean a range of courses to Dagster"
     if table is schema.result:
         yield (
             "score",

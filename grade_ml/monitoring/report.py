@@ -11,12 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from html import escape
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from sqlalchemy import Connection
 from upath import UPath
 
-from grade_ml.core.storage import write_whole
+from grade_ml.core.storage import file_name, write_whole
 from grade_ml.monitoring import pictures, store
 from grade_ml.monitoring.store import Kind, Stored
 
@@ -107,7 +106,7 @@ def html(course: str, reports: Sequence[Stored], figures: Mapping[str, Figure]) 
 
 def write(root: str, course: str, page: str) -> str:
     """Store the page in the place of the course's last one; return where."""
-    place = UPath(root) / "monitoring" / f"{quote(course, safe='')}.html"
+    place = UPath(root) / "monitoring" / f"{file_name(course)}.html"
     write_whole(place, page.encode())
     return str(place)
 

@@ -6,8 +6,7 @@ pure functions, here or in `monitoring`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
@@ -153,9 +152,8 @@ def why_not_refresh(
     return ""
 
 
-#: Tags of a training that drift asked for: that it did, the day, its courses (JSON), and why.
-TRIGGER, ASKED_ON = "grade_ml/trigger", "grade_ml/asked_on"
-COURSES, REASON = "grade_ml/courses", "grade_ml/reason"
+#: Tags of a training that drift asked for: that it did, the day, and why.
+TRIGGER, ASKED_ON, REASON = "grade_ml/trigger", "grade_ml/asked_on", "grade_ml/reason"
 _DRIFT = "drift"
 _FAILED = (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
 
@@ -197,8 +195,7 @@ def drift_retraining(
                     **range_tags(first, last),
                     TRIGGER: _DRIFT,
                     ASKED_ON: platform.as_of.isoformat(),
-                    COURSES: json.dumps(_between(known, first, last)),
-                    REASON: "; ".join(
+                    REASON: _shortened(
                         f"{name}: {act[name].reason}" for name in _between(known, first, last)
                     ),
                 },
@@ -210,6 +207,11 @@ def drift_retraining(
 
 def _between(known: Sequence[str], first: str, last: str) -> list[str]:
     return list(known[known.index(first) : known.index(last) + 1])
+
+
+def _shortened(reasons: Iterable[str]) -> str:
+    """Return the reasons in 2,000 bytes: PostgreSQL indexes tags, and cannot beyond 2,700."""
+    return "; ".join(reasons).encode()[:2000].decode(errors="ignore")
 
 
 def _in_flight(instance: DagsterInstance, job: str) -> bool:
@@ -224,6 +226,7 @@ def requests(instance: DagsterInstance, as_of: date) -> list[Request]:
     """
     from grade_ml.monitoring.decision import Request
 
+    known = instance.get_dynamic_partitions(str(course.name))
     found = []
     for record in instance.get_run_records(RunsFilter(tags={TRIGGER: _DRIFT}), limit=1000):
         run = record.dagster_run
@@ -231,7 +234,7 @@ def requests(instance: DagsterInstance, as_of: date) -> list[Request]:
         if run.status not in _FAILED or asked_on == as_of:
             found += [
                 Request(name, asked_on, not run.is_finished)
-                for name in json.loads(run.tags[COURSES])
+                for name in catalog.covered(known, run.tags)
             ]
     return found
 

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 
+#: MLflow keeps 200 characters of a run's place, `/<run id>/artifacts` among them.
+_LONGEST_LOCATION = 150
+
+
 class Alias(StrEnum):
     """The stages of a model; each is held by at most one version."""
 
@@ -102,6 +106,12 @@ class Registry:
         engine.dispose()
         return client
 
+    @property
+    def _location(self) -> str:
+        """Where MLflow shows the files to be; they are found without it."""
+        place = str(self._models)
+        return place if len(place) <= _LONGEST_LOCATION else "mlflow-artifacts:/models"
+
     @cached_property
     def _downloads(self) -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="grade_ml_models_")
@@ -153,7 +163,7 @@ class Registry:
         self._ensure_model(name)
         created = self._client.create_model_version(
             name,
-            str(self._models / run_id),
+            f"{self._location}/{run_id}",
             run_id=run_id,
             tags={
                 "manifest_sha256": digest,
@@ -280,7 +290,7 @@ class Registry:
         if found is not None:
             return str(found.experiment_id)
         try:
-            return self._client.create_experiment(name, artifact_location=str(self._models))
+            return self._client.create_experiment(name, artifact_location=self._location)
         except MlflowException as error:
             # Another process created it in between.
             if error.error_code != "RESOURCE_ALREADY_EXISTS":

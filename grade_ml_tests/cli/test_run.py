@@ -58,3 +58,28 @@ def test_a_failed_step_is_reported_with_its_reason():
     assert report["success"] is False
     assert list(report["failures"]) == ["baseline_model"]
     assert {"asset": "courses", "rows": 3}.items() <= report["assets"][0].items()
+
+
+@pytest.mark.usefixtures("installation")
+def test_a_course_may_have_any_id(engine: Engine):
+    ids = [
+        "я" * 255,
+        "😀" * 255,
+        "%" * 255,
+        "..",
+        ".",
+        "x,y",
+        "[a] *",
+        '"q"',
+        "a b ",
+        "M",
+        "m",
+        "--x",
+    ]
+    with engine.begin() as connection:
+        connection.execute(sa.insert(schema.course), [{"course_id": c} for c in ids])
+    for chosen in ([], ids[:2], ids[2:]):
+        ran = run("refresh_gradebook", *(f"--course={name}" for name in chosen), "--json")
+        assert ran.exception is None, ran.exception
+        assets = {one["asset"]: one["partitions"] for one in json.loads(ran.stdout)["assets"]}
+        assert assets["grade_snapshots"] == assets["score_sequences"] == len(chosen or ids)

@@ -32,6 +32,57 @@ def test_what_was_written_is_read_in_order_of_course(tmp_path: Path) -> None:
     assert read_snapshots(root, ["b/1 ü"])["cut_day"].tolist() == [1.0, 2.0]
 
 
+ODD = [
+    "Введение в математический анализ и линейную алгебру",
+    "я" * 255,
+    "😀" * 255,
+    "%" * 255,
+    "a/b",
+    "..",
+    ".",
+    "a.",
+    "~",
+    "CON",
+    "x,y",
+    "MATH",
+    "math",
+    "Math",
+    "é",
+    "e\u0301",
+]
+
+
+def test_a_course_may_have_any_id(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    for course in ODD:
+        write_snapshots(root, course, rows(course), DAY)
+    found = read_snapshots(root, None)["course_id"].astype(str)
+    assert found.unique().tolist() == sorted(ODD)
+    assert set(stored_hashes(root, None)) == set(ODD)
+    for course in ODD:
+        assert set(read_snapshots(root, [course])["course_id"]) == {course}
+
+
+def test_what_an_earlier_version_kept_is_read_until_it_is_replaced(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    for course in ("MATH/1 ü", "math"):
+        write_snapshots(root, course, rows(course), DAY)
+    (file,) = tmp_path.rglob("MATH-*")
+    # A frame without the course's id in it, under the quoted id.
+    table = parquet.read_table(file)
+    metadata = {
+        name: value for name, value in table.schema.metadata.items() if name != b"course_id"
+    }
+    former = file.with_name("MATH%2F1%20%C3%BC.parquet")
+    parquet.write_table(table.replace_schema_metadata(metadata), former)
+    file.unlink()
+    assert set(read_snapshots(root, None)["course_id"]) == {"MATH/1 ü", "math"}
+    assert set(read_snapshots(root, ["MATH/1 ü"])["course_id"]) == {"MATH/1 ü"}
+    write_snapshots(root, "MATH/1 ü", rows("MATH/1 ü").head(1), DAY)
+    assert len(read_snapshots(root, ["MATH/1 ü"])) == 1
+    assert not former.exists()
+
+
 def test_of_the_columns_asked_for_those_that_there_are_come(tmp_path: Path) -> None:
     write_snapshots(str(tmp_path), "a", rows("a", level=[3.0, 4.0]), DAY)
     found = read_snapshots(str(tmp_path), ["a"], columns=["level", "section_id", "elsewhere"])

@@ -244,3 +244,37 @@ def _rows(frame: pd.DataFrame, columns: pd.Index) -> list[tuple[object, ...]]:
         for row in frame[list(columns)].astype(object).to_numpy().tolist()
     ]
     return sorted(plain, key=str)
+
+
+@pytest.mark.parametrize("course", ["a\x07b", "a\x7fb", "a\x85b", "and so on... and on"])
+def test_a_course_that_dagster_cannot_name_is_quarantined_with_the_reason(
+    engine: Engine, tmp_path: Path, course: str
+) -> None:
+    section = f"S,{course},T,2024-09-01,2024-12-20"
+    report = _load(
+        engine,
+        _write(
+            tmp_path / "csv",
+            courses=f"course_id\nC\n{course}\n",
+            sections=f"{SMALL['sections.csv']}{section.replace('S', 'S2', 1)}\n",
+        ),
+    )
+    assert report.loaded["course"] == report.loaded["section"] == 1
+    with engine.connect() as connection:
+        reasons = connection.execute(text("select reason from gradebook.quarantine")).scalars()
+        assert any("control character" in one or "three dots" in one for one in reasons)
+
+
+@pytest.mark.parametrize("course", ["я" * 255, "😀" * 255, "%/..", "x, y", '"q"', "$(id)"])
+def test_a_course_may_have_any_other_id(engine: Engine, tmp_path: Path, course: str) -> None:
+    quoted = '"' + course.replace('"', '""') + '"'
+    report = _load(
+        engine,
+        _write(
+            tmp_path / "csv",
+            courses=f"course_id\n{quoted}\n",
+            sections=SMALL["sections.csv"].replace(",C,", f",{quoted},"),
+        ),
+    )
+    assert report.quarantined == 0
+    assert _read(engine).courses["course_id"].tolist() == [course]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -122,8 +121,18 @@ def test_drift_alone_and_one_window_ask_for_nothing(say, tick, instance):
     assert isinstance(tick("drift_retraining"), SkipReason)
     say(before, Kind.PERFORMANCE, {"A": {"says": "error +25%"}})
     (request,) = asked(tick("drift_retraining"))
-    assert json.loads(request.tags["grade_ml/courses"]) == ["A"]
+    assert request.tags[RANGE_START] == request.tags[RANGE_END] == "A"
     assert "error +30% and score_mean drifted" in request.tags[REASON]
+
+
+def test_long_ids_and_reasons_fit_into_tags(say, tick, instance):
+    names = [chr(0x410 + number) * 255 for number in range(20)]
+    synchronize(instance, names)
+    say(TODAY, Kind.CONCEPT, {name: alarm(TODAY) for name in names})
+    (request,) = asked(tick("drift_retraining"))
+    assert max(len(value.encode()) for value in request.tags.values()) <= 2000
+    start(instance, request)
+    assert "in flight" in str(tick("drift_retraining").skip_message)
 
 
 def test_nothing_is_asked_for_while_all_courses_are_trained(say, tick, instance):

@@ -8,6 +8,7 @@ import pytest
 
 from grade_ml.core.errors import ArtifactError
 from grade_ml.core.settings import Settings
+from grade_ml.ensemble.course import name_of
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 
 TRAINED_AT = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
@@ -166,3 +167,23 @@ def test_an_alias_can_be_taken_away(registry, artifact) -> None:
     assert registry.at("baseline", version.version) == version
     assert registry.newest("baseline") == version
     assert registry.newest("another") is None
+
+
+@pytest.mark.parametrize(
+    "course", ["я" * 255, "😀" * 255, "%" * 255, "a/b:c'd", "..", ".", "M" * 250]
+)
+def test_the_model_of_a_course_with_any_id(registry: Registry, artifact: Path, course: str) -> None:
+    name = name_of(course)
+    version = register(registry, artifact, name)
+    registry.set_alias(name, Alias.CHAMPION, version.version)
+    assert registry.get(name, Alias.CHAMPION) == registry.newest(name) == version
+    assert name_of(course[:-1]) != name
+
+
+def test_a_storage_root_with_a_long_path(
+    settings: Settings, artifact: Path, tmp_path: Path
+) -> None:
+    root = tmp_path.joinpath(*["y" * 200] * 4, "$HOME #x 100%")
+    registry = Registry(str(settings.mlflow_tracking_uri), str(root))
+    version = register(registry, artifact)
+    assert (registry.fetch(version) / "model.bin").read_bytes() == b"\x00weights"
