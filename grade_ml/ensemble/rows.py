@@ -168,8 +168,9 @@ def attainable(snapshots: pd.DataFrame) -> Floats:
 
 
 def bounded_grade(to_come: Floats, certain: Floats, possible: Floats) -> Floats:
-    """Return the grade: no less than is certain, no more than is still possible."""
-    return np.asarray(np.clip(certain + to_come, certain, np.fmax(possible, certain)))
+    """Return the grade, 0-100: no less than is certain, no more than is still possible."""
+    grade = np.clip(certain + to_come, certain, np.fmax(possible, certain))
+    return np.asarray(np.clip(grade, 0, 100))
 
 
 def probability(log_odds: Floats) -> Floats:

@@ -141,7 +141,8 @@ def _estimates(scores: pd.DataFrame, outcomes: pd.DataFrame, day: date) -> pd.Da
         .groupby(keys, observed=True)[["points", "weight"]]
         .sum()
     )
-    grades = (sums["points"] / sums["weight"]).rename("grade").reset_index()
+    grade = (sums["points"] / sums["weight"]).clip(0, 100)
+    grades = grade.rename("grade").reset_index()
     by_course = grades.groupby("course_id", observed=True)["grade"]
     adjusted = difficulties(grades)
     known = outcomes[outcomes["visible_on"] <= cut]

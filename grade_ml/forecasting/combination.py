@@ -23,6 +23,8 @@ from grade_ml.forecasting.settings import SETTINGS
 ALL = ""
 #: What is weighed, in the order of a row of answers.
 PARTS = ("mean", "submit")
+#: The largest value of each part; the least is 0.
+HIGHEST = (100.0, 1.0)
 #: Rows that the weights of all courses count beside a course's own.
 _TOWARDS_ALL = 2000.0
 
@@ -130,18 +132,22 @@ class Combination:
     ) -> tuple[Floats, npt.NDArray[np.object_]]:
         """Return the combined (N, 2) and the method that counts most in each row's mean.
 
-        Methods without an answer hand their weight to the others; where those have none, the
-        last-named of `answers` speaks alone.
+        Methods without a finite answer hand their weight to the others; where those have none, the
+        last-named of `answers` that has an answer speaks alone. NaN: no method has one.
         """
         there = [name for name in self.methods if name in answers]
         found, dominant = np.empty((len(horizon), 2)), np.empty(len(horizon), dtype=object)
-        alone = np.eye(len(there))[-1]
         for some, weights in in_cells(self.weights, self.courses, course, horizon):
-            own = weights[:, [self.methods.index(name) for name in there]]
-            total = own.sum(1, keepdims=True)
-            own = np.where(total > 1e-9, own / np.maximum(total, 1e-9), alone)
-            found[some] = sum(own[:, k] * answers[name][some] for k, name in enumerate(there))
-            dominant[some] = str(there[int(own[0].argmax())])
+            told = np.stack([answers[name][some] for name in there])
+            known = np.isfinite(told)
+            own = weights[:, [self.methods.index(name) for name in there]].T[:, None, :] * known
+            total = own.sum(0)
+            last = known & (known[::-1].cumsum(0)[::-1] == 1)
+            own = np.where(total > 1e-9, own / np.maximum(total, 1e-9), last)
+            combined = (own * np.where(known, told, 0.0)).sum(0)
+            # Shares that sum to 1 up to a rounding lead past the ends: 100.00000000000001.
+            found[some] = np.where(known.any(0), np.clip(combined, 0, HIGHEST), np.nan)
+            dominant[some] = np.array([str(name) for name in there], object)[own[..., 0].argmax(0)]
         return found, dominant
 
     def used(self) -> set[Method]:

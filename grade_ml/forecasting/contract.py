@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pandera.pandas as pa
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -211,7 +212,7 @@ FORECASTS: Mapping[str, tuple[str, float | None, float | None]] = {
     "assignment_id": ("object", None, None),
     "horizon": ("int64", 1, None),
     "due_day": ("float64", None, None),
-    "weight": ("float64", 0, 100.001),
+    "weight": ("float64", 0, 100),
     "mean": ("float64", 0, 100),
     "median": ("float64", 0, 100),
     "submit_probability": ("float64", 0, 1),
@@ -240,14 +241,37 @@ HISTORY = (
 ASSIGNMENTS = ("section_id", "assignment_id", "slot", "due_day", "weight")
 
 
-def validate(frame: pd.DataFrame, columns: Mapping[str, tuple[Any, ...]] = FORECASTS) -> None:
-    """Check types, bounds and, of forecasts, the order of the bounds.
+def sound(
+    frame: pd.DataFrame, columns: Mapping[str, tuple[Any, ...]] = FORECASTS
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return the rows of enrollments that keep the promise, and how many do not, by reason.
+
+    The promise: types, bounds and, of forecasts, the order of the bounds. One enrollment of which
+    something cannot be computed so costs the others nothing.
 
     Raises
     ------
-    pandera.errors.SchemaError
-        A column breaks its promise: a defect of the program, whatever the records were.
+    pandera.errors.SchemaErrors
+        The frame as a whole breaks its promise: a column or a type is another.
     """
+    from pandera.errors import SchemaErrors
+
+    frame = frame.reset_index(drop=True)
+    try:
+        _schema(columns).validate(frame, lazy=True)
+    except SchemaErrors as error:
+        cases = error.failure_cases
+        if cases["index"].isna().any():
+            raise
+        keys = frame[["section_id", "student_id"]].agg("\n".join, axis=1)
+        broken = keys[cases["index"].astype("int64")]
+        reason = cases["column"].astype(str) + " " + cases["check"].astype(str)
+        reasons = broken.groupby(reason.to_numpy()).nunique().to_dict()
+        return frame[~keys.isin(broken)].reset_index(drop=True), reasons
+    return frame, {}
+
+
+def _schema(columns: Mapping[str, tuple[Any, ...]]) -> pa.DataFrameSchema:
     import pandera.pandas as pa
 
     def bounds(low: float | None, high: float | None) -> list[pa.Check]:
@@ -257,7 +281,7 @@ def validate(frame: pd.DataFrame, columns: Mapping[str, tuple[Any, ...]] = FOREC
         ]
 
     order = [name for name in ("low95", "low80", "median", "high80", "high95") if name in columns]
-    pa.DataFrameSchema(
+    return pa.DataFrameSchema(
         {name: pa.Column(kind, bounds(low, high)) for name, (kind, low, high) in columns.items()},
         checks=[
             pa.Check(lambda rows, a=a, b=b: rows[a] <= rows[b], name=f"{a} above {b}")
@@ -265,4 +289,4 @@ def validate(frame: pd.DataFrame, columns: Mapping[str, tuple[Any, ...]] = FOREC
         ],
         strict=True,
         ordered=True,
-    ).validate(frame)
+    )

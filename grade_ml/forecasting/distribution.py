@@ -75,7 +75,7 @@ class ScoreDistributions:
         # Row by row: five times as fast as the seven knots one after the other for all rows.
         for row, knots in enumerate(zip(self.levels, self.scores, strict=True)):
             score[row] = np.interp(level[row], *knots)
-        return np.where(level < self.missed[:, None], 0.0, score)
+        return np.where(level < self.missed[:, None], 0.0, np.clip(score, 0, 100))
 
     def if_handed_in(self, levels: tuple[float, ...]) -> Floats:
         """Return quantiles (r, s) of the scores, 0-100, in case the work is handed in."""

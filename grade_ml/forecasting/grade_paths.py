@@ -134,7 +134,8 @@ def results_so_far(panels: Sequence[Panel]) -> pd.DataFrame:
     by = [rows["section_id"], rows["student_id"]]
     total = weight.groupby(by).cumsum()
     points = (weight * rows["score"].fillna(0.0)).groupby(by).cumsum()
-    return rows.drop(columns="slot").assign(running=(points / total.where(total > 0)))
+    running = (points / total.where(total > 0)).clip(0, 100)
+    return rows.drop(columns="slot").assign(running=running)
 
 
 def truths(panels: Sequence[Panel]) -> pd.DataFrame:
@@ -337,7 +338,7 @@ def _paths(rows: pd.DataFrame, shared: Floats, own: Floats, dependence: float) -
     total = weeks["settled_weight"].to_numpy() + _running(weight[:, None], first)[lasts, 0]
     earned = weeks["settled_points"].to_numpy()[:, None] + _running(points, first)[lasts]
     with np.errstate(invalid="ignore", divide="ignore"):
-        grade = np.minimum(100 * earned / total[:, None], 100)
+        grade = np.clip(100 * earned / total[:, None], 0, 100)
     begins = np.concatenate([[0], lasts[:-1] + 1])
     missed = np.logical_or.reduceat(level < distributions.missed[:, None], begins, axis=0)
     bounds = np.quantile(grade, list(QUANTILES.values()), axis=1)
@@ -346,8 +347,8 @@ def _paths(rows: pd.DataFrame, shared: Floats, own: Floats, dependence: float) -
             **{name: weeks[name].to_numpy() for name in ("course_id", *KEY, "week")},
             "day": weeks["due_day"].to_numpy(),
             "weight": np.add.reduceat(weight, begins),
-            "mean": grade.mean(axis=1),
-            **dict(zip(QUANTILES, bounds, strict=True)),
+            "mean": grade.mean(axis=1).clip(0, 100),
+            **dict(zip(QUANTILES, bounds.clip(0, 100), strict=True)),
             "below_pass_probability": (grade < weeks["pass_mark"].to_numpy()[:, None]).mean(axis=1),
             "missed_probability": missed.mean(axis=1),
         }
@@ -383,7 +384,8 @@ def true_paths(forecasts: pd.DataFrame, truth: pd.DataFrame, state: pd.DataFrame
     weeks = rows.iloc[lasts]
     total = weeks["settled_weight"].to_numpy() + sums[:, 0]
     with np.errstate(invalid="ignore", divide="ignore"):
-        grade = 100 * (weeks["settled_points"].to_numpy() + sums[:, 1]) / total
+        earned = weeks["settled_points"].to_numpy() + sums[:, 1]
+        grade = np.clip(100 * earned / total, 0, 100)
     begins = np.concatenate([[0], lasts[:-1] + 1])
     handed_in = rows["submitted"].eq(True).to_numpy(bool)
     frame = weeks[[*KEY, "week"]].assign(

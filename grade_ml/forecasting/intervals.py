@@ -88,7 +88,8 @@ class Bands:
         low = position.astype(np.int64)
         high = np.minimum(low + 1, len(_GRID) - 1)
         first = np.take_along_axis(values, low, 1)
-        found = first + (position - low) * (np.take_along_axis(values, high, 1) - first)
+        second = np.take_along_axis(values, high, 1)
+        found = np.clip(first + (position - low) * (second - first), first, second)
         return np.where(asked <= missed, 0.0, found)
 
     def median(self, combined: Floats) -> Floats:

@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from grade_ml.core.errors import ArtifactError
 from grade_ml.features.store import SEQUENCES, read_snapshots, stored_hashes
 from grade_ml.forecasting import store
-from grade_ml.forecasting.contract import Forecasts, Panel, validate
+from grade_ml.forecasting.contract import ACTIVITY, Forecasts, Panel, sound
 from grade_ml.forecasting.sequences import origins, panels
 from grade_ml.forecasting.settings import SETTINGS
 from grade_ml.forecasting.trajectory import NAME, Progress, Trajectory, fit
@@ -194,6 +194,8 @@ def running(rooms: Rooms, courses: Collection[str]) -> Running:
 def forecast_running(rooms: Rooms, courses: Collection[str], one: Current) -> Forecasts:
     """Forecast every running enrollment of `courses` on the day, and store it.
 
+    An enrollment whose forecasts cannot be computed is left out, and that is said.
+
     Raises
     ------
     NotReadyError
@@ -201,11 +203,19 @@ def forecast_running(rooms: Rooms, courses: Collection[str], one: Current) -> Fo
     """
     now = running(rooms, courses)
     said = one.model.forecast(now.panels, now.weekly, rooms.as_of)
-    validate(said.forecasts)
+    forecasts, broken = sound(said.forecasts)
+    activity, odd = sound(said.activity, ACTIVITY)
     said = replace(
         said,
-        nothing=_nothing(courses, now.sections, said.forecasts),
-        degraded=(*said.degraded, *now.stale),
+        forecasts=forecasts,
+        activity=activity,
+        nothing=_nothing(courses, now.sections, forecasts),
+        degraded=(
+            *said.degraded,
+            *now.stale,
+            *(f"{n} enrollments have no forecast: {check}" for check, n in broken.items()),
+            *(f"{n} enrollments have no activity ahead: {check}" for check, n in odd.items()),
+        ),
     )
     store.write(rooms.connection, courses, rooms.as_of, said, one.version)
     return said

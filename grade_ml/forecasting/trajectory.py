@@ -324,6 +324,6 @@ def _keys(panel: Panel) -> pd.DataFrame:
             "assignment_id": np.tile(panel.assignments[place], n),
             "horizon": np.tile(np.arange(1, r + 1), n),
             "due_day": np.tile(panel.due_day[place], n),
-            "weight": np.tile(panel.weight[place], n),
+            "weight": np.tile(np.clip(panel.weight[place], 0, 100), n),
         }
     )

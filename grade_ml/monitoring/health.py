@@ -112,7 +112,7 @@ def health(
     known = [part for part in parts.values() if part.points is not None]
     weight = sum(part.weight for part in known)
     total = sum((part.points or 0.0) * part.weight for part in known)
-    return Health(total / weight if weight else None, parts, decision)
+    return Health(min(total / weight, 100.0) if weight else None, parts, decision)
 
 
 def _between(value: float, best: float, worst: float) -> float:

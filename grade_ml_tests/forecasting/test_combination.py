@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +69,62 @@ def test_the_combination_errs_no_more_than_its_best_member():
 
 def _rmse(answer: np.ndarray, rows: HeldOut) -> float:
     return float(np.sqrt(((answer[:, 0] - rows.truth) ** 2).mean()))
+
+
+@given(
+    weights=st.lists(st.lists(st.floats(0, 1e6), min_size=1, max_size=8), min_size=2, max_size=2),
+    value=st.sampled_from([0.0, 1.0, 37.3, 99.99999999999999, 100.0]),
+    chance=st.sampled_from([0.0, 0.1, 0.9999999999999999, 1.0]),
+)
+def test_what_all_methods_say_is_said_whatever_the_weights(weights, value, chance):
+    size = min(map(len, weights))
+    methods = tuple(Method)[:size]
+    shares = np.array([one[:size] for one in weights])
+    total = shares.sum(1, keepdims=True)
+    cell = np.divide(shares, total, out=np.full_like(shares, 1 / size), where=total > 0)
+    combination = Combination(methods, (), {(ALL, 0): cell}, pd.DataFrame())
+    answers = {name: np.array([[value, chance]]) for name in methods}
+    found, _ = combination.combine(answers, np.array(["x"], object), np.array([1]))
+    assert found[0] == pytest.approx([value, chance], rel=1e-12, abs=1e-300)
+    assert 0 <= found[0, 0] <= 100 and 0 <= found[0, 1] <= 1
+
+
+def test_a_method_without_a_number_for_one_student_hands_on_its_weight_there_only():
+    methods = (Method.LAST, Method.MEAN, Method.BOOSTED)
+    cell = np.array([[0.25, 0.25, 0.5]] * 2)
+    combination = Combination(methods, (), {(ALL, 0): cell}, pd.DataFrame())
+    answers = {
+        name: np.array([[score, 1.0]] * 3)
+        for name, score in zip(methods, (20, 40, 90), strict=True)
+    }
+    answers[Method.BOOSTED][1] = np.nan
+    for name in methods:
+        answers[name][2, 0] = np.inf
+    course, horizon = np.array(["x"] * 3, object), np.ones(3, int)
+    found, dominant = combination.combine(answers, course, horizon)
+    assert found[:, 0].tolist() == pytest.approx([60.0, 30.0, NAN], nan_ok=True)
+    assert found[:, 1].tolist() == [1.0, 1.0, 1.0]
+    assert dominant.tolist()[:2] == ["boosted", "last"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 100), st.floats(0, 1)).map(lambda one: (one[0] * one[1], one[1])),
+        min_size=1,
+        max_size=20,
+    ),
+    st.lists(st.floats(0, 1), min_size=2, max_size=2).map(sorted),
+    st.integers(0, 50),
+)
+def test_bands_are_in_order_and_in_bounds_whatever_is_combined(told, ranks, seed):
+    errors = np.sort(np.random.default_rng(seed).normal(0, 15, (3, 100)), axis=1)
+    bands = Bands(np.array([50.0, 80.0]), errors, (), {(ALL, 0): np.array(ranks)})
+    combined = np.array(told)
+    course, horizon = np.array(["x"] * len(told), object), np.ones(len(told), int)
+    low80, high80, low95, high95 = bands.bounds(combined, course, horizon).T
+    rows = np.stack([low95, low80, bands.median(combined), high80, high95])
+    assert (np.diff(rows, axis=0) >= 0).all()
+    assert rows.min() >= 0 and rows.max() <= 100
 
 
 def test_a_missing_method_hands_its_weight_on():

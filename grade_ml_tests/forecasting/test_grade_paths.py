@@ -175,3 +175,31 @@ def test_a_distribution_has_the_stated_mean_where_quantiles_allow(section):
     level = np.tile((np.arange(2000) + 0.5) / 2000, (len(frame), 1))
     drawn = ScoreDistributions.of(frame).quantile(level).mean(axis=1)
     assert np.abs(drawn - frame["mean"]).mean() < 1.5
+
+
+@given(
+    weights=st.lists(st.floats(0.01, 1), min_size=1, max_size=7),
+    value=st.sampled_from([100.0, 99.99999999999999, 0.0]),
+    settled=st.floats(0, 60),
+)
+@settings(max_examples=40)
+def test_a_perfect_and_an_empty_record_stay_within_the_bounds(weights, value, settled):
+    frame, state = single(
+        [1.0] * len(weights),
+        [value] * len(weights),
+        settled_weight=settled,
+        settled_points=settled * value / 100,
+    )
+    frame["weight"] = (100 - settled) * np.array(weights) / sum(weights)
+    found = grade_paths(frame, state, PathModel())
+    grades = found[["low95", "low80", "mean", "high80", "high95"]].to_numpy()
+    assert ((grades >= 0) & (grades <= 100)).all()
+    assert grades == pytest.approx(value, abs=1e-9)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30))
+@settings(max_examples=40)
+def test_no_drawn_score_leaves_the_bounds(levels):
+    frame, _ = single([1.0, 0.7, 1.0], [100.0, 99.3, 0.0])
+    found = ScoreDistributions.of(frame).quantile(np.array([levels] * 3))
+    assert found.min() >= 0 and found.max() <= 100

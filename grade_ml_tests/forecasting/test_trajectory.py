@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pandera.errors import SchemaErrors
 
 from grade_ml.core.errors import ArtifactError, NotReadyError
-from grade_ml.forecasting.contract import ACTIVITY, Forecasts, validate
+from grade_ml.forecasting.contract import ACTIVITY, Forecasts, sound
 from grade_ml.forecasting.trajectory import Trajectory, fit
 from grade_ml_tests.forecasting.campus import LIGHT, TODAY, ended, frames, running
 
@@ -28,7 +29,7 @@ def said() -> Forecasts:
 
 
 def test_every_running_enrollment_and_remaining_assignment_has_one_row():
-    validate(said().forecasts)
+    assert not sound(said().forecasts)[1]
     expected = sum(one.shape[0] * one.shape[1] for one in running())
     rows = said().forecasts
     assert len(rows) == expected > 0
@@ -37,7 +38,7 @@ def test_every_running_enrollment_and_remaining_assignment_has_one_row():
 
 
 def test_activity_is_forecast_for_the_weeks_to_come():
-    validate(said().activity, ACTIVITY)
+    assert not sound(said().activity, ACTIVITY)[1]
     rows = said().activity
     weeks = {one.section_id: (one.day // 7, -(-one.length // 7)) for one in running()}
     for section, some in rows.groupby("section_id"):
@@ -85,7 +86,7 @@ def test_nothing_to_learn_from_is_said():
 
 def test_nobody_to_forecast_is_an_empty_frame():
     nothing = model().forecast([], frames()[1].head(0), TODAY)
-    validate(nothing.forecasts)
+    assert not sound(nothing.forecasts)[1]
     assert nothing.forecasts.empty and nothing.activity.empty
 
 
@@ -134,3 +135,28 @@ def test_all_forecasters_together_beat_the_naive_ones_on_a_term_they_have_not_se
     told = report.to_dict()
     assert {"all", "0.5", "h1", "methods", "seconds"} <= set(told)
     assert {"mae", "rmse", "crps", "submit_brier", "coverage80"} <= set(told["h1"])
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("mean", np.nan),
+        ("mean", 100.1),
+        ("submit_probability", -0.1),
+        ("low95", 100.0),
+        ("weight", np.inf),
+    ],
+)
+def test_what_is_wrong_with_one_enrollment_costs_the_others_nothing(column, value):
+    rows = said().forecasts.copy()
+    odd = rows[["section_id", "student_id"]].iloc[len(rows) // 2]
+    rows.loc[len(rows) // 2, column] = value
+    kept, reasons = sound(rows)
+    is_odd = (rows[["section_id", "student_id"]] == odd).all(axis=1)
+    pd.testing.assert_frame_equal(kept, rows[~is_odd].reset_index(drop=True))
+    assert set(reasons.values()) == {1} and all(odd["student_id"] not in one for one in reasons)
+
+
+def test_another_type_is_no_matter_of_one_enrollment():
+    with pytest.raises(SchemaErrors):
+        sound(said().forecasts.astype({"mean": "float32"}))

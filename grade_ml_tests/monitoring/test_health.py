@@ -71,3 +71,10 @@ def test_courses_are_ordered_by_need():
     unknown = judge({}, {}, Serving(0, 0, None, ()))
     found = {"unknown": unknown, "fine": judge(), "bad": bad, "asked": asked}
     assert by_need(found) == ["asked", "bad", "fine", "unknown"]
+
+
+def test_the_score_of_full_parts_is_100_whichever_are_known():
+    for drift in ({}, STEADY):
+        for performance in ({}, GOOD, {**GOOD, "ece": None}):
+            found = judge(performance, drift).score
+            assert found is not None and found <= 100
