@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+#: Characters of a title that a figure of usual size holds.
+_TITLE = 60
 BLUE, GREY = "#2f6db3", "#9aa5b1"
 #: Told apart by readers who see few colours (Okabe & Ito 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -17,7 +19,9 @@ def canvas(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     """Return a figure of usual size with one panel."""
     figure = blank((6, 3.4))
     axes = figure.add_subplot()
-    axes.set_title(title, fontsize=11, loc="left")
+    # An id may have 255 characters, and a title that is wider than its figure leaves no room.
+    told = title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
+    axes.set_title(told, fontsize=11, loc="left")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.spines[["top", "right"]].set_visible(False)

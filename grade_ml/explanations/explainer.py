@@ -17,6 +17,7 @@ import pandas as pd
 from sqlalchemy import Connection
 
 from grade_ml.core.errors import NotReadyError
+from grade_ml.core.frames import empty, together
 from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.course import CourseModel
 from grade_ml.ensemble.encoding import Encoder
@@ -36,6 +37,7 @@ from grade_ml.explanations.decision_paths import Path, Surrogate, member_paths
 from grade_ml.explanations.effects import Effect, effect
 from grade_ml.explanations.fairness import fairness, with_attributes
 from grade_ml.explanations.importance import (
+    REFERENCE,
     everywhere,
     expected,
     importance,
@@ -52,6 +54,8 @@ from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import read_table
 from grade_ml.gradebook.institution import DEFAULTS, Institution
 from grade_ml.registry.registry import Registry
+
+_IMPORTANCE = store.types_of(store.importance)
 
 
 @dataclass(frozen=True)
@@ -161,9 +165,9 @@ class Explainer:
         )
         people = grouped(people, "student_id", self._bands)
         found = {name: self._weigh(name, people, groups) for name in courses}
-        stored = [one.rows for one in found.values() if len(one.rows)]
-        if stored:
-            store.write_importance(self.connection, pd.concat(stored, ignore_index=True))
+        stored = together((one.rows for one in found.values()), _IMPORTANCE)
+        if len(stored):
+            store.write_importance(self.connection, stored)
             self._weigh_everywhere()
         return found
 
@@ -177,9 +181,9 @@ class Explainer:
 
     def _weigh(self, course: str, people: pd.DataFrame, groups: Mapping[str, str]) -> Weighed:
         told = store.read_explanations(self.connection, [course], self.as_of)
-        empty = pd.DataFrame(columns=[column.name for column in store.importance.columns])
         if not told:
-            return Weighed(course, empty, reason="no running enrollment is explained")
+            nothing = empty(_IMPORTANCE)
+            return Weighed(course, nothing, reason="no running enrollment is explained")
         keys = pd.DataFrame(
             {
                 "section_id": [one.section_id for one in told],
@@ -217,11 +221,12 @@ class Explainer:
                                 alarm=False,
                             )
                         )
-        rows = pd.concat(parts, ignore_index=True) if parts else empty
-        rows = rows.assign(course_id=course, as_of=pd.Timestamp(self.as_of), model=told[0].model)
+        rows = together(parts, _IMPORTANCE).assign(
+            course_id=course, as_of=pd.Timestamp(self.as_of), model=told[0].model
+        )
         alarms = rows[rows["alarm"].astype(bool)]
         names = [f"{row.feature} ({row.task})" for row in alarms.itertuples()]
-        return Weighed(course, rows.reindex(columns=empty.columns), tuple(names), reason)
+        return Weighed(course, rows.reindex(columns=list(_IMPORTANCE)), tuple(names), reason)
 
     def _reference(self, course: str, progress: float) -> tuple[pd.DataFrame, str]:
         """Return task, feature, share and spread in training terms of the same phase, and why not.
@@ -229,7 +234,7 @@ class Explainer:
         They are computed once for each version of the model.
         """
         served, phase = self._models.serving(course), phase_of(progress)
-        nothing = pd.DataFrame(columns=["task", "feature", "share", "spread"])
+        nothing = empty(REFERENCE)
         pooled = _pooled(served)
         if pooled is None:
             return nothing, "the baseline serves; importance is compared within an ensemble only"
@@ -353,7 +358,7 @@ class Explainer:
             rows = with_attributes(pooled.held_out, students, enrollments, declared)
             found = fairness(rows, self.seed, pooled.bands)
         except NotReadyError as error:
-            return pd.DataFrame(columns=["exceeds"]), str(error)
+            return empty(store.types_of(store.fairness)), str(error)
         if found.empty:
             return found, "no protected attribute has two groups that are large enough"
         model = f"{version.name} {version.version}"

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from grade_ml.core.frames import empty, together
 from grade_ml.ensemble.evaluation import PHASES, in_phase
 from grade_ml.ensemble.members import MEMBERS, Member, Task
 from grade_ml.ensemble.pooled import PooledModel, Workload
@@ -25,6 +26,10 @@ from grade_ml.explanations.settings import SETTINGS
 Floats = npt.NDArray[np.float64]
 
 _COLUMNS = ["feature", "importance", "low", "high", "share", "share_low", "share_high"]
+#: Columns of what importance was in training terms.
+REFERENCE = {"task": "object", "feature": "object", "share": "float64", "spread": "float64"}
+_SPREAD = {"task": "object", "phase": "object", "feature": "object", "spread": "float64"}
+_EXPECTED = {"task": "object", "feature": "object", "share": "float64", "error": "float64"}
 
 
 def importance(
@@ -51,7 +56,7 @@ def importance(
     known = ~np.isnan(contributions).any(axis=1)
     sizes = np.abs(contributions[known])
     if not sizes.size:
-        return pd.DataFrame(columns=_COLUMNS)
+        return empty({**dict.fromkeys(_COLUMNS, "float64"), "feature": "object"})
     means, draws = sizes.mean(axis=0), _resampled(sizes, students[known], seed)
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     shares = draws / np.maximum(draws.sum(axis=1, keepdims=True), 1e-12)
@@ -151,8 +156,7 @@ def retrain_spread(
                 for phase, some in shares.items()
                 if some
             ]
-    columns = ["task", "phase", "feature", "spread"]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+    return together(found, _SPREAD)
 
 
 def _boosted() -> type[Member] | None:
@@ -208,9 +212,8 @@ def expected(
     """
     known = snapshots["section_id"].astype(str).isin(model.sections)
     rows = snapshots[known & in_phase(snapshots["progress"], phase)]
-    columns = ["task", "feature", "share", "error"]
     if rows["student_id"].nunique() < SETTINGS.least_students:
-        return pd.DataFrame(columns=columns)
+        return empty(_EXPECTED)
     rows = rows.sample(min(SETTINGS.probe_rows, len(rows)), random_state=seed)
     told = explain(served, rows, seed)
     students = rows["student_id"].astype(object).to_numpy()
@@ -218,8 +221,8 @@ def expected(
     for task, parts in ((Task.GRADE, told.grade), (Task.RISK, told.risk)):
         one = importance(parts.contributions, told.features, students, seed)
         error = (one["share_high"] - one["share_low"]) / (2 * 1.96)
-        found.append(one.assign(task=str(task), error=error)[columns])
-    return pd.concat(found, ignore_index=True)
+        found.append(one.assign(task=str(task), error=error)[list(_EXPECTED)])
+    return together(found, _EXPECTED)
 
 
 def judged(found: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
@@ -230,7 +233,8 @@ def judged(found: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     found
         As `importance` gives it, for one task.
     reference
-        feature, share and spread of training terms, for the same task and phase.
+        feature, share and spread of training terms, for the same task and phase; without rows there
+        is no band (NaN) and no alarm.
 
     Returns
     -------
@@ -238,7 +242,7 @@ def judged(found: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
         A share alarms where its whole interval lies outside the band. Only features that are among
         the most important, now or in training terms, can: the rest is noise upon noise.
     """
-    known = reference.set_index("feature")
+    known = reference.set_index("feature")[["share", "spread"]].astype(np.float64)
     share = found["feature"].map(known["share"]).astype(np.float64)
     margin = SETTINGS.band * found["feature"].map(known["spread"]).astype(np.float64)
     low, high = (share - margin).clip(lower=0), share + margin

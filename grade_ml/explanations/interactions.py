@@ -46,6 +46,8 @@ def interactions(
         raise NotReadyError(f"The model predicts no {task}.", "Train it on sections with outcomes.")
     known = rows.reset_index(drop=True)
     told = explain(model, known)
+    if known.empty:  # of which the libraries make no matrix
+        return told.features, np.zeros((0, len(told.features), len(told.features)))
     progress = known["progress"].to_numpy(np.float64)
     factor = np.ones(len(known))
     if correction is not None:

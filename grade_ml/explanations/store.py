@@ -246,6 +246,17 @@ def newest(table: sa.Table, courses: Collection[str], as_of: date) -> sa.Select[
     )
 
 
+def types_of(table: sa.Table) -> dict[str, str]:
+    """Return the columns of a table with their pandas types, for a frame without rows."""
+    by_sql: dict[type[Any], str] = {
+        sa.Date: "datetime64[ns]",
+        sa.Double: "float64",
+        sa.Integer: "int64",
+        sa.Boolean: "bool",
+    }
+    return {column.name: by_sql.get(type(column.type), "object") for column in table.columns}
+
+
 def write_reference(connection: Connection, rows: pd.DataFrame) -> None:
     """Store what importance was in training terms; columns as in the table."""
     upsert_frame(connection, reference, rows)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grade_ml.core.frames import empty, together
 from grade_ml.forecasting.contract import ACTIVITY, Floats
 
 #: Weeks that make a student's level, and weeks ahead that share a band.
@@ -85,12 +86,10 @@ class Activity:
             The days of each section.
         """
         rows = _weekly(snapshots)
-        empty = pd.DataFrame(
-            {name: pd.Series([], dtype=kind[0]) for name, kind in ACTIVITY.items()}
-        )
+        types = {name: kind for name, (kind, *_) in ACTIVITY.items()}
         if rows.empty or not self.weeks:
-            return empty
-        parts = [empty]
+            return empty(types)
+        parts = []
         for section, some in rows.groupby("section_id"):
             week, last = int(some["week"].max()), math.ceil(lengths.get(str(section), 0) / 7)
             if last <= week:
@@ -115,7 +114,7 @@ class Activity:
                 }
             )
             parts.append(frame)
-        return pd.concat(parts, ignore_index=True)
+        return together(parts, types)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""

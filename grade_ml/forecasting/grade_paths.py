@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from grade_ml.core import frames
 from grade_ml.forecasting.contract import Floats, Ints, Panel
 from grade_ml.forecasting.distribution import ScoreDistributions
 from grade_ml.forecasting.risk_settings import SETTINGS
@@ -80,12 +81,12 @@ def standing(panels: Sequence[Panel]) -> pd.DataFrame:
         points of it that were earned; pass_mark of the course; and the features that drivers
         depend on.
     """
-    frames = []
+    parts = []
     for panel in panels:
         past = panel.past
         known = np.isfinite(panel.score[:, past])
         weight = panel.weight[past]
-        frames.append(
+        parts.append(
             pd.DataFrame(
                 {
                     "course_id": panel.course_id,
@@ -102,7 +103,7 @@ def standing(panels: Sequence[Panel]) -> pd.DataFrame:
                 }
             )
         )
-    return pd.concat(frames, ignore_index=True) if frames else empty(_STANDING)
+    return pd.concat(parts, ignore_index=True) if parts else empty(_STANDING)
 
 
 def day_of(panel: Panel) -> pd.Timestamp:
@@ -115,7 +116,7 @@ def day_of(panel: Panel) -> pd.Timestamp:
 
 def empty(names: Sequence[str]) -> pd.DataFrame:
     """Return a frame without rows whose columns have the types that they have with rows."""
-    return pd.DataFrame({name: pd.Series(dtype=_TYPES.get(name, "float64")) for name in names})
+    return frames.empty({name: _TYPES.get(name, "float64") for name in names})
 
 
 def results_so_far(panels: Sequence[Panel]) -> pd.DataFrame:
@@ -146,11 +147,11 @@ def truths(panels: Sequence[Panel]) -> pd.DataFrame:
     pandas.DataFrame
         section_id, student_id, as_of, assignment_id, score (0-100), submitted (bool).
     """
-    frames = []
+    parts = []
     for panel in panels:
         truth = panel.truth[:, panel.remaining]
         student, place = np.nonzero(np.isfinite(truth))
-        frames.append(
+        parts.append(
             pd.DataFrame(
                 {
                     "section_id": panel.section_id,
@@ -162,7 +163,7 @@ def truths(panels: Sequence[Panel]) -> pd.DataFrame:
                 }
             )
         )
-    return pd.concat(frames, ignore_index=True) if frames else empty(_TRUTHS)
+    return pd.concat(parts, ignore_index=True) if parts else empty(_TRUTHS)
 
 
 @dataclass(frozen=True)

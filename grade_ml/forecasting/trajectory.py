@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from grade_ml.core.errors import ArtifactError, NotReadyError, ServiceError
+from grade_ml.core.frames import together
 from grade_ml.core.optional import installed
 from grade_ml.forecasting.activity import Activity
 from grade_ml.forecasting.combination import PARTS, Combination
@@ -95,16 +96,14 @@ class Trajectory:
             The weekly snapshots of these sections up to `as_of`, for activity.
         """
         counts, degraded = Counts(), list(self.degraded)
-        parts = [
-            pd.DataFrame({name: pd.Series([], dtype=kind[0]) for name, kind in FORECASTS.items()})
-        ]
+        parts = []
         for some in _groups(panels):
             answers, missing = self.answers(some, counts)
             degraded += missing
             parts.append(self._frame(some, answers, as_of))
         lengths = {one.section_id: one.length for one in panels}
         return Forecasts(
-            forecasts=pd.concat(parts, ignore_index=True),
+            forecasts=together(parts, {name: kind for name, (kind, *_) in FORECASTS.items()}),
             activity=self.activity.forecast(snapshots, lengths),
             fallbacks=counts.of,
             nothing={},

@@ -62,6 +62,12 @@ SETTINGS = ConceptSettings()
 ROW = ["matured_on", "section_id", "assignment_id", "batch"]
 #: Columns of a stream: one row per batch of scores of an assignment.
 STREAM = [*ROW, "scores", "error", "z"]
+STREAM_TYPES = {
+    **dict.fromkeys(STREAM, "float64"),
+    **dict.fromkeys(("section_id", "assignment_id"), "object"),
+    **dict.fromkeys(("batch", "scores"), "int64"),
+    "matured_on": "datetime64[ns]",
+}
 _BY = ["section_id", "assignment_id"]
 _READ = [*_BY, "category", "scored_on", "implied", "share", "score"]
 

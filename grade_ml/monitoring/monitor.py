@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 
 from grade_ml.core import database
 from grade_ml.core.errors import NotReadyError
+from grade_ml.core.frames import empty
 from grade_ml.ensemble.course import Change
 from grade_ml.ensemble.lifecycle import changed_since
 from grade_ml.ensemble.rows import COLLECTED
@@ -306,7 +307,7 @@ class Monitor:
         }
 
     def _streams(self, course: Course, scored: Scores | None) -> _Streams:
-        champion, nothing = course.champion, pd.DataFrame(columns=concept.STREAM)
+        champion, nothing = course.champion, empty(concept.STREAM_TYPES)
         body: Body = {"model": champion.name, "changed_on": champion.changed_on, "reason": ""}
         if scored is None:
             reason = course.reason or (

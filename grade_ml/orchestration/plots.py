@@ -182,8 +182,15 @@ def shares(
 
 
 def table(records: Sequence[TableRecord]) -> MetadataValue:
-    """Return the records as a table; Dagster knows no table without rows."""
-    return MetadataValue.table(list(records)) if records else MetadataValue.text("none")
+    """Return the records as a table, whose columns are those of any of them.
+
+    Dagster knows no table without rows, and none whose rows have different columns.
+    """
+    if not records:
+        return MetadataValue.text("none")
+    names = dict.fromkeys(name for one in records for name in one.data)
+    rows = [TableRecord({name: one.data.get(name) for name in names}) for one in records]
+    return MetadataValue.table(rows)
 
 
 def embed(figure: Figure, title: str) -> MarkdownMetadataValue:

@@ -51,3 +51,11 @@ def test_a_gap_is_shown():
     whole = plots.timelines("t", {"s": [(day, 1.0, True) for day in days]})
     gap = plots.timelines("t", {"s": [(day, None if day.day == 9 else 1.0, True) for day in days]})
     assert whole.value != gap.value
+
+
+def test_a_table_has_the_columns_of_any_of_its_rows():
+    rows = [TableRecord({"course": "a"}), TableRecord({"course": "b", "score": 3.0})]
+    (first, second) = plots.table(rows).records
+    assert first.data == {"course": "a", "score": None}
+    assert second.data == {"course": "b", "score": 3.0}
+    assert plots.table([]).text == "none"

@@ -21,7 +21,6 @@ from dagster import (
     MaterializeResult,
     MetadataValue,
     ResourceParam,
-    TableMetadataValue,
     TableRecord,
     asset,
     multi_asset,
@@ -213,10 +212,10 @@ def _report(
     }
 
 
-def _newest_values(shown: "pd.DataFrame", day: date) -> TableMetadataValue:
+def _newest_values(shown: "pd.DataFrame", day: date) -> MetadataValue:
     newest = shown[shown["day"] == day].drop(columns=["day", "source"]).astype(object)
     rows = newest.mask(newest.isna(), None).to_dict("records")
-    return MetadataValue.table(
+    return plots.table(
         [TableRecord({str(name): value for name, value in row.items()}) for row in rows]
     )
 
@@ -239,7 +238,7 @@ def _timelines(
     return dict(list(points.items())[:SHOWN_SERIES])
 
 
-def _coverage(found: dict[date, dict[str, str]]) -> TableMetadataValue:
-    return MetadataValue.table(
+def _coverage(found: dict[date, dict[str, str]]) -> MetadataValue:
+    return plots.table(
         [TableRecord({"day": str(day), **counts}) for day, counts in reversed(found.items())]
     )

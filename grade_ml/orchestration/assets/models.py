@@ -15,7 +15,6 @@ from dagster import (
     MaterializeResult,
     MetadataValue,
     ResourceParam,
-    TableMetadataValue,
     TableRecord,
     asset,
 )
@@ -120,13 +119,10 @@ def _known(figures: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in figures.items() if value is not None}
 
 
-def _phases(evaluation: "Evaluation") -> TableMetadataValue:
+def _phases(evaluation: "Evaluation") -> MetadataValue:
     """Return one row for each third of a section."""
-    return MetadataValue.table(
-        [
-            TableRecord({"phase": phase, **_known(figures)})
-            for phase, figures in evaluation.metrics.items()
-        ]
+    return plots.table(
+        [TableRecord({"phase": phase, **figures}) for phase, figures in evaluation.metrics.items()]
     )
 
 
