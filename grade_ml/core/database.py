@@ -276,7 +276,9 @@ def copy_frame(connection: Connection, table: str, frame: pd.DataFrame) -> None:
 
     buffer = io.BytesIO()
     csv.write_csv(
-        pa.Table.from_pandas(frame, preserve_index=False),
+        # The writer makes NUL bytes of columns whose first chunk is empty, as pandas.concat makes
+        # of frames of which the first has no rows.
+        pa.Table.from_pandas(frame, preserve_index=False).combine_chunks(),
         buffer,
         csv.WriteOptions(include_header=False, quoting_style="needed"),
     )

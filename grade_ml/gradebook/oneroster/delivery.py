@@ -120,7 +120,7 @@ class Delivery:
         for kept, gone in self._read(source.name, source.required, source.optional, personal):
             rows = kept
             if source.table is tables.enrollment:
-                rows, others = kept.split(~kept.text("role").str.lower().eq(STUDENT).fillna(False))
+                rows, others = kept.split(kept.text("role").str.lower().ne(STUDENT))
                 self._stage_ids(source, others, Fate.DROP)
             self._stage(source, rows)
             role = gone.text("role").str.lower()
@@ -393,7 +393,7 @@ class Delivery:
             found = problems(
                 "results.csv",
                 rows.loc[told, ROW],
-                "textScore",
+                "score, textScore",
                 rows.loc[told, "words"],
                 "is a text that neither a scale of scoreScales.csv nor [texts] of the "
                 "institution's file explains; deliver the scale, or add the text",

@@ -136,6 +136,7 @@ def _result_scale(rows: CsvRows) -> dict[str, Any]:
 
 
 def _enrollment(rows: CsvRows) -> dict[str, Any]:
+    rows.required("role")
     begin, end = rows.date("beginDate"), rows.date("endDate")
     rows.reject(end < begin, "endDate", "comes before beginDate; correct one of the two dates")
     return {
