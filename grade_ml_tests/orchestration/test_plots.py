@@ -4,7 +4,7 @@ import base64
 from datetime import date
 
 import pytest
-from dagster import MarkdownMetadataValue
+from dagster import MarkdownMetadataValue, TableRecord
 
 from grade_ml.orchestration import plots
 
