@@ -458,6 +458,26 @@ def test_who_is_no_longer_named_has_left_on_that_day(engine: Engine, tmp_path: P
     assert _enrollment(engine, "alg", "u2")["withdrawn_on"] is None
 
 
+def test_a_whole_delivery_says_nothing_of_the_classes_of_another_system(
+    engine: Engine, tmp_path: Path
+) -> None:
+    north, south = source(), source()
+    for name, rows in south.items():
+        south[name] = [
+            {k: f"s-{v}" if k.endswith("ourcedId") and v else v for k, v in row.items()}
+            | ({"termSourcedIds": "s-t1"} if name == "classes" else {})
+            for row in rows
+        ]
+    for system, rows in (("north", north), ("south", south)):
+        folder = write(tmp_path / system, rows)
+        with (folder / "manifest.csv").open("a") as file:
+            file.write(f"source.systemName,{system}\n")
+    for system in ("north", "south", "north"):
+        assert load_path(engine, tmp_path / system).notes == ()
+    assert read(engine).enrollments["withdrawn_on"].isna().all()
+    assert len(read(engine).results) == 16
+
+
 def test_who_leaves_the_files_after_the_end_took_part(engine: Engine, tmp_path: Path) -> None:
     load_path(engine, write(tmp_path / "1", source()))
     before = at_risk(engine)

@@ -62,7 +62,7 @@ class Delivery:
         self._files, self._manifest, self._texts = files, manifest, texts
         self._mirror = Mirror(connection)
         self._day = delivered_on
-        self._whole = Whole(self._mirror, delivered_on, vanishing_share)
+        self._whole = Whole(self._mirror, delivered_on, vanishing_share, manifest.system)
         #: Lines per file of which not even an id could be read.
         self._unreadable: Counter[str] = Counter()
         self._items = pd.DataFrame()
@@ -165,6 +165,8 @@ class Delivery:
         if not self._has(name):
             return
         outcome = self._mirror.apply(source.table, self._mode(name))
+        if source.table is tables.class_:
+            self._mirror.claim(self._manifest.system)
         if outcome.changed and source.owner is schema.result and not source.keys:
             self._mirror.touch(tables.result, "words is not null")
         if outcome.stale:

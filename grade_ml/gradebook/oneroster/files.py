@@ -97,10 +97,21 @@ class Files:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The mode of every file in `READ`, and what is to be said of the others."""
+    """What a delivery says of itself.
+
+    Attributes
+    ----------
+    modes
+        That of every file in `READ`.
+    notes
+        What is to be said of the other files.
+    system
+        The system that the source names itself; empty: it names none.
+    """
 
     modes: Mapping[str, Mode]
     notes: tuple[str, ...]
+    system: str
 
 
 def find(path: Path, limits: ArchiveLimits = LIMITS) -> Files:
@@ -241,7 +252,9 @@ def read_manifest(files: Files) -> Manifest:
         if extra
         else []
     )
-    return Manifest({n: modes.get(n.lower(), Mode.ABSENT) for n in READ}, tuple(notes))
+    system = properties.get("source.systemcode") or properties.get("source.systemname") or ""
+    known = {name: modes.get(name.lower(), Mode.ABSENT) for name in READ}
+    return Manifest(known, tuple(notes), "" if system == Mode.ABSENT else system)
 
 
 def _properties(files: Files) -> dict[str, str]:

@@ -146,6 +146,15 @@ class Mirror:
             unmatched = self._with_standing(table, unmatched)
         return Outcome(changed, conflicts, unmatched, stale)
 
+    def claim(self, system: str) -> None:
+        """Note that the delivered classes are those of a system."""
+        self.run(
+            f"insert into {tables.system} select sourced_id, :system from "
+            f"{incoming(tables.class_)} where {FATE} = '{Fate.KEEP}' "
+            "on conflict (class_id) do update set system = excluded.system",
+            system=system,
+        )
+
     def run(self, statement: str, **values: object) -> int:
         """Run a statement and return how many rows it changed."""
         return self._connection.execute(sa.text(statement), values).rowcount

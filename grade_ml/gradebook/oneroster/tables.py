@@ -75,6 +75,12 @@ result = _table(
     sa.Column("dated_on", sa.Date),
     sa.Column("late", sa.Boolean),
 )
+system = sa.Table(
+    "oneroster_system",
+    metadata,
+    sa.Column("class_id", sa.Text, primary_key=True),
+    sa.Column("system", sa.Text, nullable=False, comment="which last delivered the class"),
+)
 text = sa.Table(
     "oneroster_text",
     metadata,

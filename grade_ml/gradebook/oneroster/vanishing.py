@@ -55,11 +55,14 @@ class Whole:
         On which the source was as the delivery says.
     share
         More than this share of what a file should name may not be missing from it, 0-1.
+    system
+        The source's; a file says nothing of the classes of another.
     """
 
     mirror: Mirror
     day: date
     share: float
+    system: str
 
     def ask(self, table: Table) -> None:
         """Find the classes in question, before the file's rows are applied."""
@@ -68,8 +71,10 @@ class Whole:
             f"create temp table {scope} on commit drop as "
             f"{_NAMED[table].format(incoming(table))} union "
             f"select section_id from {schema.section} s join {tables.class_} c "
-            "on c.sourced_id = s.section_id where :day between s.starts_on and s.ends_on",
+            f"on c.sourced_id = s.section_id join {tables.system} y on y.class_id = s.section_id "
+            "where :day between s.starts_on and s.ends_on and y.system = :system",
             day=self.day,
+            system=self.system,
         )
         self.mirror.run(f"analyze {scope}")
 

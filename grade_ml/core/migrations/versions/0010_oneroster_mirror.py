@@ -21,6 +21,10 @@ create table gradebook.oneroster_class (
     course_id text,
     sessions text
 );
+create table gradebook.oneroster_system (
+    class_id text primary key,
+    system text not null
+);
 create table gradebook.oneroster_category (
     sourced_id text primary key,
     modified timestamp,
