@@ -35,8 +35,8 @@ class PlausibilitySettings:
     least_due: int = 2
     #: Sections of fewer students than this vary too much to be compared.
     compared_students: int = 10
-    #: Shares differ by less than this between ordinary terms: of OULAD's 22 sections none of the
-    #: shares at risk lies further than .19 from the mean of the course's earlier ones.
+    #: Shares differ by less than this between ordinary terms: in OULAD (15 sections) shares at risk
+    #: lie within .07 of the course's earlier ones, shares missing within .18 of the earlier ones.
     far_share: float = 0.35
     #: Teachers grade within three weeks.
     late_days: int = 21

@@ -16,11 +16,25 @@ from grade_ml.orchestration.assets.gradebook import GRADEBOOK_ASSETS
 from grade_ml.orchestration.assets.models import MODEL_ASSETS
 from grade_ml.orchestration.assets.monitoring import MONITORING_ASSETS
 from grade_ml.orchestration.checks import GRADEBOOK_CHECKS
+from grade_ml.orchestration.courses import all_courses
 from grade_ml.orchestration.inbox import inbox
 from grade_ml.orchestration.jobs import JOBS
+from grade_ml.orchestration.partitions import course
 from grade_ml.orchestration.resources import platform_resource
 from grade_ml.orchestration.schedules import build_schedules
 from grade_ml.orchestration.sensors import SENSORS
+
+COURSE_ASSETS = [
+    one
+    for one in (
+        *FEATURE_ASSETS,
+        *MODEL_ASSETS,
+        *FORECAST_ASSETS,
+        *MONITORING_ASSETS,
+        *EXPLANATION_ASSETS,
+    )
+    if one.partitions_def == course
+]
 
 
 def build_defs(
@@ -50,7 +64,7 @@ def build_defs(
             *MONITORING_ASSETS,
             *EXPLANATION_ASSETS,
         ],
-        asset_checks=GRADEBOOK_CHECKS,
+        asset_checks=[*GRADEBOOK_CHECKS, *map(all_courses, COURSE_ASSETS)],
         jobs=JOBS,
         schedules=build_schedules(settings, server),
         sensors=[*SENSORS, inbox],

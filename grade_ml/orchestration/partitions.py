@@ -5,14 +5,12 @@ Dagster runs several partitions in one run only as a range in the order of the s
 
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from functools import partial
 
 from dagster import (
     BackfillPolicy,
     BetaWarning,
     DailyPartitionsDefinition,
     DynamicPartitionsDefinition,
-    asset,
 )
 
 # Known and accepted; it would be printed by every process that loads the definitions.
@@ -25,9 +23,6 @@ course = DynamicPartitionsDefinition(name="course")
 #: memory of a run and what is lost if it dies.
 IN_ONE_RUN = 100
 many_courses = BackfillPolicy.multi_run(max_partitions_per_run=IN_ONE_RUN)
-
-#: An asset with a partition for each course.
-course_asset = partial(asset, partitions_def=course, backfill_policy=many_courses)
 
 #: The earliest day of which external data can be asked for.
 FIRST_DAY = "2010-01-01"

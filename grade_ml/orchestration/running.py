@@ -30,6 +30,7 @@ from grade_ml.core.settings import Settings
 from grade_ml.gradebook.catalog import course_ids
 from grade_ml.orchestration import catalog
 from grade_ml.orchestration.build import build_defs
+from grade_ml.orchestration.courses import is_partial
 from grade_ml.orchestration.instance import process_tag
 from grade_ml.orchestration.jobs import JOBS
 from grade_ml.orchestration.partitions import range_tags, ranges
@@ -126,7 +127,7 @@ def run_job(
     started = perf_counter()
     for phase in phases(definitions, job, spans):
         _absorb(report, _execute(job, instance, phase, on_step))
-        if report.failures:
+        if not all(map(is_partial, report.failures)):
             break
     report.seconds = perf_counter() - started
     return report
@@ -192,7 +193,10 @@ def _absorb(report: RunReport, result: ExecuteInProcessResult) -> None:
         if event.event_type is DagsterEventType.STEP_SUCCESS:
             seconds[str(event.step_key)] = event.step_success_data.duration_ms / 1000
         elif event.event_type is DagsterEventType.STEP_FAILURE:
-            report.failures[str(event.step_key)] = _reason(event)
+            step = str(event.step_key)
+            report.failures[step] = " ".join(
+                dict.fromkeys([*filter(None, [report.failures.get(step)]), _reason(event)])
+            )
         elif event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if not check.passed:

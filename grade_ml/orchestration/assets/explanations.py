@@ -11,15 +11,13 @@ from dagster import (
     AssetCheckResult,
     AssetCheckSeverity,
     AssetCheckSpec,
-    AssetExecutionContext,
     MaterializeResult,
-    ResourceParam,
     TableRecord,
 )
 
 from grade_ml.orchestration import plots
+from grade_ml.orchestration.courses import Courses, course_asset
 from grade_ml.orchestration.degradation import complete, is_complete
-from grade_ml.orchestration.partitions import course_asset
 from grade_ml.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -66,18 +64,16 @@ def explainer(platform: Platform) -> Iterator["Explainer"]:
         complete("shap_explanations"),
     ],
 )
-def shap_explanations(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult:  # type: ignore[type-arg]
+def shap_explanations(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
     """Take each current prediction apart into what each feature adds to an average one."""
     with explainer(platform) as found:
-        explained = found.attributions(context.partition_keys)
-        drawn = _swarms(found, context.partition_keys[:PAGES])
+        explained = found.attributions(courses.keys)
+        drawn = _swarms(found, courses.keys[:PAGES])
     degraded = list(dict.fromkeys(why for one in explained.values() for why in one.degraded))
     for key, one in explained.items():
         figures = {"dagster/row_count": one.rows, "explained_anew": one.fresh}
         errors = {"largest_error": one.grade_error, "largest_risk_error": one.risk_error}
-        context.add_asset_metadata({**figures, **errors, **drawn.get(key, {})}, partition_key=key)
+        courses.add_asset_metadata({**figures, **errors, **drawn.get(key, {})}, partition_key=key)
     return MaterializeResult(
         metadata={
             "as_of": platform.as_of.isoformat(),
@@ -145,18 +141,16 @@ def _swarms(found: "Explainer", courses: Sequence[str]) -> dict[str, dict[str, A
         ),
     ],
 )
-def feature_importance(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult:  # type: ignore[type-arg]
+def feature_importance(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
     """Weigh the features of each course, watch for change, and compare groups of students."""
     with explainer(platform) as found:
-        weighed = found.importance(context.partition_keys)
+        weighed = found.importance(courses.keys)
         groups, reason = found.fairness()
-        drawn = _importances(found, context.partition_keys[:PAGES])
+        drawn = _importances(found, courses.keys[:PAGES])
         overall = _overall(found, weighed)
     for key, one in weighed.items():
         told = {"alarms": list(one.alarms), **({"band": one.reason} if one.reason else {})}
-        context.add_asset_metadata({**told, **drawn.get(key, {})}, partition_key=key)
+        courses.add_asset_metadata({**told, **drawn.get(key, {})}, partition_key=key)
     return MaterializeResult(
         metadata={"as_of": platform.as_of.isoformat(), **overall, **_gaps(groups)},
         check_results=[_in_band(weighed), _alike(groups, reason)],
@@ -246,14 +240,12 @@ def _gaps(groups: "pd.DataFrame") -> dict[str, Any]:
     code_version="1",
     metadata={"dagster/table_name": "explanations.decision_path"},
 )
-def decision_paths(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult[None]:
+def decision_paths(courses: Courses, platform: Platform) -> MaterializeResult[None]:
     """Lead each current row through a small tree like the model, and through one of the model."""
     from grade_ml.explanations import pictures
 
     with explainer(platform) as found:
-        paths = found.paths(context.partition_keys)
+        paths = found.paths(courses.keys)
     for place, (key, own) in enumerate(paths.items()):
         fidelity = next((one.fidelity for *_, one in own if one.fidelity is not None), None)
         figures = {} if fidelity is None else {"surrogate_r2": fidelity}
@@ -261,7 +253,7 @@ def decision_paths(
         if own and place < PAGES:
             drawn["path"] = plots.embed(pictures.decision_path(own[0][-1]), "decision path")
         told = {"dagster/row_count": len(own), **figures, **drawn}
-        context.add_asset_metadata(told, partition_key=key)
+        courses.add_asset_metadata(told, partition_key=key)
     return MaterializeResult(
         metadata={
             "as_of": platform.as_of.isoformat(),
@@ -287,13 +279,13 @@ def advisor(platform: Platform) -> Iterator["Advisor"]:
 
 
 def _advised(
-    context: AssetExecutionContext, platform: Platform, advice: "Mapping[str, Advice]"
+    courses: Courses, platform: Platform, advice: "Mapping[str, Advice]"
 ) -> MaterializeResult:  # type: ignore[type-arg]
     """Tell how much is stored of each course, and how much of it is new."""
     degraded = list(dict.fromkeys(why for one in advice.values() for why in one.degraded))
     for key, one in advice.items():
         told = {"dagster/row_count": len(one.bodies), "made_anew": one.fresh}
-        context.add_asset_metadata(told, partition_key=key)
+        courses.add_asset_metadata(told, partition_key=key)
     return MaterializeResult(
         metadata={
             "as_of": platform.as_of.isoformat(),
@@ -322,12 +314,10 @@ def _and(result: MaterializeResult, more: Mapping[str, Any]) -> MaterializeResul
     metadata={"dagster/table_name": "explanations.advice"},
     check_specs=[complete("lime_explanations")],
 )
-def lime_explanations(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult:  # type: ignore[type-arg]
+def lime_explanations(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
     """Ask for a second opinion on predictions at risk, near a threshold, or in dispute."""
     with advisor(platform) as found:
-        advice = found.second_opinions(context.partition_keys)
+        advice = found.second_opinions(courses.keys)
     bodies = [body for one in advice.values() for body in one.bodies]
     shown = [body for body in bodies if not body["hidden"]]
     means = {
@@ -335,7 +325,7 @@ def lime_explanations(
         for name in ("r2", "jaccard5", "signs")
         if (known := [body[name] for body in shown if body[name] is not None])
     }
-    return _and(_advised(context, platform, advice), {"shown": len(shown), **means})
+    return _and(_advised(courses, platform, advice), {"shown": len(shown), **means})
 
 
 @course_asset(
@@ -347,12 +337,10 @@ def lime_explanations(
     metadata={"dagster/table_name": "explanations.advice"},
     check_specs=[complete("counterfactuals")],
 )
-def counterfactuals(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult:  # type: ignore[type-arg]
+def counterfactuals(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
     """Find out what students at risk, or close below a goal, could do to reach it."""
     with advisor(platform) as found:
-        advice = found.what_ifs(context.partition_keys)
+        advice = found.what_ifs(courses.keys)
     bodies = [body for one in advice.values() for body in one.bodies]
     rows = [
         TableRecord({"goal": body["goal"], "forecast": _rounded(body["now"]), "what if": sentence})
@@ -361,7 +349,7 @@ def counterfactuals(
     ]
     statuses = Counter(body["status"] for body in bodies)
     return _and(
-        _advised(context, platform, advice),
+        _advised(courses, platform, advice),
         {**statuses, "what_ifs": plots.table(rows[:SHOWN])},
     )
 
@@ -382,12 +370,10 @@ def counterfactuals(
         complete("narratives"),
     ],
 )
-def narratives(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult:  # type: ignore[type-arg]
+def narratives(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
     """Tell each prediction in two to four sentences to student, adviser and analyst."""
     with advisor(platform) as found:
-        advice = found.narratives(context.partition_keys)
+        advice = found.narratives(courses.keys)
     bodies = [body for one in advice.values() for body in one.bodies]
     problems = [problem for body in bodies for problem in body["problems"]]
     example = {
@@ -402,7 +388,7 @@ def narratives(
         severity=AssetCheckSeverity.ERROR,
         metadata={"narratives": len(bodies), "problems": problems[:SHOWN]},
     )
-    result = _and(_advised(context, platform, advice), example)
+    result = _and(_advised(courses, platform, advice), example)
     return result._replace(check_results=[*(result.check_results or ()), check])
 
 

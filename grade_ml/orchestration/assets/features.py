@@ -1,15 +1,13 @@
 """The group `features`: point-in-time snapshots and score sequences, kept per course."""
 
 from dagster import (
-    AssetExecutionContext,
     MaterializeResult,
-    ResourceParam,
     TableColumn,
     TableSchema,
 )
 
 from grade_ml.features.catalogue import ATTRIBUTES, FEATURES, KEYS, SEQUENCE_COLUMNS
-from grade_ml.orchestration.partitions import course_asset
+from grade_ml.orchestration.courses import Courses, course_asset
 from grade_ml.orchestration.resources import Platform
 
 _COLUMNS = TableSchema(
@@ -38,9 +36,7 @@ _COLUMNS = TableSchema(
     code_version="1",
     metadata={"dagster/column_schema": _COLUMNS},
 )
-def grade_snapshots(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult[None]:
+def grade_snapshots(courses: Courses, platform: Platform) -> MaterializeResult[None]:
     """Describe each enrollment at each cut (weekly, and today) by what was visible then."""
     from grade_ml.features.refresh import refresh
 
@@ -48,12 +44,12 @@ def grade_snapshots(
         counts = refresh(
             connection,
             platform.settings.storage_root,
-            context.partition_keys,
+            courses.keys,
             platform.as_of,
             platform.declared,
         )
     for key, rows in counts.items():
-        context.add_asset_metadata({"dagster/row_count": rows}, partition_key=key)
+        courses.add_asset_metadata({"dagster/row_count": rows}, partition_key=key)
     return MaterializeResult(metadata={"as_of": platform.as_of.isoformat()})
 
 
@@ -69,9 +65,7 @@ def grade_snapshots(
         )
     },
 )
-def score_sequences(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult[None]:
+def score_sequences(courses: Courses, platform: Platform) -> MaterializeResult[None]:
     """List each enrollment's coursework with the day from which on each thing is known."""
     from grade_ml.features.refresh import refresh_sequences
 
@@ -79,12 +73,12 @@ def score_sequences(
         counts = refresh_sequences(
             connection,
             platform.settings.storage_root,
-            context.partition_keys,
+            courses.keys,
             platform.as_of,
             platform.institution,
         )
     for key, rows in counts.items():
-        context.add_asset_metadata({"dagster/row_count": rows}, partition_key=key)
+        courses.add_asset_metadata({"dagster/row_count": rows}, partition_key=key)
     return MaterializeResult(metadata={"as_of": platform.as_of.isoformat()})
 
 

@@ -8,17 +8,15 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from dagster import (
-    AssetExecutionContext,
     MaterializeResult,
     MetadataValue,
-    ResourceParam,
     TableRecord,
 )
 
 from grade_ml.core.process import peak_megabytes
 from grade_ml.orchestration import plots
+from grade_ml.orchestration.courses import Courses, course_asset
 from grade_ml.orchestration.degradation import complete, is_complete
-from grade_ml.orchestration.partitions import course_asset
 from grade_ml.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -46,21 +44,21 @@ PICTURES = 20
     check_specs=[complete("trajectory_forecasts")],
     pool="training",
 )
-def trajectory_forecasts(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult:  # type: ignore[type-arg]
+def trajectory_forecasts(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
     """Forecast each remaining score of each running enrollment, with bands that hold."""
     from grade_ml.forecasting.lifecycle import current, forecast_running
 
-    keys = context.partition_keys
+    keys = courses.keys
+    started = perf_counter()
+    # A transaction of its own: the model stays where forecasts of a course fail.
     with platform.connection() as connection:
         rooms = _rooms(platform, connection)
-        started = perf_counter()
-        one = current(rooms, datetime.now(UTC), on_progress=context.log.info)
-        trained = perf_counter() - started
-        said = forecast_running(rooms, keys, one)
+        one = current(rooms, datetime.now(UTC), on_progress=courses.log.info)
+    trained = perf_counter() - started
+    with platform.connection() as connection:
+        said = forecast_running(_rooms(platform, connection), keys, one)
     for key in keys:
-        context.add_asset_metadata(_of_course(said, key), partition_key=key)
+        courses.add_asset_metadata(_of_course(said, key), partition_key=key)
     return MaterializeResult(
         metadata={"as_of": platform.as_of.isoformat(), **_of_model(one, trained), **_of_run(said)},
         check_results=[is_complete(said.degraded)],
@@ -128,20 +126,19 @@ def _rooms(platform: Platform, connection: "Connection") -> "Rooms":
     metadata={"dagster/table_name": "forecasts.risk_period"},
     check_specs=[complete("risk_periods")],
 )
-def risk_periods(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult:  # type: ignore[type-arg]
+def risk_periods(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
     """Find the weeks in which a student is likelier than not to fall behind, and why."""
     from grade_ml.forecasting.early_warning import keep_periods
 
     with platform.connection() as connection:
-        found = keep_periods(_rooms(platform, connection), context.partition_keys)
+        found = keep_periods(_rooms(platform, connection), courses.keys)
     drawn = _drawn(found)
-    for key in context.partition_keys:
+    for key in courses.keys:
         rows = found.periods[found.periods["course_id"] == key]
         figures = {"periods": len(rows), "students": int(rows["student_id"].nunique())}
-        drivers = {name: int(number) for name, number in rows["driver"].value_counts().items()}
-        context.add_asset_metadata({**figures, **drivers, **drawn.get(key, {})}, partition_key=key)
+        counts = rows["driver"].value_counts()
+        drivers = {str(name): int(number) for name, number in counts.items()}
+        courses.add_asset_metadata({**figures, **drivers, **drawn.get(key, {})}, partition_key=key)
     return MaterializeResult(
         metadata={
             "as_of": platform.as_of.isoformat(),
@@ -199,9 +196,7 @@ def _drawn(found: "Outlook") -> dict[str, dict[str, Any]]:
     code_version="1",
     metadata={"dagster/table_name": "forecasts.intervention"},
 )
-def interventions(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult[None]:
+def interventions(courses: Courses, platform: Platform) -> MaterializeResult[None]:
     """Plan who may do what this week about risk periods, and list what there is no time for."""
     from grade_ml.forecasting.early_warning import keep_interventions
     from grade_ml.forecasting.interventions import DEFAULT_TABLE, read_table
@@ -210,9 +205,9 @@ def interventions(
     rules, load = read_table(settings.interventions or DEFAULT_TABLE), settings.adviser_load
     with platform.connection() as connection:
         rooms = _rooms(platform, connection)
-        found = keep_interventions(rooms, context.partition_keys, rules, load)
-    for key in context.partition_keys:
-        context.add_asset_metadata(
+        found = keep_interventions(rooms, courses.keys, rules, load)
+    for key in courses.keys:
+        courses.add_asset_metadata(
             _tasks(found[found["course_id"] == key]) | {"load": load}, partition_key=key
         )
     return MaterializeResult(
@@ -253,18 +248,16 @@ def _tasks(rows: "pd.DataFrame") -> dict[str, Any]:
     code_version="1",
     metadata={"dagster/table_name": "forecasts.anomaly"},
 )
-def performance_anomalies(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult[None]:
+def performance_anomalies(courses: Courses, platform: Platform) -> MaterializeResult[None]:
     """Tell what happened in the last days that was not to be expected of a student."""
     from grade_ml.forecasting.early_warning import keep_anomalies
 
     with platform.connection() as connection:
-        found = keep_anomalies(_rooms(platform, connection), context.partition_keys)
-    for key in context.partition_keys:
+        found = keep_anomalies(_rooms(platform, connection), courses.keys)
+    for key in courses.keys:
         kinds = found.loc[found["course_id"] == key, "kind"].value_counts()
         figures = {str(name): int(number) for name, number in kinds.items()}
-        context.add_asset_metadata(
+        courses.add_asset_metadata(
             {"anomalies": sum(figures.values())} | figures, partition_key=key
         )
     return MaterializeResult(

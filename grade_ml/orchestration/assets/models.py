@@ -21,8 +21,8 @@ from dagster import (
 
 from grade_ml.core.process import peak_megabytes
 from grade_ml.orchestration import plots
+from grade_ml.orchestration.courses import Courses, course_asset
 from grade_ml.orchestration.degradation import complete, is_complete
-from grade_ml.orchestration.partitions import course_asset
 from grade_ml.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -233,9 +233,7 @@ def pooled_ensemble(
     code_version="1",
     pool="training",
 )
-def course_ensemble(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult[None]:
+def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[None]:
     """Correct the pooled ensemble for a course, and keep the correction only where it wins."""
     from grade_ml.ensemble.lifecycle import train_courses
     from grade_ml.monitoring.monitor import Monitor
@@ -244,7 +242,7 @@ def course_ensemble(
     with platform.connection() as connection:
         outcomes = list(
             train_courses(
-                context.partition_keys,
+                courses.keys,
                 root,
                 platform.as_of,
                 platform.registry,
@@ -262,7 +260,7 @@ def course_ensemble(
         )
     for one in outcomes:
         figures = {"kept": one.kept, "fitted": one.fitted, "outcome": one.reason}
-        context.add_asset_metadata(figures, partition_key=one.course_id)
+        courses.add_asset_metadata(figures, partition_key=one.course_id)
     return MaterializeResult(
         metadata={
             "courses": len(outcomes),
@@ -281,19 +279,17 @@ def course_ensemble(
     metadata={"dagster/table_name": "ensemble.grade_prediction"},
     check_specs=[complete("grade_predictions")],
 )
-def grade_predictions(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult:  # type: ignore[type-arg]
+def grade_predictions(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
     """Predict grade, intervals and risk of every running enrollment: champion and challenger."""
     from grade_ml.ensemble.scoring import score_running
 
-    root, courses = platform.settings.storage_root, context.partition_keys
+    root, keys = platform.settings.storage_root, courses.keys
     with platform.connection() as connection:
-        scored = score_running(connection, platform.registry, root, courses, platform.as_of)
-    for key in courses:
+        scored = score_running(connection, platform.registry, root, keys, platform.as_of)
+    for key in keys:
         figures = scored.of_course(key)
         rows = figures.pop("rows")
-        context.add_asset_metadata({"dagster/row_count": rows, **figures}, partition_key=key)
+        courses.add_asset_metadata({"dagster/row_count": rows, **figures}, partition_key=key)
     return MaterializeResult(
         metadata={
             "as_of": platform.as_of.isoformat(),

@@ -8,16 +8,14 @@ from dagster import (
     AssetCheckResult,
     AssetCheckSeverity,
     AssetCheckSpec,
-    AssetExecutionContext,
     MaterializeResult,
     MetadataValue,
-    ResourceParam,
     TableRecord,
 )
 
 from grade_ml.orchestration import plots
+from grade_ml.orchestration.courses import Courses, course_asset
 from grade_ml.orchestration.degradation import complete, is_complete
-from grade_ml.orchestration.partitions import course_asset
 from grade_ml.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -46,22 +44,22 @@ def _monitor(platform: Platform) -> Iterator["Monitor"]:
 
 
 def _result(
-    context: AssetExecutionContext,
+    courses: Courses,
     platform: Platform,
     bodies: Mapping[str, Mapping[str, Any]],
     figures: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> MaterializeResult[None]:
     """Tell each course's figures, and of the run how many say something."""
-    for key in context.partition_keys:
+    for key in courses.keys:
         body = bodies[key]
         known = {name: value for name, value in figures(body).items() if value is not None}
         told = {name: str(body[name]) for name in ("status", "reason", "says") if body.get(name)}
-        context.add_asset_metadata({**told, **known}, partition_key=key)
+        courses.add_asset_metadata({**told, **known}, partition_key=key)
     return MaterializeResult(
         metadata={
             "as_of": platform.as_of.isoformat(),
-            "courses": len(context.partition_keys),
-            "notable": sum(bool(bodies[key].get("says")) for key in context.partition_keys),
+            "courses": len(courses.keys),
+            "notable": sum(bool(bodies[key].get("says")) for key in courses.keys),
         }
     )
 
@@ -83,13 +81,11 @@ def _result(
         complete("drift_report"),
     ],
 )
-def drift_report(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult:  # type: ignore[type-arg]
+def drift_report(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
     """Compare this week's features and predictions with the same week of the training terms."""
     with _monitor(platform) as monitor:
-        bodies = monitor.drift(context.partition_keys)
-    result = _result(context, platform, bodies, _drift_figures)
+        bodies = monitor.drift(courses.keys)
+    result = _result(courses, platform, bodies, _drift_figures)
     degraded = is_complete(why for body in bodies.values() for why in body["degraded"])
     return result._replace(check_results=[_quality(bodies), degraded])
 
@@ -135,13 +131,11 @@ def _drift_figures(body: Mapping[str, Any]) -> dict[str, Any]:
     code_version="1",
     metadata={"dagster/table_name": "monitoring.report"},
 )
-def performance_report(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult[None]:
+def performance_report(courses: Courses, platform: Platform) -> MaterializeResult[None]:
     """Set realised and expected errors beside those on record when the model was promoted."""
     with _monitor(platform) as monitor:
-        bodies = monitor.performance(context.partition_keys)
-    return _result(context, platform, bodies, _performance_figures)
+        bodies = monitor.performance(courses.keys)
+    return _result(courses, platform, bodies, _performance_figures)
 
 
 def _performance_figures(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,13 +153,11 @@ def _performance_figures(body: Mapping[str, Any]) -> dict[str, Any]:
     code_version="1",
     metadata={"dagster/table_name": "monitoring.matured_error"},
 )
-def concept_drift(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult[None]:
+def concept_drift(courses: Courses, platform: Platform) -> MaterializeResult[None]:
     """Watch whether scores still follow from the predictions that were made before them."""
     with _monitor(platform) as monitor:
-        bodies = monitor.concept(context.partition_keys)
-    return _result(context, platform, bodies, _concept_figures)
+        bodies = monitor.concept(courses.keys)
+    return _result(courses, platform, bodies, _concept_figures)
 
 
 def _concept_figures(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,18 +177,16 @@ def _concept_figures(body: Mapping[str, Any]) -> dict[str, Any]:
     code_version="1",
     metadata={"dagster/table_name": "monitoring.report"},
 )
-def model_health(
-    context: AssetExecutionContext, platform: ResourceParam[Platform]
-) -> MaterializeResult[None]:
+def model_health(courses: Courses, platform: Platform) -> MaterializeResult[None]:
     """Say in one number how each course's model is, why, and which course needs care first."""
     from grade_ml.monitoring.health import by_need
 
     with _monitor(platform) as monitor:
-        found = monitor.health(context.partition_keys)
+        found = monitor.health(courses.keys)
         order = by_need(found)
         pages = _pages(platform, monitor, order[:PAGES])
-    for key in context.partition_keys:
-        context.add_asset_metadata({**_scores(found[key]), **pages.get(key, {})}, partition_key=key)
+    for key in courses.keys:
+        courses.add_asset_metadata({**_scores(found[key]), **pages.get(key, {})}, partition_key=key)
     rows = [TableRecord({"course": key, **_scores(found[key])}) for key in order[:SHOWN]]
     return MaterializeResult(
         metadata={
