@@ -19,13 +19,16 @@ def canvas(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     """Return a figure of usual size with one panel."""
     figure = blank((6, 3.4))
     axes = figure.add_subplot()
-    # An id may have 255 characters, and a title that is wider than its figure leaves no room.
-    told = title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
-    axes.set_title(told, fontsize=11, loc="left")
+    axes.set_title(heading(title), fontsize=11, loc="left")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def heading(title: str) -> str:
+    """Return the title, shortened: an id in it may be wider than the figure."""
+    return title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
 
 
 def blank(

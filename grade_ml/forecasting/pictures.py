@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from grade_ml.core.figures import BLUE, COLOURS, GREY, blank
+from grade_ml.core.figures import BLUE, COLOURS, GREY, blank, heading
 from grade_ml.forecasting.risk_periods import risk
 from grade_ml.forecasting.risk_settings import SETTINGS
 
@@ -39,7 +39,7 @@ def student_fan(results: pd.DataFrame, weeks: pd.DataFrame, day: float, title: s
     """
     figure = blank((7, 5.2))
     grades, chances = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.3])
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    figure.suptitle(heading(title), fontsize=11, x=0.01, ha="left")
     _grades(grades, day, weeks)
     due = results["due_day"].to_numpy(np.float64) / 7
     grades.plot(due, results["score"], "o", color=GREY, markersize=4, label="results")
@@ -144,7 +144,7 @@ def course_fan(results: pd.DataFrame, paths: pd.DataFrame, day: float, title: st
     """
     figure = blank((7, 3.6))
     axes = figure.add_subplot()
-    axes.set_title(title, fontsize=11, loc="left")
+    axes.set_title(heading(title), fontsize=11, loc="left")
     _grades(axes, day, paths)
     past = _quantiles(results, "due_day", "running")
     ahead = _quantiles(paths, "day", "mean")
@@ -211,7 +211,7 @@ def risk_calendar(paths: pd.DataFrame, title: str) -> Figure:
     figure = blank((7, 1.5 + 0.045 * max(len(values), 20)))
     axes = figure.add_subplot()
     shown = f"{len(values)} of {len(table)} students, the most at risk on top"
-    axes.set_title(f"{title}: {shown}", fontsize=10, loc="left")
+    axes.set_title(f"{heading(title)}: {shown}", fontsize=10, loc="left")
     if values.size:
         weeks = [int(week) for week in table.columns]
         picture = axes.imshow(
