@@ -13,6 +13,7 @@ from grade_ml.core.errors import SourceError
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook.simulated import Truth, truth_folder
 from grade_ml_tests.factories import write_oulad
+from grade_ml_tests.gradebook import roster
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_a_bad_row_is_shown_with_its_place_and_remedy_but_no_student(
         file.write("11,4242424242,3,0,50\n12,65000,3,0,500\n")
     output = _run(environment, "oulad", str(folder)).output
 
-    assert "studentAssessment.csv, row 33, score: 500.0 is not between 0 and 100" in output
+    assert "studentAssessment.csv, row 33, score: 500.0 is not between 0 and 200" in output
     assert "studentAssessment.csv, row 32, id_student: [hidden] is no known student" in output
     assert "4242424242" not in output
 
@@ -117,6 +118,24 @@ def test_a_negative_seed_is_an_error_before_any_service_starts(tmp_path: Path) -
     assert result.exit_code == 2
     assert "--seed" in result.stderr
     assert not home.exists()
+
+
+def test_a_whole_oneroster_delivery_ends_what_it_no_longer_names(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment["GRADE_ML_AS_OF"] = "2025-10-14"
+    shorter = roster.source(enrollments=roster.source()["enrollments"][1:])
+    first, second = (
+        str(roster.write(tmp_path / name, rows))
+        for name, rows in (("first", roster.source()), ("second", shorter))
+    )
+    _run(environment, "oneroster", first)
+    environment["GRADE_ML_VANISHING_SHARE"] = "0.2"
+    with pytest.raises(SourceError, match="1 of 4 enrollments would vanish"):
+        _run(environment, "oneroster", second)
+    output = _run(environment, "oneroster", second, "--allow-vanishing").output
+
+    assert "1 enrollment is no longer in the source and ends on 2025-10-14." in output
 
 
 @pytest.mark.parametrize("source", ["oulad", "oneroster", "csv"])

@@ -309,8 +309,9 @@ class Delivery:
         news = _news(derived, stored)
         self._mirror.arrived(schema.section, news["section_id"])
         moved = news.merge(stored, on="section_id", suffixes=("", "_before"))
-        moved = moved.loc[moved["ends_on"] != moved["ends_on_before"], "section_id"]
-        self._mirror.touch(tables.enrollment, "section_id = any(:ids)", ids=list(moved))
+        moved = moved[moved["ends_on"] != moved["ends_on_before"]]
+        ids = moved["section_id"].tolist()
+        self._mirror.touch(tables.enrollment, "section_id = any(:ids)", ids=ids)
         yield Batch("section", news)
         for name, table in (("classes", schema.section), ("academicSessions", schema.term)):
             if self._mode(name) is Mode.DELTA:
@@ -342,9 +343,8 @@ class Delivery:
         differs = np.logical_or.reduce(
             [_differs(pairs[n], pairs[f"{n}_before"]) for n in ("min_score", "max_score", "scale")]
         )
-        self._mirror.touch(
-            tables.result, "assignment_id = any(:ids)", ids=list(pairs.loc[differs, "sourced_id"])
-        )
+        ids = pairs["sourced_id"][differs].tolist()
+        self._mirror.touch(tables.result, "assignment_id = any(:ids)", ids=ids)
         yield Batch("assignment", news)
 
     def _enrollments(self) -> Iterator[Batch]:
@@ -426,7 +426,7 @@ class Delivery:
 
     def _table(self, table: Table, name: str = "") -> pd.DataFrame:
         """Return a small table of the mirror, with the lines of the rows of a delivered file."""
-        line = sa.literal_column("0::bigint")
+        line: sa.ColumnElement[int] = sa.literal_column("0::bigint", sa.BigInteger)
         source: sa.FromClause = table
         if name and self._has(name):
             staged = sa.table(incoming(table), *map(sa.column, ("sourced_id", ROW, FATE)))
@@ -475,4 +475,5 @@ def _differs(left: pd.Series, right: pd.Series) -> np.ndarray:
     both_missing = pd.isna(one) & pd.isna(other)
     either_missing = pd.isna(one) | pd.isna(other)
     same = np.array([a == b for a, b in zip(one, other, strict=True)], dtype=object)
-    return ~both_missing & (either_missing | ~np.where(either_missing, False, same).astype(bool))
+    same = np.where(either_missing, both_missing, same)
+    return np.asarray(~same.astype(bool))

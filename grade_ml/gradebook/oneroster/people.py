@@ -41,11 +41,10 @@ def demographics(kept: CsvRows, gone: CsvRows) -> Facts:
         frame = pd.DataFrame({name: rows.text(name) for name in names}, dtype=object)
         if "birthDate" in frame:
             frame["birthYear"] = frame.pop("birthDate").str[:4]
-        frame = frame.astype(object).where(frame.notna() & (not forget), None)
         ids = rows.identifier("sourcedId")
         facts |= {
-            id_: fact
-            for id_, fact in zip(ids, frame.to_dict("records"), strict=True)
+            str(id_): dict.fromkeys(fact) if forget else fact
+            for id_, fact in zip(ids, _records(frame), strict=True)
             if not pd.isna(id_)
         }
     return facts
@@ -56,8 +55,15 @@ def own_attributes(rows: CsvRows) -> list[dict[str, Any]]:
     names = {n: n.removeprefix(METADATA) for n in rows.names if n.startswith(METADATA)}
     if not names:
         return [{} for _ in rows.lines]
-    frame = pd.DataFrame({own: rows.text(name) for name, own in names.items()}).astype(object)
-    return frame.where(frame.notna(), None).to_dict("records")
+    return _records(pd.DataFrame({own: rows.text(name) for name, own in names.items()}))
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as dicts, None for a missing value."""
+    return [
+        {str(name): None if pd.isna(value) else value for name, value in row.items()}
+        for row in frame.to_dict("records")
+    ]
 
 
 def merged(*news: dict[str, Any]) -> str:
