@@ -88,7 +88,11 @@ def _refresh(settings: Settings) -> dict[str, Any]:
         counts = refresh(connection, settings.storage_root, course_ids(connection), TODAY)
     seconds = time.perf_counter() - start
     engine.dispose()
-    return {"rows": sum(counts.values()), "seconds": seconds, "peak_mb": round(peak_megabytes())}
+    return {
+        "rows": sum(one.rows for one in counts.values()),
+        "seconds": seconds,
+        "peak_mb": round(peak_megabytes()),
+    }
 
 
 if __name__ == "__main__":

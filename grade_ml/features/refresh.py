@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from grade_ml.core.frames import reasons, sound
 from grade_ml.features.sequences import score_sequences
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import SEQUENCES, write_snapshots
-from grade_ml.features.validation import validate
+from grade_ml.features.validation import schema
 from grade_ml.gradebook import frames
 from grade_ml.gradebook.attributes import SOURCES, Declarations
 from grade_ml.gradebook.institution import Institution
@@ -21,29 +23,38 @@ from grade_ml.gradebook.schema import enrollment, section
 AT_ONCE = 20_000
 
 
+@dataclass(frozen=True)
+class Refreshed:
+    """What was stored of a course: rows, and how many enrollments were left out, by reason."""
+
+    rows: int
+    left_out: Mapping[str, int]
+
+
 def refresh(
     connection: Connection,
     root: str,
     courses: Collection[str],
     as_of: date,
     declared: Declarations = SOURCES,
-) -> dict[str, int]:
-    """Compute and store the snapshots of `courses` at `as_of`; return the rows of each.
+) -> dict[str, Refreshed]:
+    """Compute and store the snapshots of `courses` at `as_of`.
 
     The result for a course does not depend on which others are refreshed with it.
     """
-    counts = {}
+    found = {}
     for some in _groups(connection, courses):
         gradebook = frames.read(connection, some)
         chosen = gradebook.sections[gradebook.sections["course_id"].isin(some)]
-        snapshots = grade_snapshots(gradebook, weekly_cuts(chosen, as_of), as_of, declared)
-        validate(snapshots)
+        made = grade_snapshots(gradebook, weekly_cuts(chosen, as_of), as_of, declared)
+        snapshots, odd = sound(made, schema())
         course_of_row = snapshots["course_id"].astype("string[pyarrow]")
         for course in some:
             rows = snapshots[course_of_row == course]
             write_snapshots(root, course, rows, as_of)
-            counts[course] = len(rows)
-    return counts
+            left_out = reasons(odd[odd["course_id"] == course])
+            found[course] = Refreshed(len(rows), left_out)
+    return found
 
 
 def refresh_sequences(

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from grade_ml.features.catalogue import FEATURES
 
+if TYPE_CHECKING:
+    import pandera.pandas as pa
 
-def validate(snapshots: pd.DataFrame) -> None:
-    """Check keys, types and bounds of every column of the catalogue.
 
-    Raises
-    ------
-    pandera.errors.SchemaError
-        A value breaks a bound, a key repeats, or a column has another type: a defect of the
-        program, whatever the records were.
-    """
+def schema() -> pa.DataFrameSchema:
+    """Return the promise: keys, types and bounds of every column of the catalogue."""
     import pandera.pandas as pa
 
     def bounds(low: float | None, high: float | None) -> list[pa.Check]:
@@ -24,7 +20,7 @@ def validate(snapshots: pd.DataFrame) -> None:
             *([] if high is None else [pa.Check.le(high)]),
         ]
 
-    schema = pa.DataFrameSchema(
+    return pa.DataFrameSchema(
         {
             **{name: pa.Column("category") for name in ("section_id", "student_id", "course_id")},
             "cut_day": pa.Column("float64", bounds(0, None)),
@@ -36,4 +32,3 @@ def validate(snapshots: pd.DataFrame) -> None:
         },
         unique=["section_id", "student_id", "cut_day"],
     )
-    schema.validate(snapshots)

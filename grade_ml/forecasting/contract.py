@@ -241,37 +241,8 @@ HISTORY = (
 ASSIGNMENTS = ("section_id", "assignment_id", "slot", "due_day", "weight")
 
 
-def sound(
-    frame: pd.DataFrame, columns: Mapping[str, tuple[Any, ...]] = FORECASTS
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Return the rows of enrollments that keep the promise, and how many do not, by reason.
-
-    The promise: types, bounds and, of forecasts, the order of the bounds. One enrollment of which
-    something cannot be computed so costs the others nothing.
-
-    Raises
-    ------
-    pandera.errors.SchemaErrors
-        The frame as a whole breaks its promise: a column or a type is another.
-    """
-    from pandera.errors import SchemaErrors
-
-    frame = frame.reset_index(drop=True)
-    try:
-        _schema(columns).validate(frame, lazy=True)
-    except SchemaErrors as error:
-        cases = error.failure_cases
-        if cases["index"].isna().any():
-            raise
-        keys = frame[["section_id", "student_id"]].agg("\n".join, axis=1)
-        broken = keys[cases["index"].astype("int64")]
-        reason = cases["column"].astype(str) + " " + cases["check"].astype(str)
-        reasons = broken.groupby(reason.to_numpy()).nunique().to_dict()
-        return frame[~keys.isin(broken)].reset_index(drop=True), reasons
-    return frame, {}
-
-
-def _schema(columns: Mapping[str, tuple[Any, ...]]) -> pa.DataFrameSchema:
+def schema(columns: Mapping[str, tuple[Any, ...]] = FORECASTS) -> pa.DataFrameSchema:
+    """Return the promise: types, bounds and, of forecasts, the order of the bounds."""
     import pandera.pandas as pa
 
     def bounds(low: float | None, high: float | None) -> list[pa.Check]:

@@ -18,9 +18,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from grade_ml.core.errors import ArtifactError
+from grade_ml.core.frames import reasons, sound
 from grade_ml.features.store import SEQUENCES, read_snapshots, stored_hashes
 from grade_ml.forecasting import store
-from grade_ml.forecasting.contract import ACTIVITY, Forecasts, Panel, sound
+from grade_ml.forecasting.contract import ACTIVITY, Forecasts, Panel, schema
 from grade_ml.forecasting.sequences import origins, panels
 from grade_ml.forecasting.settings import SETTINGS
 from grade_ml.forecasting.trajectory import NAME, Progress, Trajectory, fit
@@ -203,8 +204,8 @@ def forecast_running(rooms: Rooms, courses: Collection[str], one: Current) -> Fo
     """
     now = running(rooms, courses)
     said = one.model.forecast(now.panels, now.weekly, rooms.as_of)
-    forecasts, broken = sound(said.forecasts)
-    activity, odd = sound(said.activity, ACTIVITY)
+    forecasts, broken = sound(said.forecasts, schema())
+    activity, odd = sound(said.activity, schema(ACTIVITY))
     said = replace(
         said,
         forecasts=forecasts,
@@ -213,8 +214,8 @@ def forecast_running(rooms: Rooms, courses: Collection[str], one: Current) -> Fo
         degraded=(
             *said.degraded,
             *now.stale,
-            *(f"{n} enrollments have no forecast: {check}" for check, n in broken.items()),
-            *(f"{n} enrollments have no activity ahead: {check}" for check, n in odd.items()),
+            *(f"no forecast of {n} enrollments: {why}" for why, n in reasons(broken).items()),
+            *(f"no activity of {n} enrollments: {why}" for why, n in reasons(odd).items()),
         ),
     )
     store.write(rooms.connection, courses, rooms.as_of, said, one.version)

@@ -232,7 +232,9 @@ def _reason(event: DagsterEvent) -> str:
     error = event.step_failure_data.error
     while error is not None and error.cause is not None and error.cls_name not in _foreseen():
         error = error.cause
-    return "unknown" if error is None else error.message.strip()
+    if error is None:
+        return "unknown"
+    return error.message.strip().removeprefix("dagster._core.definitions.events.Failure: ")
 
 
 def _foreseen() -> set[str]:

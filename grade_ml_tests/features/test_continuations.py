@@ -12,7 +12,7 @@ import pytest
 from grade_ml.core.errors import NotFoundError
 from grade_ml.features.catalogue import NUMERIC_FEATURES
 from grade_ml.features.continuations import Continuation, Doing
-from grade_ml.features.validation import validate
+from grade_ml.features.validation import schema
 from grade_ml_tests.features.records import day, result
 from grade_ml_tests.features.running_section import TODAY, book, on, snapshot
 
@@ -47,7 +47,7 @@ def test_the_features_are_those_of_the_records(carried):
     repeated = [(n, d + 28) for n in ("ann", "cat") for d in range(14, TODAY + 1, 7)]
     expected = snapshot(book(*later, more_activity=tuple(repeated)), 60)
     found = carried.snapshots(snapshot(book(), TODAY), doing((100.0,), (55.0,)), on(60))
-    validate(found.iloc[[1]])
+    schema().validate(found.iloc[[1]])
     for name in expected.columns:
         one, other = found[name].iloc[1], expected[name].iloc[0]
         assert one == other or (pd.isna(one) and pd.isna(other)), (name, one, other)

@@ -6,8 +6,11 @@ from pathlib import Path
 import pandas as pd
 from sqlalchemy import Engine
 
+from grade_ml.core.frames import reasons, sound
 from grade_ml.features.refresh import refresh
+from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import read_snapshots
+from grade_ml.features.validation import schema
 from grade_ml.gradebook import simulated
 from grade_ml_tests.ensemble.campus import store
 
@@ -24,7 +27,22 @@ def test_a_course_does_not_depend_on_those_beside_it(engine: Engine, tmp_path: P
         counts = refresh(connection, together, courses, TODAY)
         only = refresh(connection, alone, courses[1:2], TODAY)
     assert only == {courses[1]: counts[courses[1]]}
-    assert min(counts.values()) > 0
+    assert all(one.rows and not one.left_out for one in counts.values())
     pd.testing.assert_frame_equal(
         read_snapshots(alone, courses[1:2]), read_snapshots(together, courses[1:2])
     )
+
+
+def test_what_is_wrong_with_one_enrollment_is_left_out_alone() -> None:
+    campus = simulated.gradebook(simulated.CampusConfig(students=40, courses=1, terms=2), TODAY)
+    rows = grade_snapshots(campus, weekly_cuts(campus.sections, TODAY), TODAY)
+    keys = ["section_id", "student_id"]
+    for name, value in (("progress", -0.5), ("progress", 1.5), ("cut_day", -7.0)):
+        odd = rows.copy()
+        odd.loc[5, name] = value
+        kept, left_out = sound(odd, schema())
+        same = (odd[keys] == odd.loc[5, keys]).all(axis=1)
+        pd.testing.assert_frame_equal(kept, odd[~same].reset_index(drop=True))
+        assert list(reasons(left_out).values()) == [1]
+        assert next(iter(reasons(left_out))).startswith(name)
+    assert reasons(sound(rows, schema())[1]) == {}

@@ -11,7 +11,7 @@ import pytest
 
 from grade_ml.features.catalogue import KEYS, NUMERIC_FEATURES
 from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
-from grade_ml.features.validation import validate
+from grade_ml.features.validation import schema
 from grade_ml.gradebook import simulated
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml_tests.features.records import (
@@ -296,7 +296,7 @@ def campus() -> Gradebook:
 def test_every_value_keeps_its_promise(campus: Gradebook) -> None:
     today = date(2025, 11, 10)
     rows = grade_snapshots(campus, weekly_cuts(campus.sections, today), today)
-    validate(rows)
+    schema().validate(rows)
     assert list(rows)[: len(KEYS) + len(NUMERIC_FEATURES)] == [*KEYS, *NUMERIC_FEATURES]
     known = rows[list(NUMERIC_FEATURES)].notna().any()
     assert known[[name for name in known.index if "unweighted" not in name]].all()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from grade_ml.features.continuations import Continuation
 from grade_ml.features.sequences import score_sequences
 from grade_ml.features.snapshots import grade_snapshots
-from grade_ml.features.validation import validate
+from grade_ml.features.validation import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.gradebook.outcomes import outcomes
@@ -49,7 +49,7 @@ def book(*results: dict[str, Any], policy: str = "weights", **more: Any) -> Grad
 def at(cut: float, records: Gradebook, student: str = "ann", of: str = "now") -> dict[str, float]:
     cuts = pd.DataFrame({"section_id": [of], "cut_day": [float(cut)]})
     rows = grade_snapshots(records, cuts, TODAY)
-    validate(rows)
+    schema().validate(rows)
     return dict(rows.set_index(rows["student_id"].astype(str)).loc[student])
 
 

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from sqlalchemy import Engine
 
+from grade_ml.core.frames import sound
 from grade_ml.core.settings import Settings
 from grade_ml.forecasting import risk_store, store
 from grade_ml.forecasting.activity import Activity
 from grade_ml.forecasting.anomalies import ANOMALIES, anomalies, reference_of
 from grade_ml.forecasting.combination import Combination
-from grade_ml.forecasting.contract import ACTIVITY, Method, sound
+from grade_ml.forecasting.contract import ACTIVITY, Method, schema
 from grade_ml.forecasting.grade_paths import (
     PathModel,
     grade_paths,
@@ -51,7 +52,8 @@ def test_the_model_of_no_panel():
     found = model().forecast([], pd.DataFrame(), TODAY)
     same_types(found.forecasts, said().forecasts)
     same_types(found.activity, said().activity)
-    assert sound(found.forecasts)[1] == sound(found.activity, ACTIVITY)[1] == {}
+    assert sound(found.forecasts, schema())[1].empty
+    assert sound(found.activity, schema(ACTIVITY))[1].empty
 
 
 def test_activity_without_records():

@@ -8,8 +8,9 @@ from datetime import date, timedelta
 import pandas as pd
 from sqlalchemy import Engine
 
+from grade_ml.core.frames import sound
 from grade_ml.forecasting import store
-from grade_ml.forecasting.contract import ACTIVITY, Forecasts, sound
+from grade_ml.forecasting.contract import ACTIVITY, Forecasts, schema
 from grade_ml_tests.forecasting.campus import TODAY
 from grade_ml_tests.forecasting.test_trajectory import said
 
@@ -32,7 +33,7 @@ def test_what_was_said_comes_back_as_it_was(engine: Engine):
     write(engine, said(), TODAY)
     keys = ["section_id", "student_id", "assignment_id"]
     rows = read(engine, TODAY)
-    assert not sound(rows)[1]
+    assert sound(rows, schema())[1].empty
     pd.testing.assert_frame_equal(
         rows.sort_values(keys, ignore_index=True),
         said().forecasts.sort_values(keys, ignore_index=True),
@@ -42,7 +43,7 @@ def test_what_was_said_comes_back_as_it_was(engine: Engine):
         assert (
             store.newest_day(connection, TODAY + timedelta(days=5), rows["course_id"][0]) == TODAY
         )
-    assert not sound(activity, ACTIVITY)[1]
+    assert sound(activity, schema(ACTIVITY))[1].empty
     assert len(activity) == len(said().activity)
 
 

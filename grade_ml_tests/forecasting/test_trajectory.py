@@ -13,7 +13,8 @@ import pytest
 from pandera.errors import SchemaErrors
 
 from grade_ml.core.errors import ArtifactError, NotReadyError
-from grade_ml.forecasting.contract import ACTIVITY, Forecasts, sound
+from grade_ml.core.frames import reasons, sound
+from grade_ml.forecasting.contract import ACTIVITY, Forecasts, schema
 from grade_ml.forecasting.trajectory import Trajectory, fit
 from grade_ml_tests.forecasting.campus import LIGHT, TODAY, ended, frames, running
 
@@ -29,7 +30,7 @@ def said() -> Forecasts:
 
 
 def test_every_running_enrollment_and_remaining_assignment_has_one_row():
-    assert not sound(said().forecasts)[1]
+    assert sound(said().forecasts, schema())[1].empty
     expected = sum(one.shape[0] * one.shape[1] for one in running())
     rows = said().forecasts
     assert len(rows) == expected > 0
@@ -38,7 +39,7 @@ def test_every_running_enrollment_and_remaining_assignment_has_one_row():
 
 
 def test_activity_is_forecast_for_the_weeks_to_come():
-    assert not sound(said().activity, ACTIVITY)[1]
+    assert sound(said().activity, schema(ACTIVITY))[1].empty
     rows = said().activity
     weeks = {one.section_id: (one.day // 7, -(-one.length // 7)) for one in running()}
     for section, some in rows.groupby("section_id"):
@@ -86,7 +87,7 @@ def test_nothing_to_learn_from_is_said():
 
 def test_nobody_to_forecast_is_an_empty_frame():
     nothing = model().forecast([], frames()[1].head(0), TODAY)
-    assert not sound(nothing.forecasts)[1]
+    assert sound(nothing.forecasts, schema())[1].empty
     assert nothing.forecasts.empty and nothing.activity.empty
 
 
@@ -151,12 +152,13 @@ def test_what_is_wrong_with_one_enrollment_costs_the_others_nothing(column, valu
     rows = said().forecasts.copy()
     odd = rows[["section_id", "student_id"]].iloc[len(rows) // 2]
     rows.loc[len(rows) // 2, column] = value
-    kept, reasons = sound(rows)
+    kept, left_out = sound(rows, schema())
     is_odd = (rows[["section_id", "student_id"]] == odd).all(axis=1)
     pd.testing.assert_frame_equal(kept, rows[~is_odd].reset_index(drop=True))
-    assert set(reasons.values()) == {1} and all(odd["student_id"] not in one for one in reasons)
+    assert set(reasons(left_out).values()) == {1}
+    assert all(odd["student_id"] not in one for one in reasons(left_out))
 
 
 def test_another_type_is_no_matter_of_one_enrollment():
     with pytest.raises(SchemaErrors):
-        sound(said().forecasts.astype({"mean": "float32"}))
+        sound(said().forecasts.astype({"mean": "float32"}), schema())

@@ -41,15 +41,16 @@ def grade_snapshots(courses: Courses, platform: Platform) -> MaterializeResult[N
     from grade_ml.features.refresh import refresh
 
     with platform.connection() as connection:
-        counts = refresh(
+        found = refresh(
             connection,
             platform.settings.storage_root,
             courses.keys,
             platform.as_of,
             platform.declared,
         )
-    for key, rows in counts.items():
-        courses.add_asset_metadata({"dagster/row_count": rows}, partition_key=key)
+    for key, one in found.items():
+        odd = {"left_out": dict(one.left_out)} if one.left_out else {}
+        courses.add_asset_metadata({"dagster/row_count": one.rows, **odd}, partition_key=key)
     return MaterializeResult(metadata={"as_of": platform.as_of.isoformat()})
 
 
