@@ -8,9 +8,10 @@ from datetime import date
 import pytest
 
 from grade_ml.core.errors import ConfigurationError
-from grade_ml.gradebook import oneroster, oulad, simulated
+from grade_ml.gradebook import oulad, simulated
 from grade_ml.gradebook.attributes import SOURCES, declarations
 from grade_ml.gradebook.institution import Institution, Use, read
+from grade_ml.gradebook.oneroster import people
 from grade_ml.gradebook.simulated import model as campus
 
 #: The columns of demographics in OneRoster 1.1 and 1.2, beside those of every file.
@@ -20,12 +21,12 @@ DEMOGRAPHICS = (
     *("hispanicOrLatinoEthnicity", "countryOfBirthCode", "stateOfBirthAbbreviation"),
     *("cityOfBirth", "publicSchoolResidenceStatus"),
 )
-TABLES = (oulad.ATTRIBUTES, oneroster.ATTRIBUTES, campus.ATTRIBUTES)
+TABLES = (oulad.ATTRIBUTES, people.ATTRIBUTES, campus.ATTRIBUTES)
 
 
 def test_each_source_declares_all_that_it_delivers() -> None:
-    assert {*DEMOGRAPHICS, "birthYear"} == set(oneroster.ATTRIBUTES)
-    assert Use.USABLE not in oneroster.ATTRIBUTES.values()
+    assert {*DEMOGRAPHICS, "birthYear"} == set(people.ATTRIBUTES)
+    assert Use.USABLE not in people.ATTRIBUTES.values()
     book = simulated.gradebook(simulated.CampusConfig(students=20, courses=1), date(2026, 1, 1))
     told = [json.loads(text) for text in {*book.students.attributes, *book.enrollments.attributes}]
     assert {name for row in told for name in row} == set(campus.ATTRIBUTES)
