@@ -222,7 +222,7 @@ class _Programs:
         if self.user is None:
             return
         for path in (*self.folder.parents, *directory.parents):
-            _allow(path, 0o055)
+            _allow(path, 0o011)
         for path in self.folder.parent.rglob("*"):
             _allow(path, 0o055 if path.is_dir() or path.stat().st_mode & 0o100 else 0o044)
         shutil.chown(directory, self.user)

@@ -212,7 +212,7 @@ def all_courses(definition: AssetsDefinition) -> AssetChecksDefinition:
         if reasons:
             some = ", ".join(sorted(reasons)[:20]) + (", …" if len(reasons) > 20 else "")
             raise Failure(
-                f"{name} failed for {len(reasons)} courses: {some}. The others are done.",
+                f"{name} failed for {some}; the other courses are done.",
                 metadata={"failed": reasons},
                 allow_retries=False,
             )
