@@ -88,7 +88,7 @@ def delivery(folder: Path, seed: int = 0) -> Path:
 def gradebook(engine: Engine, tmp_path: Path) -> Gradebook:
     report = load(
         engine,
-        oneroster.bundle(delivery(tmp_path / "delivery")),
+        oneroster.bundle(delivery(tmp_path / "delivery"), TODAY, Institution()),
         loaded_at=datetime(2025, 3, 1, tzinfo=UTC),
     )
     assert report.quarantined == 0
