@@ -266,7 +266,13 @@ class _Launch:
             self._child("grade_ml.cli", os.environ, "providers", "--port", str(port))
         )
         self._record.providers = url
-        click.echo(f"Weather, events and all else around the campus are simulated, at {url}")
+        surroundings = any(name.startswith("GRADE_ML_EXTERNAL") for name in variables)
+        told = (
+            "Weather, events and all else around the campus are"
+            if surroundings
+            else ("A small college that is read by OneRoster is")
+        )
+        click.echo(f"{told} simulated, at {url}")
 
     def _prepare_dagster(self) -> None:
         from grade_ml.orchestration.instance import fail_abandoned_runs, open_instance

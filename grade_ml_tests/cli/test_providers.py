@@ -103,7 +103,7 @@ def test_a_demo_that_knows_real_providers_keeps_to_them(tmp_path: Path):
     installation.up("--demo")
     try:
         assert told(installation.child("daemon")) == real
-        assert "simulated, at" not in installation.output
+        assert "around the campus" not in installation.output
     finally:
         installation.stop()
 
