@@ -305,7 +305,9 @@ class _Work:
     def points(self) -> Features:
         settled = self._weigh(self._graded | self._missed)
         collected = np.nansum(self._score * self._weight, -1) / 100
-        earned = np.nansum(self._score * self._required, -1) / 100
+        earned = collected
+        if self._section.shares.extra.any():
+            earned = np.nansum(self._score * self._required, -1) / 100
         total = self._weigh(np.ones_like(self._graded))
         remaining = np.maximum(total - settled, 0)
         weighed = self._weigh(self._graded)
@@ -325,8 +327,10 @@ class _Work:
         return {name: np.where(unknown, np.nan, values) for name, values in found.items()}
 
     def scores(self) -> Features:
-        graded = self._graded & self._set
-        score = np.where(graded, self._score, np.nan)
+        graded, score = self._graded, self._score
+        if not self._set.all():
+            graded = graded & self._set
+            score = np.where(graded, score, np.nan)
         number = graded.sum(-1)
         mean = _mean(score)
         spread = _mean((score - mean[..., None]) ** 2)
