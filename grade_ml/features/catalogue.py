@@ -104,7 +104,7 @@ FEATURES = (
     _share("major_missed_share", "Share missed of what was due in the category that weighs most"),
     _share("minor_missed_share", "Share missed of what was due in the second category"),
     _count("unweighted_submitted", "Pieces handed in that do not count towards the grade"),
-    _score("unweighted_score_mean", "Mean score of pieces that do not count towards the grade"),
+    _score("unweighted_score_mean", "Mean score of assignments that do not count"),
     _free("lateness_mean", "Mean of the days from due date to submission"),
     _free(
         "lateness_last",

@@ -369,6 +369,7 @@ def _last_modified(opened: Callable[[], IO[bytes]]) -> str | None:
         ):
             for batch in reader:
                 texts = pd.Series(batch.column(0).unique().to_pylist(), dtype=object)
+                # What is no time says nothing of the file's age; the loader names such rows.
                 times = pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
                 if times.notna().any():
                     newest = times.max() if newest is None else max(newest, times.max())

@@ -211,6 +211,7 @@ def _between(known: Sequence[str], first: str, last: str) -> list[str]:
 
 def _shortened(reasons: Iterable[str]) -> str:
     """Return the reasons in 2,000 bytes: PostgreSQL indexes tags, and cannot beyond 2,700."""
+    # Only the half of a character that the cut may leave is ignored.
     return "; ".join(reasons).encode()[:2000].decode(errors="ignore")
 
 

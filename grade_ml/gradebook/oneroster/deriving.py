@@ -192,6 +192,7 @@ def results(
     if worded.any():
         words, base = rows.loc[worded, "words"], highest[worded]
         found = scales.per_cent(words, rows.loc[worded, "scale"], base, entries, texts)
+        # A text that is neither in a scale nor a number stays unknown and is quarantined below.
         points = pd.to_numeric(words.astype(object), errors="coerce")
         found = found.fillna(100 * (points - lowest[worded]) / (base - lowest[worded]))
         found = found.where(np.isfinite(found))
