@@ -25,6 +25,8 @@ ROW, RANK = "row", "rank"
 #: What stands in the place of a result that cannot be read: it must not be taken for missing.
 UNKNOWN_SCORE = {"status": Status.GRADED.value, "score": None}
 
+#: Characters of a value that a problem shows: longer ones are texts and not values.
+SHOWN = 100
 #: The columns of a frame of problems. `personal` says that the value identifies a student.
 PROBLEM_COLUMNS = ("file", ROW, "column", "value", "reason", "personal")
 
@@ -148,11 +150,18 @@ def problems(  # noqa: PLR0913 - the parts of one message
     *,
     personal: bool = False,
 ) -> pd.DataFrame:
-    """Return problems of one kind, one per line in `rows`, as a frame with `PROBLEM_COLUMNS`."""
+    """Return problems of one kind, one per line in `rows`, as a frame with `PROBLEM_COLUMNS`.
+
+    Long values are cut, and of several lines none is shown: behind a quote that is never closed, a
+    value holds the columns and lines that follow.
+    """
+    texts = values.astype("string[pyarrow]")
+    shown = texts.str[:SHOWN].where(texts.str.len() <= SHOWN, texts.str[:SHOWN] + "…")
+    shown = shown.mask(texts.str.contains("\n", na=False), "(several lines)")
     frame = pd.DataFrame(
         {
             ROW: np.asarray(rows, dtype="int64"),
-            "value": values.astype("string[pyarrow]").to_numpy(),
+            "value": shown.to_numpy(),
         }
     )
     return frame.assign(file=file, column=column, reason=reason, personal=personal)[

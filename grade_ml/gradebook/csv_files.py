@@ -342,18 +342,16 @@ class CsvRows:
 
         if not malformed:
             return
-        texts = [row.text.replace("\0", "\u2400") for row in malformed]
         lines = np.array([row.number + 1 for row in malformed])
-        for row, text in zip(malformed, texts, strict=True):
+        for row in malformed:
             reason = (
                 f"has {row.actual_columns} values where the header has {len(header)}; "
                 "look for a comma or quote too many or too few"
             )
-            self._problems.append(
-                problems(
-                    self.file, [row.number + 1], "(line)", pd.Series([text]), reason, personal=True
-                )
-            )
+            # Which value belongs to which column is unknown, so none is shown: it may be anything.
+            nothing = pd.Series([None])
+            self._problems.append(problems(self.file, [row.number + 1], "(line)", nothing, reason))
+        texts = (row.text.replace("\0", "\u2400") for row in malformed)
         found = [dict(zip(header, _values_of(text), strict=False)) for text in texts]
         for name, column in self._columns.items():
             values = [(one.get(name) or "").strip() or None for one in found]

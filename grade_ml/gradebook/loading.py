@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,9 @@ from grade_ml.gradebook.schema import Status
 #: Called with what is being done and how many rows were just read, 0 for steps without a count.
 Progress = Callable[[str, int], None]
 
+#: How long a row stays in quarantine once no delivery has it any more: a term, in which somebody
+#: may ask why a score is missing.
+KEPT_DAYS = 120
 #: Problems that a report quotes; all of them stand in the quarantine.
 SAMPLE = 20
 #: Sorting and hashing of a million staged rows in memory; beyond it PostgreSQL uses its disk.
@@ -127,6 +131,7 @@ def load(
         removed = {t.name: work.remove(t) for t in reversed(schema.TABLES) if t in work.removals}
         counts = {t.name: work.merge(t) for t in schema.TABLES if t in work.read}
         rejected, anew = work.quarantine(loaded_at)
+        forget(connection, loaded_at.date())
         report = LoadReport(
             source=bundle.source,
             loaded={name: loaded for name, (loaded, _) in counts.items()},
@@ -152,6 +157,13 @@ def load(
                 )
             )
     return report
+
+
+def forget(connection: Connection, day: date) -> None:
+    """Delete from the quarantine what no delivery of the last `KEPT_DAYS` days had."""
+    column = schema.quarantine.c.seen_at
+    before = datetime.combine(day, time(), UTC) - timedelta(days=KEPT_DAYS)
+    connection.execute(schema.quarantine.delete().where(column < before))
 
 
 class _Load:
@@ -278,11 +290,19 @@ class _Load:
 
     def quarantine(self, seen_at: datetime) -> tuple[dict[str, int], int]:
         """Store the problems; return the rows rejected per table, and how many problems are new."""
-        anew = self._run(
+        anew = self._scalar(
             """
-            insert into gradebook.quarantine (source, file, "row", "column", value, reason, seen_at)
-            select :source, file, "row", "column", value, reason, :seen_at
-            from problem order by file, "row" on conflict do nothing
+            with stored as (
+                insert into gradebook.quarantine
+                    (source, file, "row", "column", value, reason, seen_at)
+                select distinct :source, file, "row", "column", value, reason,
+                    cast(:seen_at as timestamptz)
+                from problem order by file, "row"
+                on conflict (source, file, "row", "column", md5(coalesce(value, '')), md5(reason))
+                do update set seen_at = greatest(quarantine.seen_at, excluded.seen_at)
+                returning xmax = 0 as is_new
+            )
+            select count(*) from stored where is_new
             """,
             source=self._bundle.source,
             seen_at=seen_at,
@@ -502,8 +522,8 @@ class _Load:
     def _run(self, statement: str, **values: object) -> int:
         return self._connection.execute(text(statement), values).rowcount
 
-    def _scalar(self, statement: str) -> int:
-        value = self._connection.execute(text(statement)).scalar_one()
+    def _scalar(self, statement: str, **values: Any) -> int:
+        value = self._connection.execute(text(statement), values).scalar_one()
         return int(value)
 
 

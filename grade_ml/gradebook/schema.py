@@ -187,7 +187,9 @@ quarantine = sa.Table(
     sa.Column("column", sa.Text, nullable=False),
     sa.Column("value", sa.Text),
     sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column(
+        "seen_at", sa.DateTime(timezone=True), nullable=False, comment="when a delivery had it last"
+    ),
 )
 load = sa.Table(
     "load",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from grade_ml.core.errors import SourceError
-from grade_ml.gradebook import csv_folder, frames
+from grade_ml.gradebook import csv_files, csv_folder, frames
 from grade_ml.gradebook.csv_folder import FILES
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import Institution
@@ -278,3 +279,35 @@ def test_a_course_may_have_any_other_id(engine: Engine, tmp_path: Path, course: 
     )
     assert report.quarantined == 0
     assert _read(engine).courses["course_id"].tolist() == [course]
+
+
+@pytest.mark.security
+@given(
+    place=st.integers(0, 5),
+    shift=st.sampled_from([",surplus", '"', ',"', ""]),
+    lines=st.integers(1, 4),
+)
+@options(max_examples=40, deadline=None)
+def test_the_quarantine_keeps_nothing_of_columns_that_are_not_read(
+    tmp_path_factory: pytest.TempPathFactory, place: int, shift: str, lines: int
+) -> None:
+    """Whatever shifts the values of a line: a comma too many, a quote that is never closed."""
+    folder = tmp_path_factory.mktemp("delivery")
+    path = folder / "results.csv"
+    row = ["a1", "s1", "fifty", "2024-02-30", "", "hunter2-password"]
+    row[place] += shift
+    header = "assignment_id,student_id,score,submitted_on,graded_on,password"
+    path.write_text("\n".join([header, *[",".join(row)] * lines, 'a2,s2,"50",,,hunter2-password']))
+    with suppress(SourceError):  # a file that ends inside a quote is refused whole
+        for rows in csv_files.read(
+            csv_files.opener(path),
+            path.name,
+            ("assignment_id", "student_id"),
+            optional=("score", "submitted_on", "graded_on"),
+        ):
+            rows.number("score")
+            rows.date("submitted_on")
+            rows.identifier("assignment_id")
+            rows.whole("student_id")
+            found = rows.problems
+            assert found is None or "hunter2" not in found.to_csv()

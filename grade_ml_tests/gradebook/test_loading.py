@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
@@ -18,7 +18,7 @@ from grade_ml.core.errors import SourceError
 from grade_ml.gradebook import frames
 from grade_ml.gradebook.bundle import ROW, Batch, Bundle, Origin, from_frames
 from grade_ml.gradebook.frames import Gradebook
-from grade_ml.gradebook.loading import LoadReport, load
+from grade_ml.gradebook.loading import KEPT_DAYS, LoadReport, forget, load
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DAY = pd.Timestamp("2024-01-31")
@@ -343,3 +343,24 @@ def test_any_order_and_split_of_the_rows_gives_the_same_gradebook(
     _empty(engine)
     load(engine, from_frames("csv", lambda: pieces), loaded_at=NOW)
     _assert_same(_read(engine), expected)
+
+
+@pytest.mark.security
+def test_a_row_leaves_the_quarantine_a_set_time_after_its_last_delivery(engine: Engine) -> None:
+    tables = _small()
+    tables["enrollment"].loc[1, "student_id"] = "stranger"
+    sound = {"term": tables["term"]}
+
+    def deliver(frames: dict[str, pd.DataFrame], days: int) -> list[str]:
+        bundle = from_frames("csv", frames.items)
+        report = load(engine, bundle, loaded_at=NOW + timedelta(days=days))
+        assert report.rejected_anew == (days == 0)
+        return _quarantine(engine)["value"].tolist()
+
+    assert deliver(tables, 0) == ["stranger"]
+    assert deliver(tables, KEPT_DAYS) == ["stranger"]
+    assert deliver(sound, 2 * KEPT_DAYS) == ["stranger"]
+    with engine.begin() as connection:
+        forget(connection, NOW.date() + timedelta(days=2 * KEPT_DAYS))
+    assert _quarantine(engine)["value"].tolist() == ["stranger"]
+    assert deliver(sound, 2 * KEPT_DAYS + 2) == []

@@ -23,7 +23,7 @@ from dagster import (
 )
 from sqlalchemy import Connection, Table
 
-from grade_ml.gradebook import quality, schema
+from grade_ml.gradebook import loading, quality, schema
 from grade_ml.orchestration import plots
 from grade_ml.orchestration.resources import Platform
 
@@ -142,6 +142,7 @@ def _gradebook_asset(source: _Source) -> AssetsDefinition:
     )
     def profiled(platform: ResourceParam[Platform]) -> MaterializeResult[None]:
         with platform.connection() as connection:
+            loading.forget(connection, platform.as_of)
             return _report(connection, source)
 
     return profiled
