@@ -19,6 +19,10 @@ from grade_ml.core.figures import BLUE, COLOURS, GREY, blank, canvas
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: Pictures and counts of fewer students would tell of each one, to whoever sees the UI. The floor
+#: that SLDS Technical Brief 3 of the US National Center for Education Statistics recommends.
+FEWEST = 10
+
 
 def bars(
     title: str,

@@ -103,19 +103,17 @@ def _adds_up(explained: "Mapping[str, Explained]") -> AssetCheckResult:
 
 
 def _swarms(found: "Explainer", courses: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return a picture of each course, and of one of its students without a name."""
+    """Return a picture of each course that has enough students for none to stand out."""
     from grade_ml.explanations import pictures, store
 
     drawn = {}
     for name in courses:
         told = store.read_explanations(found.connection, [name], found.as_of)
         known = [one for one in told if one.grade is not None]
-        if known:
+        if len(known) >= plots.FEWEST:
             parts = store.matrix_of(known, "grade")
             swarm = plots.embed(pictures.beeswarm(*parts, "points"), "beeswarm")
-            typical = sorted(known, key=lambda one: one.grade.predicted if one.grade else 0.0)
-            fall = pictures.waterfall(typical[len(typical) // 2])
-            drawn[name] = {"beeswarm": swarm, "waterfall": plots.embed(fall, "waterfall")}
+            drawn[name] = {"beeswarm": swarm}
     return drawn
 
 
@@ -242,17 +240,20 @@ def _gaps(groups: "pd.DataFrame") -> dict[str, Any]:
 )
 def decision_paths(courses: Courses, platform: Platform) -> MaterializeResult[None]:
     """Lead each current row through a small tree like the model, and through one of the model."""
-    from grade_ml.explanations import pictures
+    from grade_ml.explanations.pictures import question
 
     with explainer(platform) as found:
         paths = found.paths(courses.keys)
-    for place, (key, own) in enumerate(paths.items()):
+    for key, own in paths.items():
         fidelity = next((one.fidelity for *_, one in own if one.fidelity is not None), None)
         figures = {} if fidelity is None else {"surrogate_r2": fidelity}
-        drawn = {}
-        if own and place < PAGES:
-            drawn["path"] = plots.embed(pictures.decision_path(own[0][-1]), "decision path")
-        told = {"dagster/row_count": len(own), **figures, **drawn}
+        asked = Counter((path.tree, question(step)) for *_, path in own for step in path.steps)
+        rows = [
+            TableRecord({"tree": tree, "question": words, "asked of": number})
+            for (tree, words), number in asked.most_common(SHOWN)
+            if number >= plots.FEWEST
+        ]
+        told = {"dagster/row_count": len(own), **figures, "questions": plots.table(rows)}
         courses.add_asset_metadata(told, partition_key=key)
     return MaterializeResult(
         metadata={
@@ -297,10 +298,6 @@ def _advised(
     )
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)
-
-
 def _and(result: MaterializeResult, more: Mapping[str, Any]) -> MaterializeResult:  # type: ignore[type-arg]
     return result._replace(metadata={**(result.metadata or {}), **more})
 
@@ -341,17 +338,8 @@ def counterfactuals(courses: Courses, platform: Platform) -> MaterializeResult: 
     """Find out what students at risk, or close below a goal, could do to reach it."""
     with advisor(platform) as found:
         advice = found.what_ifs(courses.keys)
-    bodies = [body for one in advice.values() for body in one.bodies]
-    rows = [
-        TableRecord({"goal": body["goal"], "forecast": _rounded(body["now"]), "what if": sentence})
-        for body in bodies
-        for sentence in body["words"]["en"]
-    ]
-    statuses = Counter(body["status"] for body in bodies)
-    return _and(
-        _advised(courses, platform, advice),
-        {**statuses, "what_ifs": plots.table(rows[:SHOWN])},
-    )
+    statuses = Counter(body["status"] for one in advice.values() for body in one.bodies)
+    return _and(_advised(courses, platform, advice), statuses)
 
 
 @course_asset(
@@ -376,19 +364,17 @@ def narratives(courses: Courses, platform: Platform) -> MaterializeResult:  # ty
         advice = found.narratives(courses.keys)
     bodies = [body for one in advice.values() for body in one.bodies]
     problems = [problem for body in bodies for problem in body["problems"]]
-    example = {
-        f"{reader} ({language})": text
-        for body in bodies[:1]
-        for reader, texts in body["texts"].items()
-        for language, text in texts.items()
-    }
     check = AssetCheckResult(
         check_name="traceable",
         passed=not problems,
         severity=AssetCheckSeverity.ERROR,
-        metadata={"narratives": len(bodies), "problems": problems[:SHOWN]},
+        metadata={
+            "narratives": len(bodies),
+            "problems": len(problems),
+            "listed_in": "explanations.advice, body -> problems",
+        },
     )
-    result = _and(_advised(courses, platform, advice), example)
+    result = _advised(courses, platform, advice)
     return result._replace(check_results=[*(result.check_results or ()), check])
 
 

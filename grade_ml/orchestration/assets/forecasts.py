@@ -177,6 +177,8 @@ def _drawn(found: "Outlook") -> dict[str, dict[str, Any]]:
         largest = max(
             (one for one in found.panels if one.course_id == key), key=lambda one: one.shape[0]
         )
+        if largest.shape[0] < plots.FEWEST:
+            continue
         paths = found.paths[found.paths["section_id"] == largest.section_id]
         title = f"Running grades in {largest.section_id}"
         fan = pictures.course_fan(results_so_far([largest]), paths, largest.day, title)
