@@ -33,6 +33,7 @@ from quoted import QUOTED
 from grade_ml.core import database
 from grade_ml.core.figures import canvas
 from grade_ml.core.process import peak_megabytes
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import pooled
 from grade_ml.ensemble.backtest import backtest, without_terms
@@ -270,7 +271,9 @@ def _within(gradebook: Gradebook, seconds: int, fit_seconds: int) -> dict[str, A
         started = time.perf_counter()
         left = max(seconds - fit_seconds, 0)
         tuned = tune(snapshots, results, None, storage_url=url, seconds=left)
-        model = pooled.fit(snapshots, results, 0, parameters=tuned.parameters)
+        model = pooled.fit(
+            snapshots, results, 0, Pseudonyms(b"benchmark"), parameters=tuned.parameters
+        )
         took = time.perf_counter() - started
     cuts = fraction_cuts(gradebook.sections[gradebook.sections["term_id"].isin(TEST)], CUTS)
     rows = with_outcomes(
@@ -297,7 +300,7 @@ def _campus(number: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _speed() -> dict[str, Any]:
     """Return the seconds of scoring with a loaded model."""
     snapshots, results = _campus(20)
-    model = pooled.fit(snapshots, results, seed=0)
+    model = pooled.fit(snapshots, results, 0, Pseudonyms(b"benchmark"))
     many = snapshots.sample(30_000, replace=True, random_state=0).reset_index(drop=True)
     batches = [_seconds(model, many) for _ in range(3)]
     single = [_seconds(model, many.iloc[[place]]) for place in range(200)]
@@ -322,7 +325,9 @@ def _scale(number: int) -> dict[str, Any]:
     config = simulated.CampusConfig(students=30 * number, courses=number, terms=4)
     with temporary_installation() as (settings, engine):
         simulated.load_campus(engine, settings, config, loaded_at=NIGHT)
-        registry = Registry(database.start(settings).mlflow, settings.storage_root)
+        registry = Registry(
+            database.start(settings).mlflow, settings.storage_root, Pseudonyms(b"benchmark")
+        )
         with engine.connect() as connection:
             names = course_ids(connection)
         features, full = _refresh(engine, settings, names), _night(engine, settings, registry)

@@ -28,6 +28,7 @@ from lime.lime_tabular import LimeTabularExplainer
 from whatif import whatif
 
 from grade_ml.core.process import peak_megabytes
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble import pooled
 from grade_ml.ensemble.backtest import without_terms
 from grade_ml.ensemble.members import Task
@@ -78,7 +79,9 @@ def prepare(oulad: Path, rows: int, folder: Path) -> None:
     known = without_terms(gradebook, TEST)
     train = known.sections[known.sections["term_id"].isin(TRAIN)]
     snapshots = grade_snapshots(known, weekly_cuts(train, end), end)
-    model = pooled.fit(snapshots, outcomes(known, end, DEFAULTS), 0, on_progress=_say)
+    model = pooled.fit(
+        snapshots, outcomes(known, end, DEFAULTS), 0, Pseudonyms(b"benchmark"), on_progress=_say
+    )
     model.save(folder / "model")
     test = gradebook.sections[gradebook.sections["term_id"].isin(TEST)]
     unseen = grade_snapshots(gradebook, weekly_cuts(test, end), end)

@@ -25,6 +25,7 @@ from sqlalchemy import Engine
 from threadpoolctl import threadpool_limits
 
 from grade_ml.core import database
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble import pooled
 from grade_ml.ensemble.lifecycle import changed_since, train_courses
 from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel
@@ -119,7 +120,7 @@ def _term(seed: int, is_changed: bool, students: int, courses: int) -> Term:
         _store(engine, gradebook)
         for course, rows in snapshots.groupby("course_id", observed=True):
             write_snapshots(root, str(course), rows, ENDED)
-        registry = Registry(database.start(settings).mlflow, root)
+        registry = Registry(database.start(settings).mlflow, root, Pseudonyms(b"benchmark"))
         _register(registry, model)
         found = Term(seed)
         _replay(found, engine, registry, root, sorted(gradebook.courses["course_id"]))
@@ -154,7 +155,13 @@ def _model(config: simulated.CampusConfig) -> PooledModel:
     gradebook = simulated.gradebook(config, TRAINED)
     cuts = weekly_cuts(gradebook.sections, TRAINED)
     rows = grade_snapshots(gradebook, cuts[cuts["cut_day"] % 14 == 0], TRAINED)
-    return pooled.fit(rows, finished(gradebook, TRAINED, DEFAULTS), seed=0, parameters=brief())
+    return pooled.fit(
+        rows,
+        finished(gradebook, TRAINED, DEFAULTS),
+        0,
+        Pseudonyms(b"benchmark"),
+        parameters=brief(),
+    )
 
 
 def brief() -> Parameters:

@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 
 from grade_ml.core import database
 from grade_ml.core.process import peak_megabytes
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble.lifecycle import train_pooled
 from grade_ml.ensemble.pooled import NAME, PooledModel
@@ -69,7 +70,9 @@ def _monitored(number: int) -> dict[str, Any]:
 def prepared(engine: Engine, settings: Settings, config: simulated.CampusConfig) -> Registry:
     """Fill an installation: gradebook, snapshots, a champion, and its predictions of 4 weeks."""
     simulated.load_campus(engine, settings, config, loaded_at=NIGHT)
-    registry = Registry(database.start(settings).mlflow, settings.storage_root)
+    registry = Registry(
+        database.start(settings).mlflow, settings.storage_root, Pseudonyms(b"benchmark")
+    )
     with engine.begin() as connection:
         names = course_ids(connection)
         refresh(connection, settings.storage_root, names, TODAY)

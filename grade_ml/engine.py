@@ -19,6 +19,7 @@ from sqlalchemy import Connection, RowMapping
 
 from grade_ml.core import database
 from grade_ml.core.errors import NotFoundError, NotReadyError
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.rows import NAIVE, PREDICTED, Model
 from grade_ml.ensemble.serving import Models, Served
 from grade_ml.gradebook import schema
@@ -151,7 +152,12 @@ class PredictiveAnalyticsEngine:
         database.migrate(self._engine)
         self._institution = read_institution(settings.institution)
         self._declared = declarations(self._institution)
-        self._registry = Registry(urls.mlflow, settings.storage_root, self._declared)
+        self._registry = Registry(
+            urls.mlflow,
+            settings.storage_root,
+            Pseudonyms.of_installation(settings),
+            self._declared,
+        )
         self._settings = settings
 
     def close(self) -> None:

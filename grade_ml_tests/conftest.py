@@ -15,6 +15,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from grade_ml.core import database, embedded_postgres
 from grade_ml.core.settings import Settings
+from grade_ml_tests.factories import SECRET
 
 _numbers = itertools.count()
 
@@ -99,6 +100,7 @@ def installation(
             storage=str(folder / "storage"),
             dagster_home=folder / "dagster",
             tuning_seconds=0,
+            secret=SECRET,
         )
 
 

@@ -6,7 +6,12 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from grade_ml.core.pseudonyms import Pseudonyms
+from grade_ml.core.settings import Settings
+
 Row = Sequence[object]
+SECRET = "no secret"
+PSEUDONYMS = Pseudonyms.of_installation(Settings(_env_file=None, secret=SECRET))
 
 OULAD_HEADERS: Mapping[str, str] = {
     "courses": "code_module,code_presentation,module_presentation_length",

@@ -158,9 +158,11 @@ def _last_run(instance: DagsterInstance, job: str) -> dict[str, Any] | None:
 
 
 def _champions(settings: Settings) -> dict[str, Any]:
+    from grade_ml.core.pseudonyms import Pseudonyms
     from grade_ml.registry.registry import Alias, Registry
 
-    registry = Registry(database.start(settings).mlflow, settings.storage_root)
+    pseudonyms = Pseudonyms.of_installation(settings)
+    registry = Registry(database.start(settings).mlflow, settings.storage_root, pseudonyms)
     return {
         version.name: {
             "version": version.version,

@@ -286,9 +286,11 @@ class _Launch:
             remember_dagster_home(REPOSITORY / ".env", self._dagster_home)
 
     def _prepare_registry(self, url: str) -> None:
+        from grade_ml.core.pseudonyms import Pseudonyms
         from grade_ml.registry.registry import Registry
 
-        Registry(url, self._settings.storage_root).prepare()
+        pseudonyms = Pseudonyms.of_installation(self._settings)
+        Registry(url, self._settings.storage_root, pseudonyms).prepare()
 
     def _write_record(self) -> None:
         self._record.write([child.identity for child in self._children if child.identity])

@@ -111,7 +111,8 @@ class Settings(EnvironmentSettings):
     `as_of` is the date at which everything is computed (a date, or a datetime that is turned into
     a date of `timezone`); unset means today. `tuning_seconds` is how long parameters are searched
     for each night in which the ensemble is trained anew; 0: not at all. `vanishing_share` is how
-    much of what is known a whole delivery may leave out, 0-1 (see docs/loading.md).
+    much of what is known a whole delivery may leave out, 0-1 (see docs/loading.md). `secret` keys
+    what models keep of students; unset means the file `secret` in `home`.
     """
 
     home: Path = Field(default=REPOSITORY / ".grade_ml", validation_alias="GRADE_ML_HOME")
@@ -126,6 +127,7 @@ class Settings(EnvironmentSettings):
     tuning_seconds: float = Field(default=1200, ge=0, validation_alias="GRADE_ML_TUNING_SECONDS")
     interventions: Path | None = Field(default=None, validation_alias="GRADE_ML_INTERVENTIONS")
     institution: Path | None = Field(default=None, validation_alias="GRADE_ML_INSTITUTION")
+    secret: SecretStr | None = Field(default=None, validation_alias="GRADE_ML_SECRET")
     vanishing_share: float = Field(
         default=VANISHING_SHARE, ge=0, le=1, validation_alias="GRADE_ML_VANISHING_SHARE"
     )

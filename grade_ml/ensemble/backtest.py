@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -17,6 +18,7 @@ import pandas as pd
 
 from grade_ml.core.errors import ConfigurationError, NotFoundError, NotReadyError
 from grade_ml.core.process import peak_megabytes
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble import baseline, pooled
 from grade_ml.ensemble.evaluation import Cut, cut_table
 from grade_ml.ensemble.groups import grouped
@@ -30,7 +32,8 @@ from grade_ml.gradebook.outcomes import outcomes
 
 #: How each model is fitted, by name; the one that serves first.
 FITS: Mapping[str, Callable[[pd.DataFrame, pd.DataFrame, int], Model]] = {
-    pooled.NAME: pooled.fit,
+    # Nothing of these models is stored, so there is nothing to hide.
+    pooled.NAME: partial(pooled.fit, pseudonyms=Pseudonyms(b"backtest")),
     baseline.NAME: baseline.fit,
 }
 _ROW = ["section_id", "student_id", "cut_day"]

@@ -25,6 +25,7 @@ from sqlalchemy import Connection
 
 from grade_ml.core.errors import ArtifactError, NotReadyError
 from grade_ml.core.process import peak_megabytes
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble import course as courses
 from grade_ml.ensemble import pooled as ensembles
 from grade_ml.ensemble.admission import Admission, admission
@@ -36,9 +37,8 @@ from grade_ml.ensemble.rows import (
     NAIVE,
     began_on,
     data_version,
-    hashes,
     join,
-    row_hashes,
+    row_pseudonyms,
     versions_of,
 )
 from grade_ml.ensemble.serving import Models
@@ -129,7 +129,14 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
     on_progress("Trying which external sources tell of grades")
     rows, admitted = _with_admitted(data.snapshots, results, connection, seed)
     tuned = tune(rows, results, previous)
-    model = ensembles.fit(rows, results, seed, parameters=tuned.parameters, on_progress=on_progress)
+    model = ensembles.fit(
+        rows,
+        results,
+        seed,
+        registry.pseudonyms,
+        parameters=tuned.parameters,
+        on_progress=on_progress,
+    )
     model = replace(
         model,
         choices={**model.choices, "external": admitted.to_dict()},
@@ -154,6 +161,7 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
             code_version=code,
             trained_at=trained_at,
         )
+    registry.remove_exposed(NAME)
     judged = verdicts(model, registry.get(BASELINE, Alias.CHAMPION), rows)
     training = Training(version, model, judged, True, studies=tuned.studies)
     if not training.accepted:
@@ -166,7 +174,7 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
         reason = f"version {champion.version if champion else 0} cannot serve: {error}"
         _promote(registry, connection, version, champion, trained_at, reason, None)
         return replace(training, reason=f"became champion: {reason}")
-    gain = _paired(connection, model, old, rows, seed) if old else None
+    gain = _paired(connection, model, old, rows, registry.pseudonyms, seed) if old else None
     if champion is not None and not (gain and gain.is_sure):
         reason = f"stays challenger of version {champion.version}: improvement {gain}"
         return replace(training, reason=reason)
@@ -253,11 +261,12 @@ def _with_admitted(
     return everything[kept], verdict
 
 
-def _paired(
+def _paired(  # noqa: PLR0913, PLR0917 - two models, and what both are asked
     connection: Connection,
     challenger: PooledModel,
     champion: PooledModel,
     rows: pd.DataFrame,
+    pseudonyms: Pseudonyms,
     seed: int,
 ) -> Improvement | None:
     """Compare both on rows that neither had seen: held out by both, or new to the champion."""
@@ -268,7 +277,7 @@ def _paired(
     if len(new):
         unseen = rows[rows["section_id"].astype(str).isin(new["section_id"].unique())]
         old = champion.predict(beside(connection, unseen, champion.features)).assign(
-            row=row_hashes(unseen).to_numpy()
+            row=row_pseudonyms(unseen, pseudonyms).to_numpy()
         )
         parts.append(new.merge(old[["row", "grade", "risk"]], on="row", suffixes=("", "_old")))
     both = pd.concat(parts, ignore_index=True)
@@ -374,6 +383,7 @@ def train_courses(  # noqa: PLR0913
         rows = known[known["section_id"].isin(same)]
         if new:
             fresh = _fresh(connection, read_snapshots(root, [course_id]), results, new, pooled)
+            fresh["student"] = registry.pseudonyms.of(fresh["student"])
             rows = pd.concat([rows, fresh], ignore_index=True)
         fitted = courses.fit(rows, pooled, seed)
         name = courses.name_of(course_id)
@@ -436,7 +446,7 @@ def _fresh(
     described = pd.concat([rows[["final_grade", "at_risk"]], raw], axis=1)
     return described.assign(
         section_id=rows["section_id"].astype(str),
-        student=hashes(rows["student_id"]),
+        student=rows["student_id"],
         began_on=began_on(rows),
         naive=rows[NAIVE].fillna(0.0),
         raw_grade=raw["grade"],

@@ -21,6 +21,7 @@ import pandas as pd
 
 from grade_ml.core.errors import ArtifactError, NotReadyError, OutOfMemoryError
 from grade_ml.core.process import guard_memory
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble import persistence
 from grade_ml.ensemble.calibration import Calibration, cross_calibrated
 from grade_ml.ensemble.encoding import Encoder, attributes
@@ -37,12 +38,11 @@ from grade_ml.ensemble.rows import (
     bounded_grade,
     collected,
     context,
-    hashes,
     late_weight,
     limited_threads,
     predicted,
     probability,
-    row_hashes,
+    row_pseudonyms,
     section_versions,
     threads,
     training_rows,
@@ -137,9 +137,9 @@ class PooledModel:
         What it was fitted on.
     held_out
         Uncalibrated and calibrated predictions of rows that the predicting members, stack and
-        calibration had not seen, beside what came true. Columns: row and student (hashes of keys),
-        section_id, course_id, began_on, fold, final_grade, at_risk, naive, `PREDICTED`, `CONTEXT`,
-        raw_grade and raw_risk.
+        calibration had not seen, beside what came true. Columns: row and student (pseudonyms; rows
+        are in their order), section_id, course_id, began_on, fold, final_grade, at_risk, naive,
+        `PREDICTED`, `CONTEXT`, raw_grade and raw_risk.
     audit
         Errors by course and by each protected attribute, as `by_group` gives them.
     section_versions
@@ -290,10 +290,11 @@ def default_parameters() -> dict[Task, dict[str, dict[str, float]]]:
     return {task: {kind.name: kind.defaults(task) for kind in MEMBERS} for task in Task}
 
 
-def fit(
+def fit(  # noqa: PLR0913 - what a model comes of, and how it is told
     snapshots: pd.DataFrame,
     outcomes: pd.DataFrame,
     seed: int,
+    pseudonyms: Pseudonyms,
     *,
     parameters: Parameters | None = None,
     on_progress: Progress = lambda message: None,
@@ -308,6 +309,8 @@ def fit(
     outcomes
         Columns section_id, student_id, final_grade (0-100, NaN: no coursework), at_risk (bool).
         A section in which an enrollment has no outcome is still running and is left out whole.
+    pseudonyms
+        Stand in the place of keys in what the model keeps of students.
     parameters
         Of the members; `default_parameters` where they are not given.
     on_progress
@@ -361,7 +364,7 @@ def fit(
             degraded=tuple(dict.fromkeys(degraded)),
             section_versions=section_versions(snapshots, outcomes),
             audit=by_group(grouped(calibrated, "student_id", bands), _audited(rows), seed),
-            held_out=_without_ids(calibrated),
+            held_out=_without_ids(calibrated, pseudonyms),
             bands=bands,
         )
 
@@ -548,14 +551,17 @@ def _held_out(rows: pd.DataFrame, folds: Masks, fitted: Mapping[Task, _Fitted]) 
     return frame[held].reset_index(drop=True)
 
 
-def _without_ids(held_out: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with hashes in the place of keys and students, which pair and group them."""
+def _without_ids(held_out: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.DataFrame:
+    """Return the rows with pseudonyms in the place of keys and students, and in their order.
+
+    In the order of the ids, a student would be found by rank.
+    """
     hidden = [name for name in _audited(held_out).values() if name != "course_id"]
     kept = held_out.drop(columns=["student_id", "cut_day", *hidden]).assign(
-        row=row_hashes(held_out), student=hashes(held_out["student_id"])
+        row=row_pseudonyms(held_out, pseudonyms), student=pseudonyms.of(held_out["student_id"])
     )
     kept[["section_id", "course_id"]] = kept[["section_id", "course_id"]].astype(str)
-    return kept
+    return kept.sort_values("row", ignore_index=True)
 
 
 def _audited(rows: pd.DataFrame) -> dict[str, str]:

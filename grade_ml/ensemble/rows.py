@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.evaluation import Evaluation
 from grade_ml.features.attributes import protected_columns
 from grade_ml.features.hashing import section_hashes
@@ -139,15 +140,10 @@ def data_version(versions: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def hashes(ids: pd.Series) -> pd.Series:
-    """Return a number for each id, the same in every frame."""
-    return pd.util.hash_pandas_object(ids.astype("object").astype(str), index=False)
-
-
-def row_hashes(rows: pd.DataFrame) -> pd.Series:
+def row_pseudonyms(rows: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.Series:
     """Return a number for each key `ROW`, the same in every frame."""
     keys = rows[ENROLLMENT].astype("object").agg("\n".join, axis=1)
-    return hashes(keys + "\n" + rows["cut_day"].map("{:g}".format))
+    return pseudonyms.of(keys + "\n" + rows["cut_day"].map("{:g}".format))
 
 
 def began_on(rows: pd.DataFrame) -> pd.Series:

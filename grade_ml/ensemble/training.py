@@ -179,6 +179,7 @@ def train(
             code_version=code,
             trained_at=trained_at,
         )
+    registry.remove_exposed(NAME)
     registry.set_alias(NAME, Alias.CHALLENGER, version.version)
     training = Training(version, model, verdicts(model, champion), fitted=True)
     if training.accepted:

@@ -46,7 +46,6 @@ from grade_ml.ensemble.pooled import Masks, Parameters, Progress, Workload
 from grade_ml.ensemble.rows import SETTINGS as ROWS
 from grade_ml.ensemble.rows import (
     data_version,
-    hashes,
     limited_threads,
     section_versions,
     threads,
@@ -336,7 +335,8 @@ def _log_odds(score: Floats, target: Floats) -> Floats:
 
 def _contest(load: Workload, seed: int) -> tuple[_Contest, str]:
     """Return where the trials of a task are compared, and in words why they cannot be."""
-    judging = (hashes(load.rows["student_id"]) % SETTINGS.judges == 0).to_numpy()
+    hashes = pd.util.hash_pandas_object(load.rows["student_id"].astype(object), index=False)
+    judging = (hashes % SETTINGS.judges == 0).to_numpy()
     folds = []
     seen = np.zeros(len(load.rows), bool)
     for number, (train, held_out) in enumerate(

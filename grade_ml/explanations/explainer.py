@@ -354,8 +354,8 @@ class Explainer:
             version, pooled = self._models.pooled_champion()
             students = read_table(self.connection, schema.student)
             enrollments = read_table(self.connection, schema.enrollment)
-            declared = self.registry.declared
-            rows = with_attributes(pooled.held_out, students, enrollments, declared)
+            used = self.registry.pseudonyms, self.registry.declared
+            rows = with_attributes(pooled.held_out, students, enrollments, *used)
             found = fairness(rows, self.seed, pooled.bands)
         except NotReadyError as error:
             return empty(store.types_of(store.fairness)), str(error)

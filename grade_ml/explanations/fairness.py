@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.groups import Bands, grouped
-from grade_ml.ensemble.rows import hashes
 from grade_ml.explanations.settings import SETTINGS
 from grade_ml.features.attributes import attribute_columns, protected_columns
 from grade_ml.gradebook.attributes import Declarations
@@ -44,6 +44,7 @@ def with_attributes(
     held_out: pd.DataFrame,
     students: pd.DataFrame,
     enrollments: pd.DataFrame,
+    pseudonyms: Pseudonyms,
     declared: Declarations,
 ) -> pd.DataFrame:
     """Return held-out rows with the protected attributes of their students.
@@ -51,7 +52,7 @@ def with_attributes(
     Parameters
     ----------
     held_out
-        Of a pooled model: section_id and student (a hash).
+        Of a pooled model: section_id and student (one of `pseudonyms`).
     students, enrollments
         As the gradebook's tables have them.
     """
@@ -59,7 +60,7 @@ def with_attributes(
     known = protected_columns(found.columns).values()
     rows = found[list(known)].assign(
         section_id=enrollments["section_id"].astype(str).to_numpy(),
-        student=hashes(enrollments["student_id"]).to_numpy(),
+        student=pseudonyms.of(enrollments["student_id"]).to_numpy(),
     )
     return held_out.merge(rows, on=["section_id", "student"])
 

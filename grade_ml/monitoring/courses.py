@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from grade_ml.ensemble.course import name_of
-from grade_ml.ensemble.rows import COLLECTED, hashes
+from grade_ml.ensemble.rows import COLLECTED
 from grade_ml.monitoring import concept
 from grade_ml.monitoring.champion import Champion
 from grade_ml.monitoring.records import Records
@@ -94,20 +92,13 @@ def _told(courses: Sequence[Course]) -> pd.DataFrame:
     some = pd.concat([one.snapshots[list(COLUMNS)] for one in courses])
     some = some.astype({"section_id": object})
     some = some[some["section_id"].isin(rows["section_id"].unique())]
-    known = some.assign(
-        student=student_hashes(some["student_id"]), collected=some[COLLECTED].fillna(0.0)
-    ).drop(columns=["student_id", COLLECTED])
+    known = some.assign(collected=some[COLLECTED].fillna(0.0)).drop(columns=COLLECTED)
+    rows = rows.astype({"student_id": known["student_id"].dtype})
     return pd.merge_asof(
         rows.sort_values("on", kind="stable"),
         known.sort_values("cut_on", kind="stable"),
         left_on="on",
         right_on="cut_on",
-        by=["section_id", "student"],
+        by=["section_id", "student_id"],
         tolerance=pd.Timedelta(days=6),
     )
-
-
-def student_hashes(students: pd.Series) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return a number for each student, as held-out rows have them; each is hashed once."""
-    codes, names = pd.factorize(students.astype(object))
-    return np.asarray(hashes(pd.Series(names, dtype=object)).to_numpy()[codes])

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from grade_ml.core import database
 from grade_ml.core.errors import NotReadyError
 from grade_ml.core.frames import empty
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.course import Change
 from grade_ml.ensemble.lifecycle import changed_since
 from grade_ml.ensemble.rows import COLLECTED
@@ -32,7 +33,7 @@ from grade_ml.monitoring import concept, estimation, health, quality, records, s
 from grade_ml.monitoring.champion import Champions
 from grade_ml.monitoring.change import Suspicion, changes
 from grade_ml.monitoring.columns import Column
-from grade_ml.monitoring.courses import COLUMNS, Course, Scores, scores, student_hashes
+from grade_ml.monitoring.courses import COLUMNS, Course, Scores, scores
 from grade_ml.monitoring.decision import SETTINGS as DECISION
 from grade_ml.monitoring.decision import Decision, Evidence, decide
 from grade_ml.monitoring.estimation import ErrorEstimate
@@ -94,7 +95,12 @@ class Monitor:
         for first in range(0, len(names), _AT_ONCE):
             some = names[first : first + _AT_ONCE]
             known = records.read(
-                self.connection, self._sections, some, self.as_of, self.institution
+                self.connection,
+                self._sections,
+                some,
+                self.as_of,
+                self.institution,
+                self.models.registry.pseudonyms,
             )
             for name, own in known.items():
                 try:
@@ -214,7 +220,7 @@ class Monitor:
         told = pd.DataFrame(
             {
                 "section_id": rows["section_id"].astype(object),
-                "student": student_hashes(rows["student_id"]),
+                "student": self.models.registry.pseudonyms.of(rows["student_id"]),
                 "on": rows["cut_on"],
                 "grade": predicted["grade"].to_numpy(),
                 "collected": rows[COLLECTED].fillna(0.0),
@@ -239,7 +245,7 @@ class Monitor:
             return found
         url = self.connection.engine.url.render_as_string(hide_password=False)
         registry = self.models.registry
-        here = (url, registry.tracking_uri, registry.declared, self.root)
+        here = (url, registry.tracking_uri, registry.pseudonyms, registry.declared, self.root)
         told = (*here, self.as_of, self.seed, self.institution, part)
         shares = [list(names[first::workers]) for first in range(workers)]
         parts = Parallel(workers)(delayed(_elsewhere)(*told, share) for share in shares)
@@ -559,6 +565,7 @@ def _processes(names: Sequence[str]) -> int:
 def _elsewhere(  # noqa: PLR0913, PLR0917 - what another process needs to know
     url: str,
     tracking_uri: str,
+    pseudonyms: Pseudonyms,
     declared: Declarations,
     root: str,
     as_of: date,
@@ -569,7 +576,7 @@ def _elsewhere(  # noqa: PLR0913, PLR0917 - what another process needs to know
 ) -> dict[str, Any]:
     engine = database.connect(url)
     with database.reachable(engine) as connection:
-        models = _models(tracking_uri, root, declared)
+        models = _models(tracking_uri, root, pseudonyms, declared)
         monitor = Monitor(connection, models, root, as_of, seed, institution)
         found: dict[str, Any] = getattr(monitor, part)(names)
     engine.dispose()
@@ -577,6 +584,6 @@ def _elsewhere(  # noqa: PLR0913, PLR0917 - what another process needs to know
 
 
 @cache
-def _models(tracking_uri: str, root: str, declared: Declarations) -> Models:
+def _models(tracking_uri: str, root: str, pseudonyms: Pseudonyms, declared: Declarations) -> Models:
     """Return the models of this process, loaded once for all reports."""
-    return Models(Registry(tracking_uri, root, declared))
+    return Models(Registry(tracking_uri, root, pseudonyms, declared))

@@ -13,8 +13,8 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from grade_ml.core.database import read_frame
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.predictions import NUMBERS, grade_prediction
-from grade_ml.ensemble.rows import hashes
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.catalog import Load, newest_load
 from grade_ml.gradebook.frames import Gradebook, read_table
@@ -37,7 +37,7 @@ class Records:
     sections
         section_id, course_id, starts_on, ends_on of all its sections that had begun.
     scores
-        section_id, course_id, student (a hash), assignment_id, category, score (0-100) and
+        section_id, course_id, student (a pseudonym), assignment_id, category, score (0-100) and
         scored_on of coursework.
     predictions
         The champions' newest prediction per enrollment and week of its section: section_id,
@@ -77,12 +77,13 @@ def all_sections(connection: Connection, as_of: date) -> pd.DataFrame:
     return rows.astype({"section_id": object, "course_id": object})
 
 
-def read(
+def read(  # noqa: PLR0913, PLR0917 - the place, the day, and what decides about rows
     connection: Connection,
     sections: pd.DataFrame,
     courses: Sequence[str],
     as_of: date,
     institution: Institution,
+    pseudonyms: Pseudonyms,
 ) -> dict[str, Records]:
     """Read what is known of each of `courses` on `as_of`.
 
@@ -90,6 +91,8 @@ def read(
     ----------
     sections
         As `all_sections` gives them.
+    pseudonyms
+        Those of the models' held-out rows.
     """
     own = sections[sections["course_id"].isin(courses)].reset_index(drop=True)
     names = own["section_id"].tolist()
@@ -109,8 +112,8 @@ def read(
     course_of = own.set_index("section_id")["course_id"]
     frames = {
         "sections": own,
-        "scores": _scores(results, assignments, own, today),
-        "predictions": _predictions(connection, recent, as_of),
+        "scores": _scores(results, assignments, own, today, pseudonyms),
+        "predictions": _predictions(connection, recent, as_of, pseudonyms),
         "outcomes": _outcomes(own, enrollments, assignments, results, as_of, ended, institution),
         "delays": _delays(results, assignments, as_of),
     }
@@ -174,7 +177,11 @@ def _counted(connection: Connection, query: sa.Select[Any]) -> pd.DataFrame:
 
 
 def _scores(
-    results: pd.DataFrame, assignments: pd.DataFrame, sections: pd.DataFrame, today: pd.Timestamp
+    results: pd.DataFrame,
+    assignments: pd.DataFrame,
+    sections: pd.DataFrame,
+    today: pd.Timestamp,
+    pseudonyms: Pseudonyms,
 ) -> pd.DataFrame:
     rows = results[~results["carried_over"]].merge(
         assignments.loc[
@@ -186,18 +193,15 @@ def _scores(
     rows = rows.astype({"section_id": object}).merge(sections, on="section_id")
     rows["scored_on"] = scored_on(rows)
     known = (rows["scored_on"] <= today) & ~is_exam(rows["category"])
-    rows = rows[known.fillna(False).astype(bool)].assign(student=_students)
+    rows = rows[known.fillna(False).astype(bool)]
+    rows = rows.assign(student=pseudonyms.of(rows["student_id"]))
     columns = ["section_id", "course_id", "student", "assignment_id", "category", "score"]
     return rows[[*columns, "scored_on"]].reset_index(drop=True)
 
 
-def _students(rows: pd.DataFrame) -> pd.Series:
-    """Return a number for each student; each is hashed once."""
-    codes, names = pd.factorize(rows["student_id"].astype(object))
-    return pd.Series(hashes(pd.Series(names, dtype=object)).to_numpy()[codes], rows.index)
-
-
-def _predictions(connection: Connection, sections: pd.DataFrame, as_of: date) -> pd.DataFrame:
+def _predictions(
+    connection: Connection, sections: pd.DataFrame, as_of: date, pseudonyms: Pseudonyms
+) -> pd.DataFrame:
     import pyarrow as pa
 
     table, section = grade_prediction.c, schema.section.c
@@ -220,7 +224,7 @@ def _predictions(connection: Connection, sections: pd.DataFrame, as_of: date) ->
     rows = rows.astype({"section_id": object}).merge(sections, on="section_id")
     length = (rows["ends_on"] - rows["starts_on"]).dt.days.clip(lower=1)
     return rows.assign(
-        student=_students(rows),
+        student=pseudonyms.of(rows["student_id"]),
         progress=((rows["on"] - rows["starts_on"]).dt.days / length).clip(0, 1),
         model=rows["model_name"].astype(object) + " " + rows["model_version"].astype(str),
     )[["section_id", "course_id", "student_id", "student", "on", "progress", "model", *NUMBERS]]

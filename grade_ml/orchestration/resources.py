@@ -85,9 +85,11 @@ class Platform:
     @cached_property
     def registry(self) -> Registry:
         """The model registry."""
+        from grade_ml.core.pseudonyms import Pseudonyms
         from grade_ml.registry.registry import Registry
 
-        return Registry(self.urls.mlflow, self.settings.storage_root, self.declared)
+        pseudonyms = Pseudonyms.of_installation(self.settings)
+        return Registry(self.urls.mlflow, self.settings.storage_root, pseudonyms, self.declared)
 
     @cached_property
     def models(self) -> Models:

@@ -24,7 +24,8 @@ from upath import UPath
 
 from grade_ml.core import database
 from grade_ml.core.errors import ArtifactError
-from grade_ml.features.attributes import barred
+from grade_ml.core.pseudonyms import Pseudonyms
+from grade_ml.features.attributes import ATTRIBUTE, barred
 from grade_ml.gradebook.attributes import SOURCES, Declarations
 from grade_ml.registry import manifest
 
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 
+_REPLACES = (
+    "the next training replaces it (grade-ml run train_traditional_models, then "
+    "train_advanced_ml_models)"
+)
+#: The files of models that have a row for each student.
+_ROWS = ".parquet"
 #: MLflow keeps 200 characters of a run's place, `/<run id>/artifacts` among them.
 _LONGEST_LOCATION = 150
 
@@ -48,8 +55,9 @@ class Alias(StrEnum):
 class ModelVersion:
     """One registered version.
 
-    `metrics` are numbers by name; `parameters` are texts; `trained_at` is timezone-aware;
-    `manifest_sha256` identifies the artifact's content.
+    `secret` is the fingerprint of the secret under which it was registered, None for those of a
+    time without one. `metrics` are numbers by name; `parameters` are texts; `trained_at` is
+    timezone-aware; `manifest_sha256` identifies the artifact's content.
     """
 
     name: str
@@ -62,6 +70,7 @@ class ModelVersion:
     data_version: str
     code_version: str
     trained_at: datetime
+    secret: str | None
 
 
 class Registry:
@@ -73,14 +82,20 @@ class Registry:
         MLflow's tracking and registry URI: the `mlflow` database, or a server's address.
     storage_root
         A path or URL for `universal_pathlib`.
+    pseudonyms
+        Stand in the place of students' ids in what models keep.
     declared
         Which attributes models may read; one that reads another is not given out.
     """
 
     def __init__(
-        self, tracking_uri: str, storage_root: str, declared: Declarations = SOURCES
+        self,
+        tracking_uri: str,
+        storage_root: str,
+        pseudonyms: Pseudonyms,
+        declared: Declarations = SOURCES,
     ) -> None:
-        self.tracking_uri, self.declared = tracking_uri, declared
+        self.tracking_uri, self.pseudonyms, self.declared = tracking_uri, pseudonyms, declared
         self._models = UPath(storage_root) / "models"
 
     @cached_property
@@ -171,6 +186,7 @@ class Registry:
                 "data_version": data_version,
                 "code_version": code_version,
                 "trained_at": trained_at.astimezone(UTC).isoformat(),
+                "secret": self.pseudonyms.fingerprint,
             },
         )
         return self._read(created)
@@ -244,22 +260,54 @@ class Registry:
         Raises
         ------
         ArtifactError
-            A file is missing, was changed, or was added, or the model reads an attribute that none
-            may read; the error names it.
+            A file is missing, was changed, or was added, the model reads an attribute that none
+            may read (the error names it), or it keeps values of students that another secret, or
+            none, hides.
         """
         if unfit := barred(version.features, self.declared):
             named = ", ".join(f"{name} ({why})" for name, why in unfit.items())
             raise ArtifactError(
                 f"The model {version.name} {version.version} reads attributes that no model may "
                 f"read: {named}.",
-                "The next training replaces it (grade-ml run train_traditional_models, then "
-                "train_advanced_ml_models); docs/institution.md tells how to declare attributes.",
+                f"Otherwise {_REPLACES}; docs/institution.md tells how to declare attributes.",
+            )
+        if self._is_exposed(version):
+            raise ArtifactError(
+                f"The model {version.name} {version.version} keeps values of students, and was not "
+                "registered under this installation's secret.",
+                f"Restore the secret it was registered under, if there was one; else {_REPLACES}.",
             )
         source = self._models / version.run_id
         if source.protocol not in ("", "file"):
             source = self._download(source, version.run_id)
         manifest.verify(source, version.manifest_sha256)
         return Path(source.path)
+
+    def remove_exposed(self, name: str) -> int:
+        """Remove the versions of `name` that `fetch` refuses for want of the secret, files first.
+
+        Returns how many there were.
+        """
+        exposed = [
+            version
+            for found in self._client.search_model_versions(f"name = '{name}'")
+            if self._is_exposed(version := self._read(found))
+        ]
+        for version in exposed:
+            folder = self._models / version.run_id
+            if folder.exists():
+                folder.fs.rm(folder.path, recursive=True)
+            self._client.delete_model_version(name, str(version.version))
+        return len(exposed)
+
+    def _is_exposed(self, version: ModelVersion) -> bool:
+        """Whether it keeps values of students (rows, texts of attributes) under another secret."""
+        if version.secret == self.pseudonyms.fingerprint:
+            return False
+        folder = self._models / version.run_id
+        return any(name.startswith(ATTRIBUTE) for name in version.features) or any(
+            name.endswith(_ROWS) for name in manifest.file_names(folder)
+        )
 
     def _store(self, directory: Path, run_id: str) -> str:
         source, target = UPath(directory), self._models / run_id
@@ -319,4 +367,5 @@ class Registry:
             data_version=found.tags["data_version"],
             code_version=found.tags["code_version"],
             trained_at=datetime.fromisoformat(found.tags["trained_at"]),
+            secret=found.tags.get("secret"),
         )

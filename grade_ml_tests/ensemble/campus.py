@@ -15,6 +15,7 @@ from grade_ml.gradebook import schema, simulated
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.registry.registry import Alias, Registry
+from grade_ml_tests.factories import PSEUDONYMS
 
 TODAY = date(2025, 11, 10)
 
@@ -38,7 +39,7 @@ def fit(gradebook: Gradebook) -> baseline.BaselineModel:
 
 def make_champion(settings: Settings, model: baseline.BaselineModel, folder: Path) -> Registry:
     assert settings.mlflow_tracking_uri is not None
-    registry = Registry(settings.mlflow_tracking_uri, settings.storage_root)
+    registry = Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
     model.save(folder)
     version = registry.register(
         baseline.NAME,

@@ -17,13 +17,16 @@ from grade_ml.ensemble.rows import PREDICTED, attainable, collected
 from grade_ml.registry.promotion import Improvement
 from grade_ml_tests.ensemble.quick import quick
 from grade_ml_tests.ensemble.snapshots import snapshots
+from grade_ml_tests.factories import PSEUDONYMS
 
 SHIFT = 10
 
 
 @pytest.fixture(scope="module")
 def model() -> PooledModel:
-    return pooled.fit(*snapshots(students=40, weeks=4), seed=0, parameters=quick())
+    return pooled.fit(
+        *snapshots(students=40, weeks=4), seed=0, pseudonyms=PSEUDONYMS, parameters=quick()
+    )
 
 
 def held_out(model: PooledModel, shift: float = 0) -> pd.DataFrame:

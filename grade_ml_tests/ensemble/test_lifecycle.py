@@ -38,6 +38,7 @@ from grade_ml.registry.registry import Alias, ModelVersion, Registry
 from grade_ml_tests.ensemble.campus import TODAY, campus, make_champion, store
 from grade_ml_tests.ensemble.quick import quick
 from grade_ml_tests.ensemble.snapshots import snapshots
+from grade_ml_tests.factories import PSEUDONYMS
 
 NOW = datetime(2025, 11, 10, 3, tzinfo=UTC)
 MATHS, OTHER = "SIM-MATH101", "SIM-COMP101"
@@ -67,7 +68,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def model(world: World) -> PooledModel:
-    return pooled.fit(world.ended, world.results, seed=0, parameters=quick())
+    return pooled.fit(world.ended, world.results, seed=0, pseudonyms=PSEUDONYMS, parameters=quick())
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def plain() -> BaselineModel:
 @pytest.fixture
 def registry(settings: Settings) -> Registry:
     assert settings.mlflow_tracking_uri
-    return Registry(settings.mlflow_tracking_uri, settings.storage_root)
+    return Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
 
 
 @pytest.fixture
@@ -276,7 +277,9 @@ def test_a_champion_that_cannot_be_read_is_replaced(  # noqa: PLR0917
 def test_verdicts_name_what_is_missing(model: PooledModel, plain: BaselineModel) -> None:
     poor = {"rmse": 30.0, "naive_rmse": 20.0, "coverage80": 0.5, "coverage95": 0.9, "ece": 0.5}
     evaluation = replace(model.evaluation, metrics={"all": poor | {"brier": 0.3}})
-    version = ModelVersion("baseline", 1, "r", "0", plain.evaluation.flat(), {}, (), "d", "c", NOW)
+    version = ModelVersion(
+        "baseline", 1, "r", "0", plain.evaluation.flat(), {}, (), "d", "c", NOW, None
+    )
     judged = verdicts(replace(model, evaluation=evaluation), version, None)
     assert {one.name: one.passed for one in judged} == {
         "better_than_naive": False,
@@ -387,7 +390,7 @@ def test_a_model_that_reads_what_none_may_steps_aside_and_is_replaced(  # noqa: 
     assert Models(registry).serving(MATHS).version.name == NAME
 
     declared = declarations(Institution(attributes={"region": Use.PROTECTED}))
-    stricter = Registry(registry.tracking_uri, settings.storage_root, declared)
+    stricter = Registry(registry.tracking_uri, settings.storage_root, PSEUDONYMS, declared)
     served = Models(stricter).serving(MATHS)
     assert served.version.name == "baseline"
     (reason,) = served.degraded

@@ -22,12 +22,13 @@ from grade_ml.ensemble.rows import PREDICTED, with_outcomes
 from grade_ml.features.attributes import PROTECTED
 from grade_ml_tests.ensemble.quick import quick
 from grade_ml_tests.ensemble.snapshots import snapshots
+from grade_ml_tests.factories import PSEUDONYMS
 
 Data = tuple[pd.DataFrame, pd.DataFrame]
 
 
 def fit(frame: pd.DataFrame, truth: pd.DataFrame, seed: int = 0) -> PooledModel:
-    return pooled.fit(frame, truth, seed, parameters=quick())
+    return pooled.fit(frame, truth, seed, pseudonyms=PSEUDONYMS, parameters=quick())
 
 
 def small() -> Data:
@@ -104,6 +105,23 @@ def test_every_row_was_held_out_once_with_its_section(model: PooledModel, data: 
     assert held.groupby("section_id")["fold"].nunique().eq(1).all()
     assert {"raw_grade", "raw_risk", "student", "began_on"} <= set(held.columns)
     assert "student_id" not in held.columns
+
+
+@pytest.mark.security
+def test_nobody_finds_students_again_in_what_the_model_keeps(
+    model: PooledModel, data: Data, tmp_path: Path
+) -> None:
+    model.save(tmp_path)
+    kept, ids = pd.read_parquet(tmp_path / "held_out.parquet"), data[0]["student_id"]
+    hashed = pd.util.hash_pandas_object(ids.astype(object), index=False)
+    assert not set(hashed) & set(kept["student"])
+    # Sorted as the ids are, the rows would say who is who by rank.
+    rank = pd.Series(ids.unique()).rank().set_axis(PSEUDONYMS.of(pd.Series(ids.unique())))
+    order = kept["student"].drop_duplicates().map(rank)
+    assert abs(np.corrcoef(order, np.arange(len(order)))[0, 1]) < 0.3
+    for path in tmp_path.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        assert not [name for name in ids.unique() if f'"{name}"'.encode() in content]
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ MODEL = ModelVersion(
     data_version="d",
     code_version="c",
     trained_at=datetime(2026, 1, 1, tzinfo=UTC),
+    secret=None,
 )
 FRAME = pd.DataFrame(
     {

@@ -18,6 +18,7 @@ from grade_ml.gradebook.attributes import declarations
 from grade_ml.gradebook.institution import Institution, Use
 from grade_ml.registry.registry import Alias, Registry
 from grade_ml_tests.ensemble.snapshots import snapshots
+from grade_ml_tests.factories import PSEUDONYMS
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 Data = tuple[pd.DataFrame, pd.DataFrame]
@@ -31,7 +32,7 @@ def data() -> Data:
 @pytest.fixture
 def registry(settings: Settings) -> Registry:
     assert settings.mlflow_tracking_uri
-    return Registry(settings.mlflow_tracking_uri, settings.storage_root)
+    return Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
 
 
 def test_a_champion_that_reads_what_none_may_is_replaced(
@@ -58,7 +59,7 @@ def test_a_champion_that_reads_what_none_may_is_replaced(
 
     # From one day to the next the institution protects one that it did not.
     declared = declarations(Institution(attributes={"region": Use.PROTECTED}))
-    stricter = Registry(registry.tracking_uri, settings.storage_root, declared)
+    stricter = Registry(registry.tracking_uri, settings.storage_root, PSEUDONYMS, declared)
     stored = TrainingData.stored(settings.storage_root, truth, declared)
     third = train(stored, stricter, trained_at=NOW)
     assert third.fitted and "attribute_region" not in third.model.features

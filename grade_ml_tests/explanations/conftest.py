@@ -15,6 +15,7 @@ from grade_ml.ensemble.rows import COLLECTED, NAIVE
 from grade_ml.registry.promotion import Improvement
 from grade_ml_tests.ensemble.quick import quick
 from grade_ml_tests.ensemble.snapshots import NOISE, snapshots
+from grade_ml_tests.factories import PSEUDONYMS
 
 Data = tuple[pd.DataFrame, pd.DataFrame]
 
@@ -27,7 +28,7 @@ def data() -> Data:
 
 @pytest.fixture(scope="session")
 def ensemble(data: Data) -> PooledModel:
-    return pooled.fit(*data, seed=0, parameters=quick())
+    return pooled.fit(*data, seed=0, pseudonyms=PSEUDONYMS, parameters=quick())
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from grade_ml.ensemble.stacking import Stack
 from grade_ml.explanations.attribution import explain
 from grade_ml.explanations.contract import CLIPPING, COURSE, TOLERANCE, Account, Attributions
 from grade_ml.features.attributes import PROTECTED
+from grade_ml_tests.factories import PSEUDONYMS
 
 EVERY = pytest.mark.parametrize("name", ["ensemble", "of_course", "plain"])
 
@@ -124,7 +125,11 @@ def test_where_no_grade_is_known_the_risk_is_still_explained(data):
 
     rows, truth = data
     model = pooled.fit(
-        rows, truth.assign(final_grade=np.nan), seed=0, parameters=quick(rounds=5, epochs=1)
+        rows,
+        truth.assign(final_grade=np.nan),
+        seed=0,
+        pseudonyms=PSEUDONYMS,
+        parameters=quick(rounds=5, epochs=1),
     )
     found = explain(model, rows.head(5))
     assert found.risk.error.max() <= TOLERANCE

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grade_ml.ensemble.rows import hashes
 from grade_ml.explanations.fairness import fairness, with_attributes
 from grade_ml.gradebook.attributes import SOURCES
+from grade_ml_tests.factories import PSEUDONYMS
 
 
 def rows(students: int = 400, each: int = 3, shift: float = 0.0, seed: int = 0) -> pd.DataFrame:
@@ -93,9 +93,9 @@ def test_any_protected_attribute_has_groups_numbers_in_bands():
     }
 
 
-def test_attributes_are_found_by_hash():
+def test_attributes_are_found_by_pseudonym():
     held_out = pd.DataFrame({"section_id": ["a", "a", "b"], "grade": [1.0, 2, 3]})
-    held_out["student"] = hashes(pd.Series(["x", "y", "x"]))
+    held_out["student"] = PSEUDONYMS.of(pd.Series(["x", "y", "x"]))
     enrollments = pd.DataFrame(
         {
             "section_id": ["a", "a", "b"],
@@ -104,7 +104,7 @@ def test_attributes_are_found_by_hash():
         }
     )
     students = pd.DataFrame({"student_id": ["x", "y"], "attributes": ['{"gender": "F"}', "{}"]})
-    found = with_attributes(held_out, students, enrollments, SOURCES)
+    found = with_attributes(held_out, students, enrollments, PSEUDONYMS, SOURCES)
     assert found["protected_gender"].astype(object).fillna("?").tolist() == ["F", "?", "F"]
     assert found["protected_age_band"].astype(object).fillna("?").tolist() == ["0-35", "?", "35-55"]
 

@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import Engine
 
 from grade_ml.ensemble import baseline
-from grade_ml.ensemble.rows import hashes
 from grade_ml.explanations.fairness import fairness, with_attributes
 from grade_ml.features.snapshots import NUMERIC_FEATURES, grade_snapshots, weekly_cuts
 from grade_ml.gradebook import frames, oneroster
@@ -19,6 +18,7 @@ from grade_ml.gradebook.attributes import SOURCES, Declarations, declarations
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import Institution, Use
 from grade_ml.gradebook.loading import load
+from grade_ml_tests.factories import PSEUDONYMS
 
 TODAY = date(2025, 3, 1)
 STUDENTS = 160
@@ -130,12 +130,13 @@ def test_no_model_reads_what_is_protected_or_not_declared(gradebook: Gradebook) 
 
 def test_the_audit_covers_what_the_delivery_tells(gradebook: Gradebook) -> None:
     random = np.random.default_rng(1)
-    held_out = pd.DataFrame({"section_id": "k", "student": hashes(gradebook.students.student_id)})
+    students = PSEUDONYMS.of(gradebook.students.student_id)
+    held_out = pd.DataFrame({"section_id": "k", "student": students})
     held_out["grade"] = random.uniform(0, 100, len(held_out))
     held_out["final_grade"] = held_out["grade"] + random.normal(0, 5, len(held_out))
     held_out["risk"] = random.uniform(0, 1, len(held_out))
     held_out["at_risk"] = random.uniform(0, 1, len(held_out)) < held_out["risk"]
-    rows = with_attributes(held_out, gradebook.students, gradebook.enrollments, SOURCES)
+    rows = with_attributes(held_out, gradebook.students, gradebook.enrollments, PSEUDONYMS, SOURCES)
     found = fairness(rows, seed=0)
     assert {f"protected_{name}" for name in found["attribute"]} == PROTECTED
     groups = found.groupby("attribute")["group_name"].agg(set)

@@ -18,7 +18,7 @@ from grade_ml.registry.registry import ModelVersion
 
 TODAY = date(2024, 2, 5)
 VERSION = ModelVersion(
-    *("pooled", 3, "run", "sha", {}, {}, [], "data", "code"), datetime(2024, 1, 1, tzinfo=UTC)
+    *("pooled", 3, "run", "sha", {}, {}, [], "data", "code"), datetime(2024, 1, 1, tzinfo=UTC), None
 )
 
 

@@ -21,6 +21,7 @@ from grade_ml.forecasting.lifecycle import Current, Rooms, forecast_running
 from grade_ml.forecasting.trajectory import NAME
 from grade_ml.registry.registry import Registry
 from grade_ml_tests.ensemble.campus import store as fill
+from grade_ml_tests.factories import PSEUDONYMS
 from grade_ml_tests.forecasting.campus import TODAY, campus
 from grade_ml_tests.forecasting.test_lifecycle import compute, rooms
 from grade_ml_tests.forecasting.test_trajectory import model
@@ -38,7 +39,7 @@ def courses(engine: Engine, settings: Settings, tmp_path: Path) -> list[str]:
     folder = tmp_path / "model"
     folder.mkdir()
     model().save(folder)
-    registry = Registry(str(settings.mlflow_tracking_uri), settings.storage_root)
+    registry = Registry(str(settings.mlflow_tracking_uri), settings.storage_root, PSEUDONYMS)
     version = registry.register(
         NAME,
         folder,

@@ -19,6 +19,7 @@ from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.registry.registry import Registry
 from grade_ml_tests.ensemble.campus import store as fill
+from grade_ml_tests.factories import PSEUDONYMS
 from grade_ml_tests.forecasting.campus import LIGHT, TODAY, campus, ended, frames
 
 AT = datetime(2025, 11, 10, 1, tzinfo=UTC)
@@ -26,7 +27,7 @@ AT = datetime(2025, 11, 10, 1, tzinfo=UTC)
 
 @contextmanager
 def rooms(engine: Engine, settings: Settings, as_of: date = TODAY) -> Iterator[Rooms]:
-    registry = Registry(str(settings.mlflow_tracking_uri), settings.storage_root)
+    registry = Registry(str(settings.mlflow_tracking_uri), settings.storage_root, PSEUDONYMS)
     with engine.begin() as connection:
         yield Rooms(connection, registry, settings.storage_root, as_of)
 

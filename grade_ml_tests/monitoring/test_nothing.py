@@ -21,6 +21,7 @@ from grade_ml.monitoring.health import Serving, health
 from grade_ml.monitoring.performance import performance
 from grade_ml.monitoring.sections import Usual, compare
 from grade_ml.monitoring.windows import windows
+from grade_ml_tests.factories import PSEUDONYMS
 from grade_ml_tests.monitoring.world import TODAY, World, world
 
 pytestmark = pytest.mark.filterwarnings("error::FutureWarning")
@@ -32,7 +33,7 @@ def empty_records(engine: Engine) -> records.Records:
     with engine.connect() as connection:
         sections = records.all_sections(connection, TODAY)
         assert records.serving(connection, sections, TODAY).empty
-        return records.read(connection, sections, ["c"], TODAY, DEFAULTS)["c"]
+        return records.read(connection, sections, ["c"], TODAY, DEFAULTS, PSEUDONYMS)["c"]
 
 
 @pytest.fixture

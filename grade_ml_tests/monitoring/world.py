@@ -25,6 +25,7 @@ from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 from grade_ml_tests.ensemble.campus import store
 from grade_ml_tests.ensemble.quick import quick
+from grade_ml_tests.factories import PSEUDONYMS
 
 #: The newest term starts on 4 August; training ends in its seventh week.
 TRAINED, TODAY = date(2025, 9, 22), date(2025, 11, 24)
@@ -62,7 +63,11 @@ def _model() -> PooledModel:
     some = cuts[cuts["cut_day"] // 7 % 2 == 0]
     snapshots = grade_snapshots(gradebook, some, TRAINED)
     return pooled.fit(
-        snapshots, finished(gradebook, TRAINED, DEFAULTS), seed=0, parameters=quick(rounds=30)
+        snapshots,
+        finished(gradebook, TRAINED, DEFAULTS),
+        seed=0,
+        pseudonyms=PSEUDONYMS,
+        parameters=quick(rounds=30),
     )
 
 
@@ -70,7 +75,7 @@ def fill(settings: Settings, engine: Engine, found: World) -> Registry:
     """Put the world into the stores: gradebook, champion, snapshots, weekly predictions."""
     store(engine, found.gradebook)
     assert settings.mlflow_tracking_uri
-    registry = Registry(settings.mlflow_tracking_uri, settings.storage_root)
+    registry = Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
     version = register(registry, found.model)
     with engine.begin() as connection:
         connection.execute(

@@ -1,23 +1,29 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from grade_ml.core.errors import ArtifactError
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble.course import name_of
+from grade_ml.gradebook.attributes import Declarations
+from grade_ml.gradebook.institution import Use
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
+from grade_ml_tests.factories import PSEUDONYMS
 
+USABLE = Declarations.of({"homeAddress": Use.USABLE})
 TRAINED_AT = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 
 
 @pytest.fixture
 def registry(settings: Settings) -> Registry:
     assert settings.mlflow_tracking_uri is not None
-    return Registry(settings.mlflow_tracking_uri, settings.storage_root)
+    return Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
 
 
 @pytest.fixture
@@ -29,13 +35,18 @@ def artifact(tmp_path: Path) -> Path:
     return folder
 
 
-def register(registry: Registry, artifact: Path, name: str = "baseline") -> ModelVersion:
+def register(
+    registry: Registry,
+    artifact: Path,
+    name: str = "baseline",
+    features: Sequence[str] = ("level", "trend"),
+) -> ModelVersion:
     return registry.register(
         name,
         artifact,
         metrics={"rmse": 12.5},
         parameters={"seed": 7},
-        features=["level", "trend"],
+        features=features,
         data_version="data-1",
         code_version="0.1.0",
         trained_at=TRAINED_AT,
@@ -82,7 +93,7 @@ def test_a_tampered_artifact_is_refused(registry: Registry, artifact: Path) -> N
 
 def test_an_object_store_is_downloaded_and_verified(settings: Settings, artifact: Path) -> None:
     assert settings.mlflow_tracking_uri is not None
-    registry = Registry(settings.mlflow_tracking_uri, "memory://bucket/storage")
+    registry = Registry(settings.mlflow_tracking_uri, "memory://bucket/storage", PSEUDONYMS)
     version = register(registry, artifact)
     folder = registry.fetch(version)
     assert (folder / "inner" / "features.json").read_text() == '["level"]'
@@ -96,7 +107,7 @@ def test_an_object_store_is_downloaded_and_verified(settings: Settings, artifact
 def test_a_moved_storage_root_still_serves(registry, artifact, settings, tmp_path) -> None:
     version = register(registry, artifact)
     Path(settings.storage_root).rename(tmp_path / "moved")
-    moved = Registry(settings.mlflow_tracking_uri, str(tmp_path / "moved"))
+    moved = Registry(settings.mlflow_tracking_uri, str(tmp_path / "moved"), PSEUDONYMS)
     assert (moved.fetch(version) / "model.bin").exists()
 
 
@@ -110,8 +121,9 @@ def test_holders_are_the_models_with_that_alias(registry, artifact) -> None:
 REGISTER = """
 import sys
 from pathlib import Path
+from grade_ml_tests.factories import PSEUDONYMS
 from grade_ml_tests.registry.test_registry import Registry, register
-print(register(Registry(sys.argv[1], sys.argv[2]), Path(sys.argv[3])).version)
+print(register(Registry(sys.argv[1], sys.argv[2], PSEUDONYMS), Path(sys.argv[3])).version)
 """
 
 
@@ -144,7 +156,7 @@ def test_tables_of_an_older_mlflow_are_brought_up_to_date(registry, artifact, se
 
     version = register(registry, artifact)
     command.downgrade(_get_alembic_config(settings.mlflow_tracking_uri), "-1")
-    upgraded = Registry(settings.mlflow_tracking_uri, settings.storage_root)
+    upgraded = Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
     upgraded.prepare()
     upgraded.set_alias("baseline", Alias.CHAMPION, version.version)
     assert upgraded.get("baseline", Alias.CHAMPION) == version
@@ -184,6 +196,49 @@ def test_a_storage_root_with_a_long_path(
     settings: Settings, artifact: Path, tmp_path: Path
 ) -> None:
     root = tmp_path.joinpath(*["y" * 200] * 4, "$HOME #x 100%")
-    registry = Registry(str(settings.mlflow_tracking_uri), str(root))
+    registry = Registry(str(settings.mlflow_tracking_uri), str(root), PSEUDONYMS)
     version = register(registry, artifact)
     assert (registry.fetch(version) / "model.bin").read_bytes() == b"\x00weights"
+
+
+def without_secret(registry: Registry, version: ModelVersion) -> ModelVersion:
+    """Make `version` one that was registered before there were secrets."""
+    registry._client.delete_model_version_tag(version.name, str(version.version), "secret")
+    return registry.at(version.name, version.version)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("features", "files", "exposed"),
+    [
+        (["level"], [], False),
+        (["level"], ["held_out.parquet"], True),
+        (["level"], ["inner/rows.parquet"], True),
+        (["level", "attribute_homeAddress"], [], True),
+    ],
+)
+def test_what_keeps_values_of_students_is_given_out_under_its_own_secret_only(
+    registry: Registry, artifact: Path, features, files, exposed
+) -> None:
+    for name in files:
+        (artifact / name).write_bytes(b"rows")
+    kept, root = register(registry, artifact, features=features), str(registry._models.parent)
+    other = Registry(registry.tracking_uri, root, Pseudonyms(b"other"), USABLE)
+    mine = Registry(registry.tracking_uri, root, PSEUDONYMS, USABLE)
+    assert mine.fetch(kept)
+    assert mine.remove_exposed("baseline") == 0
+    if not exposed:
+        assert other.fetch(kept) and mine.fetch(without_secret(registry, kept))
+        assert other.remove_exposed("baseline") == 0
+        return
+    with pytest.raises(ArtifactError, match="keeps values of students"):
+        other.fetch(kept)
+    with pytest.raises(ArtifactError, match="the next training replaces it"):
+        mine.fetch(without_secret(registry, kept))
+    new = register(registry, artifact, features=features)
+    assert mine.remove_exposed("baseline") == 1
+    assert mine.newest("baseline") == new and mine.fetch(new)
+    with pytest.raises(ArtifactError, match="no version 1"):
+        mine.at("baseline", 1)
+    left = {path.name for path in registry._models.iterdir()}
+    assert left == {new.run_id}
