@@ -15,7 +15,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
 
-from grade_ml.core.errors import NotReadyError
+from grade_ml.core.errors import ArtifactError, NotReadyError
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import baseline, pooled
 from grade_ml.ensemble.baseline import BaselineModel
@@ -406,6 +407,29 @@ def test_a_model_that_reads_what_none_may_steps_aside_and_is_replaced(  # noqa: 
     assert training.fitted and training.reason.startswith("became champion: version 1 cannot serve")
     assert "attribute_region" not in training.model.features
     assert Models(stricter).serving(MATHS).version == training.version
+
+
+@pytest.mark.security
+def test_a_model_whose_students_another_secret_hides_is_replaced_and_removed(
+    world: World,
+    model: PooledModel,
+    registry: Registry,
+    settings: Settings,
+    connection: Connection,
+) -> None:
+    old = register(registry, model, *Alias)
+    mine = Registry(registry.tracking_uri, settings.storage_root, Pseudonyms(b"another"))
+    with pytest.raises(NotReadyError, match="not registered under this installation's secret"):
+        Models(mine).pooled_champion()
+    training = train(connection, mine, world.snapshots, world.results)
+    assert training.reason.startswith("became champion: version 1 cannot serve")
+    assert Models(mine).serving(MATHS).version == training.version
+    assert not set(training.model.held_out["student"]) & set(model.held_out["student"])
+    assert [path.name for path in (Path(settings.storage_root) / "models").iterdir()] == [
+        training.version.run_id
+    ]
+    with pytest.raises(ArtifactError, match="no version 1"):
+        mine.at(NAME, old.version)
 
 
 def test_a_course_is_corrected_once_and_serves_itself(
