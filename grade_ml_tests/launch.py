@@ -57,12 +57,15 @@ class Installation:
         foreign = set(dotenv_values(REPOSITORY / ".env")) & FOREIGN
         assert not foreign, f"move .env away while the tests run: it sets {sorted(foreign)}"
         self.home = home
+        self.folder = REPOSITORY
         self.port = free_port()
         self.output = ""
         self._process: subprocess.Popen[str] | None = None
         kept = ("PATH", "HOME", "LANG", "TMPDIR")
         self._environment = {
             **{name: os.environ[name] for name in kept if name in os.environ},
+            # Children import nothing from cwd; another copy may be installed than is tested.
+            "PYTHONPATH": str(REPOSITORY),
             "GRADE_ML_HOME": str(home),
             "DAGSTER_HOME": str(home / "dagster"),
             "OMP_NUM_THREADS": "2",
@@ -76,6 +79,7 @@ class Installation:
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self._words(arguments),
+            cwd=self.folder,
             env=self._environment,
             capture_output=True,
             text=True,
@@ -87,6 +91,7 @@ class Installation:
         self.output = ""
         self._process = subprocess.Popen(
             self._words(("up", "--port", str(self.port), *arguments)),
+            cwd=self.folder,
             env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -126,7 +131,7 @@ class Installation:
             return None
 
     def _words(self, arguments: tuple[str, ...]) -> list[str]:
-        return [sys.executable, "-m", "grade_ml.cli", *arguments]
+        return [sys.executable, "-P", "-m", "grade_ml.cli", *arguments]
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout

@@ -8,6 +8,7 @@ import sys
 import click
 
 from grade_ml.core.errors import GradeMLError
+from grade_ml.core.process import keep_apart
 
 COMMANDS = ("up", "load", "run", "predict", "backtest", "status", "providers")
 
@@ -35,6 +36,7 @@ def group() -> None:
 
 def main() -> None:
     """Run the command; an expected error is printed with its remedy and exits with status 1."""
+    keep_apart()
     try:
         group(prog_name="grade-ml")
     except GradeMLError as error:

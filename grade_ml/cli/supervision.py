@@ -53,7 +53,7 @@ class Identity:
 
 @dataclass
 class Child:
-    """One supervised process.
+    """One supervised process, which works in `folder`.
 
     `say` is called with what a person should know; the process's output goes to `log`.
     """
@@ -61,6 +61,7 @@ class Child:
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
+    folder: Path
     log: Path
     say: Callable[[str], None]
     identity: Identity | None = None
@@ -78,6 +79,7 @@ class Child:
             self._process = subprocess.Popen(
                 self.command,
                 env=self.environment,
+                cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -186,7 +186,7 @@ class _Launch:
         self._dagster_home = prepare_home(settings)
         environment = {
             **os.environ,
-            "GRADE_ML_HOME": str(settings.home),
+            **settings.places,
             "DAGSTER_HOME": str(self._dagster_home),
         }
         workspace = ("-w", str(REPOSITORY / "workspace.yaml"))
@@ -202,8 +202,11 @@ class _Launch:
         name = _CHILDREN[module]
         return Child(
             name,
-            (sys.executable, "-m", module, *arguments),
+            # In the home and with -P, and in code servers by the variable that `keep_apart` sets:
+            # from the folder in which `up` was called, nothing is imported and no `.env` is read.
+            (sys.executable, "-P", "-m", module, *arguments),
             environment,
+            self._settings.home,
             self._settings.home / "logs" / f"{name}.log",
             say=click.echo,
         )
@@ -263,7 +266,7 @@ class _Launch:
         for child in self._children:
             child.environment = {**child.environment, **variables}
         self._children.append(
-            self._child("grade_ml.cli", os.environ, "providers", "--port", str(port))
+            self._child("grade_ml.cli", self._ui.environment, "providers", "--port", str(port))
         )
         self._record.providers = url
         surroundings = any(name.startswith("GRADE_ML_EXTERNAL") for name in variables)

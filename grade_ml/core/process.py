@@ -1,7 +1,8 @@
-"""What this process takes of the machine."""
+"""What this process takes of the machine, leaves on it, and takes from where it was started."""
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 
@@ -9,6 +10,16 @@ from grade_ml.core.errors import OutOfMemoryError
 
 #: MB that stay free for the database and the UI.
 _RESERVE = 500
+
+
+def keep_apart() -> None:
+    """Make what this process and its children write its user's alone, and import nothing from cwd.
+
+    Every process of grade_ml calls it before anything else. The current folder may be a delivery:
+    one with a `yaml.py` in it was executed.
+    """
+    os.umask(0o077)
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def peak_megabytes() -> float:

@@ -1,10 +1,13 @@
 """The fixed settings, read once at the edge (environment and `.env`) and passed inwards.
 
 A URL that is unset means the embedded service under `home`. Nothing here connects to anything.
+A `.env` counts in two places, which belong to whoever installed grade_ml: the repository and the
+home. That of the current folder does not: the folder may be a delivery, by somebody else.
 """
 
 from __future__ import annotations
 
+import errno
 from codecs import BOM_UTF8
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Annotated, Self
 from unicodedata import category
 from zoneinfo import ZoneInfo, available_timezones
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -19,12 +23,15 @@ from grade_ml.core.dates import parse_moment
 from grade_ml.core.errors import ConfigurationError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+_HOME = REPOSITORY / ".grade_ml"
 #: More than this share of the enrollments, results or line items of the classes in question may
 #: not be missing from a delivery that says it is whole. In the week in which most students change
 #: or drop a class, 5 to 15% do; an export that was cut, or of one school of several, lacks more.
 VANISHING_SHARE = 0.3
-#: The later one wins.
-ENV_FILES = (REPOSITORY / ".env", Path(".env"))
+#: A home whose path leads nowhere has no `.env`; what uses the home names it.
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+#: The fields of `Settings` that are paths, or may be.
+_PATHS = ("home", "storage", "inbox", "dagster_home", "interventions", "institution")
 #: The variables that name databases elsewhere than on the embedded server.
 URLS = ("GRADE_ML_DATABASE_URL", "DAGSTER_POSTGRES_URL", "MLFLOW_TRACKING_URI")
 
@@ -40,13 +47,33 @@ def _known_timezone(value: str) -> str:
 TimezoneName = Annotated[str, AfterValidator(_known_timezone)]
 
 
-def _require_readable(env_file: Path) -> None:
-    """Refuse a `.env` of which a part, or its first name, would be misread or not read."""
-    if not env_file.is_file():
-        return
+def _absolute(value: Path) -> Path:
+    if {category(character) for character in str(value)} & {"Cc", "Cs"}:
+        raise ValueError("a path with control characters, or not in UTF-8")
     try:
+        return value.expanduser().resolve()
+    except (OSError, RuntimeError) as error:  # a home of nobody, links in a circle
+        raise ValueError(str(error)) from error
+
+
+def _absolute_unless_url(value: str) -> str:
+    return value if "://" in value else str(_absolute(Path(value)))
+
+
+#: A path that leads to the same place from every folder.
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+AbsolutePathOrUrl = Annotated[str, AfterValidator(_absolute_unless_url)]
+
+
+def _is_there(env_file: Path) -> bool:
+    """Refuse a `.env` of which a part, or its first name, would be misread or not read."""
+    try:
+        if not env_file.is_file():
+            return False
         content = env_file.read_bytes()
     except OSError as error:
+        if error.errno in _NO_FILE:
+            return False
         raise ConfigurationError(
             f"The file {env_file} cannot be read: {error.strerror}.", "Correct its permissions."
         ) from error
@@ -59,13 +86,13 @@ def _require_readable(env_file: Path) -> None:
             f"The file {env_file} is not plain UTF-8.",
             "Save it as UTF-8 without a byte order mark (BOM).",
         )
+    return True
 
 
 class EnvironmentSettings(BaseSettings):
     """Settings that are read from the environment and from `.env`, and never change."""
 
     model_config = SettingsConfigDict(
-        env_file=ENV_FILES,
         # Without it HOME and TIMEZONE of the environment would be read as the fields of that name.
         env_prefix="GRADE_ML_",
         env_ignore_empty=True,
@@ -76,17 +103,20 @@ class EnvironmentSettings(BaseSettings):
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read the environment and `.env`.
+        """Read the environment, the `.env` of the home and that of the repository; the first wins.
 
         Raises
         ------
         ConfigurationError
             A variable cannot be used, or `.env` is no text in UTF-8; it is named.
         """
-        for path in ENV_FILES:
-            _require_readable(path.absolute())
+        return cls._read(REPOSITORY / ".env", _env_of_home())
+
+    @classmethod
+    def _read(cls, *env_files: Path) -> Self:
+        """Read the environment and the `env_files` that exist, of which the last wins."""
         try:
-            return cls()
+            return cls(_env_file=[path for path in env_files if _is_there(path)])
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
@@ -105,7 +135,29 @@ class EnvironmentSettings(BaseSettings):
             ) from error
 
 
-class Settings(EnvironmentSettings):
+class _Place(EnvironmentSettings):
+    """Where everything embedded lies."""
+
+    home: AbsolutePath = Field(default=_HOME, validation_alias="GRADE_ML_HOME")
+
+
+def _home_named_in(env_file: Path) -> str | None:
+    values = dotenv_values(env_file) if _is_there(env_file) else {}
+    return {name.upper(): value for name, value in values.items()}.get("GRADE_ML_HOME")
+
+
+def _env_of_home() -> Path:
+    """Return the path of the home's `.env`, which must not name another home itself."""
+    env_file = _Place._read(REPOSITORY / ".env").home / ".env"
+    if _home_named_in(env_file):
+        raise ConfigurationError(
+            f"The file {env_file} sets GRADE_ML_HOME, which led to it.",
+            f"Set it in the environment or in {REPOSITORY / '.env'}, and remove it there.",
+        )
+    return env_file
+
+
+class Settings(_Place):
     """The settings of one installation; names and meaning are a public contract.
 
     `as_of` is the date at which everything is computed (a date, or a datetime that is turned into
@@ -115,35 +167,24 @@ class Settings(EnvironmentSettings):
     what models keep of students; unset means the file `secret` in `home`.
     """
 
-    home: Path = Field(default=REPOSITORY / ".grade_ml", validation_alias="GRADE_ML_HOME")
     database_url: str | None = Field(default=None, validation_alias="GRADE_ML_DATABASE_URL")
     dagster_postgres_url: str | None = Field(default=None, validation_alias="DAGSTER_POSTGRES_URL")
     mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
-    storage: str | None = Field(default=None, validation_alias="GRADE_ML_STORAGE")
-    inbox: str | None = Field(default=None, validation_alias="GRADE_ML_INBOX")
+    storage: AbsolutePathOrUrl | None = Field(default=None, validation_alias="GRADE_ML_STORAGE")
+    inbox: AbsolutePathOrUrl | None = Field(default=None, validation_alias="GRADE_ML_INBOX")
     timezone: TimezoneName = Field(default="UTC", validation_alias="GRADE_ML_TIMEZONE")
     as_of: date | datetime | None = Field(default=None, validation_alias="GRADE_ML_AS_OF")
-    dagster_home: Path | None = Field(default=None, validation_alias="DAGSTER_HOME")
+    dagster_home: AbsolutePath | None = Field(default=None, validation_alias="DAGSTER_HOME")
     tuning_seconds: float = Field(default=1200, ge=0, validation_alias="GRADE_ML_TUNING_SECONDS")
-    interventions: Path | None = Field(default=None, validation_alias="GRADE_ML_INTERVENTIONS")
-    institution: Path | None = Field(default=None, validation_alias="GRADE_ML_INSTITUTION")
+    interventions: AbsolutePath | None = Field(
+        default=None, validation_alias="GRADE_ML_INTERVENTIONS"
+    )
+    institution: AbsolutePath | None = Field(default=None, validation_alias="GRADE_ML_INSTITUTION")
     secret: SecretStr | None = Field(default=None, validation_alias="GRADE_ML_SECRET")
     vanishing_share: float = Field(
         default=VANISHING_SHARE, ge=0, le=1, validation_alias="GRADE_ML_VANISHING_SHARE"
     )
     adviser_load: int = Field(default=20, ge=0, validation_alias="GRADE_ML_ADVISER_LOAD")
-
-    @field_validator("home", "dagster_home", "interventions", "institution")
-    @classmethod
-    def _absolute(cls, value: Path | None) -> Path | None:
-        if value is None:
-            return None
-        if {category(character) for character in str(value)} & {"Cc", "Cs"}:
-            raise ValueError("a path with control characters, or not in UTF-8")
-        try:
-            return value.expanduser().resolve()
-        except (OSError, RuntimeError) as error:  # a home of nobody, links in a circle
-            raise ValueError(str(error)) from error
 
     @field_validator("as_of", mode="before")
     @classmethod
@@ -155,12 +196,29 @@ class Settings(EnvironmentSettings):
             return value
         raise ValueError("not a date such as 2026-03-01")
 
-    @field_validator("inbox")
     @classmethod
-    def _absolute_inbox(cls, value: str | None) -> str | None:
-        if value is None or "://" in value:
-            return value
-        return str(Path(value).expanduser().resolve())
+    def from_environment(cls) -> Self:
+        """Read the environment and both `.env`; see `EnvironmentSettings.from_environment`.
+
+        The DAGSTER_HOME of the repository's `.env`, where `grade-ml up` writes it, belongs to the
+        home of the repository. With another one in GRADE_ML_HOME, logs would land in the first.
+        """
+        settings = super().from_environment()
+        named = _home_named_in(REPOSITORY / ".env")
+        if settings.home == (_absolute(Path(named)) if named else _HOME):
+            return settings
+        own = cls._read(settings.home / ".env").dagster_home
+        return settings.model_copy(update={"dagster_home": own})
+
+    @property
+    def places(self) -> dict[str, str]:
+        """The variables that name local places, absolute, for a process in another folder."""
+        paths = {name: getattr(self, name) for name in _PATHS}
+        return {
+            str(type(self).model_fields[name].validation_alias): str(path)
+            for name, path in paths.items()
+            if path is not None
+        }
 
     @property
     def zone(self) -> ZoneInfo:

@@ -2,7 +2,8 @@
 
 Named in dagster.yaml, so that every Dagster process (webserver, daemon, code server, run, a bare
 `dagster dev`) finds the server by itself and holds it for as long as it lives. The URL is read
-in each process and so stands in no command line and in no instance reference.
+in each process and so stands in no command line and in no instance reference. Being in every
+Dagster process, also one that somebody starts by hand, it is where such a process is kept apart.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 
 from grade_ml.core import database
+from grade_ml.core.process import keep_apart
 from grade_ml.core.settings import Settings
 
 
@@ -31,5 +33,6 @@ class GradeMLStorage(DagsterPostgresStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> GradeMLStorage:
         """Return the storage; the embedded server is started if it is needed."""
+        keep_apart()
         urls = database.start(Settings.from_environment())
         return cls(postgres_url=urls.dagster, inst_data=inst_data)

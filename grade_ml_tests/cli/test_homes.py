@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from dotenv import dotenv_values
 
 from grade_ml.cli import group, up
+from grade_ml.core import settings as settings_module
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.settings import Settings
 from grade_ml.orchestration.instance import prepare_home
@@ -71,3 +72,21 @@ def test_the_home_of_dagster_is_remembered_whatever_its_name(tmp_path: Path, nam
         "GRADE_ML_TIMEZONE": "Europe/Zürich",
         "DAGSTER_HOME": str(tmp_path / name),
     }
+
+
+@pytest.mark.security
+def test_two_homes_one_after_the_other_keep_what_is_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(settings_module, "REPOSITORY", tmp_path)
+    for field in Settings.model_fields.values():
+        monkeypatch.delenv(str(field.validation_alias), raising=False)
+    (tmp_path / ".env").write_text(f"GRADE_ML_HOME={tmp_path / 'first'}\n")
+    first = prepare_home(Settings.from_environment())
+    up.remember_dagster_home(tmp_path / ".env", first)
+    assert first == tmp_path / "first" / "dagster"
+    monkeypatch.setenv("GRADE_ML_HOME", str(tmp_path / "second"))
+    assert prepare_home(Settings.from_environment()) == tmp_path / "second" / "dagster"
+    monkeypatch.delenv("GRADE_ML_HOME")
+    assert prepare_home(Settings.from_environment()) == first

@@ -3,8 +3,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import urllib.request
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import psutil
@@ -137,3 +139,60 @@ def test_a_signal_ends_everything(tmp_path: Path, number: signal.Signals):
     assert installation.output.endswith("Stopped.\n")
     assert not any(psutil.pid_exists(process) for process in processes)
     assert installation.postgres() is None
+
+
+@pytest.fixture
+def delivery(tmp_path: Path) -> Path:
+    """A folder whose `.env` leads elsewhere and whose modules have the names of those there are."""
+    folder = tmp_path / "delivery"
+    folder.mkdir()
+    (folder / ".env").write_text(
+        "GRADE_ML_DATABASE_URL=postgresql://203.0.113.1/theirs\n"
+        "DAGSTER_POSTGRES_URL=postgresql://203.0.113.1/theirs\n"
+        f"GRADE_ML_STORAGE={folder / 'storage'}\n"
+    )
+    says = f"open({str(tmp_path / 'imported')!r}, 'a').write(__name__)\nraise SystemExit\n"
+    for name in {*sys.stdlib_module_names, *packages_distributions(), "grade_ml"}:
+        (folder / f"{name}.py").write_text(says)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.security
+def test_nothing_of_the_current_folder_is_executed_or_read(tmp_path: Path, delivery: Path):
+    installation = Installation(tmp_path / "home")
+    installation.folder = delivery
+    there = sorted(delivery.iterdir())
+    loaded = installation.command("load", "simulated", "--students", "20", "--courses", "1")
+    assert loaded.returncode == 0, loaded.stderr
+    installation.up()
+    try:
+        # Its sensors work, so the daemon's code server has loaded the definitions.
+        wait_until(lambda: has_started_a_run(installation), "a run")
+        processes = [
+            process
+            for name in ("webserver", "daemon")
+            for process in descendants(installation.child(name))
+        ]
+        assert len(processes) > 2
+        for process in processes:
+            assert Path(process.cwd()) == installation.home
+            assert process.environ()["PYTHONSAFEPATH"] == "1"
+    finally:
+        installation.stop()
+    assert not (tmp_path / "imported").exists()
+    assert sorted(delivery.iterdir()) == there
+
+
+def descendants(process: int) -> list[psutil.Process]:
+    return [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
+
+
+def has_started_a_run(installation: Installation) -> bool:
+    query = urllib.request.Request(
+        f"{installation.url}/graphql",
+        b'{"query":"{runsOrError{... on Runs{results{status}}}}"}',
+        {"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(query) as answer:
+        return b"STARTED" in answer.read()

@@ -8,17 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import dates, datetimes, from_regex, just
 
+from grade_ml.core import settings as module
 from grade_ml.core.dates import parse_date, parse_moment
 from grade_ml.core.errors import ConfigurationError
-from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.core.settings import REPOSITORY, AlertSettings, Settings
+from grade_ml.external.settings import ExternalSettings
+from grade_ml.gradebook.rest.settings import OneRosterSettings
 
 
 @pytest.fixture
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder without `.env`, and an environment without our variables."""
+    """A folder and a repository without `.env`, and an environment without our variables."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "REPOSITORY", tmp_path / "repository")
     for field in Settings.model_fields.values():
         monkeypatch.delenv(str(field.validation_alias), raising=False)
+
+
+def write_env(folder: Path, *lines: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / ".env").write_text("\n".join(lines) + "\n")
 
 
 @pytest.mark.usefixtures("nowhere")
@@ -33,13 +42,91 @@ def test_only_the_documented_variables_are_read(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.usefixtures("nowhere")
 def test_variables_and_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    (tmp_path / ".env").write_text("GRADE_ML_STORAGE=s3://bucket\nGRADE_ML_TIMEZONE=Europe/London")
     monkeypatch.setenv("GRADE_ML_HOME", "relative")
     monkeypatch.setenv("GRADE_ML_TIMEZONE", "Asia/Tokyo")
+    write_env(
+        tmp_path / "repository",
+        "GRADE_ML_STORAGE=s3://a",
+        "GRADE_ML_TIMEZONE=Europe/London",
+        "GRADE_ML_ADVISER_LOAD=3",
+    )
+    write_env(tmp_path / "relative", "GRADE_ML_STORAGE=s3://b", "GRADE_ML_TIMEZONE=Europe/Paris")
     settings = Settings.from_environment()
     assert settings.home == tmp_path / "relative"
-    assert settings.storage_root == "s3://bucket"
+    assert settings.storage_root == "s3://b"
+    assert settings.adviser_load == 3
     assert settings.date_at(datetime(2026, 1, 1, 20, tzinfo=UTC)) == date(2026, 1, 2)
+
+
+@pytest.mark.security
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize("read", [Settings, AlertSettings, ExternalSettings, OneRosterSettings])
+def test_the_env_of_the_current_folder_is_not_read(tmp_path: Path, read: Any):
+    before = read.from_environment()
+    names = [
+        str(field.validation_alias or read.model_config["env_prefix"] + name.upper())
+        for name, field in read.model_fields.items()
+    ]
+    write_env(tmp_path, *(f"{name}=http://203.0.113.1/" for name in names))
+    assert read.from_environment() == before
+    assert not before.model_fields_set
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_the_home_may_be_named_by_the_repository(tmp_path: Path):
+    write_env(tmp_path / "repository", f"GRADE_ML_HOME={tmp_path / 'home'}")
+    write_env(tmp_path / "home", "GRADE_ML_TIMEZONE=Europe/Paris")
+    settings = Settings.from_environment()
+    assert (settings.home, settings.timezone) == (tmp_path / "home", "Europe/Paris")
+
+
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize("name", ["GRADE_ML_HOME", "grade_ml_home"])
+def test_a_home_does_not_name_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str):
+    monkeypatch.setenv("GRADE_ML_HOME", str(tmp_path / "home"))
+    write_env(tmp_path / "home", f"{name}={tmp_path / 'other'}")
+    with pytest.raises(ConfigurationError, match=rf"{tmp_path}/home/\.env sets GRADE_ML_HOME"):
+        Settings.from_environment()
+
+
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize(
+    ("environment", "env_files", "expected"),
+    [
+        ({}, ({"DAGSTER_HOME": "d"}, {}), "d"),
+        ({}, ({"GRADE_ML_HOME": "first", "DAGSTER_HOME": "d"}, {}), "d"),
+        ({"GRADE_ML_HOME": "first"}, ({"GRADE_ML_HOME": "first", "DAGSTER_HOME": "d"}, {}), "d"),
+        ({"GRADE_ML_HOME": "first"}, ({"DAGSTER_HOME": "d"}, {}), None),
+        ({"GRADE_ML_HOME": "second"}, ({"GRADE_ML_HOME": "first", "DAGSTER_HOME": "d"}, {}), None),
+        ({"GRADE_ML_HOME": "first"}, ({"DAGSTER_HOME": "d"}, {"DAGSTER_HOME": "e"}), "e"),
+        ({"GRADE_ML_HOME": "first", "DAGSTER_HOME": "f"}, ({"DAGSTER_HOME": "d"}, {}), "f"),
+    ],
+)
+def test_the_home_of_dagster_belongs_to_the_home_that_is_named_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    environment: dict[str, str],
+    env_files: tuple[dict[str, str], dict[str, str]],
+    expected: str | None,
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for folder, lines in zip(("repository", "first"), env_files, strict=True):
+        write_env(tmp_path / folder, *(f"{name}={value}" for name, value in lines.items()))
+    found = Settings.from_environment().dagster_home
+    assert found == (expected and tmp_path / expected)
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_places_are_the_same_from_every_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for name in ("GRADE_ML_HOME", "GRADE_ML_STORAGE", "GRADE_ML_INBOX", "GRADE_ML_INSTITUTION"):
+        monkeypatch.setenv(name, name.lower())
+    settings = Settings.from_environment()
+    for name, value in settings.places.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Settings.from_environment() == settings
 
 
 @pytest.mark.usefixtures("nowhere")
@@ -124,8 +211,13 @@ def test_what_is_no_time_zone_is_refused(monkeypatch: pytest.MonkeyPatch, value:
     "encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252", "utf-8-sig"]
 )
 def test_an_env_file_in_another_encoding_is_named(tmp_path: Path, encoding: str):
-    (tmp_path / ".env").write_bytes("GRADE_ML_STORAGE=/srv/noten-für-alle\n".encode(encoding))
-    with pytest.raises(ConfigurationError, match=rf"{tmp_path}/\.env is not plain UTF-8"):
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository" / ".env").write_bytes(
+        "GRADE_ML_STORAGE=/srv/noten-für-alle\n".encode(encoding)
+    )
+    with pytest.raises(
+        ConfigurationError, match=rf"{tmp_path}/repository/\.env is not plain UTF-8"
+    ):
         Settings.from_environment()
 
 

@@ -215,7 +215,7 @@ class NetworkProcess:
         capped = {"OMP_NUM_THREADS": threads, "TF_ENABLE_ONEDNN_OPTS": "0"}
         self._errors = (self._folder / "errors").open("wb")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "grade_ml.forecasting.forecasters.network", threads],
+            [sys.executable, "-P", "-m", "grade_ml.forecasting.forecasters.network", threads],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
