@@ -50,14 +50,18 @@ def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIEN
 class Installation:
     """An installation under `home`; nothing of the surrounding environment reaches it.
 
-    A developer's `.env` would, so one that names other stores or another day is refused.
+    A developer's `.env` would, so one that names other stores or another day is refused. `user` is
+    the id of the one whom it belongs to, if not whoever runs the tests.
     """
 
-    def __init__(self, home: Path, **variables: str) -> None:
+    def __init__(self, home: Path, user: int | None = None, **variables: str) -> None:
         foreign = set(dotenv_values(REPOSITORY / ".env")) & FOREIGN
         assert not foreign, f"move .env away while the tests run: it sets {sorted(foreign)}"
         self.home = home
         self.folder = REPOSITORY
+        self._user: dict[str, Any] = (
+            {} if user is None else {"user": user, "group": user, "extra_groups": []}
+        )
         self.port = free_port()
         self.output = ""
         self._process: subprocess.Popen[str] | None = None
@@ -81,6 +85,7 @@ class Installation:
             self._words(arguments),
             cwd=self.folder,
             env=self._environment,
+            **self._user,
             capture_output=True,
             text=True,
             check=False,
@@ -93,6 +98,7 @@ class Installation:
             self._words(("up", "--port", str(self.port), *arguments)),
             cwd=self.folder,
             env=self._environment,
+            **self._user,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

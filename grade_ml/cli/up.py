@@ -23,6 +23,7 @@ import click
 from grade_ml.cli.supervision import Child, Identity, stop
 from grade_ml.core import database, embedded_postgres
 from grade_ml.core.errors import AlreadyRunningError, GradeMLError, ServiceError
+from grade_ml.core.permissions import make_private
 from grade_ml.core.settings import REPOSITORY, Settings
 from grade_ml.core.storage import require_writable
 
@@ -116,7 +117,7 @@ def _running(home: Path) -> dict[str, Any] | None:
 @contextmanager
 def _only_one(home: Path, url: str) -> Iterator[_Record]:
     require_writable(home, "Set GRADE_ML_HOME to a folder that can be written.")
-    home.mkdir(parents=True, exist_ok=True)
+    make_private(home)
     with (home / "up.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError
 
 from grade_ml.core.errors import ConfigurationError, ServiceError
+from grade_ml.core.permissions import keep_private
 from grade_ml.core.settings import URLS
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def start(settings: Settings) -> DatabaseUrls:
     The embedded server stops with the last process that holds it. Calling this again is cheap, and
     starts the server again if it died. Databases that do not exist yet on it are created, empty.
 
+    What is on disk is closed to other users of the machine, if it is not.
+
     Raises
     ------
     ConfigurationError
@@ -53,6 +56,7 @@ def start(settings: Settings) -> DatabaseUrls:
     ServiceError
         It does not start; its log is named.
     """
+    keep_private(settings)
     given = (settings.database_url, settings.dagster_postgres_url, settings.mlflow_tracking_uri)
     embedded = dict.fromkeys(DATABASES, "")
     if settings.embedded:

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -24,11 +25,12 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
 from grade_ml.core.errors import ConfigurationError, ServiceError
+from grade_ml.core.permissions import POSTGRES_USER, let_in, make_private
 from grade_ml.core.settings import URLS
 from grade_ml.core.storage import require_writable
 
@@ -72,7 +74,7 @@ def hold(directory: Path) -> Path:
                 "Set GRADE_ML_HOME to a folder with a shorter path.",
             )
         require_writable(directory.parent, "Set GRADE_ML_HOME to a folder that can be written.")
-        directory.parent.mkdir(parents=True, exist_ok=True)
+        make_private(directory.parent)
         with _starting_or_stopping(directory):
             socket_directory = _ensure_running(directory)
             if directory not in _held:
@@ -207,7 +209,7 @@ class _Programs:
         }
         return subprocess.run(
             command,
-            user=self.user,
+            **self._identity(),
             env={**kept, "LC_ALL": "C", "TZ": "UTC"},
             cwd="/",
             umask=0o077,
@@ -217,12 +219,21 @@ class _Programs:
             check=False,
         )
 
+    def _identity(self) -> dict[str, Any]:
+        """Return whom a program works as: not in the groups of the superuser either."""
+        if self.user is None:
+            return {}
+        return {"user": self.user, "group": pwd.getpwnam(self.user).pw_gid, "extra_groups": []}
+
     def own(self, directory: Path) -> None:
         """Let `user` reach the programs and the cluster `directory`, and own the latter."""
         if self.user is None:
             return
-        for path in (*self.folder.parents, *directory.parents):
+        home = directory.parent
+        for path in (*self.folder.parents, *home.parents):
             _allow(path, 0o011)
+        if not home.stat().st_mode & 0o001:
+            let_in(home, pwd.getpwnam(self.user).pw_gid)
         for path in self.folder.parent.rglob("*"):
             _allow(path, 0o055 if path.is_dir() or path.stat().st_mode & 0o100 else 0o044)
         shutil.chown(directory, self.user)
@@ -248,9 +259,8 @@ def _programs() -> _Programs:
     folder = utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION]
     if os.geteuid() != 0:
         return _Programs(folder, None)
-    user = "pgserver"
-    utils.ensure_user_exists(user)
-    return _Programs(folder, user)
+    utils.ensure_user_exists(POSTGRES_USER)
+    return _Programs(folder, POSTGRES_USER)
 
 
 def _start(directory: Path, until: float) -> None:

@@ -18,6 +18,7 @@ from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
+from grade_ml.core.permissions import make_private
 from grade_ml.core.settings import REPOSITORY, Settings
 from grade_ml.core.storage import require_writable
 
@@ -46,7 +47,7 @@ def prepare_home(settings: Settings) -> Path:
     home = settings.dagster_home or settings.home / "dagster"
     variable = "DAGSTER_HOME" if settings.dagster_home else "GRADE_ML_HOME"
     require_writable(home, f"Set {variable} to a folder that can be written.")
-    home.mkdir(parents=True, exist_ok=True)
+    make_private(home)
     target, link = REPOSITORY / "dagster.yaml", home / "dagster.yaml"
     if link.is_symlink() and not link.exists():
         link.unlink()  # the repository has moved
