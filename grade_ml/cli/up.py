@@ -23,6 +23,7 @@ import click
 from grade_ml.cli.supervision import Child, Identity, stop
 from grade_ml.core import database, embedded_postgres
 from grade_ml.core.errors import AlreadyRunningError, GradeMLError, ServiceError
+from grade_ml.core.locks import holder, open_private
 from grade_ml.core.permissions import make_private
 from grade_ml.core.settings import REPOSITORY, Settings
 from grade_ml.core.storage import require_writable
@@ -118,13 +119,18 @@ def _running(home: Path) -> dict[str, Any] | None:
 def _only_one(home: Path, url: str) -> Iterator[_Record]:
     require_writable(home, "Set GRADE_ML_HOME to a folder that can be written.")
     make_private(home)
-    with (home / "up.lock").open("a+") as file:
+    path = home / "up.lock"
+    with open_private(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            place, pid = where(home) or ("an address not known yet", "still starting")
+            running = where(home)
+            if running is None:
+                raise AlreadyRunningError(
+                    f"{holder(path)} holds {path}.", "Wait until it is up, or stop that process."
+                ) from error
             raise AlreadyRunningError(
-                f"grade-ml is already up at {place} (process {pid}).",
+                "grade-ml is already up at {} (process {}).".format(*running),
                 "Open it there, or stop that process first.",
             ) from error
         file.seek(0)

@@ -30,6 +30,7 @@ from typing import IO, Any
 import psutil
 
 from grade_ml.core.errors import ConfigurationError, ServiceError
+from grade_ml.core.locks import acquire
 from grade_ml.core.permissions import POSTGRES_USER, let_in, make_private
 from grade_ml.core.settings import URLS
 from grade_ml.core.storage import require_writable
@@ -62,6 +63,8 @@ def hold(directory: Path) -> Path:
     ------
     ConfigurationError
         The directory's parent cannot be written, or its path is too long.
+    AlreadyRunningError
+        Another process holds the lock of those that start or stop the server; it is named.
     ServiceError
         The server does not start; its own words are in the error, and its log is named.
     """
@@ -107,16 +110,7 @@ def release(directory: Path) -> None:
 
 
 def _lock(directory: Path, name: str, kind: int) -> IO[str]:
-    path = directory.with_name(f"{directory.name}.{name}.lock")
-    try:
-        file = path.open("a")
-    except OSError as error:
-        raise ServiceError(
-            f"The file {path} cannot be opened: {error.strerror}.",
-            "It may be another user's: run as that user, or set GRADE_ML_HOME to another folder.",
-        ) from error
-    fcntl.flock(file, kind)
-    return file
+    return acquire(directory.with_name(f"{directory.name}.{name}.lock"), kind)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,116 @@
+"""Files that one process at a time may hold; the kernel gives them back however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from grade_ml.core.errors import AlreadyRunningError, ServiceError
+
+#: Whoever starts or stops the server holds its lock for at most 90 s, `START_SECONDS` there.
+WAIT_SECONDS = 120
+#: A wait that is longer than starting the server usually takes is told.
+_SILENT_SECONDS = 5
+_KERNELS_LIST = Path("/proc/locks")
+
+
+def open_private(path: Path) -> IO[str]:
+    """Open a lock file that its owner alone may open: who can read it can hold it.
+
+    Raises
+    ------
+    ServiceError
+        It cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.fchmod(descriptor, 0o600)
+    except OSError as error:
+        raise ServiceError(
+            f"The file {path} cannot be opened: {error.strerror}.",
+            "It may be another user's: run as that user, or set GRADE_ML_HOME to another folder.",
+        ) from error
+    return os.fdopen(descriptor, "r+")
+
+
+def acquire(path: Path, kind: int, wait_seconds: float = WAIT_SECONDS) -> IO[str]:
+    """Return the lock file `path`, held for as long as it is open; `kind` as in `fcntl.flock`.
+
+    Raises
+    ------
+    AlreadyRunningError
+        It was not free within `wait_seconds`; the error names who holds it.
+    ServiceError
+        It cannot be opened.
+    """
+    file = open_private(path)
+    begun, told = time.monotonic(), False
+    while True:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError as error:
+            waited = time.monotonic() - begun
+            if waited > wait_seconds:
+                file.close()
+                raise AlreadyRunningError(
+                    f"{holder(path)} holds {path} for more than {wait_seconds:.0f} seconds.",
+                    "Stop that process, if it hangs, and try again.",
+                ) from error
+        if waited > _SILENT_SECONDS and not told:
+            logging.getLogger(__name__).warning("Waiting for %s, held by %s.", path, holder(path))
+            told = True
+        time.sleep(0.05)
+
+
+def holder(path: Path) -> str:
+    """Return who holds the lock file, by process id and command, as far as this system tells.
+
+    Linux lists locks with their processes. Elsewhere those that have the file open are looked
+    for, which shows other users' processes to the superuser only.
+    """
+    found = _in_kernels_list(path) or _with_file_open(path)
+    if not found:
+        return f"another process (`lsof {path}` names it to its owner and to the superuser)"
+    return " or ".join(f"process {process.pid} ({_command(process)})" for process in found)
+
+
+def _in_kernels_list(path: Path) -> list[psutil.Process]:
+    # 1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF
+    pattern = rf"FLOCK\s+ADVISORY\s+\w+\s+(\d+)\s+\w+:\w+:{path.stat().st_ino}\s"
+    try:
+        listed = re.findall(pattern, _KERNELS_LIST.read_text())
+    except OSError:  # not Linux
+        return []
+    return [process for pid in listed for process in _alive(int(pid))]
+
+
+def _with_file_open(path: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and str(path) in [
+                file.path for file in process.open_files()
+            ]:
+                found.append(process)
+    return found
+
+
+def _alive(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return [psutil.Process(pid)]
+    return []
+
+
+def _command(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline()[:6]) or process.name()
+    return "command not visible"

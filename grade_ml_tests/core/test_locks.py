@@ -1,0 +1,104 @@
+"""A lock that somebody else holds: the wait ends, and the message says whose it is."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from grade_ml.cli import up
+from grade_ml.core import embedded_postgres, locks
+from grade_ml.core.errors import AlreadyRunningError
+
+pytestmark = pytest.mark.security
+_HOLD = """
+import fcntl, os, sys
+file = os.open(sys.argv[1], os.O_RDONLY | os.O_CREAT, 0o644)
+fcntl.flock(file, int(sys.argv[2]))
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[subprocess.Popen[str]]:
+    """Let another program hold the lock file, opened for reading only."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(path), str(kind)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    process.stdout.readline()
+    try:
+        yield process
+    finally:
+        process.communicate()
+
+
+@pytest.mark.parametrize("ours", [fcntl.LOCK_EX, fcntl.LOCK_SH])
+@pytest.mark.parametrize("listed", ["/proc/locks", "/not/linux"])
+def test_a_wait_ends_and_names_the_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: int, listed: str
+):
+    monkeypatch.setattr(locks, "_KERNELS_LIST", Path(listed))
+    path = tmp_path / "a.lock"
+    with held(path) as process:
+        with pytest.raises(AlreadyRunningError, match=rf"process {process.pid} \(.*-c") as found:
+            locks.acquire(path, ours, wait_seconds=0)
+        assert str(path) in found.value.message
+    locks.acquire(path, ours, wait_seconds=0).close()
+
+
+def test_a_long_wait_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(locks, "_SILENT_SECONDS", 0)
+    path = tmp_path / "a.lock"
+    with held(path) as process, pytest.raises(AlreadyRunningError):
+        locks.acquire(path, fcntl.LOCK_EX, wait_seconds=0.3)
+    assert f"Waiting for {path}, held by process {process.pid}" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["postgres.start.lock", "postgres.held.lock"])
+def test_no_start_of_the_server_waits_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    monkeypatch.setattr(locks.acquire, "__defaults__", (0.2,))
+    with held(tmp_path / name) as process, pytest.raises(AlreadyRunningError) as found:
+        embedded_postgres.hold(tmp_path / "postgres")
+    assert f"process {process.pid}" in found.value.message
+    embedded_postgres.hold(tmp_path / "postgres")
+    embedded_postgres.release(tmp_path / "postgres")
+
+
+def test_a_stranger_that_holds_the_lock_of_up_is_named(tmp_path: Path):
+    with (
+        held(tmp_path / "up.lock") as process,
+        pytest.raises(AlreadyRunningError, match=f"process {process.pid}"),
+        up._only_one(tmp_path, ""),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("before", [None, 0o644])
+def test_a_lock_file_is_private(tmp_path: Path, before: int | None):
+    path = tmp_path / "a.lock"
+    if before is not None:
+        path.touch()
+        path.chmod(before)
+    old = os.umask(0)
+    try:
+        locks.open_private(path).close()
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
