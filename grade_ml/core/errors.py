@@ -3,6 +3,8 @@
 Anything that is not a subclass of `GradeMLError` is a defect of the program, not of its input.
 """
 
+from grade_ml.core.masking import masked
+
 
 class GradeMLError(Exception):
     """A condition that the program foresaw.
@@ -13,12 +15,13 @@ class GradeMLError(Exception):
         What is wrong, naming the thing (file, row, column, value, course, service).
     remedy
         What the reader can do about it.
+
+    Secrets in both are hidden: the words of libraries that they repeat may hold some.
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(message, remedy)
-        self.message = message
-        self.remedy = remedy
+        self.message, self.remedy = masked(message), masked(remedy)
+        super().__init__(self.message, self.remedy)
 
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}".strip()

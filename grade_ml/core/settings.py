@@ -11,16 +11,27 @@ import errno
 from codecs import BOM_UTF8
 from datetime import UTC, date, datetime
 from pathlib import Path
+from re import fullmatch
 from typing import Annotated, Self
 from unicodedata import category
 from zoneinfo import ZoneInfo, available_timezones
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from grade_ml.core.dates import parse_moment
 from grade_ml.core.errors import ConfigurationError
+from grade_ml.core.guard import HOST_NAME
+from grade_ml.core.masking import is_ambiguous, remember, remember_url
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _HOME = REPOSITORY / ".grade_ml"
@@ -89,6 +100,10 @@ def _is_there(env_file: Path) -> bool:
     return True
 
 
+def _is_secret(field: FieldInfo | None, value: object) -> bool:
+    return "SecretStr" in str(field and field.annotation) or "://" in str(value)
+
+
 class EnvironmentSettings(BaseSettings):
     """Settings that are read from the environment and from `.env`, and never change."""
 
@@ -100,6 +115,15 @@ class EnvironmentSettings(BaseSettings):
         frozen=True,
         populate_by_name=True,
     )
+
+    @model_validator(mode="after")
+    def _hide_secrets(self) -> Self:
+        for value in dict(self).values():
+            if isinstance(value, SecretStr):
+                remember(value.get_secret_value())
+            elif isinstance(value, str):
+                remember_url(value)
+        return self
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -123,8 +147,12 @@ class EnvironmentSettings(BaseSettings):
             if first["loc"][0] in cls.model_fields:
                 name = (cls.model_config["env_prefix"] + name).upper()
             reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+            field = cls.model_fields.get(str(first["loc"][0]))
+            value = (
+                "" if _is_secret(field, first["input"]) else f" has the value {first['input']!r}"
+            )
             raise ConfigurationError(
-                f"The setting {name} has the value {first['input']!r}: {reason}.",
+                f"The setting {name}{value or ' cannot be used'}: {reason}.",
                 f"Correct or unset {name} in the environment or in .env.",
             ) from error
         except SettingsError as error:
@@ -185,6 +213,16 @@ class Settings(_Place):
         default=VANISHING_SHARE, ge=0, le=1, validation_alias="GRADE_ML_VANISHING_SHARE"
     )
     adviser_load: int = Field(default=20, ge=0, validation_alias="GRADE_ML_ADVISER_LOAD")
+
+    @field_validator("database_url", "dagster_postgres_url", "mlflow_tracking_uri")
+    @classmethod
+    def _with_one_meaning(cls, value: str | None) -> str | None:
+        if value is not None and is_ambiguous(value):
+            raise ValueError(
+                "nobody can tell where its password ends; write @ as %40, / as %2F, # as %23 and "
+                "? as %3F in the password"
+            )
+        return value
 
     @field_validator("as_of", mode="before")
     @classmethod
@@ -271,3 +309,23 @@ class AlertSettings(EnvironmentSettings):
     mail_to: tuple[str, ...] = ()
     #: Takes Slack's format.
     webhook_url: SecretStr | None = None
+
+
+def _host_name(value: str) -> str:
+    if not fullmatch(HOST_NAME, value.lower()):
+        raise ValueError("not the name of a host, such as grades.example.edu, without port or *")
+    return value.lower()
+
+
+class UiSettings(EnvironmentSettings):
+    """Who may ask the UI: `GRADE_ML_UI_…`.
+
+    `hosts` is a JSON list of names beside this machine's own under which browsers reach it through
+    a reverse proxy. Where `token` is set, whoever does not know it is sent away.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="GRADE_ML_UI_")
+
+    hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = ()
+    #: 16 characters chosen at random cannot be guessed over HTTP.
+    token: SecretStr | None = Field(default=None, min_length=16)
