@@ -124,6 +124,11 @@ def engine(gradebook_url: str) -> Iterator[Engine]:
 @pytest.fixture
 def environment(settings: Settings) -> dict[str, str]:
     """The variables that give a process these `settings`."""
+    return as_environment(settings)
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """Return the variables that give a process the stores of `settings`."""
     return {
         "GRADE_ML_HOME": str(settings.home),
         "GRADE_ML_DATABASE_URL": str(settings.database_url),

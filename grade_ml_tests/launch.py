@@ -10,13 +10,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 from dotenv import dotenv_values
 
+from grade_ml.cli.up import answers
 from grade_ml.core.settings import REPOSITORY
 
 PATIENCE_SECONDS = 120
@@ -143,3 +145,25 @@ class Installation:
         assert process.stdout
         for line in process.stdout:
             self.output += line
+
+
+@contextmanager
+def webserver(environment: Mapping[str, str], log: Path, *arguments: str) -> Iterator[str]:
+    """Serve Dagster's UI as `up` does, without any code, and yield its URL."""
+    port = free_port()
+    words = [sys.executable, "-m", "grade_ml.cli.webserver", "-p", str(port), "--empty-workspace"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*words, *arguments],
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: answers(url) or process.poll() is not None, "the UI")
+        assert process.poll() is None, log.read_text()
+        yield url
+    finally:
+        process.terminate()
+        process.wait(60)

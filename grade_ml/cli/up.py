@@ -37,7 +37,7 @@ UI_SECONDS = 120
 #: Children by their modules; the names are those of their logs.
 _DEMO_TUNING = {"GRADE_ML_TUNING_SECONDS": "20"}
 _CHILDREN = {
-    "dagster_webserver": "webserver",
+    "grade_ml.cli.webserver": "webserver",
     "dagster._daemon": "daemon",
     "grade_ml.cli": "providers",
 }
@@ -197,9 +197,7 @@ class _Launch:
             "DAGSTER_HOME": str(self._dagster_home),
         }
         workspace = ("-w", str(REPOSITORY / "workspace.yaml"))
-        self._ui = self._child(
-            "dagster_webserver", environment, "-h", HOST, "-p", str(port), *workspace
-        )
+        self._ui = self._child("grade_ml.cli.webserver", environment, "-p", str(port), *workspace)
         self._children = [
             self._ui,
             self._child("dagster._daemon", environment, "run", *workspace),
