@@ -25,6 +25,8 @@ ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Names that a stranger owns lead to this machine, as after DNS rebinding.
+    "--host-resolver-rules=MAP *.example 127.0.0.1",
 )
 #: A page of Dagster on a busy machine; what waits for a run says so itself.
 PAGE_SECONDS = 30
