@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from grade_ml.core.errors import ServiceError
+from grade_ml.core.guard import Guard
 from grade_ml.gradebook.simulated import CampusConfig
 from grade_ml.providers.answers import Answer, Query, RefusedError, as_text
 from grade_ml.providers.misbehaviour import HUGE_BYTES, OWN, Mode, emptied, renamed
@@ -29,6 +30,7 @@ from grade_ml.providers.world import World
 HOST = "127.0.0.1"
 LABEL = ("X-Simulated", "grade_ml")
 _BLOCK = b" " * (1 << 16)
+_GUARD = Guard(content_types=frozenset({"application/json", "application/x-www-form-urlencoded"}))
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +121,10 @@ class _Handler(BaseHTTPRequestHandler):
         logger.info(format, *args)
 
     def _answer(self, method: str, body: bytes) -> None:
+        refusal = _GUARD.refusal(method, self.headers.items())
+        if refusal:
+            self._send(as_text(f"Refused: {refusal.reason}", "text/plain", refusal.status))
+            return
         url = urlsplit(self.path)
         found = route(url.path)
         if found is None:

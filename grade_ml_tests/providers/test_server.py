@@ -255,3 +255,43 @@ def test_nothing_listens_beyond_this_machine_or_after_the_end():
         port = server.server_address[1]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port)).close()
+
+
+FOREIGN = [
+    {"Host": "rebound.example"},
+    {"Host": "evil.localhost:3100"},
+    {"Origin": "http://evil.example"},
+    {"Origin": "http://127.0.0.1:1"},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+    {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"},
+]
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+def test_a_page_of_another_origin_gets_and_spends_nothing(
+    headers: dict[str, str], client: Client, server: ProviderServer
+):
+    server.misbehave(Provider.BLS, Mode.SERVER_ERROR, times=1)
+    for path in ("/", "/calendar/academic.ics", "/fred/graph/fredgraph.csv?id=UNRATE"):
+        assert client.get(path, headers).status_code in (403, 421)
+    posted = httpx.post(
+        f"{server.url}/bls/publicAPI/v2/timeseries/data/", json={}, headers=headers, trust_env=False
+    )
+    assert posted.status_code in (403, 421)
+    assert server.requests == []
+    assert CALLS[Provider.BLS](client).status_code == 500
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=x", ""])
+def test_a_body_that_any_form_can_send_is_refused(kind: str, server: ProviderServer):
+    posted = httpx.post(
+        f"{server.url}/bls/publicAPI/v2/timeseries/data/",
+        content="{}",
+        headers={"Content-Type": kind},
+        trust_env=False,
+    )
+    assert posted.status_code == 415
+    assert server.requests == []
