@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,9 @@ FOREIGN = {
     "GRADE_ML_TIMEZONE",
     "MLFLOW_TRACKING_URI",
 }
+
+#: In the order of the record of `up`.
+_CHILDREN = ("webserver", "daemon", "code_server")
 
 
 def free_port() -> int:
@@ -125,10 +129,21 @@ class Installation:
             self.signal(signal.SIGTERM)
 
     def child(self, name: str) -> int:
-        """Return the process id of the `webserver` or `daemon`, running or just killed."""
+        """Return the process id of a child, running or just killed."""
         # While `up` writes the record anew, it is empty for a moment.
         record = json.loads(wait_until((self.home / "up.lock").read_text, "a record of up"))
-        return int(record["children"][("webserver", "daemon").index(name)]["pid"])
+        return int(record["children"][_CHILDREN.index(name)]["pid"])
+
+    def graphql(self, query: str) -> dict[str, Any]:
+        """Return the data that the UI's server answers."""
+        request = urllib.request.Request(
+            f"{self.url}/graphql",
+            json.dumps({"query": query}).encode(),
+            {"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as answer:
+            data: dict[str, Any] = json.load(answer)["data"]
+        return data
 
     def postgres(self) -> psutil.Process | None:
         try:

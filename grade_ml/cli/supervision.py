@@ -6,6 +6,7 @@ What they are and when they are started is decided in `up`.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -73,8 +74,6 @@ class Child:
     def start(self) -> None:
         """Start the process in a group of its own, which a Ctrl-C in the terminal misses."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
-            self.log.replace(self.log.with_suffix(".old.log"))
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 self.command,
@@ -90,6 +89,7 @@ class Child:
 
     def tend(self) -> bool:
         """Start the process again if it died and its pause is over; return whether it did."""
+        rotate(self.log)
         if self._process is not None:
             if self._process.poll() is None:
                 self._limit_memory()
@@ -122,6 +122,18 @@ class Child:
         with suppress(FileNotFoundError):
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
         return ""
+
+
+def rotate(log: Path) -> None:
+    """Move the content of a long `log` to `….old.log`.
+
+    Its writers have it open to append, so what they write next stands at its new beginning. The
+    few lines that they write between copying and cutting are lost.
+    """
+    with suppress(FileNotFoundError):
+        if log.stat().st_size > LOG_BYTES:
+            shutil.copyfile(log, log.with_suffix(".old.log"))
+            os.truncate(log, 0)
 
 
 def stop(processes: Sequence[Identity]) -> None:

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from grade_ml.cli.supervision import Child, Identity, stop
+from grade_ml.cli.supervision import Child, Identity, rotate, stop
 from grade_ml.core import database, embedded_postgres
 from grade_ml.core.errors import AlreadyRunningError, GradeMLError, ServiceError
 from grade_ml.core.locks import holder, open_private
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 HOST = "127.0.0.1"
-#: Beyond this the UI is slower than on any machine seen; its log then says why.
-UI_SECONDS = 120
+#: Beyond this a child is slower than on any machine seen; its log then says why.
+START_SECONDS = 120
 #: Children by their modules; the names are those of their logs.
 _DEMO_TUNING = {"GRADE_ML_TUNING_SECONDS": "20"}
 _CHILDREN = {
     "grade_ml.cli.webserver": "webserver",
     "dagster._daemon": "daemon",
+    "dagster": "code_server",
     "grade_ml.cli": "providers",
 }
 
@@ -185,6 +186,7 @@ class _Launch:
     """One `up` from its start to its end."""
 
     def __init__(self, settings: Settings, port: int, record: _Record) -> None:
+        from grade_ml.orchestration import code_server
         from grade_ml.orchestration.instance import prepare_home
 
         self._settings = settings
@@ -196,12 +198,14 @@ class _Launch:
             **settings.places,
             "DAGSTER_HOME": str(self._dagster_home),
         }
-        workspace = ("-w", str(REPOSITORY / "workspace.yaml"))
-        self._ui = self._child("grade_ml.cli.webserver", environment, "-p", str(port), *workspace)
-        self._children = [
-            self._ui,
-            self._child("dagster._daemon", environment, "run", *workspace),
-        ]
+        self._socket, workspace = code_server.prepare(settings)
+        using = ("-w", str(workspace))
+        self._ui = self._child("grade_ml.cli.webserver", environment, "-p", str(port), *using)
+        self._daemon = self._child("dagster._daemon", environment, "run", *using)
+        self._code_server = self._child(
+            "dagster", environment, *code_server.arguments(self._socket)
+        )
+        self._children = [self._ui, self._daemon, self._code_server]
 
     def _child(self, module: str, environment: Mapping[str, str], *arguments: str) -> Child:
         name = _CHILDREN[module]
@@ -222,7 +226,7 @@ class _Launch:
             self._start(demo)
             while True:
                 self._tend()
-                time.sleep(0.5)
+                time.sleep(1)
         finally:
             # Where nobody reads the output any more, the children must end all the same.
             with suppress(OSError):
@@ -230,6 +234,8 @@ class _Launch:
             stop([child.identity for child in self._children if child.identity])
 
     def _start(self, demo: bool) -> None:
+        from grade_ml.orchestration import code_server
+
         click.echo(f"Data in {self._settings.home}")
         with _step("PostgreSQL"):
             urls = database.start(self._settings)
@@ -241,16 +247,18 @@ class _Launch:
         if demo and _is_demo(gradebook):
             self._add_providers()
             self._shorten_tuning()
-        for child in self._children:
-            child.start()
-        self._write_record()
+        self._start_children(self._code_server)
         with _step("Tables of MLflow"):
             self._prepare_registry(urls.mlflow)
+        with _step("Code server"):
+            self._wait_for(self._code_server, lambda: code_server.answers(self._socket))
+        # Their first look finds it ready; otherwise they would log that it is not.
+        self._start_children(*(one for one in self._children if one.identity is None))
         if demo and _is_empty(gradebook):
             with _step("Simulated campus"):
                 _load_campus(gradebook, self._settings)
         with _step("Dagster's UI"):
-            self._wait_for_ui()
+            self._wait_for(self._ui, lambda: answers(self._record.url))
         self._greet(gradebook)
         gradebook.dispose()
 
@@ -300,28 +308,37 @@ class _Launch:
         pseudonyms = Pseudonyms.of_installation(self._settings)
         Registry(url, self._settings.storage_root, pseudonyms).prepare()
 
+    def _start_children(self, *children: Child) -> None:
+        for child in children:
+            child.start()
+        self._write_record()
+
     def _write_record(self) -> None:
         self._record.write([child.identity for child in self._children if child.identity])
 
     def _tend(self) -> None:
-        if self._settings.embedded and not embedded_postgres.is_running(
-            self._settings.postgres_dir
-        ):
-            click.echo("PostgreSQL ended; starting it again.")
-            try:
-                database.start(self._settings)
-            except GradeMLError as error:
-                click.echo(str(error))
-        if any([child.tend() for child in self._children]):
+        if self._settings.embedded:
+            self._tend_postgres()
+        if any([child.tend() for child in self._children if child.identity]):
             self._write_record()
 
-    def _wait_for_ui(self) -> None:
-        deadline = time.monotonic() + UI_SECONDS
-        while not answers(self._record.url):
+    def _tend_postgres(self) -> None:
+        rotate(self._settings.postgres_dir / "log")
+        if embedded_postgres.is_running(self._settings.postgres_dir):
+            return
+        click.echo("PostgreSQL ended; starting it again.")
+        try:
+            database.start(self._settings)
+        except GradeMLError as error:
+            click.echo(str(error))
+
+    def _wait_for(self, child: Child, answers: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not answers():
             if time.monotonic() > deadline:
                 raise ServiceError(
-                    f"Dagster's UI does not answer. The end of its log:\n{self._ui.last_lines()}",
-                    f"Read {self._ui.log}.",
+                    f"The {child.name} does not answer. The end of its log:\n{child.last_lines()}",
+                    f"Read {child.log}.",
                 )
             self._tend()
             time.sleep(0.1)

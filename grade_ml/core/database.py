@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -116,6 +117,7 @@ def _url(socket_directory: Path, name: str) -> str:
     return f"postgresql://postgres@/{name}?{urlencode(spoken, quote_via=quote)}"
 
 
+@cache
 def _create_missing(url: str) -> None:
     engine = create_engine(with_driver(url, "psycopg"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:

@@ -12,13 +12,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
-import hashlib
 import os
 import pwd
-import re
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
 import warnings
@@ -33,14 +30,13 @@ from grade_ml.core.errors import ConfigurationError, ServiceError
 from grade_ml.core.locks import acquire
 from grade_ml.core.permissions import POSTGRES_USER, let_in, make_private
 from grade_ml.core.settings import URLS
+from grade_ml.core.sockets import socket_directory
 from grade_ml.core.storage import require_writable
 
 #: After a crash the log since the last checkpoint is replayed, 1 GB of it at most by default.
 START_SECONDS = 90
 #: A killed server's processes may need this long to go and to free its shared memory.
 _RETRY_SECONDS = 10
-#: With the socket's own name it must stay under 104 bytes, the limit of macOS; Linux has 108.
-_LONGEST_SOCKET_DIRECTORY = 88
 #: PostgreSQL keeps paths in 1,024 bytes, those of the files in the cluster included.
 _LONGEST_DIRECTORY = 900
 #: Part of the socket's name; nothing listens on a network.
@@ -79,11 +75,11 @@ def hold(directory: Path) -> Path:
         require_writable(directory.parent, "Set GRADE_ML_HOME to a folder that can be written.")
         make_private(directory.parent)
         with _starting_or_stopping(directory):
-            socket_directory = _ensure_running(directory)
+            sockets = _ensure_running(directory)
             if directory not in _held:
                 _held[directory] = _lock(directory, "held", fcntl.LOCK_SH)
                 atexit.register(release, directory)
-        return socket_directory
+        return sockets
 
 
 def is_running(directory: Path) -> bool:
@@ -264,12 +260,12 @@ def _start(directory: Path, until: float) -> None:
         _create(programs, directory)
     programs.own(directory)
     (directory / "postmaster.pid").unlink(missing_ok=True)
-    socket_directory = _socket_directory(directory)
-    if programs.user and socket_directory != directory:
-        shutil.chown(socket_directory, programs.user)
+    sockets = socket_directory(directory)
+    if programs.user and sockets != directory:
+        shutil.chown(sockets, programs.user)
     log = directory / "log"
     said = log.stat().st_size if log.exists() else 0
-    places = ("-D", str(directory), "-k", str(socket_directory), "-p", str(PORT))
+    places = ("-D", str(directory), "-k", str(sockets), "-p", str(PORT))
     server = programs.start(log, "postgres", *places)
     while time.monotonic() < until:
         running = _postmaster(directory)
@@ -315,23 +311,3 @@ def _create(programs: _Programs, directory: Path) -> None:
     with (draft / "postgresql.conf").open("a") as file:
         file.write(_CONFIGURATION)
     draft.rename(directory)
-
-
-def _socket_directory(directory: Path) -> Path:
-    """Return the cluster's directory, or a short private one where a socket cannot lie there."""
-    if _holds_socket(directory):
-        return directory
-    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
-    name = f"grade_ml-{os.getuid()}-{digest}"
-    temporary = Path(tempfile.gettempdir()) / name
-    short = temporary if _holds_socket(temporary) else Path("/tmp") / name
-    short.mkdir(exist_ok=True)
-    short.chmod(0o700)  # fails where somebody else made it
-    return short
-
-
-def _holds_socket(directory: Path) -> bool:
-    """Return whether the path is short and without what has a meaning in a list of paths."""
-    return len(os.fsencode(directory)) <= _LONGEST_SOCKET_DIRECTORY and bool(
-        re.fullmatch(r"[\w./+@=-]+", str(directory), re.ASCII)
-    )

@@ -24,7 +24,7 @@ _OTHERS = 0o077
 #: What is closed by name, for a folder that was named by mistake, such as /opt, holds more than
 #: what is ours. The cluster is closed by PostgreSQL itself.
 _OF_HOME = (
-    *(".env", "dagster", "logs", "staging", "storage"),
+    *(".env", "code_server", "dagster", "logs", "secret", "staging", "storage"),
     *("postgres.held.lock", "postgres.start.lock", "up.lock"),
 )
 _OF_STORAGE = ("features", "models", "monitoring", "simulated")

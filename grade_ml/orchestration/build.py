@@ -17,7 +17,7 @@ from grade_ml.orchestration.assets.models import MODEL_ASSETS
 from grade_ml.orchestration.assets.monitoring import MONITORING_ASSETS
 from grade_ml.orchestration.checks import GRADEBOOK_CHECKS
 from grade_ml.orchestration.courses import all_courses
-from grade_ml.orchestration.inbox import inbox
+from grade_ml.orchestration.inbox import inbox_sensor
 from grade_ml.orchestration.jobs import JOBS
 from grade_ml.orchestration.partitions import course
 from grade_ml.orchestration.resources import platform_resource
@@ -67,7 +67,7 @@ def build_defs(
         asset_checks=[*GRADEBOOK_CHECKS, *map(all_courses, COURSE_ASSETS)],
         jobs=JOBS,
         schedules=build_schedules(settings, server),
-        sensors=[*SENSORS, inbox],
+        sensors=[*SENSORS, inbox_sensor(settings)],
         resources={"platform": platform_resource(settings)},
         # Starting a process for each step costs more than most steps take.
         executor=in_process_executor,

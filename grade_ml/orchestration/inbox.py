@@ -12,12 +12,14 @@ from dagster import (
     ResourceParam,
     RunRequest,
     RunsFilter,
+    SensorDefinition,
     SensorEvaluationContext,
     SkipReason,
     sensor,
 )
 
 from grade_ml.core.errors import GradeMLError
+from grade_ml.core.settings import Settings
 from grade_ml.orchestration.jobs import load_inbox
 from grade_ml.orchestration.resources import Platform
 
@@ -27,12 +29,18 @@ STOOD = "grade_ml/inbox"
 AGAIN_AFTER = timedelta(minutes=15)
 
 
-@sensor(
-    job=load_inbox,
-    default_status=DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=30,
-)
-def inbox(
+def inbox_sensor(settings: Settings) -> SensorDefinition:
+    """Return the sensor; without an inbox it is off, for its ticks would cost for nothing."""
+    watched = settings.inbox is not None
+    return sensor(
+        name="inbox",
+        job=load_inbox,
+        default_status=DefaultSensorStatus.RUNNING if watched else DefaultSensorStatus.STOPPED,
+        minimum_interval_seconds=30,
+    )(_look)
+
+
+def _look(
     context: SensorEvaluationContext, platform: ResourceParam[Platform]
 ) -> RunRequest | SkipReason:
     """Ask for one run for all deliveries that have arrived in GRADE_ML_INBOX."""

@@ -6,6 +6,7 @@ import socket
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -96,26 +97,69 @@ def test_a_second_up_says_where_the_first_runs(running: Installation):
     assert answers(running.url)
 
 
+def ticks(installation: Installation) -> int:
+    """Return how often the sensor that ticks most has ticked, without an error."""
+    selector = (
+        'repositoryLocationName: "grade_ml", repositoryName: "__repository__", '
+        'sensorName: "gradebook_changes"'
+    )
+    found = installation.graphql(
+        f"{{sensorOrError(sensorSelector: {{{selector}}}) {{... on Sensor"
+        " {sensorState {ticks(limit: 100) {status}}}}}"
+    )
+    # While the code server is away, so are its sensors.
+    state = found["sensorOrError"].get("sensorState", {"ticks": []})
+    return [tick["status"] for tick in state["ticks"]].count("SKIPPED")
+
+
+def code_servers(installation: Installation) -> list[int]:
+    """Return the processes that have loaded the definitions for others."""
+    found = []
+    for name in ("webserver", "daemon", "code_server"):
+        for process in psutil.Process(installation.child(name)).children(recursive=True):
+            with suppress(psutil.Error):  # it has ended meanwhile
+                if process.cmdline()[3:5] == ["api", "grpc"]:
+                    found.append(process.pid)
+    return found
+
+
 @pytest.mark.slow
 def test_whatever_is_killed_comes_back_and_no_row_is_lost(running: Installation):
     remember(running)
-    for name in ("webserver", "daemon"):
+    before = wait_until(lambda: ticks(running), "a tick")
+    for name in ("webserver", "daemon", "code_server"):
         killed = running.child(name)
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda name=name, killed=killed: running.child(name) != killed, name)
         wait_until(lambda: answers(running.url), "the UI")
+    # One may have ended just before the kill.
+    wait_until(lambda: ticks(running) > before + 1, "ticks of the new code server")
     postgres = running.postgres()
     assert postgres
     postgres.kill()
     wait_until(lambda: "PostgreSQL ended" in running.output, "the restart of PostgreSQL")
     wait_until(lambda: remembers(running), "the row")
-    query = urllib.request.Request(
-        f"{running.url}/graphql",
-        b'{"query":"{runsOrError{__typename}}"}',
-        {"content-type": "application/json"},
-    )
-    with urllib.request.urlopen(query) as answer:
-        assert b'"Runs"' in answer.read()
+    assert running.graphql("{runsOrError {__typename}}") == {"runsOrError": {"__typename": "Runs"}}
+
+
+@pytest.mark.slow
+@pytest.mark.security
+def test_ui_and_daemon_share_one_private_code_server_that_can_be_reloaded(running: Installation):
+    (before,) = code_servers(running)
+    wait_until(lambda: ticks(running), "a tick")
+    assert code_servers(running) == [before]
+    assert (running.home / "code_server").stat().st_mode & 0o777 == 0o700
+    reloaded = running.graphql(
+        'mutation {reloadRepositoryLocation(repositoryLocationName: "grade_ml")'
+        " {... on WorkspaceLocationEntry {name loadStatus locationOrLoadError {__typename}}}}"
+    )["reloadRepositoryLocation"]
+    assert reloaded == {
+        "name": "grade_ml",
+        "loadStatus": "LOADED",
+        "locationOrLoadError": {"__typename": "RepositoryLocation"},
+    }
+    wait_until(lambda: len(code_servers(running)) == 1, "the end of the former code")
+    assert code_servers(running) != [before]
 
 
 @pytest.mark.slow
@@ -134,7 +178,8 @@ def test_the_next_up_recovers_from_a_killed_one(running: Installation):
 def test_a_signal_ends_everything(tmp_path: Path, number: signal.Signals):
     installation = Installation(tmp_path)
     installation.up()
-    processes = [installation.child("webserver"), installation.child("daemon")]
+    names = ("webserver", "daemon", "code_server")
+    processes = [*(installation.child(name) for name in names), *code_servers(installation)]
     assert installation.signal(number) == 0
     assert installation.output.endswith("Stopped.\n")
     assert not any(psutil.pid_exists(process) for process in processes)

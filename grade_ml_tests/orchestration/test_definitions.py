@@ -240,17 +240,19 @@ def test_jobs_schedules_and_sensors(settings: Settings):
         assert schedule.job_name in jobs
     assert "refresh_gradebook" in jobs
     statuses = {sensor.name: sensor.default_status for sensor in definitions.sensors}
-    assert statuses == dict.fromkeys(
-        (
-            "course_catalog",
-            "drift_retraining",
-            "gradebook_changes",
-            "health_alerts",
-            "inbox",
-            "run_failure_alerts",
-        ),
-        DefaultSensorStatus.RUNNING,
+    running = (
+        "course_catalog",
+        "drift_retraining",
+        "gradebook_changes",
+        "health_alerts",
+        "run_failure_alerts",
     )
+    assert statuses == {
+        **dict.fromkeys(running, DefaultSensorStatus.RUNNING),
+        "inbox": DefaultSensorStatus.STOPPED,
+    }
+    watched = build_defs(Settings(_env_file=None, inbox="/nowhere"))
+    assert watched.resolve_sensor_def("inbox").default_status is DefaultSensorStatus.RUNNING
 
 
 def test_pyproject_names_the_module():

@@ -1,0 +1,46 @@
+"""The code server: one process that loads the definitions, for the UI and the daemon together.
+
+Without it the daemon starts a code server of its own every minute: 20% of a core, for nothing.
+It can be reached by its user only, through a socket in a private folder.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._grpc.client import DagsterGrpcClient
+
+from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.core.sockets import socket_directory
+
+#: Schedules and sensors keep their state under the name of the location; so does workspace.yaml.
+_LOCATION, _MODULE = "grade_ml", "grade_ml.definitions"
+
+
+def prepare(settings: Settings) -> tuple[Path, Path]:
+    """Return the code server's socket and the file of a workspace that uses it."""
+    wanted = settings.home / "code_server"
+    wanted.mkdir(mode=0o700, exist_ok=True)
+    wanted.chmod(0o700)
+    socket, workspace = socket_directory(wanted) / "socket", wanted / "workspace.yaml"
+    server = {"socket": str(socket), "location_name": _LOCATION}
+    workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
+    return socket, workspace
+
+
+def arguments(socket: Path) -> tuple[str, ...]:
+    """Return the arguments of `dagster` that start it; it can load the code anew on demand."""
+    place = ("--socket", str(socket), "--location-name", _LOCATION)
+    code = ("--module-name", _MODULE, "--working-directory", str(REPOSITORY))
+    return ("code-server", "start", *place, *code, "--use-python-environment-entry-point")
+
+
+def answers(socket: Path) -> bool:
+    """Return whether the code server has loaded the definitions, or knows why it could not."""
+    try:
+        DagsterGrpcClient(socket=str(socket)).heartbeat("")
+    except DagsterUserCodeUnreachableError:
+        return False
+    return True
