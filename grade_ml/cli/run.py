@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from grade_ml.core.errors import GradeMLError
 from grade_ml.core.settings import Settings
 
 if TYPE_CHECKING:
+    from dagster import DagsterRun
     from rich.console import Console
 
     from grade_ml.orchestration.running import RunReport, StepListener
@@ -32,8 +35,17 @@ _HEADLINES = ("model_version", "all_rmse", "all_mae", "all_coverage80", "all_auc
     metavar="ID",
     help="Only this course; repeat for several. Without it: all courses of the gradebook.",
 )
+@click.option(
+    "--wait",
+    "wait_minutes",
+    type=click.FloatRange(0),
+    default=60,
+    show_default=True,
+    metavar="MINUTES",
+    help="How long to wait while another run trains; 0: not at all.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def command(job: str, courses: tuple[str, ...], as_json: bool) -> None:
+def command(job: str, courses: tuple[str, ...], wait_minutes: float, as_json: bool) -> None:
     """Run JOB now, in this process, and wait for it.
 
     JOB is train_traditional_models (features, baseline, predictions), refresh_gradebook (checks
@@ -45,12 +57,18 @@ def command(job: str, courses: tuple[str, ...], as_json: bool) -> None:
     from rich.console import Console
 
     from grade_ml.orchestration.instance import open_instance
-    from grade_ml.orchestration.running import run_job
+    from grade_ml.orchestration.running import Follower, run_job
 
     settings = Settings.from_environment()
     _join_demo(settings)
-    with open_instance(settings) as instance, _progress(Console(stderr=True)) as on_step:
-        report = run_job(settings, instance, job, courses, on_step)
+    console = Console(stderr=True)
+    with (
+        _interruptible(job),
+        open_instance(settings) as instance,
+        _progress(console) as on_step,
+    ):
+        follower = Follower(on_step, lambda run: _tell(console, run, wait_minutes), wait_minutes)
+        report = run_job(settings, instance, job, courses, follower)
     if as_json:
         click.echo(json.dumps(report.to_dict()))
     else:
@@ -61,6 +79,36 @@ def command(job: str, courses: tuple[str, ...], as_json: bool) -> None:
             + " ".join(f"{step}: {reason}" for step, reason in report.failures.items()),
             "The run's page in the Dagster UI has the whole log.",
         )
+
+
+@contextmanager
+def _interruptible(job: str) -> Iterator[None]:
+    """End with the status of the signal (130, 143) after SIGINT and SIGTERM."""
+    # While it computes, Dagster has handlers of its own, which do not tell the two apart.
+    received, wake = os.pipe()
+    os.set_blocking(received, False)
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        number = os.read(received, 1)[0]
+        click.echo(f"The job {job} was interrupted; it is recorded as canceled.", err=True)
+        sys.exit(128 + number)
+    finally:
+        signal.set_wakeup_fd(-1)
+        os.close(received)
+        os.close(wake)
+
+
+def _tell(console: Console, run: DagsterRun, minutes: float) -> None:
+    console.print(
+        f"Waiting for the run {run.run_id} ({run.job_name}), which trains; {minutes:g} minutes at "
+        "most. Ctrl-C ends the wait.",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _join_demo(settings: Settings) -> None:

@@ -127,10 +127,11 @@ def _predictions(settings: Settings) -> dict[str, Any] | None:
 
 
 def _jobs(settings: Settings) -> dict[str, Any]:
-    from grade_ml.orchestration.instance import open_instance
+    from grade_ml.orchestration.instance import end_dead_runs, open_instance
     from grade_ml.orchestration.jobs import JOBS
 
     with open_instance(settings) as instance:
+        end_dead_runs(instance)
         return {
             "daemon_alive": _daemon_alive(instance),
             "last_runs": {job.name: _last_run(instance, job.name) for job in JOBS},

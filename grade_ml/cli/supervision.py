@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+from grade_ml.core.process import Identity
+
 #: A process that lived this long (seconds) starts again at once when it dies.
 STEADY_SECONDS = 60
 LONGEST_PAUSE_SECONDS = 30
@@ -27,29 +29,6 @@ MEMORY_LIMIT_BYTES = 2 << 30
 #: A running step needs a moment to record that it was stopped.
 STOP_SECONDS = 15
 LOG_BYTES = 10 << 20
-
-
-@dataclass(frozen=True)
-class Identity:
-    """A process, told apart from a later one of the same id; also the leader of its group."""
-
-    pid: int
-    created: float
-
-    @classmethod
-    def of(cls, pid: int) -> Identity:
-        """Return the identity of the running process `pid`."""
-        return cls(pid, psutil.Process(pid).create_time())
-
-    def is_alive(self) -> bool:
-        """Return whether this very process still runs."""
-        try:
-            process = psutil.Process(self.pid)
-            return (
-                process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE
-            )
-        except psutil.NoSuchProcess:
-            return False
 
 
 @dataclass

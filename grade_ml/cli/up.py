@@ -20,11 +20,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from grade_ml.cli.supervision import Child, Identity, rotate, stop
+from grade_ml.cli.supervision import Child, rotate, stop
 from grade_ml.core import database, embedded_postgres
 from grade_ml.core.errors import AlreadyRunningError, GradeMLError, ServiceError
 from grade_ml.core.locks import holder, open_private
 from grade_ml.core.permissions import make_private
+from grade_ml.core.process import Identity
 from grade_ml.core.settings import REPOSITORY, Settings
 from grade_ml.core.storage import require_writable
 
@@ -291,13 +292,13 @@ class _Launch:
         click.echo(f"{told} simulated, at {url}")
 
     def _prepare_dagster(self) -> None:
-        from grade_ml.orchestration.instance import fail_abandoned_runs, open_instance
+        from grade_ml.orchestration.instance import end_dead_runs, open_instance
 
         with open_instance(self._settings) as instance:
             instance.upgrade()
-            abandoned = fail_abandoned_runs(instance)
-        if abandoned:
-            click.echo(f"{abandoned} runs had been killed; they are marked as failed.")
+            dead = end_dead_runs(instance)
+        if dead:
+            click.echo(f"{dead} runs had been killed; they are marked as failed.")
         if not {"GRADE_ML_HOME", "DAGSTER_HOME"} & set(os.environ):
             remember_dagster_home(REPOSITORY / ".env", self._dagster_home)
 

@@ -1,10 +1,13 @@
-"""What this process takes of the machine, leaves on it, and takes from where it was started."""
+"""Processes: which is which, what this one takes of the machine, and what it leaves on it."""
 
 from __future__ import annotations
 
 import os
 import resource
 import sys
+from dataclasses import dataclass
+
+import psutil
 
 from grade_ml.core.errors import OutOfMemoryError
 
@@ -22,6 +25,29 @@ def keep_apart() -> None:
     os.environ["PYTHONSAFEPATH"] = "1"
 
 
+@dataclass(frozen=True)
+class Identity:
+    """A process, told apart from a later one of the same id; also the leader of its group."""
+
+    pid: int
+    created: float
+
+    @classmethod
+    def of(cls, pid: int) -> Identity:
+        """Return the identity of the running process `pid`."""
+        return cls(pid, psutil.Process(pid).create_time())
+
+    def is_alive(self) -> bool:
+        """Return whether this very process still runs."""
+        try:
+            process = psutil.Process(self.pid)
+            return (
+                process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE
+            )
+        except psutil.NoSuchProcess:
+            return False
+
+
 def peak_megabytes() -> float:
     """Return the most memory that this process has had so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -36,8 +62,6 @@ def guard_memory(step: str, reserve_mb: float = _RESERVE) -> None:
     OutOfMemoryError
         Less than `reserve_mb` MB are left; the error names `step`.
     """
-    import psutil
-
     left = psutil.virtual_memory().available / 2**20
     if left < reserve_mb:
         raise OutOfMemoryError(

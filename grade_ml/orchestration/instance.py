@@ -5,24 +5,24 @@ What the instance is made of stands in dagster.yaml at the top of the repository
 
 from __future__ import annotations
 
-import json
+import os
+import platform
 import shutil
-import socket
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-from dagster import DagsterInstance, RunsFilter
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
-from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from grade_ml.core.permissions import make_private
+from grade_ml.core.process import Identity
 from grade_ml.core.settings import REPOSITORY, Settings
 from grade_ml.core.storage import require_writable
 
+#: The process of a run: its id, when it began, and the machine.
 PROCESS_TAG = "grade_ml/process"
+KILLED = "The process of this run was killed."
 
 
 def open_instance(settings: Settings) -> DagsterInstance:
@@ -60,44 +60,33 @@ def prepare_home(settings: Settings) -> Path:
     return home
 
 
-def process_tag() -> dict[str, str]:
-    """Return the tag of a run that happens in this process; see `fail_abandoned_runs`."""
-    process = psutil.Process()
-    return {PROCESS_TAG: f"{process.pid} {process.create_time()}"}
+def process_tag(process: Identity | None = None) -> dict[str, str]:
+    """Return the tag of a run that happens in `process`, by default in this one."""
+    process = process or Identity.of(os.getpid())
+    return {PROCESS_TAG: f"{process.pid} {process.created} {platform.node()}"}
 
 
-def fail_abandoned_runs(instance: DagsterInstance) -> int:
+def process_of(run: DagsterRun) -> Identity | None:
+    """Return the process of a run; None where it is not known, or another machine's."""
+    pid, created, node = (run.tags.get(PROCESS_TAG, "").split(maxsplit=2) + [""] * 3)[:3]
+    return Identity(int(pid), float(created)) if node == platform.node() and pid else None
+
+
+def is_dead(run: DagsterRun) -> bool:
+    """Return whether the process of a run that has not ended was killed."""
+    process = process_of(run)
+    return process is not None and not process.is_alive()
+
+
+def end_dead_runs(instance: DagsterInstance) -> int:
     """Report the runs as failed whose process was killed and return their number.
 
-    Nobody else does: such a run would keep its place in the queue until its maximum run time.
+    The daemon does so, too, while it runs. Until then such a run keeps its place in the queue and
+    its pools.
     """
-    abandoned = [
-        run
-        for run in instance.get_runs(RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))
-        if _is_abandoned(run.tags)
-    ]
-    for run in abandoned:
+    filters = RunsFilter(statuses=[*IN_PROGRESS_RUN_STATUSES, DagsterRunStatus.NOT_STARTED])
+    dead = [run for run in instance.get_runs(filters) if is_dead(run)]
+    for run in dead:
         reason = JobFailureData(error=None, failure_reason=RunFailureReason.UNEXPECTED_TERMINATION)
-        instance.report_run_failed(run, "The process of this run was killed.", reason)
-    return len(abandoned)
-
-
-def _is_abandoned(tags: Mapping[str, str]) -> bool:
-    if PROCESS_TAG in tags:
-        pid, created = tags[PROCESS_TAG].split()
-        try:
-            return psutil.Process(int(pid)).create_time() != float(created)
-        except psutil.NoSuchProcess:
-            return True
-    # A code server reports the end of its own runs; one that does not answer takes them along.
-    address = json.loads(tags.get(GRPC_INFO_TAG, "{}")).get("socket")
-    return address is not None and not _answers(address)
-
-
-def _answers(address: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        try:
-            client.connect(address)
-        except OSError:
-            return False
-    return True
+        instance.report_run_failed(run, KILLED, reason)
+    return len(dead)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from time import perf_counter
+from time import monotonic, perf_counter, sleep
 from typing import Any
 
 from dagster import (
@@ -18,26 +18,33 @@ from dagster import (
     DagsterEvent,
     DagsterEventType,
     DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
     DailyPartitionsDefinition,
     Definitions,
     EventLogEntry,
     ExecuteInProcessResult,
     JobDefinition,
+    RunsFilter,
 )
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.events import RunFailureReason
+from dagster._core.storage.dagster_run import ACTIVE_RUN_STATUSES
 
-from grade_ml.core.errors import GradeMLError, NotFoundError, NotReadyError
+from grade_ml.core.errors import AlreadyRunningError, GradeMLError, NotFoundError, NotReadyError
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook.catalog import course_ids
 from grade_ml.orchestration import catalog
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.courses import is_partial
-from grade_ml.orchestration.instance import process_tag
+from grade_ml.orchestration.instance import end_dead_runs, process_tag
 from grade_ml.orchestration.jobs import JOBS
 from grade_ml.orchestration.partitions import range_tags, ranges
 from grade_ml.orchestration.resources import Platform
 
 #: What a listener is told: the step's name and whether it has "started", "finished" or "failed".
 StepListener = Callable[[str, str], None]
+_TOLD_SECONDS = 60
 
 _STATES = {
     DagsterEventType.STEP_START: "started",
@@ -47,6 +54,15 @@ _STATES = {
 }
 #: Run configuration without Dagster's lines on the console, one for each event.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True)
+class Follower:
+    """Who follows a run: is told of its steps and, once a minute, of the run that it waits for."""
+
+    on_step: StepListener = lambda step, state: None
+    on_wait: Callable[[DagsterRun], None] = lambda run: None
+    wait_minutes: float = 60
 
 
 @dataclass
@@ -95,15 +111,20 @@ def run_job(
     instance: DagsterInstance,
     name: str,
     courses: Collection[str] = (),
-    on_step: StepListener = lambda step, state: None,
+    follower: Follower = Follower(),
 ) -> RunReport:
     """Run the job `name` for `courses` (none given: for all) and report on it.
 
     The partitions are brought in step with the gradebook first. A job of days runs for the current
-    day instead. A failure of a step is in the report, not raised.
+    day instead. A failure of a step is in the report, not raised. While another run holds a pool
+    that this one needs, it waits.
 
     Raises
     ------
+    KeyboardInterrupt
+        The run was interrupted (SIGINT, SIGTERM); it is recorded as canceled.
+    AlreadyRunningError
+        The other run goes on after the follower's `wait_minutes`.
     NotFoundError
         There is no such job or course, and the error lists those there are; or courses are given
         for a job that knows none.
@@ -126,7 +147,8 @@ def run_job(
     report = RunReport(name, len(chosen))
     started = perf_counter()
     for phase in phases(definitions, job, spans):
-        _absorb(report, _execute(job, instance, phase, on_step))
+        _wait_for_pools(instance, job.graph.pools, follower)
+        _absorb(report, _execute(job, instance, phase, follower.on_step))
         if not all(map(is_partial, report.failures)):
             break
     report.seconds = perf_counter() - started
@@ -165,6 +187,40 @@ def phases(
             yield Phase(assets, span)
 
 
+def _wait_for_pools(instance: DagsterInstance, pools: Set[str], follower: Follower) -> None:
+    """Wait until no run that lives holds one of `pools`; the queue does so for the daemon's."""
+    told: tuple[str, float] | None = None
+    minutes = follower.wait_minutes
+    deadline = monotonic() + 60 * minutes
+    while True:
+        end_dead_runs(instance)
+        holder = _holder(instance, pools)
+        if holder is None:
+            return
+        if monotonic() >= deadline:
+            raise AlreadyRunningError(
+                f"The run {holder.run_id} ({holder.job_name}) still goes on after {minutes:g} "
+                "minutes of waiting, and two trainings at once are too much for a machine.",
+                "Wait for it, end it in the Dagster UI, or wait longer with --wait.",
+            )
+        if told is None or told[0] != holder.run_id or monotonic() - told[1] >= _TOLD_SECONDS:
+            follower.on_wait(holder)
+            told = holder.run_id, monotonic()
+        sleep(1)
+
+
+def _holder(instance: DagsterInstance, pools: Set[str]) -> DagsterRun | None:
+    if not pools:
+        return None
+    active = instance.get_runs(RunsFilter(statuses=ACTIVE_RUN_STATUSES))
+    holding = (
+        run
+        for run in active
+        if run.run_op_concurrency and pools & (run.run_op_concurrency.all_pools or set())
+    )
+    return next(holding, None)
+
+
 def _execute(
     job: JobDefinition, instance: DagsterInstance, phase: Phase, on_step: StepListener
 ) -> ExecuteInProcessResult:
@@ -174,9 +230,14 @@ def _execute(
         event = entry.dagster_event
         if event and event.step_key and event.event_type in _STATES:
             on_step(event.step_key, _STATES[event.event_type])
+        if event and event.is_step_failure and _is_interruption(event):
+            # Otherwise Dagster takes it for a failure, of which everybody would be told.
+            run = instance.get_run_by_id(run_id)
+            assert run
+            instance.report_run_canceling(run, "It was interrupted.")
 
     instance.add_event_listener(run_id, listen)
-    return job.execute_in_process(
+    result = job.execute_in_process(
         run_config=QUIET,
         instance=instance,
         raise_on_error=False,
@@ -184,6 +245,19 @@ def _execute(
         run_id=run_id,
         tags={**(range_tags(*phase.span) if phase.span else {}), **process_tag()},
     )
+    ended = result.dagster_run
+    if ended.status is DagsterRunStatus.CANCELED or _UNEXPECTED in ended.tags.values():
+        raise KeyboardInterrupt
+    return result
+
+
+#: How Dagster marks a run that was interrupted between two steps.
+_UNEXPECTED = RunFailureReason.UNEXPECTED_TERMINATION.value
+
+
+def _is_interruption(event: DagsterEvent) -> bool:
+    error = event.step_failure_data.error
+    return error is not None and error.cls_name == DagsterExecutionInterruptedError.__name__
 
 
 def _absorb(report: RunReport, result: ExecuteInProcessResult) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dagster._config.config_schema import UserConfigSchema
+from dagster._grpc import server_watcher
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy import Engine, create_engine
@@ -19,6 +20,9 @@ from sqlalchemy import Engine, create_engine
 from grade_ml.core import database
 from grade_ml.core.process import keep_apart
 from grade_ml.core.settings import Settings
+
+#: UI and daemon ask the code server each second whether it is still the same: 1% of a core.
+server_watcher.WATCH_INTERVAL = 5
 
 
 class GradeMLStorage(DagsterPostgresStorage):

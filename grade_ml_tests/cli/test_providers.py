@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from grade_ml.cli.supervision import Identity
 from grade_ml.cli.up import providers_url
+from grade_ml.core.process import Identity
 from grade_ml_tests.launch import Installation, free_port, wait_until
 
 VARIABLE = "GRADE_ML_EXTERNAL_PROVIDERS_URL"
