@@ -1,18 +1,42 @@
-"""What every client of HTTP needs, whatever it asks for: bounded bodies, pauses, and a clock."""
+"""What every client of HTTP needs, whatever it asks for: bounds, pauses, a clock, safe redirects.
+
+A server that was asked may lead elsewhere, but never into a private network that only this machine
+sees, never to another scheme, and never with credentials.
+"""
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+from urllib.request import getproxies, proxy_bypass
 
 if TYPE_CHECKING:
     import httpx
 
+T = TypeVar("T")
 
-class BodyError(Exception):
-    """A body that is too much, or too slow; the text continues "its answer"."""
+#: A provider that moved leads on once or twice; more is a circle.
+MOST_REDIRECTS = 5
+#: Addresses that stand for IPv4 ones where a network has only IPv6 (RFC 6052).
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+class AnswerError(Exception):
+    """An answer that is not taken as it is; the text continues "its answer"."""
+
+
+class TryAgainError(Exception):
+    """An attempt failed in a way that the next one may not; carries how to report it."""
+
+    def __init__(self, problem: str, status: int = 0) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.status = status
 
 
 class Clock:
@@ -27,12 +51,132 @@ class Clock:
         time.sleep(seconds)
 
 
+def persistently(action: Callable[[], T], attempts: int, clock: Clock) -> T:
+    """Return what `action` does, tried again after failures of the network and `TryAgainError`."""
+    import httpx
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+    from tenacity.wait import wait_random_exponential
+
+    retrying = Retrying(
+        retry=retry_if_exception_type((TryAgainError, httpx.TransportError)),
+        stop=stop_after_attempt(attempts),
+        wait=wait_random_exponential(multiplier=0.5, max=20),
+        sleep=clock.sleep,
+        reraise=True,
+    )
+    return retrying(action)
+
+
+def send(
+    client: httpx.Client, request: httpx.Request, auth: httpx.Auth | None = None
+) -> httpx.Response:
+    """Send a request and follow where its answer leads; return an answer whose body is unread.
+
+    Parameters
+    ----------
+    client
+        Does not follow redirects itself.
+    auth
+        For the place that is asked only.
+
+    Raises
+    ------
+    AnswerError
+        It leads to another scheme, into a private network, too far, or would take a body along.
+    """
+    asked = here = request.url
+    reply = client.send(request, stream=True, auth=auth)
+    for _ in range(MOST_REDIRECTS):
+        following = reply.next_request
+        if following is None:
+            return reply
+        reply.close()
+        # Not the URL of the last request, in which a checked address may stand for the name.
+        here, before = here.join(reply.headers["Location"]), here
+        reply = client.send(_checked(following, asked, before, here), stream=True)
+    if reply.next_request is None:
+        return reply
+    reply.close()
+    raise AnswerError(f"leads on more than {MOST_REDIRECTS} times")
+
+
+def _checked(
+    following: httpx.Request, asked: httpx.URL, before: httpx.URL, there: httpx.URL
+) -> httpx.Request:
+    """Return the request to send after a redirect, to the very address that was checked.
+
+    httpx has taken the credentials off where the place is another one.
+    """
+    if there.scheme != before.scheme and (before.scheme, there.scheme) != ("http", "https"):
+        raise AnswerError(f"leads from {before.scheme} to {there.scheme}")
+    following.url = there
+    following.headers["Host"] = there.netloc.decode("ascii")
+    following.extensions = {**following.extensions, "sni_hostname": there.host}
+    if _place(there) == _place(asked):
+        return following
+    if following.method not in ("GET", "HEAD"):
+        raise AnswerError(f"leads what was sent to it on to {there.host}")
+    addresses = _addresses(there)
+    private = sorted(one for one in addresses if not is_public(one))
+    if private:
+        raise AnswerError(
+            f"leads to {there.host}, which is not a public address ({', '.join(private)}); if "
+            "that is where to ask, set that address itself"
+        )
+    if addresses and not _by_proxy(there):
+        # A name may mean another address the next time it is looked up (DNS rebinding).
+        following.url = there.copy_with(host=addresses[0])
+    return following
+
+
+def _place(url: httpx.URL) -> tuple[str, int | None]:
+    """Return host and port, None for the scheme's own: http and https of one host are one place."""
+    return url.host, url.port
+
+
+def _by_proxy(url: httpx.URL) -> bool:
+    """Return whether a proxy of the environment resolves the name and connects."""
+    return url.scheme in getproxies() and not proxy_bypass(url.host)
+
+
+def _addresses(url: httpx.URL) -> list[str]:
+    """Return the addresses of a URL's host; none where only a proxy can know them."""
+    import httpx
+
+    if _by_proxy(url):
+        try:
+            return [str(ipaddress.ip_address(url.host))]
+        except ValueError:
+            return []
+    try:
+        found = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise httpx.ConnectError(f"{url.host}: {error}") from error
+    return list(dict.fromkeys(str(one[4][0]) for one in found))
+
+
+def is_public(address: str) -> bool:
+    """Return whether an IP address is one of the internet, as far as its number says.
+
+    >>> is_public("1.1.1.1"), is_public("127.0.0.1"), is_public("fe80::1")
+    (True, False, False)
+    """
+    one = ipaddress.ip_address(address)
+    if isinstance(one, ipaddress.IPv6Address):
+        if one in _NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(one) & 0xFFFFFFFF)))
+        # Tunnels carry IPv4 addresses of any kind.
+        if one.sixtofour or one.teredo:
+            return False
+    return one.is_global and not (one.is_multicast or one.is_reserved)
+
+
 def body(reply: httpx.Response, max_bytes: int, total_s: float) -> bytes:
     """Return the unpacked body; neither endless drops nor endless bytes get far.
 
     Raises
     ------
-    BodyError
+    AnswerError
         It has more than `max_bytes`, or was not complete after `total_s` seconds.
     """
     deadline = time.monotonic() + total_s
@@ -41,10 +185,22 @@ def body(reply: httpx.Response, max_bytes: int, total_s: float) -> bytes:
         parts.append(part)
         size += len(part)
         if size > max_bytes:
-            raise BodyError(f"has more than {max_bytes >> 20} MB")
+            raise AnswerError(f"has more than {max_bytes >> 20} MB")
         if time.monotonic() > deadline:
-            raise BodyError(f"was not complete after {total_s:g} seconds")
+            raise AnswerError(f"was not complete after {total_s:g} seconds")
     return b"".join(parts)
+
+
+def require_patience(
+    reply: httpx.Response, clock: Clock, postpone: Callable[[timedelta], None]
+) -> None:
+    """Raise `TryAgainError` where a later attempt may do; `postpone` gets the pause asked for."""
+    status = reply.status_code
+    if status == 429:
+        postpone(retry_after(reply.headers.get("Retry-After"), clock.now()))
+        raise TryAgainError("it was asked too often", status)
+    if reply.is_server_error:
+        raise TryAgainError(f"it answers with the status {status}", status)
 
 
 def retry_after(value: str | None, now: datetime) -> timedelta:

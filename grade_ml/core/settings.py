@@ -296,6 +296,8 @@ class AlertSettings(EnvironmentSettings):
     """Where alerts go besides the log: `GRADE_ML_ALERT_…`; what is unset is not used.
 
     `mail_to` is a JSON list of addresses. Mail is sent where `smtp_host` and `mail_to` are set.
+    `smtp_tls` speaks TLS from the first byte (port 465), `smtp_starttls` before anything is said
+    (ports 25 and 587); certificates are verified by the system's authorities or SSL_CERT_FILE.
     """
 
     model_config = SettingsConfigDict(env_prefix="GRADE_ML_ALERT_")
@@ -303,6 +305,7 @@ class AlertSettings(EnvironmentSettings):
     smtp_host: str | None = None
     smtp_port: int = 25
     smtp_starttls: bool = False
+    smtp_tls: bool = False
     smtp_user: str | None = None
     smtp_password: SecretStr | None = None
     mail_from: str = "grade_ml@localhost"

@@ -19,8 +19,6 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 from sqlalchemy import Engine
 from sqlalchemy.dialects.postgresql import insert
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
-from tenacity.wait import wait_random_exponential
 
 from grade_ml.core import http
 from grade_ml.external.protocol import About, PayloadError, ProviderError, Request
@@ -31,15 +29,6 @@ T = TypeVar("T")
 ATTEMPTS = 4
 #: A limit or a Retry-After beyond this ends the collection; the next one tries again.
 PATIENCE = timedelta(minutes=2)
-
-
-class _TryAgainError(Exception):
-    """An attempt failed in a way that the next one may not; carries how to report it."""
-
-    def __init__(self, problem: str, status: int = 0) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -96,7 +85,6 @@ class Client:
         self._clock = clock or http.Clock()
         self._http = httpx.Client(
             timeout=manners.silence_s,
-            follow_redirects=True,
             headers={"User-Agent": f"grade_ml ({manners.contact})"},
         )
         #: Requests sent so far, by source.
@@ -160,18 +148,14 @@ class Client:
 
     def _fetch(self, about: About, request: Request, known: _Answer | None) -> _Answer | None:
         """Return the provider's answer, or None if the known one is still current."""
+
+        def attempt() -> _Answer | None:
+            self._await_turn(about)
+            return self._send(about, request, known)
+
         try:
-            for attempt in Retrying(
-                retry=retry_if_exception_type((_TryAgainError, httpx.TransportError)),
-                stop=stop_after_attempt(ATTEMPTS),
-                wait=wait_random_exponential(multiplier=0.5, max=20),
-                sleep=self._clock.sleep,
-                reraise=True,
-            ):
-                with attempt:
-                    self._await_turn(about)
-                    return self._send(about, request, known)
-        except _TryAgainError as error:
+            return http.persistently(attempt, ATTEMPTS, self._clock)
+        except http.TryAgainError as error:
             raise ProviderError(
                 about.title,
                 f"{error.problem}, at each of {ATTEMPTS} attempts",
@@ -185,7 +169,6 @@ class Client:
                 "Check the network and the address in the settings; the next collection asks "
                 "again.",
             ) from error
-        raise AssertionError("unreachable")
 
     def _send(self, about: About, request: Request, known: _Answer | None) -> _Answer | None:
         headers = {"Accept": ", ".join(sorted(request.types))}
@@ -195,7 +178,7 @@ class Client:
             if known.last_modified:
                 headers["If-Modified-Since"] = known.last_modified
         self.requests[about.name] += 1
-        with self._stream(request, headers) as reply:
+        with self._stream(about, request, headers) as reply:
             if reply.status_code == httpx.codes.NOT_MODIFIED and known is not None:
                 return None
             self._require_success(about, request, reply)
@@ -218,47 +201,40 @@ class Client:
         return answer
 
     @contextmanager
-    def _stream(self, request: Request, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+    def _stream(
+        self, about: About, request: Request, headers: Mapping[str, str]
+    ) -> Iterator[httpx.Response]:
         body = None if request.body is None else {**request.body, **request.secrets}
         method = "GET" if body is None else "POST"
         asked = self._http.build_request(
             method, request.url, params=request.params, json=body, headers=headers
         )
-        reply = self._http.send(asked, stream=True)
+        try:
+            reply = http.send(self._http, asked)
+        except http.AnswerError as error:
+            raise _refused(about, request, error) from error
         try:
             yield reply
         finally:
             reply.close()
 
     def _require_success(self, about: About, request: Request, reply: httpx.Response) -> None:
-        status = reply.status_code
         if reply.is_success:
             return
-        if status == httpx.codes.TOO_MANY_REQUESTS:
-            pause = http.retry_after(reply.headers.get("Retry-After"), self._clock.now())
-            self._postpone(about, pause)
-            raise _TryAgainError("it was asked too often", status)
-        if reply.is_server_error:
-            raise _TryAgainError(f"it answers with the status {status}", status)
+        http.require_patience(reply, self._clock, lambda pause: self._postpone(about, pause))
         raise ProviderError(
             about.title,
-            f"it refuses {request.url} with the status {status}",
+            f"it refuses {request.url} with the status {reply.status_code}",
             "Check the source's settings: address, place, series, key.",
-            status=status,
+            status=reply.status_code,
         )
 
     def _body(self, about: About, request: Request, reply: httpx.Response) -> bytes:
         """Return the unpacked body; neither endless drops nor endless bytes get far."""
         try:
             return http.body(reply, self._manners.max_bytes, self._manners.total_s)
-        except http.BodyError as error:
-            raise ProviderError(
-                about.title,
-                f"its answer {error}",
-                f"Look at {request.url}; a shorter window gives less, and the next collection asks "
-                "again.",
-                field="body",
-            ) from error
+        except http.AnswerError as error:
+            raise _refused(about, request, error) from error
 
     def _await_turn(self, about: About) -> None:
         """Take the next place in the source's queue, which all processes share, and wait for it.
@@ -339,3 +315,12 @@ class Client:
                 .where(response.c.key == request.key, response.c.accepted)
                 .values(validated_at=self.now)
             )
+
+
+def _refused(about: About, request: Request, error: http.AnswerError) -> ProviderError:
+    return ProviderError(
+        about.title,
+        f"its answer {error}",
+        f"Look at {request.url}; a shorter window gives less, and the next collection asks again.",
+        field="body",
+    )

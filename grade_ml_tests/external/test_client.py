@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from grade_ml.external.client import Client, Manners
 from grade_ml.external.protocol import About, PayloadError, ProviderError, RateLimit, Request
 from grade_ml_tests.external.conftest import NOON, FakeClock
+from grade_ml_tests.sites import site
 
 ABOUT = About(
     name="test",
@@ -148,3 +149,14 @@ def test_a_bad_answer_leaves_the_last_good_one(client: Callable, url: str):
     # Within its time the good one still answers.
     assert client(NOON + timedelta(minutes=59)).get(ABOUT, request, bytes) == b'"/x"'
     assert len(Handler.seen) == 2
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("body", [None, {"series": ["a"]}], ids=["get", "post"])
+def test_a_provider_leads_neither_into_this_network_nor_its_key_elsewhere(client: Callable, body):
+    request = {"body": body, "secrets": {"key": "hush"}} if body else {}
+    with site() as provider, site("127.0.0.2") as neighbour:
+        provider.leads["/x"] = (307, neighbour.url("/admin"))
+        with pytest.raises(ProviderError, match=r"127\.0\.0\.2") as raised:
+            client().get(ABOUT, Request(provider.url("/x"), **request), bytes)
+        assert neighbour.asked == [] and "hush" not in str(raised.value)

@@ -33,6 +33,7 @@ from grade_ml.gradebook.rest.sync import LOCK, Synced, sync
 from grade_ml.gradebook.simulated import CampusConfig
 from grade_ml.providers import oneroster
 from grade_ml.providers.server import ProviderServer, serve
+from grade_ml_tests.sites import site
 
 COLLEGE = CampusConfig(students=60, courses=4, terms=2, seed=5)
 TODAY = date(2026, 3, 20)
@@ -306,6 +307,25 @@ def test_a_link_does_not_take_the_token_to_another_server(sis):
         assert asked._same_server("/x?offset=1").startswith(sis.url)
         with pytest.raises(ServiceError, match=r"example\.org"):
             asked._same_server("https://example.org/x?offset=1")
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("path", ["/token", "/ims/oneroster/rostering/v1p2/users"])
+def test_no_redirect_takes_a_request_to_another_server_of_this_network(path):
+    with site() as server, site("127.0.0.2") as neighbour:
+        server.body = b'{"access_token": "hush", "expires_in": 3600}'
+        for query in ("", "?sort=sourcedId&orderBy=asc&limit=1000&offset=0"):
+            server.leads[path + query] = (307, neighbour.url("/admin"))
+        settings = OneRosterSettings(
+            _env_file=None,
+            url=server.url().rstrip("/"),
+            token_url=server.url("/token"),
+            client_id="us",
+            client_secret="hush",
+        )
+        with Client(settings) as asked, pytest.raises(ServiceError, match="leads") as raised:
+            asked.read("users", None, len)
+        assert neighbour.asked == [] and "hush" not in str(raised.value)
 
 
 def test_names_of_people_are_not_written_down(sis, tmp_path: Path):

@@ -16,8 +16,6 @@ from threading import Lock
 from typing import Any
 
 import httpx
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
-from tenacity.wait import wait_random_exponential
 
 from grade_ml.core import http
 from grade_ml.core.errors import ConfigurationError, ServiceError
@@ -44,10 +42,6 @@ _SERVICES = {
     "1.2": ("/ims/oneroster/rostering/v1p2", "/ims/oneroster/gradebook/v1p2"),
 }
 GRADEBOOK = ("categories", "lineItems", "results", "scoreScales")
-
-
-class _TryAgainError(Exception):
-    """An attempt failed in a way that the next one may not."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,7 @@ class Client:
     def __init__(self, settings: OneRosterSettings, clock: http.Clock | None = None) -> None:
         self._settings = settings
         self._clock = clock or http.Clock()
-        self._http = httpx.Client(timeout=SILENCE_S, follow_redirects=True)
+        self._http = httpx.Client(timeout=SILENCE_S)
         self._lock = Lock()
         self._token, self._token_ends = "", datetime.min.replace(tzinfo=UTC)
         self._not_before = datetime.min.replace(tzinfo=UTC)
@@ -208,18 +202,14 @@ class Client:
 
     def _page(self, url: str, endpoint: str, asked: dict[str, str] | None) -> _Page | None:
         """Return a page, or None if the server does not offer the endpoint to us."""
+
+        def attempt() -> _Page | None:
+            reply = self._send(url, asked)
+            return None if reply is None else _read(reply[0], reply[1], endpoint)
+
         try:
-            for attempt in Retrying(
-                retry=retry_if_exception_type((_TryAgainError, httpx.TransportError)),
-                stop=stop_after_attempt(ATTEMPTS),
-                wait=wait_random_exponential(multiplier=0.5, max=20),
-                sleep=self._clock.sleep,
-                reraise=True,
-            ):
-                with attempt:
-                    reply = self._send(url, asked)
-                    return None if reply is None else _read(reply[0], reply[1], endpoint)
-        except _TryAgainError as error:
+            return http.persistently(attempt, ATTEMPTS, self._clock)
+        except http.TryAgainError as error:
             raise ServiceError(
                 f"The OneRoster server gave no good page of {endpoint} at {ATTEMPTS} attempts: "
                 f"{error}.",
@@ -230,7 +220,6 @@ class Client:
                 f"The OneRoster server cannot be reached ({error or type(error).__name__}).",
                 f"Check the network and {PREFIX}URL; nothing was loaded.",
             ) from error
-        raise AssertionError("unreachable")
 
     def _send(
         self, url: str, asked: dict[str, str] | None, renewed: bool = False
@@ -240,7 +229,7 @@ class Client:
         request = self._http.build_request(
             "GET", url, params=asked, headers={"Authorization": f"Bearer {token}"}
         )
-        reply = self._http.send(request, stream=True)
+        reply = self._sent(request)
         try:
             status = reply.status_code
             if status == httpx.codes.UNAUTHORIZED and not renewed:
@@ -251,7 +240,7 @@ class Client:
                 return None
             self._require_success(reply)
             return http.body(reply, MAX_BYTES, TOTAL_S), reply.headers
-        except http.BodyError as error:
+        except http.AnswerError as error:
             raise ServiceError(
                 f"A page of the OneRoster server {error}.",
                 f"Set {PREFIX}PAGE_SIZE lower; nothing was loaded.",
@@ -259,17 +248,21 @@ class Client:
         finally:
             reply.close()
 
+    def _sent(self, request: httpx.Request, auth: httpx.Auth | None = None) -> httpx.Response:
+        try:
+            return http.send(self._http, request, auth)
+        except http.AnswerError as error:
+            raise ServiceError(
+                f"The OneRoster server's answer {error}.",
+                f"Check {PREFIX}URL and {PREFIX}TOKEN_URL; nothing was loaded.",
+            ) from error
+
     def _require_success(self, reply: httpx.Response) -> None:
-        status = reply.status_code
         if reply.is_success:
             return
-        if status == httpx.codes.TOO_MANY_REQUESTS:
-            self._postpone(http.retry_after(reply.headers.get("Retry-After"), self._clock.now()))
-            raise _TryAgainError("it was asked too often")
-        if reply.is_server_error:
-            raise _TryAgainError(f"it answers with the status {status}")
+        http.require_patience(reply, self._clock, self._postpone)
         raise ServiceError(
-            f"The OneRoster server refuses {reply.url.path} with the status {status}.",
+            f"The OneRoster server refuses {reply.url.path} with the status {reply.status_code}.",
             f"Check {PREFIX}URL, the version and the rights of the client; nothing was loaded.",
         )
 
@@ -307,32 +300,38 @@ class Client:
     def _new_token(self) -> tuple[str, float]:
         one = self._settings
         assert one.token_url and one.client_id and one.client_secret
-        reply = self._http.post(
+        request = self._http.build_request(
+            "POST",
             one.token_url,
             data={"grant_type": "client_credentials", "scope": one.scopes},
-            auth=(one.client_id, one.client_secret.get_secret_value()),
         )
-        if reply.status_code == httpx.codes.TOO_MANY_REQUESTS or reply.is_server_error:
-            raise _TryAgainError(f"its token endpoint answers with the status {reply.status_code}")
-        if not reply.is_success:
-            raise ConfigurationError(
-                f"{one.token_url} refuses a token with the status {reply.status_code}.",
-                f"Check {PREFIX}CLIENT_ID, {PREFIX}CLIENT_SECRET and {PREFIX}SCOPE.",
-            )
+        auth = httpx.BasicAuth(one.client_id, one.client_secret.get_secret_value())
+        reply = self._sent(request, auth)
         try:
-            said = reply.json()
+            if reply.status_code == httpx.codes.TOO_MANY_REQUESTS or reply.is_server_error:
+                raise http.TryAgainError(
+                    f"its token endpoint answers with the status {reply.status_code}"
+                )
+            if not reply.is_success:
+                raise ConfigurationError(
+                    f"{one.token_url} refuses a token with the status {reply.status_code}.",
+                    f"Check {PREFIX}CLIENT_ID, {PREFIX}CLIENT_SECRET and {PREFIX}SCOPE.",
+                )
+            said = json.loads(http.body(reply, MAX_BYTES, TOTAL_S))
             return str(said["access_token"]), float(said.get("expires_in") or 3600)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _TryAgainError("its token endpoint gives no token") from error
+        except (ValueError, KeyError, TypeError, AttributeError, http.AnswerError) as error:
+            raise http.TryAgainError("its token endpoint gives no token") from error
+        finally:
+            reply.close()
 
 
 def _read(body: bytes, headers: httpx.Headers, endpoint: str) -> _Page:
     try:
         rows = json.loads(body)[endpoint]
     except (ValueError, KeyError, TypeError) as error:
-        raise _TryAgainError(f"a page is no JSON object with the list {endpoint}") from error
+        raise http.TryAgainError(f"a page is no JSON object with the list {endpoint}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise _TryAgainError(f"{endpoint} in a page is no list of objects")
+        raise http.TryAgainError(f"{endpoint} in a page is no list of objects")
     total = headers.get("X-Total-Count", "")
     links = httpx.Response(200, headers=headers).links
     return _Page(rows, int(total) if total.isdecimal() else None, links.get("next", {}).get("url"))

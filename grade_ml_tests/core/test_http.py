@@ -1,0 +1,190 @@
+"""Where a server may lead its clients: over real sockets, on addresses of this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grade_ml.core import http
+from grade_ml_tests.certificates import Authority
+from grade_ml_tests.sites import Site, site
+
+pytestmark = pytest.mark.security
+
+
+@pytest.fixture
+def one() -> Iterator[Site]:
+    with site() as server:
+        yield server
+
+
+@pytest.fixture
+def other() -> Iterator[Site]:
+    with site("127.0.0.2") as server:
+        yield server
+
+
+def ask(url: str, method: str = "GET", client: httpx.Client | None = None, **options) -> bytes:
+    with client or httpx.Client(timeout=5) as asking:
+        reply = http.send(asking, asking.build_request(method, url, **options))
+        return http.body(reply, 1 << 20, 5)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.2", "localhost", "2130706434", "0x7f000002", "0.0.0.0", "[::ffff:127.0.0.2]"],
+)
+def test_no_answer_leads_to_another_private_address(status: int, host: str):
+    with site() as one, site("0.0.0.0") as other:
+        one.leads["/"] = (status, other.url("/secret", host))
+        with pytest.raises(http.AnswerError, match="not a public address"):
+            ask(one.url())
+        assert other.asked == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://10.0.0.1/",
+        "http://192.168.1.1/",
+        "http://172.16.0.1/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://100.64.0.1/",
+        "http://[::1]/",
+        "http://[fe80::1]/",
+        "http://[fd00::1]/",
+        "http://[64:ff9b::7f00:1]/",
+        "http://[2002:7f00:1::]/",
+        "//127.0.0.2/",
+    ],
+)
+def test_neither_do_the_networks_behind_this_machine(one: Site, target: str):
+    one.leads["/"] = (302, target)
+    with pytest.raises(http.AnswerError, match="not a public address"):
+        ask(one.url())
+
+
+def test_another_port_of_a_private_host_is_another_place(one: Site):
+    with site() as other:
+        one.leads["/"] = (302, other.url())
+        with pytest.raises(http.AnswerError, match="not a public address"):
+            ask(one.url())
+        assert other.asked == []
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://example.org/", "gopher://x/"])
+def test_no_answer_leads_to_another_scheme(one: Site, target: str):
+    one.leads["/"] = (302, target)
+    with pytest.raises(http.AnswerError, match="leads from http to "):
+        ask(one.url())
+
+
+def test_encryption_is_not_given_up(tmp_path: Path, one: Site):
+    authority = Authority(tmp_path)
+    client = httpx.Client(verify=http_context(authority))
+    with site(context=authority.context("127.0.0.1")) as safe:
+        safe.leads["/"] = (302, one.url())
+        with pytest.raises(http.AnswerError, match="from https to http"):
+            ask(safe.url(), client=client)
+    assert one.asked == []
+
+
+def http_context(authority: Authority) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(authority.file))
+
+
+def test_within_its_place_an_answer_may_lead_and_what_was_sent_goes_along(one: Site):
+    one.leads |= {"/": (302, "/a?x=1"), "/a?x=1": (302, one.url("/b"))}
+    assert ask(one.url(), headers={"Authorization": "Bearer t"}) == b"{}"
+    assert [(path, given["Authorization"]) for path, given, _ in one.asked] == [
+        ("/", "Bearer t"),
+        ("/a?x=1", "Bearer t"),
+        ("/b", "Bearer t"),
+    ]
+    one.leads["/post"] = (307, "/kept")
+    ask(one.url("/post"), "POST", json={"key": "k"})
+    assert one.asked[-1][0] == "/kept" and b"k" in one.asked[-1][2]
+
+
+def test_a_circle_ends(one: Site):
+    one.leads["/"] = (302, "/")
+    with pytest.raises(http.AnswerError, match="leads on more than 5 times"):
+        ask(one.url())
+    assert len(one.asked) == 6
+
+
+@pytest.fixture
+def internet(monkeypatch: pytest.MonkeyPatch, one: Site) -> Site:
+    """`one` as a proxy: whatever host is asked over http answers from there."""
+    monkeypatch.setenv("http_proxy", one.url())
+    monkeypatch.setenv("no_proxy", "")
+    return one
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_credentials_do_not_follow_to_another_host(internet: Site, status: int):
+    internet.leads["http://a.example/?key=hush"] = (status, "http://b.example/")
+    internet.leads["http://b.example/"] = (status, "http://a.example/end")
+    secret = {"Authorization": "Bearer hush", "Cookie": "session=hush"}
+    ask("http://a.example/?key=hush", headers=secret)
+    (_, first, _), *others = internet.asked
+    assert "hush" in first["Authorization"]
+    assert [path for path, *_ in others] == ["http://b.example/", "http://a.example/end"]
+    assert "hush" not in str(others)
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_what_was_posted_does_not_follow_to_another_host(internet: Site, status: int):
+    internet.leads["http://a.example/"] = (status, "http://b.example/")
+    with pytest.raises(http.AnswerError, match=r"leads what was sent to it on to b\.example"):
+        ask("http://a.example/", "POST", json={"key": "hush"})
+    assert len(internet.asked) == 1
+
+
+def test_a_proxy_is_not_led_into_private_networks_by_number(internet: Site):
+    internet.leads["http://a.example/"] = (302, "http://169.254.169.254/")
+    with pytest.raises(http.AnswerError, match="not a public address"):
+        ask("http://a.example/")
+
+
+def test_the_address_that_was_checked_is_the_one_that_is_asked(
+    one: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Loopback counts as public here, since no other address answers; names and TLS are real."""
+    monkeypatch.setattr(http, "is_public", lambda address: True)
+    authority = Authority(tmp_path)
+    client = httpx.Client(verify=http_context(authority))
+    with site(context=authority.context("localhost")) as other:
+        one.leads["/"] = (302, other.url("/there", "localhost"))
+        other.leads["/there"] = (302, "end")
+        assert ask(one.url(), client=client) == b"{}"
+        assert [path for path, *_ in other.asked] == ["/there", "/end"]
+        assert {given["Host"] for _, given, _ in other.asked} == {f"localhost:{other.port}"}
+        # By its number it has no certificate: the name was what was asked for.
+        one.leads["/"] = (302, other.url("/there"))
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE"):
+            ask(one.url(), client=httpx.Client(verify=http_context(authority)))
+
+
+@given(st.ip_addresses())
+def test_an_address_counts_as_public_only_if_its_registry_says_so(address):
+    if http.is_public(str(address)):
+        assert not (address.is_private or address.is_loopback or address.is_link_local)
+        assert not (address.is_unspecified or address.is_multicast)
+
+
+@given(st.ip_addresses(v=4))
+def test_an_ipv4_address_keeps_its_kind_however_it_is_wrapped(address):
+    public = http.is_public(str(address))
+    nat64 = ipaddress.IPv6Address(int(ipaddress.IPv6Address("64:ff9b::")) | int(address))
+    assert http.is_public(str(nat64)) is public
+    assert not http.is_public(f"::ffff:{address}")
+    assert not http.is_public(f"::{address}")
