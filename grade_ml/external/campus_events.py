@@ -51,7 +51,8 @@ class CampusEvents:
         feed = occurrences(client, self.about, self.settings.url("events_url"), around, place)
         by_day: dict[date, list[Occurrence]] = defaultdict(list)
         for one in feed:
-            for day in Window(one.first, one.last).days():
+            # What goes on for centuries does so within the window only.
+            for day in Window(max(one.first, around.first), min(one.last, around.last)).days():
                 by_day[day].append(one)
         first, last = min(by_day, default=date.max), max(by_day, default=date.min)
         today = now.astimezone(place.zone).date()

@@ -10,10 +10,11 @@ from threading import Thread
 
 import pytest
 
+from grade_ml.external import ical
 from grade_ml.external.academic_calendar import AcademicCalendar
 from grade_ml.external.campus_events import CampusEvents
 from grade_ml.external.ical import occurrences
-from grade_ml.external.protocol import Place, ProviderError, Source, Window
+from grade_ml.external.protocol import PayloadError, Place, ProviderError, Source, Window
 from grade_ml.external.settings import ExternalSettings
 
 LONDON = Place(51.5, -0.1, "GBR", "Europe/London")
@@ -231,3 +232,108 @@ def test_holidays_need_no_feed(client):
         rows.extend(ready.fetch(client(NOW), window, LONDON, datetime(2025, 1, 1, tzinfo=UTC)))
     assert {row.series for row in rows} == {"days_to_holiday"}
     assert [row.value for row in rows] == [1, 0]
+
+
+START = "DTSTART:20240301T100000Z"
+SPRING = Window(date(2024, 2, 1), date(2024, 6, 30))
+
+
+def calendar(*parts: str) -> bytes:
+    return "\r\n".join(["BEGIN:VCALENDAR", *parts, "END:VCALENDAR", ""]).encode()
+
+
+def event(*lines: str, uid: object = 1) -> str:
+    return "\r\n".join(["BEGIN:VEVENT", f"UID:{uid}", *lines, "END:VEVENT"])
+
+
+def zone(rule: str) -> str:
+    inside = ["DTSTART:19700101T000000", "TZOFFSETFROM:+0000", "TZOFFSETTO:+0100", rule]
+    standard = ["BEGIN:STANDARD", *inside, "END:STANDARD"]
+    return "\r\n".join(["BEGIN:VTIMEZONE", "TZID:Own/Zone", *standard, "END:VTIMEZONE"])
+
+
+EVERY_SECOND = ";".join(
+    f"{part}={','.join(map(str, range(size)))}"
+    for part, size in (("BYHOUR", 24), ("BYMINUTE", 60), ("BYSECOND", 60))
+)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> ical.Limits:
+    """Limits of which a test need not wait for the end."""
+    limits = ical.Limits(occurrences=5_000, days=20_000, cpu_s=4, wall_s=60, memory_bytes=1 << 29)
+    monkeypatch.setattr(ical, "LIMITS", limits)
+    return limits
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (calendar(event(START, "RRULE:FREQ=SECONDLY")), "takes place secondly"),
+        (calendar(event(START, "RRULE:INTERVAL=1;FREQ=MINU\r\n TELY")), "takes place minutely"),
+        (calendar(zone("RRULE:FREQ=SECONDLY"), event(START)), "takes place secondly"),
+        (calendar(event(START, f"RRULE:FREQ=DAILY;{EVERY_SECOND}")), "takes more than 512 MB|4 s"),
+        (calendar(event("DTSTART:00010101T000000Z", "RRULE:FREQ=HOURLY")), "more than 4 s"),
+        (
+            calendar(*(event(START, "RRULE:FREQ=DAILY", uid=n) for n in range(2_000))),
+            "5,000 events",
+        ),
+        (calendar(*(event(START, uid=n) for n in range(6_000))), "5,000 events"),
+        (
+            calendar(
+                *(
+                    event("DTSTART;VALUE=DATE:00020101", "DTEND;VALUE=DATE:99980101", uid=n)
+                    for n in range(500)
+                )
+            ),
+            "20,000 days",
+        ),
+        (
+            calendar(
+                event(START, "RDATE:" + ",".join(f"20240401T10{n:04d}Z" for n in range(5959)))
+            ),
+            "VEVENT|RDATE|RRULE",
+        ),
+    ],
+    ids=[
+        *("each second", "each minute", "zone", "parts", "since the year 1", "daily events"),
+        *("events", "centuries", "dates"),
+    ],
+)
+def test_a_feed_without_end_is_refused_with_what_it_exceeds(body: bytes, says: str, small):
+    with pytest.raises(PayloadError, match=says):
+        ical._read_apart(body, SPRING, LONDON)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["RRULE:FREQ=DAILY", *(f"EXDATE:20240401T10{n:04d}Z" for n in range(5959))],
+        ["RRULE:FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30"],
+        [f"ATTENDEE:{n}" for n in range(20_000)],
+        ["DESCRIPTION:" + "x" * 1_000_000],
+        ["BEGIN:VALARM"] * 20_000 + ["END:VALARM"] * 20_000,
+    ],
+    ids=["exceptions", "never", "attendees", "long", "nested"],
+)
+def test_a_feed_that_asks_much_is_read_or_refused_but_ends(lines: list[str], small):
+    try:
+        assert ical._read_apart(calendar(event(START, *lines)), SPRING, LONDON)
+    except PayloadError as error:
+        assert error.problem
+
+
+@pytest.mark.security
+def test_rules_without_an_end_are_read_as_far_as_the_window_goes(days):
+    assert len(days(f"{START} DURATION:PT1H RRULE:FREQ=WEEKLY")) == 18
+
+
+@pytest.mark.security
+def test_what_lasts_for_centuries_counts_within_the_window(client: Callable):
+    with feed("DTSTART;VALUE=DATE:00020101 DTEND;VALUE=DATE:99980101") as url:
+        source = CampusEvents(ExternalSettings(_env_file=None, events_url=url))
+        window = Window(date(2024, 6, 1), date(2024, 6, 1))
+        found = {one.series: one.value for one in source.fetch(client(NOW), window, LONDON, NOW)}
+    assert found == {"events": 1, "events_7d": 1}
