@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
+import stat
 import tempfile
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from grade_ml.core.errors import ConfigurationError
+from grade_ml.core.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -31,6 +35,34 @@ def file_name(identifier: str) -> str:
     readable = re.sub(r"[^A-Za-z0-9]+", "-", identifier)[:_READABLE].strip("-")
     digest = hashlib.sha256(identifier.encode()).hexdigest()[:20]
     return f"{readable}-{digest}" if readable else digest
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open a file for reading; a pipe, which may never be written to, is no file.
+
+    Raises
+    ------
+    SourceError
+        It is a pipe, socket, device or folder, or a link to one.
+    OSError
+        It is not there, or must not be read.
+    """
+    # Asked before it is opened, for opening a device may do something, and again afterwards, for
+    # another thing may have taken its place; without waiting for who writes into a pipe.
+    if stat.S_ISREG(path.stat().st_mode):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+        else:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return os.fdopen(descriptor, "rb")
+            os.close(descriptor)
+    raise SourceError(
+        f"{path} is a pipe, socket, device or folder, not a file; it was not read.",
+        "Put the file itself in its place.",
+    )
 
 
 def write_whole(path: UPath, content: bytes) -> None:

@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.text import Text
 
-#: What no text may hold: it steers terminals and turns the direction of what follows. Tabs and line
-#: ends are left: spreadsheets write them into titles.
-STEERING = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e]"
+#: What no text may hold (patterns for Python and for RE2): it steers terminals and turns the
+#: direction of what follows. Tabs and line ends are left: spreadsheets write them into titles.
+STEERING = "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\u202a-\u202e]"
 #: Marks and isolates, which texts in Hebrew or Arabic hold rightly; a line does without them.
-DIRECTIONS = r"[\u061c\u200e\u200f\u2066-\u2069]"
+DIRECTIONS = "[\u061c\u200e\u200f\u2066-\u2069]"
 #: What no id may hold: in tables and messages two ids that differ must look different.
-UNSEEN = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+UNSEEN = "[\\x00-\\x1f\\x7f-\\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 
 #: Slack takes no longer text in one section of a message.
 SLACK_SECTION = 3000

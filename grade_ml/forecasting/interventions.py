@@ -8,6 +8,7 @@ that an action rests on.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -17,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from grade_ml.core.errors import SourceError
+from grade_ml.core.storage import open_file
 from grade_ml.forecasting.risk_periods import Driver
 
 #: The table that is used where a university names no other.
@@ -62,7 +64,7 @@ def read_table(path: Path = DEFAULT_TABLE) -> tuple[Rule, ...]:
         value), or has no rule for one of the drivers and timings.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_file(path), newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             names = reader.fieldnames or []
             rows = [(reader.line_num, row) for row in reader]

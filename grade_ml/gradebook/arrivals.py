@@ -19,6 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from grade_ml.core.errors import ConfigurationError
+from grade_ml.core.storage import open_file
+from grade_ml.core.texts import UNSEEN, line
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -114,7 +116,8 @@ class Delivery:
         if not self.is_folder:
             if not self.name.lower().endswith(".zip"):
                 return True
-            with self.place.open("rb") as file:
+            local = is_local(self.place)
+            with open_file(Path(self.place.path)) if local else self.place.open("rb") as file:
                 return zipfile.is_zipfile(file)
         if self.kind is None or any(_is_unfinished(file.path) for file in self.files):
             return False
@@ -193,6 +196,9 @@ def _local(folder: Path, root: UPath) -> Iterator[Delivery | str]:
         if not _counts(name):
             continue
         path = folder / name
+        if re.search(f"{UNSEEN}|[\ud800-\udfff]", name):
+            yield f"{line(name)} has a name that is no UTF-8 or steers terminals; rename it."
+            continue
         try:
             status = path.lstat()
             if stat.S_ISLNK(status.st_mode):
@@ -209,7 +215,7 @@ def _local(folder: Path, root: UPath) -> Iterator[Delivery | str]:
         except FileNotFoundError:
             # It went while it was looked at: whoever writes it is not done.
             yield f"{name} is changing."
-        except PermissionError as error:
+        except OSError as error:
             yield f"{name} cannot be read ({error.strerror}) and is left alone."
 
 
@@ -217,7 +223,9 @@ def _folder(path: Path, place: UPath) -> Delivery:
     files: list[File] = []
     fault = ""
     changed = path.lstat().st_ctime
+    seen = 0
     for at, folders, names in os.walk(path, onerror=_raise):
+        seen += len(folders) + len(names)
         for name in (*folders, *names):
             status = Path(at, name).lstat()
             changed = max(changed, status.st_ctime)
@@ -226,8 +234,8 @@ def _folder(path: Path, place: UPath) -> Delivery:
                 files.append(_file(within, status))
             elif not stat.S_ISDIR(status.st_mode):
                 fault = f"{within} in it is a link, pipe, socket or device, not a file."
-        if len(files) > MOST_FILES:
-            fault = f"It holds more than {MOST_FILES:,} files."
+        if seen > MOST_FILES:
+            fault = f"It holds more than {MOST_FILES:,} files and folders."
             break
     return Delivery(path.name, place, tuple(sorted(files, key=_path)), changed, True, fault)
 

@@ -146,14 +146,14 @@ def problems(  # noqa: PLR0913 - the parts of one message
     rows: Sequence[int] | np.ndarray | pd.Series,
     column: str,
     values: pd.Series,
-    reason: str,
+    reason: str | Sequence[str],
     *,
     personal: bool = False,
 ) -> pd.DataFrame:
     """Return problems of one kind, one per line in `rows`, as a frame with `PROBLEM_COLUMNS`.
 
-    Long values are cut, and of several lines none is shown: behind a quote that is never closed, a
-    value holds the columns and lines that follow.
+    `reason` is that of all, or one for each. Long values are cut, and of several lines none is
+    shown: behind a quote that is never closed, a value holds the columns and lines that follow.
     """
     texts = values.astype("string[pyarrow]")
     shown = texts.str[:SHOWN].where(texts.str.len() <= SHOWN, texts.str[:SHOWN] + "…")

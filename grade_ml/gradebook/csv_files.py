@@ -26,8 +26,11 @@ import numpy as np
 import pandas as pd
 
 from grade_ml.core.errors import SourceError
+from grade_ml.core.storage import open_file
+from grade_ml.core.texts import STEERING, UNSEEN
 from grade_ml.gradebook.bundle import ROW, problems
-from grade_ml.gradebook.rules import CONTROL, LONGEST_ID
+from grade_ml.gradebook.limits import LIMITS
+from grade_ml.gradebook.rules import LONGEST_ID
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,6 +50,8 @@ FIRST_YEAR, LAST_YEAR = 1900, 2199
 #: Whole numbers up to here are exact as float64, and sums of them fit the database's bigint.
 LARGEST_COUNT = 10**15
 
+#: The bytes of what `STEERING` names beyond ASCII.
+_WIDE_STEERING = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xaa-\xae]")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 #: Columns that programs write for their own use, not because the table has them.
 _NAMELESS = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")
@@ -196,7 +201,7 @@ class CsvRows:
             name,
             f"is longer than {LONGEST_ID} characters; look for lost quotes",
         )
-        strange = pc.match_substring_regex(column, CONTROL)
+        strange = pc.match_substring_regex(column, UNSEEN)
         self.reject(
             pc.fill_null(strange, False), name, "holds a control character; remove it from the id"
         )
@@ -327,14 +332,24 @@ class CsvRows:
         self.lines = self.lines[~blank]
         self._accepted, self._broken = self._accepted[~blank], self._broken[~blank]
 
-    def reject_nul(self) -> None:
-        """Reject rows with a NUL character, which the database cannot hold."""
+    def reject_steering(self) -> None:
+        """Reject rows with characters that steer what shows them, or that no database holds."""
         import pyarrow.compute as pc
 
         for name, column in self._columns.items():
-            bad = np.asarray(pc.fill_null(pc.match_substring(column, "\0"), False))
-            self._columns[name] = pc.replace_substring(column, "\0", "\u2400")
-            self.reject(bad, name, "holds a NUL character (shown as \u2400); remove it")
+            nul = np.asarray(pc.fill_null(pc.match_substring(column, "\0"), False))
+            others = np.asarray(pc.fill_null(pc.match_substring_regex(column, STEERING), False))
+            if others.any():
+                self._columns[name] = pc.replace_substring_regex(
+                    pc.replace_substring(column, "\0", "\u2400"), STEERING, "\ufffd"
+                )
+                self.reject(nul, name, "holds a NUL character (shown as \u2400); remove it")
+                self.reject(
+                    others & ~nul,
+                    name,
+                    "holds a character that controls a terminal or the direction of writing (shown "
+                    "as \ufffd); remove it, or correct the encoding",
+                )
 
     def add_malformed(self, malformed: Collection[Any], header: list[str]) -> None:
         """Add the lines that have too many or too few values, rejected, as far as they go."""
@@ -342,22 +357,24 @@ class CsvRows:
 
         if not malformed:
             return
+        texts = [re.sub(STEERING, "\ufffd", row.text.replace("\0", "\u2400")) for row in malformed]
         lines = np.array([row.number + 1 for row in malformed])
-        for row in malformed:
-            reason = (
-                f"has {row.actual_columns} values where the header has {len(header)}; "
-                "look for a comma or quote too many or too few"
-            )
-            # Which value belongs to which column is unknown, so none is shown: it may be anything.
-            nothing = pd.Series([None])
-            self._problems.append(problems(self.file, [row.number + 1], "(line)", nothing, reason))
-        texts = (row.text.replace("\0", "\u2400") for row in malformed)
+        reasons = [
+            f"has {row.actual_columns} values where the header has {len(header)}; "
+            "look for a comma or quote too many or too few"
+            for row in malformed
+        ]
+        # Which value belongs to which column is unknown, so none is shown: it may be anything.
+        nothing = pd.Series([None] * len(lines))
+        self._problems.append(problems(self.file, lines, "(line)", nothing, reasons))
         found = [dict(zip(header, _values_of(text), strict=False)) for text in texts]
         for name, column in self._columns.items():
             values = [(one.get(name) or "").strip() or None for one in found]
             self._columns[name] = pa.concat_arrays([column, pa.array(values, pa.string())])
         self.lines = np.append(self.lines, lines)
-        self._accepted = np.append(self._accepted, np.zeros(len(lines), dtype=bool))
+        nothing = np.zeros(len(lines), dtype=bool)
+        self._accepted = np.append(self._accepted, nothing)
+        self._faults = {name: np.append(mask, nothing) for name, mask in self._faults.items()}
         self._broken = np.append(self._broken, np.ones(len(lines), dtype=bool))
 
     def _column(self, name: str) -> pa.Array:
@@ -408,7 +425,7 @@ def require_folder(path: Path) -> None:
 
 def opener(path: Path) -> Opener:
     """Return a function that opens a plain or (by its name) gzipped file."""
-    return lambda: gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb")
+    return lambda: _Unpacked(path) if path.suffix == ".gz" else open_file(path)
 
 
 def read(  # noqa: PLR0913 - what a caller may ask of a file
@@ -460,8 +477,8 @@ def read(  # noqa: PLR0913 - what a caller may ask of a file
                 rows = CsvRows(name, columns, lines, personal, notes)
                 rows.drop_blank_lines()
                 end = malformed[-1].text if malformed else rows.last_text
-                if stream.has_nul:
-                    rows.reject_nul()
+                if stream.has_steering:
+                    rows.reject_steering()
                 rows.add_malformed(malformed, header)
                 yield rows
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, lzma.LZMAError) as error:
@@ -536,6 +553,34 @@ def _blocks(
         ) from error
 
 
+class _Unpacked(gzip.GzipFile):
+    """The bytes of a gzipped file, as far as they can be those of a gradebook."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(fileobj=open_file(path))
+        self._path, self._given = path, 0
+        by_ratio = max(LIMITS.checked_from_bytes, LIMITS.ratio * path.stat().st_size)
+        self._most = min(by_ratio, LIMITS.unpacked_bytes)
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self._given += len(data)
+        if self._given > self._most:
+            raise SourceError(
+                f"{self._path} unpacks to more than {self._most:,} bytes; it was not read. At most "
+                f"{LIMITS.unpacked_bytes:,} bytes are read from a packed file, and "
+                f"{LIMITS.ratio} times its size.",
+                "If it is what it should be, unpack it.",
+            )
+        return data
+
+    def close(self) -> None:
+        file = self.fileobj
+        super().close()
+        if file is not None:
+            file.close()
+
+
 class _CheckedStream(io.RawIOBase):
     """The bytes of a text file behind its header line, checked on the way.
 
@@ -547,9 +592,14 @@ class _CheckedStream(io.RawIOBase):
         self._file, self._name = file, name
         self._decoder = getincrementaldecoder("utf-8")()
         self._ahead, self._line, self._position = b"", 1, 0
-        self.quotes, self.has_nul = 0, False
+        self.quotes, self.has_steering, self._tail = 0, False, b""
         start = self._next_bytes(HEADER_BYTES)
         self.header = b"".join(start.splitlines(keepends=True)[:1])
+        if len(self.header) == HEADER_BYTES and not self.header.endswith((b"\n", b"\r")):
+            raise SourceError(
+                f"{name} has a first line of more than {HEADER_BYTES:,} bytes.",
+                "The first line names the columns; look for lost line ends.",
+            )
         self._ahead = start[len(self.header) :]
 
     def readable(self) -> bool:
@@ -579,8 +629,18 @@ class _CheckedStream(io.RawIOBase):
             ) from error
         self._line += data.count(b"\n")
         self.quotes += data.count(b'"')
-        self.has_nul = self.has_nul or b"\0" in data
+        self.has_steering = self.has_steering or self._steers(data)
         return data
+
+    def _steers(self, data: bytes) -> bool:
+        """Return whether bytes hold what `STEERING` names, in a pass or two over them."""
+        low = int(np.count_nonzero(np.frombuffer(data, np.uint8) < ord(" ")))
+        if low > sum(data.count(one) for one in b"\t\n\r") or b"\x7f" in data:
+            return True
+        # A character may lie across two reads.
+        self._tail, joined = data[-2:], self._tail + data
+        wide = b"\xc2" in joined or b"\xe2\x80" in joined
+        return wide and _WIDE_STEERING.search(joined) is not None
 
 
 def _header(
@@ -609,6 +669,11 @@ def _header(
         raise SourceError(
             f"{name} has no column {', '.join(absent)}; {found}.",
             "Add the column, or correct its name.",
+        )
+    if len(names) > LIMITS.columns:
+        raise SourceError(
+            f"{name} has {len(names):,} columns; at most {LIMITS.columns:,} are read.",
+            "Leave out the columns that say nothing of students, courses or grades.",
         )
     nameless = [n for n, one in enumerate(names, 1) if _NAMELESS.fullmatch(one)]
     notes = tuple(

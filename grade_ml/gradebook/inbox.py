@@ -35,7 +35,7 @@ from grade_ml.core.errors import (
     SourceError,
 )
 from grade_ml.core.settings import Settings
-from grade_ml.core.storage import write_whole
+from grade_ml.core.storage import open_file, write_whole
 from grade_ml.gradebook import institution
 from grade_ml.gradebook.arrivals import DONE, REFUSED, Delivery, Kind, is_local, look
 from grade_ml.gradebook.bundle import Bundle, followed_by
@@ -254,7 +254,7 @@ def _at(base: Any, path: str) -> Any:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -305,9 +305,9 @@ def _files(path: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]], datetime 
     """Yield the plain CSV files of a local delivery: name, opener, and when a zip says it wrote."""
     if path.is_dir():
         for file in sorted(path.glob("*.csv")):
-            yield file.name, lambda file=file: file.open("rb"), None  # type: ignore[misc]
+            yield file.name, lambda file=file: open_file(file), None  # type: ignore[misc]
         return
-    archive = zipfile.ZipFile(path)
+    archive = zipfile.ZipFile(open_file(path))
     for info in archive.infolist():
         # 1980 is what programs write that keep no time.
         written = datetime(*info.date_time, tzinfo=UTC) if info.date_time[0] > 1980 else None

@@ -34,7 +34,8 @@ from typing import Annotated
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from grade_ml.core.errors import ConfigurationError
+from grade_ml.core.errors import ConfigurationError, SourceError
+from grade_ml.core.storage import open_file
 
 #: Points of 100.
 Points = Annotated[float, Field(ge=0, le=100)]
@@ -138,6 +139,8 @@ class Institution(_Decided):
         return hashlib.sha256(decided.encode()).hexdigest()[:12]
 
 
+#: Bytes of the file; one line for each of 10,000 courses has less.
+_LONGEST = 1 << 20
 #: What holds where an institution decides nothing itself.
 DEFAULTS = Institution()
 
@@ -153,8 +156,12 @@ def read(path: Path | None) -> Institution:
     if path is None:
         return DEFAULTS
     try:
-        return Institution.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        with open_file(path) as file:
+            content = file.read(_LONGEST + 1)
+        if len(content) > _LONGEST:
+            raise SourceError(f"it has more than {_LONGEST:,} bytes")
+        return Institution.model_validate(tomllib.loads(content.decode("utf-8-sig")))
+    except (OSError, SourceError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(
             f"The institution's file {path} cannot be read: {error}.",
             "Correct it, or unset GRADE_ML_INSTITUTION to use the defaults.",

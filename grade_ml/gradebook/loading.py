@@ -17,9 +17,11 @@ import pandas as pd
 from sqlalchemy import Connection, Engine, Table, text
 
 from grade_ml.core import database
+from grade_ml.core.errors import SourceError
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.bundle import PROBLEM_COLUMNS, RANK, ROW, Batch, Bundle, Repeats, problems
 from grade_ml.gradebook.frames import with_defaults
+from grade_ml.gradebook.limits import LIMITS
 from grade_ml.gradebook.rules import violations
 from grade_ml.gradebook.schema import Status
 
@@ -130,6 +132,7 @@ def load(
         work.stage()
         removed = {t.name: work.remove(t) for t in reversed(schema.TABLES) if t in work.removals}
         counts = {t.name: work.merge(t) for t in schema.TABLES if t in work.read}
+        work.require_few_refused()
         rejected, anew = work.quarantine(loaded_at)
         forget(connection, loaded_at.date())
         report = LoadReport(
@@ -179,6 +182,7 @@ class _Load:
         self.unchanged: Counter[Table] = Counter()
         self.courses: set[str] = set()
         self.notes: dict[str, None] = {}
+        self._rows = self._refused = 0
 
     def stage(self) -> None:
         """Copy every batch into staging tables; rows that break a rule become problems."""
@@ -188,6 +192,8 @@ class _Load:
         )
         for batch in self._bundle.batches(self._connection):
             table = _TABLES[batch.table]
+            unread = 0 if batch.problems is None else len(batch.problems)
+            self._count(len(batch.rows) + batch.unchanged + unread)
             self.notes |= dict.fromkeys(batch.notes)
             self.unchanged[table] += batch.unchanged
             if batch.unchanged:
@@ -489,7 +495,7 @@ class _Load:
     ) -> None:
         """Move the staged rows (alias s) where `where` holds to the problems."""
         origin = self._bundle.origins[table.name]
-        self._run(
+        refused = self._run(
             f"""
             with bad as (delete from {stage}_{table.name} s where {where} returning s.*)
             insert into problem
@@ -503,10 +509,41 @@ class _Load:
             reason=reason,
             personal="student_id" in columns,
         )
+        self._count_refused(refused)
 
     def _add_problems(self, table: Table, found: pd.DataFrame) -> None:
         frame = found[list(PROBLEM_COLUMNS)].assign(owner=table.name)
         database.copy_frame(self._connection, "problem", frame)
+        self._count_refused(len(frame))
+
+    def _count(self, rows: int) -> None:
+        self._rows += rows
+        if self._rows > LIMITS.rows:
+            raise SourceError(
+                f"The delivery has more than {LIMITS.rows:,} rows; none was loaded.",
+                "Deliver one term or one school at a time.",
+            )
+
+    def _count_refused(self, rows: int) -> None:
+        self._refused += rows
+        if self._refused > LIMITS.refused_rows:
+            raise self._too_many(f"more than {LIMITS.refused_rows:,}")
+
+    def require_few_refused(self) -> None:
+        """Raise `SourceError` where so much is refused that something is wrong with all of it."""
+        share = self._refused / max(self._rows, 1)
+        if self._refused > LIMITS.refused_from_rows and share > LIMITS.refused_share:
+            raise self._too_many(f"{self._refused:,} ({share:.0%})")
+
+    def _too_many(self, count: str) -> SourceError:
+        first = " ".join(str(one) for one in self.sample()[:3])
+        return SourceError(
+            f"Too many rows cannot be kept, {count}, so none was loaded. The first: {first}",
+            "Look for what they have in common: a wrong column, a file that was left out, another "
+            f"delivery's ids. At most {LIMITS.refused_rows:,} rows go into quarantine, and at most "
+            f"{LIMITS.refused_share:.0%} of a delivery once they are more than "
+            f"{LIMITS.refused_from_rows:,}.",
+        )
 
     def _change(self, table: Table, statement: str) -> int:
         """Run a statement that returns the rows it changes; remember their courses."""

@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
+from grade_ml.core.texts import UNSEEN
 from grade_ml.gradebook import schema
 
 #: PostgreSQL cannot index texts beyond 2,700 bytes; no source's ids come near.
 LONGEST_ID = 255
-#: What no id may hold: characters that no one sees, which tables and messages would garble.
-CONTROL = r"[\x00-\x1f\x7f-\x9f]"
 #: (first, second): the second date may not come before the first.
 _ORDERED_DATES = {
     "term": ("starts_on", "ends_on"),
@@ -45,7 +44,7 @@ def violations(table: sa.Table, rows: pd.DataFrame) -> Iterator[tuple[str, pd.Se
             yield column.name, long, f"is longer than {LONGEST_ID} characters; look for lost quotes"
         # The ids of other tables are known ones, or go with their rows.
         if column.name in rows and column.primary_key and len(table.primary_key) == 1:
-            strange = rows[column.name].str.contains(CONTROL, regex=True)
+            strange = rows[column.name].str.contains(UNSEEN, regex=True)
             yield column.name, strange, "holds a control character; remove it from the id"
         if column.name in rows and column.name == schema.course.c.course_id.name:
             spread = rows[column.name].str.contains("...", regex=False)

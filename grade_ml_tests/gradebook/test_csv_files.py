@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grade_ml.core import texts
 from grade_ml.core.errors import SourceError
 from grade_ml.gradebook import csv_files
 from grade_ml.gradebook.csv_files import CsvRows
+from grade_ml.gradebook.limits import LIMITS
 
 
 def _read(data: bytes, **options: object) -> list[CsvRows]:
@@ -135,6 +139,72 @@ def test_a_nul_character_rejects_its_row_only() -> None:
     assert rows.frame({"y": rows.text("y")})["y"].tolist() == ["a"]
     assert rows.problems is not None
     assert rows.problems[["row", "column", "value"]].to_numpy().tolist() == [[3, "y", "b␀c"]]
+
+
+@pytest.mark.security
+@given(
+    st.text(st.characters(codec="utf-8", exclude_characters='",'), max_size=20),
+    st.integers(0, 3),
+)
+def test_a_row_with_a_character_that_steers_is_rejected_and_no_other(text: str, at: int) -> None:
+    values = ["a", "é\t\u2019b", "שלום\u200f", "\u2067c\u2069"]
+    values.insert(at, text)
+    rows = _one(b"x,y\n" + b"".join(f'{n},"{v}"\n'.encode() for n, v in enumerate(values)))
+
+    steers = bool(re.search(texts.STEERING, text.strip()))
+    assert rows.rejected.tolist() == [steers and n == at for n in range(5)]
+    if rows.problems is not None:
+        assert not re.search(texts.STEERING, "".join(rows.problems["value"]))
+
+
+@pytest.mark.security
+def test_a_character_that_steers_is_found_where_two_reads_meet() -> None:
+    for gap in range(5):
+        body = b"x,y\n1," + b"a" * (csv_files.HEADER_BYTES - 6 - gap) + "\u202e\n".encode()
+        assert _one(body).rejected.tolist() == [True]
+
+
+@pytest.mark.security
+def test_a_row_that_steers_beside_a_line_with_too_many_values_is_rejected() -> None:
+    rows = _one(b"x,y\n1,a\x1b[2J\n2,b,c\n3,d\n")
+
+    rows.required("y")
+    assert sorted(rows.lines[rows.rejected]) == [2, 3]
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("first", [b"\n", b"", b","])
+def test_lines_and_headers_without_end_are_refused_without_being_held(first: bytes) -> None:
+    """A gigabyte that is made as it is read; memory stays at some blocks."""
+
+    class Endless(io.RawIOBase):
+        given = 0
+
+        def read(self, size: int = -1) -> bytes:
+            self.given += size
+            return b"x,y" + first if self.given == size else b"a," * (size // 2)
+
+    endless = Endless()
+    with pytest.raises(SourceError, match=r"longer than|first line of more than|has no column"):
+        list(csv_files.read(lambda: endless, "made.csv", ["x", "y"]))
+    assert endless.given < 8 * csv_files.BLOCK_BYTES
+
+
+@pytest.mark.security
+def test_too_many_columns_are_refused() -> None:
+    names = ",".join(f"c{n}" for n in range(LIMITS.columns))
+    with pytest.raises(SourceError, match=r"2,002 columns; at most 2,000"):
+        _read(f"x,y,{names}\n".encode())
+
+
+@pytest.mark.security
+def test_a_gzipped_file_unpacks_to_what_it_may(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(b"x,y\n" + b"1,a\n" * (24 << 20))
+    assert path.stat().st_size < (1 << 20)
+    with pytest.raises(SourceError, match=r"results\.csv\.gz unpacks to more than 67,108,864"):
+        list(csv_files.read(csv_files.opener(path), path.name, ["x", "y"]))
 
 
 @pytest.mark.parametrize(

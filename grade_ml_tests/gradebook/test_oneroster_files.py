@@ -11,8 +11,8 @@ from sqlalchemy import Engine
 from grade_ml.core.errors import SourceError
 from grade_ml.gradebook import oneroster
 from grade_ml.gradebook.institution import Institution
+from grade_ml.gradebook.limits import Limits
 from grade_ml.gradebook.oneroster import files
-from grade_ml.gradebook.oneroster.files import ArchiveLimits
 from grade_ml_tests.gradebook.roster import DURING, as_text, load_path, manifest, source, write
 
 FILES = {f"{name}.csv": as_text(rows, name) for name, rows in source().items()}
@@ -80,7 +80,7 @@ def test_a_zip_file_that_cannot_be_trusted_is_not_read(tmp_path: Path) -> None:
     bomb = _zip(tmp_path / "bomb.zip", WHOLE | {"users.csv": "0" * (65 << 20)})
     assert "would unpack to" in _refused(bomb)
     with pytest.raises(SourceError, match="At most 1,000 bytes"):
-        files.find(_zip(tmp_path / "a.zip", WHOLE), ArchiveLimits(unpacked_bytes=1000))
+        files.find(_zip(tmp_path / "a.zip", WHOLE), Limits(unpacked_bytes=1000))
     cut = tmp_path / "cut.zip"
     cut.write_bytes((tmp_path / "a.zip").read_bytes()[:-30])
     assert "nor a whole zip file" in _refused(cut)

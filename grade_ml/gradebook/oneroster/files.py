@@ -15,8 +15,10 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
 from grade_ml.core.errors import SourceError
+from grade_ml.core.storage import open_file
 from grade_ml.gradebook import csv_files
 from grade_ml.gradebook.csv_files import Opener
+from grade_ml.gradebook.limits import LIMITS, Limits
 
 VERSIONS = ("1.1", "1.2")
 MANIFEST = "manifest"
@@ -49,28 +51,6 @@ class Mode(StrEnum):
     """The delivery has no such file."""
 
 
-@dataclass(frozen=True)
-class ArchiveLimits:
-    """What a zip file may unpack to before it is taken for a trap.
-
-    Attributes
-    ----------
-    unpacked_bytes
-        Of all CSV files together. A university with 40,000 students and 20 million results writes
-        2 GB a year.
-    ratio
-        Of one file, unpacked to packed. Gradebooks pack to a tenth or a twentieth, files with one
-        value in each column to a hundredth; archives made to fill a disk reach 1,000.
-    checked_from_bytes
-        Smaller files may have any ratio: they do no harm.
-    """
-
-    unpacked_bytes: int = 32 << 30
-    ratio: int = 300
-    checked_from_bytes: int = 64 << 20
-
-
-LIMITS = ArchiveLimits()
 _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
 
@@ -114,7 +94,7 @@ class Manifest:
     system: str
 
 
-def find(path: Path, limits: ArchiveLimits = LIMITS) -> Files:
+def find(path: Path, limits: Limits = LIMITS) -> Files:
     """Return the CSV files in a folder or zip file.
 
     Raises
@@ -127,7 +107,7 @@ def find(path: Path, limits: ArchiveLimits = LIMITS) -> Files:
     if not path.exists():
         raise SourceError(f"{path} does not exist.", "Name a OneRoster folder or zip file.")
     try:
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(open_file(path))
     except zipfile.BadZipFile as error:
         raise SourceError(
             f"{path} ({path.stat().st_size:,} bytes) is neither a folder nor a whole zip file; "
@@ -153,7 +133,7 @@ def _in_folder(folder: Path) -> Iterable[tuple[str, Opener]]:
 
 
 def _in_archive(
-    path: Path, archive: zipfile.ZipFile, limits: ArchiveLimits
+    path: Path, archive: zipfile.ZipFile, limits: Limits
 ) -> Iterable[tuple[str, Opener]]:
     unpacked = 0
     for info in archive.infolist():
@@ -267,6 +247,11 @@ def _properties(files: Files) -> dict[str, str]:
         )
     properties: dict[str, str] = {}
     for rows in csv_files.read(opener, "manifest.csv", ["propertyName", "value"]):
+        if rows.lines.max(initial=0) > LIMITS.manifest_rows:
+            raise SourceError(
+                f"manifest.csv has more than {LIMITS.manifest_rows:,} lines.",
+                "A manifest has a line for each file and each property; export it again.",
+            )
         names = rows.text("propertyName").str.lower().fillna("")
         for name, value in zip(names, rows.text("value").fillna(Mode.ABSENT), strict=True):
             if properties.setdefault(name, value) != value:
