@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from grade_ml.core import database
 from grade_ml.core.settings import Settings
+from grade_ml.core.texts import readable
 from grade_ml.gradebook import institution, schema
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def command(  # noqa: PLR0913, PLR0917 - one per option
         click.echo(json.dumps(report.to_dict() | told))
     else:
         tables = [_tables(report), *([_forecasts(remaining)] if remaining else [])]
-        click.echo("\n\n".join(tables))
+        click.echo(readable("\n\n".join(tables)))
 
 
 def _gradebook(settings: Settings, terms: tuple[str, ...]) -> Gradebook:

@@ -11,6 +11,7 @@ import click
 
 from grade_ml.core import database
 from grade_ml.core.settings import Settings
+from grade_ml.core.texts import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,7 +188,7 @@ class _Progress:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed:>12,.0f} rows"),
             TimeElapsedColumn(),
@@ -241,14 +242,14 @@ def _print(report: LoadReport) -> None:
     if not report.changed:
         console.print("Nothing changed: the gradebook already held all of this.")
     for note in report.notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(terminal(note))
     if report.quarantined:
         console.print(
             f"{report.quarantined:,} rows could not be read as they are ({report.rejected_anew:,} "
             "problems are new); correct them in the source and load again. The first of them:"
         )
         for problem in report.problems:
-            console.print(f"  {problem}", markup=False, highlight=False)
+            console.print(terminal(f"  {problem}"))
         console.print(
             "All, with hidden values: select * from gradebook.quarantine.", highlight=False
         )

@@ -12,6 +12,7 @@ import click
 
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.settings import Settings
+from grade_ml.core.texts import readable
 from grade_ml.engine import PredictiveAnalyticsEngine
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def command(  # noqa: PLR0913, PLR0917 - one for each option
             picture = _waterfall(told) if plot and told else None
     finally:
         engine.close()
-    click.echo(json.dumps(values) if as_json else "\n".join(lines))
+    click.echo(json.dumps(values) if as_json else readable("\n".join(lines)))
     if plot and picture:
         _save(picture, plot)
 

@@ -15,6 +15,7 @@ import click
 from grade_ml.cli.up import providers_url, providers_variables
 from grade_ml.core.errors import GradeMLError
 from grade_ml.core.settings import Settings
+from grade_ml.core.texts import terminal
 
 if TYPE_CHECKING:
     from dagster import DagsterRun
@@ -154,6 +155,6 @@ def _print_summary(console: Console, report: RunReport) -> None:
         )
     console.print(table)
     for warning in report.warnings:
-        console.print(f"Check failed: {warning}", style="yellow")
+        console.print(terminal(f"Check failed: {warning}"), style="yellow")
     courses = f", {report.courses} courses" if report.courses else ""
     console.print(f"{report.job}{courses}: {report.seconds:.1f} s")

@@ -14,6 +14,7 @@ from grade_ml.core.errors import ConfigurationError, GradeMLError
 from grade_ml.core.optional import degraded
 from grade_ml.core.settings import Settings
 from grade_ml.core.storage import require_writable
+from grade_ml.core.texts import terminal
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -196,10 +197,10 @@ def _print(console: Console, report: dict[str, Any]) -> None:
         section = report[name]
         console.print(f"\n[bold]{title}[/bold]")
         if isinstance(section, dict) and "error" in section:
-            console.print(f"  cannot be read: {section['error']}", style="red", markup=False)
+            console.print(terminal(f"  cannot be read: {section['error']}"), style="red")
         else:
             for line in printer(section):
-                console.print(f"  {line}", markup=False)
+                console.print(terminal(f"  {line}"))
 
 
 def _print_services(services: dict[str, Any]) -> list[str]:

@@ -1,9 +1,14 @@
 """The errors that a person may see: each says what is wrong and what to do about it.
 
 Anything that is not a subclass of `GradeMLError` is a defect of the program, not of its input.
+Errors quote what was loaded, so what they say is made readable here, for logs and terminals alike.
 """
 
 from grade_ml.core.masking import masked
+from grade_ml.core.texts import readable
+
+#: Characters of a message; a header of a file may be quoted in it.
+_LONGEST = 4000
 
 
 class GradeMLError(Exception):
@@ -20,7 +25,8 @@ class GradeMLError(Exception):
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        self.message, self.remedy = masked(message), masked(remedy)
+        self.message = readable(masked(message), _LONGEST)
+        self.remedy = readable(masked(remedy), _LONGEST)
         super().__init__(self.message, self.remedy)
 
     def __str__(self) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from typing import TYPE_CHECKING, Literal
+
+from grade_ml.core.texts import line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,15 +31,26 @@ def canvas(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 
 def heading(title: str) -> str:
-    """Return the title, shortened: an id in it may be wider than the figure."""
-    return title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
+    """Return a title or label in one line, shortened: an id may be wider than the figure."""
+    return line(title, _TITLE)
 
 
 def blank(
     inches: tuple[float, float], layout: Literal["constrained"] | None = "constrained"
 ) -> Figure:
     """Return a figure without panels."""
+    import matplotlib as mpl
+
+    # What stands between two dollar signs in a title is no formula, and might be a wrong one.
+    mpl.rcParams["text.parse_math"] = False
     # A Figure of its own, not pyplot: no global state, so it works in any thread and process.
     from matplotlib.figure import Figure
 
     return Figure(figsize=inches, dpi=90, layout=layout)
+
+
+def png(figure: Figure) -> str:
+    """Return the picture as base64 of a PNG, to be put into a page."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from grade_ml.core.texts import markdown
 from grade_ml.ensemble.members import Task
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.registry.registry import ModelVersion
@@ -33,7 +34,7 @@ def card(model: PooledModel, version: ModelVersion) -> str:
         f"{len(model.seen_courses)} courses; data {version.data_version}, program "
         f"{version.code_version}, {_figure(version.metrics.get('training_seconds'), 0)} s, "
         f"{_figure(version.metrics.get('peak_megabytes'), 0)} MB at the peak.",
-        *(f"**Degraded:** {reason}." for reason in model.degraded),
+        *(f"**Degraded:** {markdown(reason)}." for reason in model.degraded),
         "## Accuracy by phase of the section",
         _phases(model),
         "## What counts",
@@ -82,14 +83,14 @@ def _kept(model: PooledModel) -> str:
     names = [name for name in model.audit["kind"].unique() if name != "course"]
     if not names:
         return "The data has no protected attribute."
-    return f"No model sees {', '.join(names)}; they are kept for this table."
+    return f"No model sees {', '.join(map(markdown, names))}; they are kept for this table."
 
 
 def _groups(model: PooledModel) -> str:
     rows = [
         [
-            row["kind"],
-            row["group"],
+            markdown(row["kind"]),
+            markdown(row["group"]),
             str(row["students"]),
             *(
                 f"{_figure(row[name], digits)} ({_figure(row[f'{name}_low'], digits)} to "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from grade_ml.core.figures import BLUE, COLOURS, GREY, blank, canvas
+from grade_ml.core.figures import BLUE, COLOURS, GREY, blank, canvas, heading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ def waterfall(told: Explanation) -> Figure:
         end += value
     axes.axvline(scale * account.baseline, color=GREY, linestyle="--", linewidth=1)
     axes.axvline(scale * account.predicted, color=BLUE, linewidth=1)
-    axes.set_yticks(range(len(steps)), [label for label, _ in steps], fontsize=7)
+    axes.set_yticks(range(len(steps)), [heading(label) for label, _ in steps], fontsize=7)
     axes.invert_yaxis()
     low, high = axes.get_xlim()
     axes.set_xlim(low - 0.02 * (high - low), high + 0.1 * (high - low))
@@ -100,7 +100,7 @@ def beeswarm(contributions: pd.DataFrame, values: pd.DataFrame, unit: str) -> Fi
         axes.scatter(
             added, height, c=rank, cmap="coolwarm", vmin=0, vmax=1, s=7, alpha=0.7, linewidths=0
         )
-    names = [str(name) for name in ranked.index]
+    names = [heading(str(name)) for name in ranked.index]
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel(
@@ -136,7 +136,7 @@ def importance_bars(rows: pd.DataFrame) -> Figure:
     colours = [_DOWN if alarm else BLUE for alarm in top["alarm"]]
     axes.barh(places, bands[:, 1] - bands[:, 0], left=bands[:, 0], color=GREY, alpha=0.5)
     axes.barh(places, top["share"], color=colours, height=0.3)
-    axes.set_yticks(list(places), top["feature"].tolist(), fontsize=7)
+    axes.set_yticks(list(places), [heading(str(name)) for name in top["feature"]], fontsize=7)
     axes.invert_yaxis()
     axes.tick_params(axis="x", labelsize=7)
     return figure
@@ -182,8 +182,8 @@ def decision_path(path: Path) -> Figure:
     axes.set_title(f"The way through {path.tree}{told}", fontsize=9, loc="left")
     box = {"boxstyle": "round,pad=0.35", "facecolor": "#eef2f7", "edgecolor": GREY}
     for place, step in enumerate(path.steps):
-        axes.text(0.02, -place, question(step), fontsize=8, va="center", bbox=box)
-        axes.text(0.66, -place, answer(step), fontsize=8, va="center", color=BLUE)
+        axes.text(0.02, -place, heading(question(step)), fontsize=8, va="center", bbox=box)
+        axes.text(0.66, -place, heading(answer(step)), fontsize=8, va="center", color=BLUE)
         axes.annotate(
             "",
             (0.06, -place - 0.75),
@@ -234,7 +234,7 @@ def effects(found: Sequence[Effect]) -> Figure:
         axes.set_axis_on()
         axes.plot(one.edges, one.grade, color=BLUE)
         axes.axhline(0, color=GREY, linewidth=0.7)
-        axes.set_title(one.feature, fontsize=8, loc="left")
+        axes.set_title(heading(one.feature), fontsize=8, loc="left")
         axes.set_ylabel("points", fontsize=7, color=BLUE)
         beside = axes.twinx()
         beside.plot(one.edges, 100 * one.risk, color=_DOWN, linestyle="--")
@@ -271,6 +271,6 @@ def gaps(rows: pd.DataFrame) -> Figure:
         axes.set_title(metric.replace("_", " "), fontsize=7, loc="left")
         axes.tick_params(labelsize=6)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_yticks(range(len(groups)), [f"{a}: {g}" for a, g in groups], fontsize=6)
+    panels[0].set_yticks(range(len(groups)), [heading(f"{a}: {g}") for a, g in groups], fontsize=6)
     panels[0].invert_yaxis()
     return figure

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from sqlalchemy import Engine
 from sqlalchemy.dialects.postgresql import insert
 
-from grade_ml.core import http
+from grade_ml.core import http, texts
 from grade_ml.external.protocol import About, PayloadError, ProviderError, Request
 from grade_ml.external.tables import rate_limit, response
 
@@ -299,7 +299,7 @@ class Client:
             content_type=answer.content_type,
             fetched_at=self.now,
             validated_at=self.now,
-            problem=problem,
+            problem=None if problem is None else texts.readable(problem),
             body=answer.body,
         )
         changes = {c.name: row.excluded[c.name] for c in response.c if not c.primary_key}

@@ -36,6 +36,7 @@ from grade_ml.core.errors import (
 )
 from grade_ml.core.settings import Settings
 from grade_ml.core.storage import open_file, write_whole
+from grade_ml.core.texts import readable
 from grade_ml.gradebook import institution
 from grade_ml.gradebook.arrivals import DONE, REFUSED, Delivery, Kind, is_local, look
 from grade_ml.gradebook.bundle import Bundle, followed_by
@@ -85,7 +86,7 @@ class Outcome:
         lines += [text for text in (self.message, self.remedy) if text]
         if self.report:
             lines += _lines(self.report)
-        return "\n".join(lines) + "\n"
+        return readable("\n".join(lines)) + "\n"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, Table, text
 
 from grade_ml.core import database
 from grade_ml.core.errors import SourceError
+from grade_ml.core.texts import line
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.bundle import PROBLEM_COLUMNS, RANK, ROW, Batch, Bundle, Repeats, problems
 from grade_ml.gradebook.frames import with_defaults
@@ -33,6 +34,8 @@ Progress = Callable[[str, int], None]
 KEPT_DAYS = 120
 #: Problems that a report quotes; all of them stand in the quarantine.
 SAMPLE = 20
+#: Characters of a problem in a report.
+_QUOTED = 1000
 #: Sorting and hashing of a million staged rows in memory; beyond it PostgreSQL uses its disk.
 WORK_MEMORY = "64MB"
 HIDDEN = "[hidden]"
@@ -71,7 +74,7 @@ class Problem:
 
     def __str__(self) -> str:
         value = "" if self.value is None else f"{self.value} "
-        return f"{self.file}, row {self.row}, {self.column}: {value}{self.reason}."
+        return line(f"{self.file}, row {self.row}, {self.column}: {value}{self.reason}.", _QUOTED)
 
 
 @dataclass(frozen=True)

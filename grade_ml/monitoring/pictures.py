@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from grade_ml.core.figures import BLUE, COLOURS, GREY, blank, canvas
+from grade_ml.core.figures import BLUE, COLOURS, GREY, blank, canvas, heading
+from grade_ml.core.texts import line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,14 +36,14 @@ def shapes(body: Mapping[str, Any]) -> Figure:
         axes.set_axis_off()
     for axes, (name, one) in zip(panels, found.items(), strict=False):
         axes.set_axis_on()
-        axes.set_title(name, fontsize=8, loc="left")
+        axes.set_title(heading(name), fontsize=8, loc="left")
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
         if "labels" in one:
             places = range(len(one["labels"]))
             axes.bar(places, one["reference"], color=GREY, alpha=0.6)
             axes.step(places, one["current"], where="mid", color=BLUE)
-            axes.set_xticks(list(places), one["labels"], rotation=30)
+            axes.set_xticks(list(places), [heading(str(n)) for n in one["labels"]], rotation=30)
         else:
             axes.stairs(one["reference"], one["edges"], fill=True, color=GREY, alpha=0.6)
             axes.stairs(one["current"], one["edges"], color=BLUE)
@@ -59,7 +60,7 @@ def significance(body: Mapping[str, Any]) -> Figure:
     chosen = sorted(tested, key=lambda one: (one["p"], one["feature"]))[:_MOST][::-1]
     figure = blank((7, 1.2 + 0.22 * max(len(chosen), 1)))
     left, right = figure.subplots(1, 2, sharey=True)
-    names = [str(one["feature"]) for one in chosen]
+    names = [line(one["feature"]) for one in chosen]
     colours = [BLUE if one["drifted"] else GREY for one in chosen]
     floor = [max(one["p_adjusted"], 1e-6) for one in chosen]
     left.barh(names, -np.log10(floor), color=colours)

@@ -5,17 +5,16 @@ Written from the stored reports; pictures are embedded, and no student is named.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 from upath import UPath
 
+from grade_ml.core.figures import png
 from grade_ml.core.storage import file_name, write_whole
+from grade_ml.core.texts import html as escape
 from grade_ml.monitoring import pictures, store
 from grade_ml.monitoring.store import Kind, Stored
 
@@ -112,10 +111,7 @@ def write(root: str, course: str, page: str) -> str:
 
 
 def _image(figure: Figure, title: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{escape(title)}" src="data:image/png;base64,{data}">'
+    return f'<img alt="{escape(title)}" src="data:image/png;base64,{png(figure)}">'
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

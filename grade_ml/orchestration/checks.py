@@ -19,6 +19,7 @@ from dagster import (
 )
 from sqlalchemy import Connection, Table
 
+from grade_ml.core.texts import bullets
 from grade_ml.gradebook import quality, schema
 from grade_ml.orchestration.assets.gradebook import NAME_OF_TABLE
 from grade_ml.orchestration.resources import Platform
@@ -108,7 +109,7 @@ def _plausible(connection: Connection, platform: Platform) -> AssetCheckResult:
         passed=not found,
         severity=AssetCheckSeverity.WARN,
         metadata={"sections": len({one.section_id for one in found})}
-        | ({"findings": MetadataValue.md("\n".join(f"- {one}" for one in found))} if found else {}),
+        | ({"findings": MetadataValue.md(bullets(found))} if found else {}),
     )
 
 

@@ -5,8 +5,6 @@ Only drawing lives here; the figures that are drawn come from the domain rooms.
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -14,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from dagster import MarkdownMetadataValue, MetadataValue, TableRecord
 
-from grade_ml.core.figures import BLUE, COLOURS, GREY, blank, canvas
+from grade_ml.core import texts
+from grade_ml.core.figures import BLUE, COLOURS, GREY, blank, canvas, heading, png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +32,7 @@ def bars(
 ) -> MarkdownMetadataValue:
     """Draw one bar for each (label, value), up to the value `top` or the highest."""
     figure, axes = canvas(title, x_label, y_label)
-    labels = [label for label, _ in values]
+    labels = [heading(label) for label, _ in values]
     axes.bar(range(len(values)), [value for _, value in values], color=BLUE)
     axes.set_ylim(0, top)
     step = max(1, len(labels) // 12)
@@ -172,7 +171,8 @@ def shares(
     for column, (name, found) in zip(grid.T, groups.items(), strict=False):
         for axes, member in zip(column, members, strict=False):
             bars = sorted(found.get(member, {}).items(), key=lambda one: one[1])
-            axes.barh([label for label, _ in bars], [value for _, value in bars], color=BLUE)
+            labels = [texts.line(label) for label, _ in bars]
+            axes.barh(labels, [value for _, value in bars], color=BLUE)
             axes.set_title(f"{name}: {member}".removesuffix(": "), fontsize=8, loc="left", pad=2)
             axes.tick_params(labelsize=7)
             axes.spines[["top", "right"]].set_visible(False)
@@ -199,7 +199,4 @@ def table(records: Sequence[TableRecord]) -> MetadataValue:
 
 def embed(figure: Figure, title: str) -> MarkdownMetadataValue:
     """Return `figure` as metadata that the UI shows as a picture."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    picture = base64.b64encode(buffer.getvalue()).decode()
-    return MetadataValue.md(f"![{title}](data:image/png;base64,{picture})")
+    return MetadataValue.md(f"![{texts.markdown(title)}](data:image/png;base64,{png(figure)})")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from grade_ml.core import texts
+from grade_ml.core.errors import SourceError
 
 pytestmark = pytest.mark.security
 
@@ -105,3 +106,11 @@ def test_a_terminal_shows_brackets_as_brackets(text: str):
     shown = out.getvalue()
     assert "\x1b" not in shown
     assert shown.expandtabs().split() == texts.readable(text).expandtabs().split()
+
+
+@given(anything, anything)
+def test_errors_say_what_was_loaded_in_plain_characters(message: str, remedy: str):
+    error = SourceError(message, remedy)
+    for found in (error.message, error.remedy, str(error)):
+        assert not CONTROLS.search(found)
+        found.encode()

@@ -19,6 +19,8 @@ from dagster._core.test_utils import create_run_for_test
 
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import arrivals
+from grade_ml.gradebook.loading import LoadReport
+from grade_ml.orchestration.assets.deliveries import counts
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.inbox import AGAIN_AFTER, request
 from grade_ml.orchestration.running import QUIET, run_job
@@ -136,3 +138,25 @@ def test_what_a_run_left_there_is_tried_again_but_not_at_once(instance: DagsterI
     later = request(instance, ["a"], now + AGAIN_AFTER * 2)
     assert isinstance(later, RunRequest) and later.run_key != first.run_key
     assert isinstance(request(instance, ["b"], now), RunRequest)
+
+
+@pytest.mark.security
+@pytest.mark.usefixtures("at_once")
+def test_what_a_delivery_is_called_stays_a_text_in_the_ui(watched, instance, inbox: Path):
+    files = CSV | {"sections": CSV["sections"].replace("k,c", "k,c\n[x](javascript:y),c")}
+    write_folder(inbox / "<img src=x>", files)
+    write_folder(inbox / "bad", CSV | {"```\n# [x](javascript:y)": "a\n"})
+    done = run(watched, instance)
+    (event,) = done.asset_materializations_for_node("inbox_deliveries")
+    summary = str(event.metadata["summary"].value)
+    first, *inside, last = summary.split("\n")
+    assert first == last == "````" and not any(first in one for one in inside)
+    assert "](javascript" not in str(event.metadata["notes"].value)
+
+
+@pytest.mark.security
+def test_ids_in_lists_of_the_ui_are_texts():
+    note = "Please look at [x](javascript:y)<img src=x>: |a|"
+    report = LoadReport("csv", {}, {}, {}, {}, 0, (), notes=(note,))
+    shown = str(counts([report])["notes"].value)
+    assert shown.startswith("- Please look at \\[x\\]\\(javascript\\:y\\)\\<img")

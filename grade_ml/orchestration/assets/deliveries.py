@@ -16,6 +16,7 @@ from dagster import (
 )
 from pydantic import Field
 
+from grade_ml.core import texts
 from grade_ml.gradebook.rest.settings import OneRosterSettings
 from grade_ml.orchestration.resources import Platform
 
@@ -46,7 +47,7 @@ def inbox_deliveries(platform: ResourceParam[Platform]) -> Iterator[MaterializeR
         metadata={
             "deliveries": len(reports),
             "refused": len(done.outcomes) - len(reports),
-            "summary": MetadataValue.md(f"```\n{told}\n```"),
+            "summary": MetadataValue.md(texts.block(told)),
             **counts(reports),
         }
     )
@@ -79,10 +80,10 @@ def gradebook_sync_asset(server: OneRosterSettings) -> AssetsDefinition:
         from grade_ml.gradebook.rest.sync import sync
 
         done = sync(platform.engine, platform.settings, server, now=platform.now, full=config.full)
-        read = [f"- {name}: {rows:,} rows, {done.modes[name]}" for name, rows in done.rows.items()]
+        read = [f"{name}: {rows:,} rows, {done.modes[name]}" for name, rows in done.rows.items()]
         return MaterializeResult(
             metadata={
-                "read": MetadataValue.md("\n".join([*read, *done.notes])),
+                "read": MetadataValue.md(texts.bullets([*read, *done.notes])),
                 "rows_read": sum(done.rows.values()),
                 **counts([done.report] if done.report else []),
             }
@@ -101,5 +102,4 @@ def counts(reports: Iterable["LoadReport"]) -> dict[str, Any]:
                 total[f"{table}_{kind}"] += rows
         total["quarantined_rows"] += report.quarantined
         notes |= dict.fromkeys(report.notes)
-    told = MetadataValue.md("\n".join(f"- {note}" for note in notes) or "none")
-    return {"quarantined_rows": 0, **total, "notes": told}
+    return {"quarantined_rows": 0, **total, "notes": MetadataValue.md(texts.bullets(notes))}
