@@ -365,8 +365,8 @@ class CsvRows:
             for row in malformed
         ]
         # Which value belongs to which column is unknown, so none is shown: it may be anything.
-        nothing = pd.Series([None] * len(lines))
-        self._problems.append(problems(self.file, lines, "(line)", nothing, reasons))
+        unknown = pd.Series([None] * len(lines))
+        self._problems.append(problems(self.file, lines, "(line)", unknown, reasons))
         found = [dict(zip(header, _values_of(text), strict=False)) for text in texts]
         for name, column in self._columns.items():
             values = [(one.get(name) or "").strip() or None for one in found]
@@ -557,7 +557,8 @@ class _Unpacked(gzip.GzipFile):
     """The bytes of a gzipped file, as far as they can be those of a gradebook."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(fileobj=open_file(path))
+        self._packed = open_file(path)
+        super().__init__(fileobj=self._packed)
         self._path, self._given = path, 0
         by_ratio = max(LIMITS.checked_from_bytes, LIMITS.ratio * path.stat().st_size)
         self._most = min(by_ratio, LIMITS.unpacked_bytes)
@@ -575,10 +576,8 @@ class _Unpacked(gzip.GzipFile):
         return data
 
     def close(self) -> None:
-        file = self.fileobj
         super().close()
-        if file is not None:
-            file.close()
+        self._packed.close()
 
 
 class _CheckedStream(io.RawIOBase):
