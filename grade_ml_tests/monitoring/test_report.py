@@ -12,9 +12,7 @@ from grade_ml.monitoring.report import html
 from grade_ml.monitoring.store import Kind, Stored
 from grade_ml_tests.core.test_texts import CONTROLS, anything
 
-OWN = set(
-    ["html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "table", "tr", "th", "td"]
-)
+OWN = {*("html", "head", "meta", "title", "style", "body", "h1", "h2", "p"), "table", "tr", "th", "td"}
 
 
 @pytest.mark.security
