@@ -347,7 +347,7 @@ class CsvRows:
                 self.reject(
                     others & ~nul,
                     name,
-                    "holds a character that controls a terminal or the direction of writing (shown "
+                    "holds a control character or one that turns the direction of writing (shown "
                     "as \ufffd); remove it, or correct the encoding",
                 )
 

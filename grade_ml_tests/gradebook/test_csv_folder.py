@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from grade_ml.core.errors import SourceError
+from grade_ml.core.texts import STEERING
 from grade_ml.gradebook import csv_files, csv_folder, frames
 from grade_ml.gradebook.csv_folder import FILES
 from grade_ml.gradebook.frames import Gradebook
@@ -159,10 +161,11 @@ def test_attempts_statuses_extra_credit_policies_and_texts(engine: Engine, tmp_p
 
 
 _ids = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=6)
-# Without the carriage return, which pandas leaves unquoted, as if a line ended there.
-_texts = st.none() | st.text(
-    st.characters(codec="utf-8", exclude_characters="\0\r", exclude_categories=["Cs"]), max_size=9
-).map(str.strip).map(lambda value: value or None)
+# Without the carriage return, which pandas leaves unquoted, as if a line ended there, and without
+# what is refused.
+_texts = st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=9).map(
+    lambda value: re.sub(STEERING, "", value).strip() or None
+)
 _dates = st.none() | st.dates(pd.Timestamp("1950-01-01").date(), pd.Timestamp("2150-01-01").date())
 _numbers = st.floats(0, 100)
 
