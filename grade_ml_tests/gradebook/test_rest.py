@@ -27,7 +27,7 @@ from grade_ml.core.settings import Settings
 from grade_ml.gradebook import frames, schema, simulated
 from grade_ml.gradebook.rest import client as http_client
 from grade_ml.gradebook.rest.client import Client, Counts
-from grade_ml.gradebook.rest.export import download, endpoints
+from grade_ml.gradebook.rest.export import _Reading, download, endpoints
 from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
 from grade_ml.gradebook.rest.sync import LOCK, Synced, sync
 from grade_ml.gradebook.simulated import CampusConfig
@@ -326,6 +326,28 @@ def test_no_redirect_takes_a_request_to_another_server_of_this_network(path):
         with Client(settings) as asked, pytest.raises(ServiceError, match="leads") as raised:
             asked.read("users", None, len)
         assert neighbour.asked == [] and "hush" not in str(raised.value)
+
+
+@pytest.mark.security
+def test_a_page_of_half_characters_or_of_endless_depth_is_no_defect_of_ours(tmp_path: Path):
+    user = '{"sourcedId": "a\\ud800", "metadata": {"k\\udc00": "\\ud83d"}}'
+    with site() as server:
+        server.body = b'{"access_token": "t", "users": [%s]}' % user.encode()
+        settings = OneRosterSettings(
+            _env_file=None,
+            url=server.url().rstrip("/"),
+            token_url=server.url("/token"),
+            client_id="us",
+            client_secret="hush",
+        )
+        with Client(settings, Patience()) as asked:
+            reading = _Reading("users", "1.2")
+            reading.take(http_client._read(server.body, {}, "users").rows)
+            reading.write(tmp_path)
+            assert b"a?" in (tmp_path / "users.csv").read_bytes()
+            server.body = b'{"access_token": "t", "users": ' + b"[" * 1_000_000
+            with pytest.raises(ServiceError, match="no good page of users"):
+                asked.read("users", None, len)
 
 
 def test_names_of_people_are_not_written_down(sis, tmp_path: Path):

@@ -37,6 +37,8 @@ MOST_PAGES = 1_000_000
 #: A token is renewed so long before it ends.
 EARLY = timedelta(seconds=30)
 
+#: What reading JSON of another shape raises, or of one that is nested too deep.
+_NOT_AS_SAID = (ValueError, KeyError, TypeError, RecursionError)
 _SERVICES = {
     "1.1": ("/ims/oneroster/v1p1", "/ims/oneroster/v1p1"),
     "1.2": ("/ims/oneroster/rostering/v1p2", "/ims/oneroster/gradebook/v1p2"),
@@ -319,7 +321,7 @@ class Client:
                 )
             said = json.loads(http.body(reply, MAX_BYTES, TOTAL_S))
             return str(said["access_token"]), float(said.get("expires_in") or 3600)
-        except (ValueError, KeyError, TypeError, AttributeError, http.AnswerError) as error:
+        except (*_NOT_AS_SAID, AttributeError, http.AnswerError) as error:
             raise http.TryAgainError("its token endpoint gives no token") from error
         finally:
             reply.close()
@@ -328,7 +330,7 @@ class Client:
 def _read(body: bytes, headers: httpx.Headers, endpoint: str) -> _Page:
     try:
         rows = json.loads(body)[endpoint]
-    except (ValueError, KeyError, TypeError) as error:
+    except _NOT_AS_SAID as error:
         raise http.TryAgainError(f"a page is no JSON object with the list {endpoint}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise http.TryAgainError(f"{endpoint} in a page is no list of objects")

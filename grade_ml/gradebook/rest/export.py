@@ -263,7 +263,7 @@ def _columns(rows: list[Row], endpoint: str, version: str) -> dict[str, list[str
         columns["scoreScaleValue"] = [_scale(row.get("scoreScaleValue")) for row in rows]
     keys = dict.fromkeys(key for row in rows for key in _metadata(row))
     for key in list(keys)[:MOST_METADATA]:
-        columns[f"metadata.{key}"] = [_text(_metadata(row).get(key)) for row in rows]
+        columns[f"metadata.{_text(key)}"] = [_text(_metadata(row).get(key)) for row in rows]
     return columns
 
 
@@ -328,8 +328,11 @@ def _text(value: Any) -> str | None:
     >>> _text(True), _text(7.5), _text(["a", "b"]), _text(None)
     ('true', '7.5', 'a,b', None)
     """
-    if value is None or isinstance(value, str):
-        return value
+    if value is None:
+        return None
+    if isinstance(value, str):
+        # JSON may hold half a character (\ud800), which no file and no database can.
+        return value if value.isascii() else value.encode(errors="replace").decode()
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
