@@ -11,9 +11,10 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, text
 
-from grade_ml.core import database, embedded_postgres
+from grade_ml.core import database, embedded_postgres, masking
 from grade_ml.core.settings import Settings
 from grade_ml_tests.factories import SECRET
 
@@ -43,6 +44,26 @@ def pytest_sessionfinish(exitstatus: int) -> None:
     if exitstatus == pytest.ExitCode.OK:
         for folder in _folders:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+#: Stands in every password that tests make up, in each part of it.
+MARK = "Wx7"
+
+
+def passwords() -> st.SearchStrategy[str]:
+    """Draw passwords with what is special in addresses, quotes and JSON."""
+    letters = st.sampled_from("@/#?:%&=+;,' \"\\[]{}~^|<>-.äß€ab1")
+    return st.lists(st.text(letters, max_size=4), min_size=1, max_size=3).map(
+        lambda parts: MARK + "".join(part + MARK for part in parts)
+    )
+
+
+@pytest.fixture
+def forgetful() -> Iterator[None]:
+    """Secrets of this test are not hidden in others."""
+    before = set(masking._known)
+    yield
+    masking._known.intersection_update(before)
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 
 import click
 
 from grade_ml.core.errors import GradeMLError
+from grade_ml.core.masking import masked
 from grade_ml.core.process import keep_apart
 
 COMMANDS = ("up", "load", "run", "predict", "backtest", "status", "providers")
@@ -35,7 +37,10 @@ def group() -> None:
 
 
 def main() -> None:
-    """Run the command; an expected error is printed with its remedy and exits with status 1."""
+    """Run the command; an expected error is printed with its remedy and exits with status 1.
+
+    Of one that nobody expected, the traceback is printed, without the secrets in it.
+    """
     keep_apart()
     try:
         group(prog_name="grade-ml")
@@ -43,4 +48,7 @@ def main() -> None:
         click.echo(f"Error: {error.message}", err=True)
         if error.remedy:
             click.echo(f"What to do: {error.remedy}", err=True)
+        sys.exit(1)
+    except Exception:
+        click.echo(masked(traceback.format_exc()), err=True)
         sys.exit(1)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from grade_ml.core import database, embedded_postgres
-from grade_ml.core.errors import ConfigurationError, GradeMLError
+from grade_ml.core.errors import ConfigurationError
+from grade_ml.core.masking import masked
 from grade_ml.core.optional import degraded
 from grade_ml.core.settings import Settings
 from grade_ml.core.storage import require_writable
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
 
 #: The daemon reports every 30 seconds.
 DAEMON_SECONDS = 90
+#: One that is down is known after `CONNECT_SECONDS`; this is for one that connects, then hangs.
+ANSWER_SECONDS = 45
 
 
 @click.command("status")
@@ -52,18 +59,54 @@ def collect(settings: Settings) -> dict[str, Any]:
     if services["postgresql"] == "never started":
         report |= dict.fromkeys(("gradebook", "predictions", "jobs", "champions"))
     else:
-        for name, section in _SECTIONS.items():
-            report[name] = _or_error(section, settings)
+        report |= _ask(settings)
     return {**report, "degraded": degraded()}
 
 
-def _or_error(section: Callable[[Settings], Any], settings: Settings) -> Any:
-    from sqlalchemy.exc import SQLAlchemyError
+def _ask(settings: Settings) -> dict[str, Any]:
+    """Ask all services at once, each in a process of its own.
 
+    One that hangs keeps no other from answering and can be ended; and the migrations of Alembic,
+    which Dagster and MLflow use too, have global state: in threads, one made its tables in the
+    database of another.
+    """
+    context = get_context("spawn")
+    found: dict[str, Any] = {}
+    asked = []
+    for sections in _SERVICES:
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_tell, args=(sections, settings, sender), daemon=True)
+        process.start()
+        sender.close()
+        asked.append((process, receiver))
+    deadline = time.monotonic() + ANSWER_SECONDS
+    for process, receiver in asked:
+        with suppress(EOFError):
+            while receiver.poll(max(0.0, deadline - time.monotonic())):
+                name, section = receiver.recv()
+                found[name] = section
+        process.join(max(0.0, deadline - time.monotonic()))
+        process.kill()
+    late = {"error": f"There was no answer within {ANSWER_SECONDS} seconds."}
+    return {name: _masked(found.get(name, late)) for name in _SECTIONS}
+
+
+def _tell(sections: Sequence[str], settings: Settings, sender: Connection) -> None:
+    for name in sections:
+        sender.send((name, _or_error(_SECTIONS[name], settings)))
+
+
+def _or_error(section: Callable[[Settings], Any], settings: Settings) -> Any:
     try:
         return section(settings)
-    except (GradeMLError, SQLAlchemyError) as error:
-        return {"error": str(error)}
+    except Exception as error:  # whatever a library raises is what this command is there to tell
+        return {"error": str(error) or type(error).__name__}
+
+
+def _masked(section: Any) -> Any:
+    if isinstance(section, dict) and "error" in section:
+        return {"error": masked(section["error"])}
+    return section
 
 
 def _services(settings: Settings) -> dict[str, Any]:
@@ -181,6 +224,8 @@ _SECTIONS: dict[str, Callable[[Settings], Any]] = {
     "jobs": _jobs,
     "champions": _champions,
 }
+#: Sections of one service, in their order: what comes first makes its tables.
+_SERVICES = (("gradebook", "predictions"), ("jobs",), ("champions",))
 
 
 def _print(console: Console, report: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from grade_ml.cli.supervision import Child, rotate, stop
 from grade_ml.core import database, embedded_postgres
 from grade_ml.core.errors import AlreadyRunningError, GradeMLError, ServiceError
 from grade_ml.core.locks import holder, open_private
+from grade_ml.core.masking import masked
 from grade_ml.core.permissions import make_private
 from grade_ml.core.process import Identity
 from grade_ml.core.settings import REPOSITORY, Settings
@@ -218,7 +219,7 @@ class _Launch:
             environment,
             self._settings.home,
             self._settings.home / "logs" / f"{name}.log",
-            say=click.echo,
+            say=lambda words: click.echo(masked(words)),
         )
 
     def run(self, demo: bool) -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from sqlalchemy import Connection, Engine, Select, Table, create_engine, text
+from sqlalchemy import Connection, Engine, Select, Table, create_engine, make_url, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from grade_ml.core.errors import ConfigurationError, ServiceError
 from grade_ml.core.permissions import keep_private
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from grade_ml.core.settings import Settings
 
 DATABASES = ("grade_ml", "dagster", "mlflow")
+#: A server of this network answers within milliseconds. Without a limit, one that takes a
+#: connection and then says nothing is waited for without end.
+CONNECT_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ def start(settings: Settings) -> DatabaseUrls:
         It does not start; its log is named.
     """
     keep_private(settings)
+    # Dagster and MLflow connect by themselves; a URL's own connect_timeout wins.
+    os.environ.setdefault("PGCONNECT_TIMEOUT", str(CONNECT_SECONDS))
     given = (settings.database_url, settings.dagster_postgres_url, settings.mlflow_tracking_uri)
     embedded = dict.fromkeys(DATABASES, "")
     if settings.embedded:
@@ -81,13 +86,23 @@ def start(settings: Settings) -> DatabaseUrls:
 def with_driver(url: str, driver: str) -> str:
     """Return `url` with `driver` if it is one of PostgreSQL, whatever driver it names.
 
-    >>> with_driver("postgres://u:p@host/db", "psycopg")
-    'postgresql+psycopg://u:p@host/db'
+    >>> with_driver("postgres://u:p/w@host/db", "psycopg")
+    'postgresql+psycopg://u:p%2Fw@host/db'
+
+    Raises
+    ------
+    ConfigurationError
+        It cannot be read.
     """
-    scheme, _, rest = url.partition("://")
-    if scheme.partition("+")[0] not in ("postgresql", "postgres"):
+    if url.partition("://")[0].partition("+")[0] not in ("postgresql", "postgres"):
         return url
-    return f"postgresql+{driver}://{rest}"
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise ConfigurationError(
+            f"The URL of a database cannot be read: {url}.", f"Correct it in {', '.join(URLS)}."
+        ) from error
+    return parsed.set(drivername=f"postgresql+{driver}").render_as_string(hide_password=False)
 
 
 def _require_plain_client() -> None:
@@ -167,12 +182,27 @@ def reachable(engine: Engine) -> Iterator[Connection]:
         connection = engine.connect()
     except OperationalError as error:
         place = engine.url.render_as_string(hide_password=True)
+        reason = " ".join(str(error.orig).split()).rstrip(".")
         raise ServiceError(
-            f"The database {place} does not answer: {error.orig}.",
-            "Start it, or correct GRADE_ML_DATABASE_URL.",
+            f"The database {place} does not answer: {reason}.",
+            f"Start it, or correct its URL ({', '.join(URLS)}).",
         ) from error
     with connection, connection.begin():
         yield connection
+
+
+def require_answer(url: str) -> None:
+    """Connect once.
+
+    Raises
+    ------
+    ServiceError
+        The database does not answer.
+    """
+    engine = connect(url)
+    with reachable(engine):
+        pass
+    engine.dispose()
 
 
 @contextmanager

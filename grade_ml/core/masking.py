@@ -61,7 +61,7 @@ def is_ambiguous(url: str) -> bool:
     """
     scheme, _, rest = url.partition("://")
     user, at, after = rest.partition("@")
-    ends = r"[/?#]" if scheme.startswith("http") else r":.*\?\w+="
+    ends = r"[/?#\\]" if scheme.startswith("http") else r":.*\?\w+="
     return bool(at) and ("@" in after or re.search(ends, user) is not None)
 
 

@@ -219,8 +219,8 @@ class Settings(_Place):
     def _with_one_meaning(cls, value: str | None) -> str | None:
         if value is not None and is_ambiguous(value):
             raise ValueError(
-                "nobody can tell where its password ends; write @ as %40, / as %2F, # as %23 and "
-                "? as %3F in the password"
+                "nobody can tell where its password ends; write @ as %40, / as %2F, # as %23, "
+                "? as %3F and \\ as %5C in the password"
             )
         return value
 

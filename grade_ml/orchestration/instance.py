@@ -15,6 +15,7 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
+from grade_ml.core import database
 from grade_ml.core.permissions import make_private
 from grade_ml.core.process import Identity
 from grade_ml.core.settings import REPOSITORY, Settings
@@ -29,7 +30,13 @@ def open_instance(settings: Settings) -> DagsterInstance:
     """Return the instance; it holds the embedded server if its tables lie there.
 
     The `dagster` database is that of this process's environment, as for every Dagster process.
+
+    Raises
+    ------
+    ServiceError
+        The `dagster` database does not answer; Dagster itself would try five times, and longer.
     """
+    database.require_answer(database.start(settings).dagster)
     return DagsterInstance.from_config(str(prepare_home(settings)))
 
 

@@ -134,8 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
         if mode is Mode.OFF:
             self._reset()
         elif mode is Mode.TOO_MANY_REQUESTS:
-            slower = as_text("Too many requests (simulated)", "text/plain", 429)
-            self._send(slower, ("Retry-After", str(self.server.retry_after)))
+            patience = as_text("Too many requests (simulated)", "text/plain", 429)
+            self._send(patience, ("Retry-After", str(self.server.retry_after)))
         elif mode is Mode.SERVER_ERROR:
             self._send(as_text("Internal error (simulated)", "text/plain", 500))
         elif mode is Mode.UNAUTHORIZED:

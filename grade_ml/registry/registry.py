@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from upath import UPath
 
 from grade_ml.core import database
-from grade_ml.core.errors import ArtifactError
+from grade_ml.core.errors import ArtifactError, ServiceError
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.features.attributes import ATTRIBUTE, barred
 from grade_ml.gradebook.attributes import SOURCES, Declarations
@@ -73,6 +73,21 @@ class ModelVersion:
     secret: str | None
 
 
+def _require_answer(uri: str) -> None:
+    """Ask an MLflow server once; MLflow itself would try for minutes."""
+    import requests
+
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=database.CONNECT_SECONDS)
+    except requests.exceptions.SSLError:
+        return  # MLflow has variables of its own for certificates
+    except requests.RequestException as error:
+        raise ServiceError(
+            f"The MLflow server {uri} does not answer: {error}.",
+            "Start it, or correct MLFLOW_TRACKING_URI.",
+        ) from error
+
+
 class Registry:
     """The registry of one installation.
 
@@ -111,6 +126,8 @@ class Registry:
             client.search_registered_models(max_results=1)
             return client
 
+        if self.tracking_uri.startswith("http"):
+            _require_answer(self.tracking_uri)
         if not self.tracking_uri.startswith("postgresql"):
             return connect()
         engine = database.connect(self.tracking_uri)

@@ -1,0 +1,106 @@
+"""No command shows a password when it fails, however the password and the address are written."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grade_ml.cli import main
+from grade_ml.core.settings import URLS
+from grade_ml_tests.conftest import MARK, passwords
+from grade_ml_tests.launch import free_port
+
+pytestmark = [pytest.mark.security, pytest.mark.slow, pytest.mark.usefixtures("forgetful")]
+
+PLACE = "127.0.0.1:1"
+SPELLINGS = (
+    f"postgresql://user:{{whole}}@{PLACE}/db",
+    f"postgres://user:{{raw}}@{PLACE}/db",
+    f"postgresql+psycopg://user:{{raw}}@{PLACE}/db?sslmode=disable",
+    f"postgresql+psycopg2://{PLACE}/db?user=user&password={{plus}}",
+    f"postgresql://user:{{whole}}@{PLACE}/db?sslpassword={{plus}}&connect_timeout=2",
+    f"postgresql://user:{{whole}}@{PLACE}:x/db",
+    f"postgresql://user:{{raw}}@{PLACE}",
+    "postgresql://user:{whole}@/db?host=/nowhere",
+)
+SERVERS = (
+    f"http://user:{{whole}}@{PLACE}",
+    f"http://user:{{raw}}@{PLACE}/mlflow",
+    f"https://{{whole}}@{PLACE}",
+    f"https://user:{{whole}}@{PLACE}/?token={{plus}}",
+    "http://user:{raw}@nowhere.invalid:x",
+)
+COMMANDS = (
+    "status",
+    "status --json",
+    "load simulated --students 5",
+    "run refresh_gradebook",
+    "predict --student a --course b",
+    "up --port {port}",
+)
+
+
+def spelled(address: str, password: str) -> str:
+    return address.format(raw=password, whole=quote(password, safe=""), plus=quote_plus(password))
+
+
+@contextlib.contextmanager
+def logged_to(output: io.StringIO) -> Iterator[None]:
+    """Let what is logged be seen too, of every level."""
+    handler = logging.StreamHandler(output)
+    logging.getLogger().addHandler(handler)
+    yield
+    logging.getLogger().removeHandler(handler)
+
+
+def said(command: str) -> tuple[int, str]:
+    """Return how `command` ends, and all that it says."""
+    output = io.StringIO()
+    words = ["grade-ml", *command.format(port=free_port()).split()]
+    with (
+        patch.object(sys, "argv", words),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
+        logged_to(output),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    return int(ended.value.code or 0), output.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Give pytest its signals back, which `up` takes."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@given(passwords(), st.sampled_from(SPELLINGS), st.sampled_from(SPELLINGS + SERVERS))
+@settings(max_examples=25)
+def test_a_command_that_fails_shows_no_password(
+    command: str, password: str, database: str, registry: str
+):
+    addresses = dict.fromkeys(URLS, database) | {"MLFLOW_TRACKING_URI": registry}
+    variables = {name: spelled(address, password) for name, address in addresses.items()}
+    with TemporaryDirectory() as home, patch.dict(os.environ, variables):
+        os.environ |= {"GRADE_ML_HOME": home, "DAGSTER_HOME": home}
+        status, words = said(command)
+    assert words
+    assert status == 1 or command.startswith("status")
+    assert MARK not in words
