@@ -61,8 +61,6 @@ def start(settings: Settings) -> DatabaseUrls:
         It does not start; its log is named.
     """
     keep_private(settings)
-    # Dagster and MLflow connect by themselves; a URL's own connect_timeout wins.
-    os.environ.setdefault("PGCONNECT_TIMEOUT", str(CONNECT_SECONDS))
     given = (settings.database_url, settings.dagster_postgres_url, settings.mlflow_tracking_uri)
     embedded = dict.fromkeys(DATABASES, "")
     if settings.embedded:
@@ -86,8 +84,10 @@ def start(settings: Settings) -> DatabaseUrls:
 def with_driver(url: str, driver: str) -> str:
     """Return `url` with `driver` if it is one of PostgreSQL, whatever driver it names.
 
+    Unless it says otherwise, connecting takes `CONNECT_SECONDS` at most, by whoever is given it.
+
     >>> with_driver("postgres://u:p/w@host/db", "psycopg")
-    'postgresql+psycopg://u:p%2Fw@host/db'
+    'postgresql+psycopg://u:p%2Fw@host/db?connect_timeout=5'
 
     Raises
     ------
@@ -102,7 +102,12 @@ def with_driver(url: str, driver: str) -> str:
         raise ConfigurationError(
             f"The URL of a database cannot be read: {url}.", f"Correct it in {', '.join(URLS)}."
         ) from error
-    return parsed.set(drivername=f"postgresql+{driver}").render_as_string(hide_password=False)
+    limit = {"connect_timeout": str(CONNECT_SECONDS)}
+    return (
+        parsed.set(drivername=f"postgresql+{driver}")
+        .update_query_dict(limit | dict(parsed.query))
+        .render_as_string(hide_password=False)
+    )
 
 
 def _require_plain_client() -> None:

@@ -209,7 +209,7 @@ def test_nothing_is_started_where_all_urls_are_given(home: Path):
     url = "postgresql://somebody@127.0.0.1:1/nothing"
     names = ("GRADE_ML_DATABASE_URL", "DAGSTER_POSTGRES_URL", "MLFLOW_TRACKING_URI")
     holder = Holder(home, **dict.fromkeys(names, url))
-    assert holder.url() == "postgresql+psycopg://somebody@127.0.0.1:1/nothing"
+    assert holder.url() == "postgresql+psycopg://somebody@127.0.0.1:1/nothing?connect_timeout=5"
     holder.finish()
     assert not (home / "postgres").exists()
 
