@@ -26,6 +26,7 @@ from grade_ml.gradebook import schema
 from grade_ml.gradebook.attributes import Declarations, declarations
 from grade_ml.gradebook.institution import Institution
 from grade_ml.gradebook.institution import read as read_institution
+from grade_ml.gradebook.rules import can_be_id
 from grade_ml.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -331,6 +332,12 @@ def _standing(
     connection: Connection, student_id: str, course_id: str, as_of: date
 ) -> GradePrediction:
     """Return where the student's latest enrollment in the course stands, without predictions."""
+    for text in (student_id, course_id):
+        if not can_be_id(text):
+            raise NotFoundError(
+                f"{text!r} is no id: it holds a control character, or is not UTF-8.",
+                "Ask for an id as it stands in the gradebook.",
+            )
     enrollments = _enrollments(connection, student_id, course_id)
     if not enrollments:
         raise _unknown(connection, student_id, course_id)

@@ -97,19 +97,22 @@ class Installation:
             check=False,
         )
 
-    def up(self, *arguments: str) -> None:
-        """Start `up` and wait until it says that it is."""
-        self.output = ""
-        self._process = subprocess.Popen(
-            self._words(("up", "--port", str(self.port), *arguments)),
+    def start(self, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
+        """Start a command in a group of its own; both its outputs are one unless `streams` say."""
+        return subprocess.Popen(
+            self._words(arguments),
             cwd=self.folder,
             env=self._environment,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **streams},
             **self._user,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
+
+    def up(self, *arguments: str) -> None:
+        """Start `up` and wait until it says that it is."""
+        self.output = ""
+        self._process = self.start("up", "--port", str(self.port), *arguments)
         threading.Thread(target=self._read, args=[self._process], daemon=True).start()
         wait_until(lambda: f"is up: {self.url}" in self.output or self.ended, "up")
         assert not self.ended, self.output

@@ -212,3 +212,13 @@ def test_what_could_still_be_done_is_told(asked, gradebook, model, settings, tmp
     assert nearer.what_ifs and all(one.grade >= goal for one in nearer.what_ifs)
     student, course, _ = pick(gradebook, "ended")
     assert asked.what_if(student, course, 60.0, TODAY)[1] is None
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("text", ["a\0b", "\0", "\udcff", "Z\udcfcrich", "a\x1b[2J"])
+def test_an_id_that_nothing_can_have_is_named(asked, gradebook, text: str) -> None:
+    student, course, _ = pick(gradebook, "running")
+    for ids in ((text, course), (student, text)):
+        for ask in (asked.predict, asked.explain, asked.forecast):
+            with pytest.raises(NotFoundError, match="is no id"):
+                ask(*ids, TODAY)

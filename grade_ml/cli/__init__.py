@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
+from pathlib import Path
 
 import click
 
 from grade_ml.core.errors import GradeMLError
+from grade_ml.core.failures import foreseen
 from grade_ml.core.masking import masked
 from grade_ml.core.process import keep_apart
 
@@ -39,16 +42,31 @@ def group() -> None:
 def main() -> None:
     """Run the command; an expected error is printed with its remedy and exits with status 1.
 
-    Of one that nobody expected, the traceback is printed, without the secrets in it.
+    Expected is also what the machine refuses, such as writing to a full disk. Of an error that nobody
+    expected, the traceback is printed, without the secrets in it.
     """
     keep_apart()
     try:
         group(prog_name="grade-ml")
-    except GradeMLError as error:
-        click.echo(f"Error: {error.message}", err=True)
-        if error.remedy:
-            click.echo(f"What to do: {error.remedy}", err=True)
+    except Exception as error:
+        expected = foreseen(error, _places())
+        if expected is None:
+            click.echo(masked(traceback.format_exc()), err=True)
+            sys.exit(1)
+        click.echo(f"Error: {expected.message}", err=True)
+        if expected.remedy:
+            click.echo(f"What to do: {expected.remedy}", err=True)
         sys.exit(1)
-    except Exception:
-        click.echo(masked(traceback.format_exc()), err=True)
-        sys.exit(1)
+
+
+def _places() -> list[Path]:
+    """Return the folders into which commands write."""
+    from grade_ml.core.settings import Settings
+
+    temporary = Path(os.environ.get("TMPDIR", "/tmp"))
+    try:
+        paths = Settings.from_environment().places
+    except GradeMLError:  # the settings are what is wrong
+        return [temporary]
+    written = ("GRADE_ML_HOME", "GRADE_ML_STORAGE", "DAGSTER_HOME")
+    return [*(Path(paths[name]) for name in written if name in paths), temporary]

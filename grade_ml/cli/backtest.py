@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import sqlalchemy as sa
 
+from grade_ml.cli.parameters import IDENTIFIER
 from grade_ml.core import database
 from grade_ml.core.settings import Settings
 from grade_ml.core.texts import readable
@@ -40,10 +41,20 @@ def _fractions(context: click.Context, option: click.Parameter, value: str) -> t
 
 @click.command()
 @click.option(
-    "--train-terms", callback=_terms, required=True, metavar="TERM[,TERM…]", help="Fit on these."
+    "--train-terms",
+    type=IDENTIFIER,
+    callback=_terms,
+    required=True,
+    metavar="TERM[,TERM…]",
+    help="Fit on these.",
 )
 @click.option(
-    "--test-terms", callback=_terms, required=True, metavar="TERM[,TERM…]", help="Predict these."
+    "--test-terms",
+    type=IDENTIFIER,
+    callback=_terms,
+    required=True,
+    metavar="TERM[,TERM…]",
+    help="Predict these.",
 )
 @click.option(
     "--at",

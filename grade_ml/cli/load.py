@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from grade_ml.cli.parameters import DAY
 from grade_ml.core import database
 from grade_ml.core.settings import Settings
 from grade_ml.core.texts import terminal
@@ -113,7 +114,7 @@ def csv_folder(folder: Path, as_json: bool) -> None:
 @click.option(
     "--grading-shift",
     nargs=2,
-    type=(float, click.DateTime(["%Y-%m-%d"])),
+    type=(float, DAY),
     metavar="POINTS DATE",
     help="Grade differently from a date on, as -15 2026-10-20: a drift to be found.",
 )
@@ -123,7 +124,7 @@ def simulated(  # noqa: PLR0913, PLR0917 - one for each option
     courses: int,
     terms: int,
     seed: int,
-    grading_shift: tuple[float, datetime] | None,
+    grading_shift: tuple[float, date] | None,
     as_json: bool,
 ) -> None:
     """Load a simulated campus, whose newest term runs today.
@@ -137,7 +138,7 @@ def simulated(  # noqa: PLR0913, PLR0917 - one for each option
 
     settings = Settings.from_environment()
     drift = (
-        Drift(grading_shift[1].date(), DriftKind.GRADING_POLICY, grading_shift[0])
+        Drift(grading_shift[1], DriftKind.GRADING_POLICY, grading_shift[0])
         if grading_shift
         else None
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grade_ml.cli.parameters import DAY, IDENTIFIER
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.settings import Settings
 from grade_ml.core.texts import readable
@@ -24,11 +25,25 @@ _PICTURES = (".png", ".svg")
 
 
 @click.command()
-@click.option("--student", "student_id", required=True, metavar="ID", help="As in the gradebook.")
-@click.option("--course", "course_id", required=True, metavar="ID", help="As in the gradebook.")
+@click.option(
+    "--student",
+    "student_id",
+    type=IDENTIFIER,
+    required=True,
+    metavar="ID",
+    help="As in the gradebook.",
+)
+@click.option(
+    "--course",
+    "course_id",
+    type=IDENTIFIER,
+    required=True,
+    metavar="ID",
+    help="As in the gradebook.",
+)
 @click.option(
     "--as-of",
-    type=click.DateTime(["%Y-%m-%d"]),
+    type=DAY,
     help="Answer as on this day, from what was known then. Default: GRADE_ML_AS_OF, or today.",
 )
 @click.option("--explain", "explains", is_flag=True, help="Say what makes the difference.")
@@ -60,7 +75,7 @@ _PICTURES = (".png", ".svg")
 def command(  # noqa: PLR0913, PLR0917 - one for each option
     student_id: str,
     course_id: str,
-    as_of: datetime | None,
+    as_of: date | None,
     explains: bool,
     interactions: bool,
     goal: float | None,
@@ -82,7 +97,7 @@ def command(  # noqa: PLR0913, PLR0917 - one for each option
     if forecast and (explains or goal is not None):
         raise click.UsageError("--forecast tells the remaining work instead: ask for it alone.")
     settings = Settings.from_environment()
-    day = as_of.date() if as_of else settings.date_at(datetime.now(UTC))
+    day = as_of or settings.date_at(datetime.now(UTC))
     engine = PredictiveAnalyticsEngine(settings)
     try:
         if forecast:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from grade_ml.cli.parameters import IDENTIFIER
 from grade_ml.cli.up import providers_url, providers_variables
 from grade_ml.core.errors import GradeMLError
 from grade_ml.core.settings import Settings
@@ -28,10 +29,11 @@ _HEADLINES = ("model_version", "all_rmse", "all_mae", "all_coverage80", "all_auc
 
 
 @click.command("run")
-@click.argument("job")
+@click.argument("job", type=IDENTIFIER)
 @click.option(
     "--course",
     "courses",
+    type=IDENTIFIER,
     multiple=True,
     metavar="ID",
     help="Only this course; repeat for several. Without it: all courses of the gradebook.",

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from datetime import date, datetime
 
+#: Days outside these years are typing errors, and frames (1677 to 2262) could not hold all of
+#: them, nor what is computed from them: the simulated campus begins years before its day.
+FIRST_YEAR, LAST_YEAR = 1900, 2199
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
@@ -18,11 +21,14 @@ def parse_date(text: str) -> date:
     ------
     ValueError
         It is not written as YYYY-MM-DD, or there is no such day. `20260301` is refused: elsewhere
-        it means seconds since 1970.
+        it means seconds since 1970. Or it lies outside the years 1900 to 2199.
     """
     if not _DAY.fullmatch(text):
         raise ValueError("not a date such as 2026-03-01")
-    return date.fromisoformat(text)
+    day = date.fromisoformat(text)
+    if not FIRST_YEAR <= day.year <= LAST_YEAR:
+        raise ValueError(f"not in the years {FIRST_YEAR} to {LAST_YEAR}")
+    return day
 
 
 def parse_moment(text: str) -> date | datetime:

@@ -230,6 +230,9 @@ def _folder(path: Path, place: UPath) -> Delivery:
             status = Path(at, name).lstat()
             changed = max(changed, status.st_ctime)
             within = Path(at, name).relative_to(path).as_posix()
+            if re.search("[\ud800-\udfff]", name):
+                fault = "The name of a file in it is not UTF-8."
+                continue
             if stat.S_ISREG(status.st_mode):
                 files.append(_file(within, status))
             elif not stat.S_ISDIR(status.st_mode):

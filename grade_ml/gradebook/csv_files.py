@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from grade_ml.core.dates import FIRST_YEAR, LAST_YEAR
 from grade_ml.core.errors import SourceError
 from grade_ml.core.storage import open_file
 from grade_ml.core.texts import STEERING, UNSEEN
@@ -44,8 +45,6 @@ BLOCK_BYTES = 8 << 20
 HEADER_BYTES = 1 << 16
 #: More lines than this with too many or few values in one go: the header is wrong, not the lines.
 MALFORMED_ROWS = 100_000
-#: Dates outside these years are typing errors, and frames could not hold all of them.
-FIRST_YEAR, LAST_YEAR = 1900, 2199
 
 #: Whole numbers up to here are exact as float64, and sums of them fit the database's bigint.
 LARGEST_COUNT = 10**15
@@ -724,9 +723,9 @@ def _as_moment(text: str) -> datetime | None:
         if date.fromisoformat(day).isoformat() != day:
             return None
         moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}")
-    except ValueError:
+        return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):  # overflow: a zone leads out of the years 1 to 9999
         return None
-    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
 
 
 def _convert(column: pa.Array, kind: pa.DataType, pattern: str) -> tuple[pd.Series, np.ndarray]:

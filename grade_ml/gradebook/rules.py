@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,15 @@ _ORDERED_DATES = {
     "enrollment": ("enrolled_on", "withdrawn_on"),
     "result": ("submitted_on", "graded_on"),
 }
+
+
+def can_be_id(text: str) -> bool:
+    r"""Return whether the gradebook can hold `text` as an id.
+
+    >>> can_be_id("sim-1"), can_be_id("a\0b"), can_be_id("\udcff")
+    (True, False, False)
+    """
+    return not {category(character) for character in text} & {"Cc", "Cs"}
 
 
 def violations(table: sa.Table, rows: pd.DataFrame) -> Iterator[tuple[str, pd.Series, str]]:

@@ -153,6 +153,12 @@ def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch):
         "-1",
         "1e9",
         "nan",
+        "0001-01-01",
+        "1677-09-21",
+        "1899-12-31",
+        "2200-01-01",
+        "2262-04-12 00:00Z",
+        "9999-12-31",
     ],
 )
 def test_what_only_resembles_a_date_is_refused(monkeypatch: pytest.MonkeyPatch, value: str):
@@ -168,7 +174,10 @@ def test_a_number_is_no_date(value: Any):
         Settings(_env_file=None, as_of=value)
 
 
-@given(day=dates(), moment=datetimes(timezones=just(UTC)))
+@given(
+    day=dates(date(1900, 1, 1), date(2199, 12, 31)),
+    moment=datetimes(datetime(1900, 1, 1), datetime(2199, 12, 31), timezones=just(UTC)),
+)
 def test_dates_and_moments_are_read_as_written(day: date, moment: datetime):
     assert parse_moment(day.isoformat()) == parse_date(day.isoformat()) == day
     assert parse_moment(moment.isoformat()) == parse_moment(moment.isoformat(" ")) == moment

@@ -69,6 +69,11 @@ def test_the_ways_in_which_people_write_the_same_rows(data: bytes) -> None:
         (b'x,y\n1,a\n2,"b\n3,c\n', "a quote is never closed"),
         (b'x,y\n1,"a\n2,b\n3,c\n', "a quote is never closed"),
         (
+            b"x,y," + b",".join(b"column %d" % n for n in range(8000)) + b"\n1,a" + b"," * 8000,
+            "a.csv has a first line of more than 65,536 bytes",
+        ),
+        (b"x,y," + b"z" * 65536, "a.csv has a first line of more than 65,536 bytes"),
+        (
             b"x,y\n1," + b"a" * 2 * csv_files.BLOCK_BYTES + b"\n2,b\n",
             "a value is longer than 8,388,608 bytes",
         ),
@@ -243,6 +248,11 @@ def test_a_gzipped_file_unpacks_to_what_it_may(tmp_path: Path) -> None:
         ("2024-02-29Tnoon", "date", None),
         ("0201-05-01", "date", None),
         ("9999-12-31", "date", None),
+        ("9999-12-31T23:00:00-05:00", "date", None),
+        ("0001-01-01T00:00:00+05:00", "date", None),
+        ("1677-09-20", "date", None),
+        ("1677-09-20 23:00-14:00", "date", None),
+        ("2262-04-12", "date", None),
     ],
 )
 def test_values_are_read_exactly_or_rejected(text: str, kind: str, value: object) -> None:

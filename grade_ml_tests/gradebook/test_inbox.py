@@ -391,3 +391,15 @@ def test_nothing_overtakes_what_has_not_arrived(arrived):
         (),
     )
     assert len(found.arrived(now)) == [*arrived, False].index(False)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", [b"\xff.csv", b"deep/\xff/a.csv", b"Z\xfcrich.txt"])
+def test_a_name_that_is_not_utf_8_refuses_its_delivery_and_no_other(inbox, take, engine, name):
+    write_folder(inbox / "a", school(), "bulk")
+    odd = inbox / "a" / os.fsdecode(name)
+    odd.parent.mkdir(parents=True, exist_ok=True)
+    odd.write_text("x")
+    write_folder(inbox / "b", school(), "bulk")
+    assert [outcome.moved_to for outcome in take().outcomes] == ["refused/a", "done/b"]
+    assert "is not UTF-8" in (inbox / "refused" / "a.report.txt").read_text()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import zipfile
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -301,3 +303,34 @@ def test_a_damaged_zip_entry_leaves_the_gradebook_as_it_was(engine: Engine, tmp_
     with pytest.raises(SourceError, match=r"results\.csv is cut short or damaged"):
         _load(engine, path)
     assert _read(engine).students.empty
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "day",
+    [
+        "0001-01-01",
+        "0001-01-01T00:00:00+14:00",
+        "1677-09-20",
+        "1677-09-21T00:12:43Z",
+        "2262-04-12",
+        "9999-12-31",
+        "9999-12-31T23:59:59-12:00",
+    ],
+)
+def test_a_day_that_no_time_stamp_holds_stops_no_delivery(
+    engine: Engine, tmp_path: Path, day: str
+) -> None:
+    for name, content in V11.items():
+        changed = re.sub(r"(?<=,)\d{4}-\d\d-\d\d(?=,|$)", day, content, flags=re.MULTILINE)
+        if changed != content:
+            _load(engine, _write(tmp_path / name, {**V11, name: changed}))
+            assert any(day in problem for problem in _quarantine(engine)), name
+
+
+@pytest.mark.security
+def test_a_file_whose_name_is_not_utf_8_is_refused(engine: Engine, tmp_path: Path) -> None:
+    folder = _write(tmp_path / "delivery", V11)
+    (folder / os.fsdecode(b"\xff.csv")).write_text("x")
+    with pytest.raises(SourceError, match="not UTF-8"):
+        _load(engine, folder)

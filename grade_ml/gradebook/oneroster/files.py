@@ -122,6 +122,10 @@ def _in_folder(folder: Path) -> Iterable[tuple[str, Opener]]:
     for path in sorted(folder.iterdir()):
         if not _is_csv(path.name.removesuffix(".gz")):
             continue
+        if re.search("[\ud800-\udfff]", path.name):
+            raise SourceError(
+                f"{folder} holds a file whose name is not UTF-8.", "Rename or remove it."
+            )
         if path.is_dir():
             raise SourceError(f"{path} is a folder.", f"Put the file {path.name} in its place.")
         if not path.resolve().is_relative_to(inside):
