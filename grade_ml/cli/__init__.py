@@ -42,8 +42,8 @@ def group() -> None:
 def main() -> None:
     """Run the command; an expected error is printed with its remedy and exits with status 1.
 
-    Expected is also what the machine refuses, such as writing to a full disk. Of an error that nobody
-    expected, the traceback is printed, without the secrets in it.
+    Expected is also what the machine refuses, such as writing to a full disk. Of an error that
+    nobody expected, the traceback is printed, without the secrets in it.
     """
     keep_apart()
     try:
@@ -52,10 +52,10 @@ def main() -> None:
         expected = foreseen(error, _places())
         if expected is None:
             click.echo(masked(traceback.format_exc()), err=True)
-            sys.exit(1)
-        click.echo(f"Error: {expected.message}", err=True)
-        if expected.remedy:
-            click.echo(f"What to do: {expected.remedy}", err=True)
+        else:
+            click.echo(f"Error: {expected.message}", err=True)
+            if expected.remedy:
+                click.echo(f"What to do: {expected.remedy}", err=True)
         sys.exit(1)
 
 

@@ -118,3 +118,23 @@ def test_only_runs_of_killed_processes_are_failed(installation: Settings):
         expected = {runs[name] for name in ("ended", "another of that id")}
         assert {run.run_id for run in failed} == expected
         assert end_dead_runs(instance) == 0
+
+
+@pytest.mark.security
+def test_a_dagster_process_that_somebody_starts_by_hand_is_kept_apart(
+    settings: Settings, environment: dict[str, str]
+):
+    prepare_home(settings)
+    code = (
+        "import os; from dagster import DagsterInstance; DagsterInstance.get(); "
+        "print(oct(os.umask(0)), os.environ['PYTHONSAFEPATH'])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        umask=0o022,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.split() == ["0o77", "1"]
