@@ -71,7 +71,7 @@ class Installation:
         self.port = free_port()
         self.output = ""
         self._process: subprocess.Popen[str] | None = None
-        kept = ("PATH", "HOME", "LANG", "TMPDIR")
+        kept = ("PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR")
         self._environment = {
             **{name: os.environ[name] for name in kept if name in os.environ},
             # Children import nothing from cwd; another copy may be installed than is tested.

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, Select, Table, create_engine, make_ur
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import ArgumentError, OperationalError
 
-from grade_ml.core.errors import ConfigurationError, ServiceError
+from grade_ml.core.errors import ConfigurationError, GradeMLError, ServiceError
 from grade_ml.core.permissions import keep_private
 from grade_ml.core.settings import URLS
 
@@ -182,18 +182,46 @@ def migrate(engine: Engine) -> None:
 
 @contextmanager
 def reachable(engine: Engine) -> Iterator[Connection]:
-    """Open one transaction; a database that does not answer becomes a `ServiceError`."""
+    """Open one transaction; a database that does not answer, or goes away, is a `ServiceError`."""
+    place = engine.url.render_as_string(hide_password=True)
     try:
         connection = engine.connect()
     except OperationalError as error:
-        place = engine.url.render_as_string(hide_password=True)
         reason = " ".join(str(error.orig).split()).rstrip(".")
         raise ServiceError(
             f"The database {place} does not answer: {reason}.",
             f"Start it, or correct its URL ({', '.join(URLS)}).",
         ) from error
-    with connection, connection.begin():
-        yield connection
+    try:
+        with connection, connection.begin():
+            yield connection
+    except GradeMLError:
+        raise
+    except Exception as error:
+        if not is_lost(error):
+            raise
+        raise ServiceError(
+            f"The database {place} went away: {error}.", "Try again when it is back."
+        ) from error
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Return whether `error` comes from a connection to PostgreSQL that broke or was not made."""
+    import psycopg
+    import psycopg2
+
+    broken = (
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+        psycopg2.OperationalError,
+        psycopg2.InterfaceError,
+    )
+    while error is not None:
+        if isinstance(error, broken):
+            code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+            return code is None or code.startswith(("08", "57P"))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def require_answer(url: str) -> None:

@@ -23,6 +23,7 @@ from grade_ml.core.texts import bullets
 from grade_ml.gradebook import quality, schema
 from grade_ml.orchestration.assets.gradebook import NAME_OF_TABLE
 from grade_ml.orchestration.resources import Platform
+from grade_ml.orchestration.retrying import retried
 
 
 def _table_checks(table: Table) -> AssetChecksDefinition:
@@ -56,6 +57,7 @@ def _table_checks(table: Table) -> AssetChecksDefinition:
         )
 
     @multi_asset_check(name=f"{name}_checks", specs=specs)
+    @retried
     def checks(platform: ResourceParam[Platform]) -> Iterator[AssetCheckResult]:
         with platform.connection() as connection:
             yield from _evaluate(connection, table)

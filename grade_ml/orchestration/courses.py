@@ -34,6 +34,7 @@ from dagster import (
 )
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
+from grade_ml.core.database import is_lost
 from grade_ml.core.errors import (
     ConfigurationError,
     GradeMLError,
@@ -42,6 +43,7 @@ from grade_ml.core.errors import (
 )
 from grade_ml.orchestration.partitions import course, many_courses
 from grade_ml.orchestration.resources import Platform
+from grade_ml.orchestration.retrying import retried
 
 #: What no course is the cause of.
 _COMMON = (ConfigurationError, OutOfMemoryError, ServiceError)
@@ -86,6 +88,7 @@ def course_asset(**options: Any) -> Callable[[Body], AssetsDefinition]:
             backfill_policy=many_courses,
             **options,
         )
+        @retried
         def step(
             context: AssetExecutionContext, platform: ResourceParam[Platform]
         ) -> MaterializeResult:  # type: ignore[type-arg]
@@ -132,6 +135,8 @@ def settle(
         except _COMMON:
             raise
         except Exception as error:
+            if is_lost(error):
+                raise
             if len(some) > 1:
                 # Every second one, so that the first that are alone come from everywhere.
                 attempt(some[::2])
@@ -200,6 +205,7 @@ def all_courses(definition: AssetsDefinition) -> AssetChecksDefinition:
     )
 
     @multi_asset_check(name=f"{name}_{_CHECK}", specs=[spec])
+    @retried
     def check(context: AssetCheckExecutionContext) -> Iterator[AssetCheckResult]:
         reasons = dict(_failed_in(context, key))
         yield AssetCheckResult(

@@ -8,16 +8,20 @@ Dagster process, also one that somebody starts by hand, it is where such a proce
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
+import psycopg2
 from dagster._config.config_schema import UserConfigSchema
 from dagster._grpc import server_watcher
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from grade_ml.core import database
+from grade_ml.core.errors import ServiceError
 from grade_ml.core.process import keep_apart
 from grade_ml.core.settings import Settings
 
@@ -55,7 +59,30 @@ class GradeMLStorage(DagsterPostgresStorage):
 _engines: dict[str, Engine] = {}
 
 
+#: So long a process waits for a database that it has reached before; Dagster tries six times.
+_PATIENCE_SECONDS = 30
+
+
 def _pooled(url: str) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url, isolation_level="AUTOCOMMIT", pool_size=2, max_overflow=-1, pool_pre_ping=True
     )
+    reached = threading.Event()
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, _: Any, arguments: Any, parameters: Any) -> Any:
+        for attempt in Retrying(
+            stop=stop_after_delay(_PATIENCE_SECONDS if reached.is_set() else 0),
+            wait=wait_fixed(1),
+            retry=retry_if_exception_type((psycopg2.OperationalError, ServiceError)),
+            reraise=True,
+        ):
+            with attempt:
+                if attempt.retry_state.attempt_number > 1:
+                    # Where no `up` does so, it starts an embedded server that died.
+                    database.start(Settings.from_environment())
+                connection = dialect.connect(*arguments, **parameters)
+        reached.set()
+        return connection
+
+    return engine

@@ -19,6 +19,7 @@ from pydantic import Field
 from grade_ml.core import texts
 from grade_ml.gradebook.rest.settings import OneRosterSettings
 from grade_ml.orchestration.resources import Platform
+from grade_ml.orchestration.retrying import retried
 
 if TYPE_CHECKING:
     from grade_ml.gradebook.loading import LoadReport
@@ -33,6 +34,7 @@ OWNERS = ["team:data-engineering"]
     code_version="1",
     metadata={"dagster/table_name": "gradebook.delivery"},
 )
+@retried
 def inbox_deliveries(platform: ResourceParam[Platform]) -> Iterator[MaterializeResult[None]]:
     """Load what stands in GRADE_ML_INBOX, in order, and move it to done or refused.
 
@@ -73,6 +75,7 @@ def gradebook_sync_asset(server: OneRosterSettings) -> AssetsDefinition:
         code_version="1",
         metadata={"dagster/table_name": "gradebook.oneroster_sync"},
     )
+    @retried
     def gradebook_sync(
         config: SyncConfig, platform: ResourceParam[Platform]
     ) -> MaterializeResult[None]:

@@ -32,6 +32,7 @@ from grade_ml.external.settings import ExternalSettings
 from grade_ml.orchestration import plots
 from grade_ml.orchestration.partitions import all_days, days
 from grade_ml.orchestration.resources import Platform
+from grade_ml.orchestration.retrying import retried
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +79,7 @@ def external_assets(timezone: str, settings: ExternalSettings) -> list[AssetsDef
         partitions_def=partitions,
         backfill_policy=all_days,
     )
+    @retried
     def external_sources(
         context: AssetExecutionContext, platform: ResourceParam[Platform]
     ) -> Iterator[MaterializeResult[None]]:
@@ -108,6 +110,7 @@ def external_assets(timezone: str, settings: ExternalSettings) -> list[AssetsDef
         code_version="1",
         metadata={"dagster/table_name": "external.feature"},
     )
+    @retried
     def external_features(
         context: AssetExecutionContext, platform: ResourceParam[Platform]
     ) -> MaterializeResult[None]:

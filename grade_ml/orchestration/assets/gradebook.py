@@ -26,6 +26,7 @@ from sqlalchemy import Connection, Table
 from grade_ml.gradebook import loading, quality, schema
 from grade_ml.orchestration import plots
 from grade_ml.orchestration.resources import Platform
+from grade_ml.orchestration.retrying import retried
 
 Pictures = dict[str, Any]
 
@@ -140,6 +141,7 @@ def _gradebook_asset(source: _Source) -> AssetsDefinition:
             "dagster/table_name": MetadataValue.text(source.table.fullname),
         },
     )
+    @retried
     def profiled(platform: ResourceParam[Platform]) -> MaterializeResult[None]:
         with platform.connection() as connection:
             loading.forget(connection, platform.as_of)

@@ -24,6 +24,7 @@ from grade_ml.orchestration import plots
 from grade_ml.orchestration.courses import Courses, course_asset
 from grade_ml.orchestration.degradation import complete, is_complete
 from grade_ml.orchestration.resources import Platform
+from grade_ml.orchestration.retrying import retried
 
 if TYPE_CHECKING:
     from grade_ml.ensemble.evaluation import Evaluation
@@ -78,6 +79,7 @@ _TRUTH = ["sections", "enrollments", "assignments", "results"]
     code_version="1",
     pool="training",
 )
+@retried
 def baseline_model(platform: ResourceParam[Platform]) -> MaterializeResult:  # type: ignore[type-arg]
     """Train the traditional model of final grade and risk, one for all courses."""
     from grade_ml.ensemble.training import TrainingData, finished_in, train
@@ -184,6 +186,7 @@ def _check_results(
     code_version="1",
     pool="training",
 )
+@retried
 def pooled_ensemble(
     context: AssetExecutionContext, platform: ResourceParam[Platform]
 ) -> MaterializeResult:  # type: ignore[type-arg]
