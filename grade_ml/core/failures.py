@@ -65,7 +65,9 @@ def _of_system(error: OSError, places: Iterable[Path]) -> GradeMLError | None:
 
 def _of_database(error: BaseException) -> GradeMLError | None:
     """Return a full disk of PostgreSQL, or its absence, in the first line of its own words."""
-    from sqlalchemy.exc import DBAPIError, OperationalError
+    from sqlalchemy.exc import DBAPIError
+
+    from grade_ml.core.database import is_lost
 
     if not isinstance(error, DBAPIError):
         return None
@@ -73,8 +75,7 @@ def _of_database(error: BaseException) -> GradeMLError | None:
     state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
     if state in _DATABASE_FULL:
         return ServiceError(f"PostgreSQL cannot write: {said}.", _ROOM)
-    # What fails at connecting has no state.
-    if error.connection_invalidated or (isinstance(error, OperationalError) and not state):
+    if is_lost(error):
         return ServiceError(
             f"PostgreSQL does not answer: {said}.",
             "Its log says why (of the embedded one, `postgres/log` in GRADE_ML_HOME); a full disk "
