@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -92,14 +92,17 @@ def _interruptible(job: str) -> Iterator[None]:
     os.set_blocking(received, False)
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        number = os.read(received, 1)[0]
+        number = signal.SIGINT
+        with suppress(BlockingIOError):  # there was none: the run was canceled in the UI
+            number = signal.Signals(os.read(received, 1)[0])
         click.echo(f"The job {job} was interrupted; it is recorded as canceled.", err=True)
         sys.exit(128 + number)
     finally:
+        signal.signal(signal.SIGTERM, before)
         signal.set_wakeup_fd(-1)
         os.close(received)
         os.close(wake)

@@ -183,13 +183,18 @@ def status(instance: DagsterInstance, run_id: str) -> DagsterRunStatus:
 def test_a_killed_training_blocks_nobody(campus: Settings, instance: DagsterInstance):
     first = start(TRAINING)
     killed = wait_for_training(instance)
+    # By these the queue of the daemon, and the next `run`, see that it trains.
+    recorded = instance.get_run_by_id(killed)
+    assert recorded and recorded.run_op_concurrency
+    assert recorded.run_op_concurrency.all_pools == {"training"}
     first.kill()
     first.communicate()
     reported = collect(campus)["jobs"]["last_runs"][TRAINING]
     assert (reported["run_id"], reported["status"]) == (killed, "failure")
-    again = run(TRAINING, "--wait", "0", "--json")
-    assert again.exit_code == 0, again.output
-    assert json.loads(again.stdout)["success"]
+    again = start(TRAINING, "--wait", "0")
+    assert wait_for_training(instance) != killed
+    again.kill()
+    again.communicate()
 
 
 @pytest.mark.slow
