@@ -123,6 +123,7 @@ def code_servers(installation: Installation) -> list[int]:
     return found
 
 
+@pytest.mark.security
 @pytest.mark.slow
 def test_whatever_is_killed_comes_back_and_no_row_is_lost(running: Installation):
     remember(running)

@@ -89,6 +89,7 @@ def test_a_home_does_not_name_another(monkeypatch: pytest.MonkeyPatch, tmp_path:
         Settings.from_environment()
 
 
+@pytest.mark.security
 @pytest.mark.usefixtures("nowhere")
 @pytest.mark.parametrize(
     ("environment", "env_files", "expected"),
@@ -136,6 +137,7 @@ def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch):
         Settings.from_environment()
 
 
+@pytest.mark.security
 @pytest.mark.usefixtures("nowhere")
 @pytest.mark.parametrize(
     "value",

@@ -51,6 +51,7 @@ def test_the_ways_in_which_people_write_the_same_rows(data: bytes) -> None:
     assert rows.problems is None
 
 
+@pytest.mark.security
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -212,6 +213,7 @@ def test_a_gzipped_file_unpacks_to_what_it_may(tmp_path: Path) -> None:
         list(csv_files.read(csv_files.opener(path), path.name, ["x", "y"]))
 
 
+@pytest.mark.security
 @pytest.mark.parametrize(
     ("text", "kind", "value"),
     [

@@ -23,6 +23,7 @@ from grade_ml.core.settings import Settings
 from grade_ml.forecasting import interventions
 from grade_ml.gradebook import csv_folder, inbox, institution, loading, oneroster, oulad
 from grade_ml.gradebook.arrivals import QUIET
+from grade_ml.gradebook.bundle import SHOWN
 from grade_ml.gradebook.limits import Limits
 from grade_ml.gradebook.loading import LoadReport, load
 from grade_ml_tests.gradebook.deliveries import CSV, school, write_folder, write_zip
@@ -234,7 +235,7 @@ def test_what_is_kept_of_a_refused_value_is_what_it_can_be_found_by(engine, tmp_
     assert load_csv(engine, folder).quarantined == 2
     with engine.connect() as connection:
         kept = connection.execute(sa.text("select max(length(value)) from gradebook.quarantine"))
-        assert kept.scalar_one() <= 500
+        assert kept.scalar_one() <= SHOWN + 1
 
 
 TITLES = {"ESC": "\x1b[2J", "NUL": "\0", "CSI": "\x9b2J", "RLO": "\u202egnp.exe", "BEL": "\a"}

@@ -67,6 +67,7 @@ def test_two_files_of_one_name_are_refused_naming_both(tmp_path: Path) -> None:
     assert "results.csv and results.csv.gz" in _refused(folder)
 
 
+@pytest.mark.security
 def test_a_zip_file_that_cannot_be_trusted_is_not_read(tmp_path: Path) -> None:
     outside = _zip(tmp_path / "out.zip", MANIFEST | {"../../results.csv": FILES["results.csv"]})
     assert "leads out of it" in _refused(outside)
