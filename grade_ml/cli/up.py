@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -29,6 +30,7 @@ from grade_ml.core.permissions import make_private
 from grade_ml.core.process import Identity
 from grade_ml.core.settings import REPOSITORY, Settings
 from grade_ml.core.storage import require_writable
+from grade_ml.core.texts import line
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -360,7 +362,8 @@ class _Launch:
         with database.reachable(gradebook) as connection:
             found = example(connection, self._settings.date_at(datetime.now(UTC)))
         if found:
-            click.echo("Then try: grade-ml predict --student {} --course {}".format(*found))
+            student, course = (quote(line(one)) for one in found)
+            click.echo(f"Then try: grade-ml predict --student {student} --course {course}")
 
 
 @contextmanager

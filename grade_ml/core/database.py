@@ -157,6 +157,8 @@ def connect(url: str) -> Engine:
         pool_size=2,
         max_overflow=8,
         pool_pre_ping=True,
+        # Errors go to logs and to Dagster's events; the parameters of a statement are records.
+        hide_parameters=True,
         connect_args={"options": "-c timezone=UTC"},
     )
 

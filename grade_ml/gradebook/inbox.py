@@ -310,11 +310,20 @@ def _files(path: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]], datetime 
         return
     archive = zipfile.ZipFile(open_file(path))
     for info in archive.infolist():
-        # 1980 is what programs write that keep no time.
-        written = datetime(*info.date_time, tzinfo=UTC) if info.date_time[0] > 1980 else None
+        written = _written(info)
         if info.filename.endswith(".csv"):
             name = Path(info.filename).name
             yield name, lambda info=info: archive.open(info), written  # type: ignore[misc]
+
+
+def _written(info: zipfile.ZipInfo) -> datetime | None:
+    """Return when a member was written; None: it does not say, or says a day that never was."""
+    if info.date_time[0] == 1980:  # what programs write that keep no time
+        return None
+    try:
+        return datetime(*info.date_time, tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _source(path: Path, bundle: Bundle) -> str:

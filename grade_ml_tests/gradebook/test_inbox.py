@@ -403,3 +403,16 @@ def test_a_name_that_is_not_utf_8_refuses_its_delivery_and_no_other(inbox, take,
     write_folder(inbox / "b", school(), "bulk")
     assert [outcome.moved_to for outcome in take().outcomes] == ["refused/a", "done/b"]
     assert "is not UTF-8" in (inbox / "refused" / "a.report.txt").read_text()
+
+
+@pytest.mark.security
+def test_a_member_of_a_day_that_never_was_stops_nothing(inbox, take):
+    packed = write_zip(inbox.parent / "night.zip", school()).read_bytes()
+    # The day in DOS's form, before the CRC: month 0 of 2024, in the directory and at each member.
+    for signature, place in ((b"PK\x03\x04", 12), (b"PK\x01\x02", 14)):
+        parts = packed.split(signature)
+        packed = signature.join(
+            [parts[0], *(part[: place - 4] + b"\x00\x58" + part[place - 2 :] for part in parts[1:])]
+        )
+    (inbox / "night.zip").write_bytes(packed)
+    assert [one.moved_to for one in take().outcomes] == ["done/night.zip"]
