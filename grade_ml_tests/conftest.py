@@ -157,4 +157,5 @@ def as_environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": str(settings.mlflow_tracking_uri),
         "GRADE_ML_STORAGE": str(settings.storage),
         "DAGSTER_HOME": str(settings.dagster_home),
+        "GRADE_ML_SECRET": SECRET,
     }

@@ -12,6 +12,7 @@ from grade_ml.cli import group
 from grade_ml.core.errors import NotFoundError
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml_tests.conftest import as_environment
 from grade_ml_tests.ensemble.campus import TODAY, campus, fit, make_champion, store
 
 
@@ -23,14 +24,7 @@ def gradebook() -> Gradebook:
 @pytest.fixture
 def environment(settings: Settings, engine: Engine, gradebook: Gradebook) -> dict[str, str]:
     store(engine, gradebook)
-    return {
-        "GRADE_ML_HOME": str(settings.home),
-        "GRADE_ML_DATABASE_URL": str(settings.database_url),
-        "DAGSTER_POSTGRES_URL": str(settings.dagster_postgres_url),
-        "MLFLOW_TRACKING_URI": str(settings.mlflow_tracking_uri),
-        "GRADE_ML_STORAGE": settings.storage_root,
-        "GRADE_ML_AS_OF": TODAY.isoformat(),
-    }
+    return {**as_environment(settings), "GRADE_ML_AS_OF": TODAY.isoformat()}
 
 
 def predict(environment: dict[str, str], *arguments: str) -> Result:

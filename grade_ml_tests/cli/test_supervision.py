@@ -16,7 +16,7 @@ TALKS = "import itertools\nfor n in itertools.count(): print('line', n, flush=Tr
 def test_a_log_is_cut_while_its_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(supervision, "LOG_BYTES", 100_000)
     log = tmp_path / "talker.log"
-    child = Child("talker", (sys.executable, "-c", TALKS), os.environ, log, say=print)
+    child = Child("talker", (sys.executable, "-c", TALKS), os.environ, tmp_path, log, say=print)
     child.start()
     old = tmp_path / "talker.old.log"
     for _ in range(3):

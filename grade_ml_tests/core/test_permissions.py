@@ -133,7 +133,8 @@ def test_a_folder_that_others_use_too_stays_open_to_them(
     home = installation.home
     (home / "alice").mkdir()
     os.chown(home / "alice", STRANGER, -1)
-    (home / "unknown").mkdir(mode=0o755)
+    (home / "unknown").mkdir()
+    (home / "unknown").chmod(0o755)  # whatever the umask
     keep_private(installation)
     assert mode(home) == 0o755
     assert str(home) in caplog.text

@@ -23,7 +23,7 @@ from dagster import (
 )
 from sqlalchemy import Connection, Table
 
-from grade_ml.gradebook import loading, quality, schema
+from grade_ml.gradebook import quality, schema
 from grade_ml.orchestration import plots
 from grade_ml.orchestration.resources import Platform
 from grade_ml.orchestration.retrying import retried
@@ -143,6 +143,8 @@ def _gradebook_asset(source: _Source) -> AssetsDefinition:
     )
     @retried
     def profiled(platform: ResourceParam[Platform]) -> MaterializeResult[None]:
+        from grade_ml.gradebook import loading
+
         with platform.connection() as connection:
             loading.forget(connection, platform.as_of)
             return _report(connection, source)
