@@ -19,6 +19,7 @@ from grade_ml.gradebook import schema
 from grade_ml.registry.registry import Registry
 from grade_ml_tests.conftest import as_environment
 from grade_ml_tests.conftest import installation as installation_of
+from grade_ml_tests.factories import PSEUDONYMS
 from grade_ml_tests.launch import Installation
 
 
@@ -155,7 +156,7 @@ def made(
 ) -> Iterator[dict[str, str]]:
     """The variables of an installation whose tables have been made."""
     with installation_of(server, server.grade_ml, tmp_path_factory.mktemp("made")) as settings:
-        Registry(str(settings.mlflow_tracking_uri), str(settings.storage)).prepare()
+        Registry(str(settings.mlflow_tracking_uri), str(settings.storage), PSEUDONYMS).prepare()
         yield as_environment(settings)
 
 

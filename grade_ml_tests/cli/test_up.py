@@ -217,7 +217,7 @@ def test_nothing_of_the_current_folder_is_executed_or_read(tmp_path: Path, deliv
         wait_until(lambda: has_started_a_run(installation), "a run")
         processes = [
             process
-            for name in ("webserver", "daemon")
+            for name in ("webserver", "daemon", "code_server")
             for process in descendants(installation.child(name))
         ]
         assert len(processes) > 2

@@ -24,7 +24,7 @@ from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.catalog import synchronize
 from grade_ml.orchestration.partitions import range_tags
 from grade_ml.orchestration.resources import Platform
-from grade_ml.orchestration.running import QUIET, run_job
+from grade_ml.orchestration.running import QUIET, Follower, run_job
 from grade_ml.registry.registry import Alias
 from grade_ml_tests.conftest import installation, new_database
 from grade_ml_tests.orchestration.conftest import TODAY, fill
@@ -156,7 +156,7 @@ def test_chosen_courses_keep_the_model_of_unchanged_data(trained: Trained, platf
         trained.instance,
         "train_traditional_models",
         [trained.courses[0], trained.courses[2]],
-        lambda *step: steps.append(step),
+        Follower(lambda *step: steps.append(step)),
     )
     assert report.success, report.failures
     assert steps.count(("baseline_model", "finished")) == 1
