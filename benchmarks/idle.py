@@ -112,7 +112,9 @@ def samples(settings: Settings, engine: Engine, seconds: float) -> Iterator[dict
         time.sleep(SAMPLE_SECONDS)
         runs = in_flight(engine)
         now, after = time.monotonic(), processor(settings)
-        percent = {f"cpu {kind}": 100 * (after[kind] - before[kind]) / (now - at) for kind in KINDS}
+        # A process that has ended takes its time along.
+        spent = {kind: max(0.0, after[kind] - before[kind]) for kind in KINDS}
+        percent = {f"cpu {kind}": 100 * used / (now - at) for kind, used in spent.items()}
         yield {
             "seconds": now - started,
             "runs": runs,

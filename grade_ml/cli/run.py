@@ -6,8 +6,9 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 #: Of an asset's figures, those that a summary shows; `--json` has all of them.
 _HEADLINES = ("model_version", "all_rmse", "all_mae", "all_coverage80", "all_auc", "all_brier")
+
+
+#: Dagster writes down within a second or two that a step was interrupted.
+_INSIST_SECONDS = 5
 
 
 @click.command("run")
@@ -89,23 +94,40 @@ def _interruptible(job: str) -> Iterator[None]:
     """End with the status of the signal (130, 143) after SIGINT and SIGTERM."""
     # While it computes, Dagster has handlers of its own, which do not tell the two apart.
     received, wake = os.pipe()
-    os.set_blocking(received, False)
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    numbers: list[int] = []
+    ended = threading.Event()
+
+    def insist() -> None:
+        """Repeat a signal until it counts: one that falls into a library's callback is lost."""
+        if number := os.read(received, 1):  # nothing at the end
+            numbers.append(number[0])
+            while not ended.wait(_INSIST_SECONDS):
+                os.kill(os.getpid(), number[0])
+
+    def stop() -> None:
+        if not ended.is_set():
+            ended.set()
+            signal.set_wakeup_fd(-1)
+            os.close(wake)
+            insisting.join()
+            os.close(received)
+
+    insisting = threading.Thread(target=insist, daemon=True)
+    insisting.start()
     try:
         yield
     except KeyboardInterrupt:
-        number = signal.SIGINT
-        with suppress(BlockingIOError):  # there was none: the run was canceled in the UI
-            number = signal.Signals(os.read(received, 1)[0])
+        stop()
+        # There is none where the run was canceled in the UI.
+        number = numbers[0] if numbers else int(signal.SIGINT)
         click.echo(f"The job {job} was interrupted; it is recorded as canceled.", err=True)
         sys.exit(128 + number)
     finally:
+        stop()
         signal.signal(signal.SIGTERM, before)
-        signal.set_wakeup_fd(-1)
-        os.close(received)
-        os.close(wake)
 
 
 def _tell(console: Console, run: DagsterRun, minutes: float) -> None:

@@ -48,6 +48,10 @@ def command(as_json: bool) -> None:
         _print(Console(highlight=False), report)
 
 
+#: Some of the databases are embedded, some elsewhere, and asking one would start the embedded.
+_UNKNOWN = {"error": "It is elsewhere, and is asked once `grade-ml up` or another command has run."}
+
+
 def collect(settings: Settings) -> dict[str, Any]:
     """Return the sections of the report; one that cannot be read is `{"error": why}`.
 
@@ -57,7 +61,13 @@ def collect(settings: Settings) -> dict[str, Any]:
     services = _services(settings)
     report: dict[str, Any] = {"home": str(settings.home), "services": services}
     if services["postgresql"] == "never started":
-        report |= dict.fromkeys(("gradebook", "predictions", "jobs", "champions"))
+        elsewhere = {
+            "gradebook": settings.database_url,
+            "predictions": settings.database_url,
+            "jobs": settings.dagster_postgres_url,
+            "champions": settings.mlflow_tracking_uri,
+        }
+        report |= {name: None if url is None else _UNKNOWN for name, url in elsewhere.items()}
     else:
         report |= _ask(settings)
     return {**report, "degraded": degraded()}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
+import logging
 import os
 import pwd
 import shutil
@@ -46,6 +47,7 @@ _CONFIGURATION = "\nunix_socket_permissions = 0700\nlisten_addresses = ''\n"
 #: Lines of a program's words that an error repeats.
 _WORDS = 5
 
+logger = logging.getLogger(__name__)
 _one_thread = threading.Lock()
 _held: dict[Path, IO[str]] = {}
 
@@ -221,7 +223,15 @@ class _Programs:
             return
         home = directory.parent
         for path in (*self.folder.parents, *home.parents):
-            _allow(path, 0o011)
+            if _allow(path, 0o011):
+                logger.warning(
+                    "Other users may pass through %s from now on (chmod o+x), for PostgreSQL works "
+                    "as %s and has to reach %s. Where that must not be, put GRADE_ML_HOME into a "
+                    "folder such as /srv.",
+                    path,
+                    self.user,
+                    home,
+                )
         if not home.stat().st_mode & 0o001:
             let_in(home, pwd.getpwnam(self.user).pw_gid)
         for path in self.folder.parent.rglob("*"):
@@ -229,11 +239,13 @@ class _Programs:
         shutil.chown(directory, self.user)
 
 
-def _allow(path: Path, bits: int) -> None:
-    """Add permissions that lack; a read-only place is left alone where none does."""
+def _allow(path: Path, bits: int) -> bool:
+    """Add permissions that lack, and return whether any did; a read-only place may lack none."""
     mode = path.stat().st_mode
-    if mode & bits != bits:
+    lacking = mode & bits != bits
+    if lacking:
         path.chmod(mode | bits)
+    return lacking
 
 
 def _last_lines(words: bytes) -> str:

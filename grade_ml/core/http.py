@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: How an answer may be packed.
+_PACKED = ("gzip", "deflate")
 #: A provider that moved leads on once or twice; more is a circle.
 MOST_REDIRECTS = 5
 #: Addresses that stand for IPv4 ones where a network has only IPv6 (RFC 6052).
@@ -37,6 +40,58 @@ class TryAgainError(Exception):
         super().__init__(problem)
         self.problem = problem
         self.status = status
+
+
+class _Deadline(threading.local):
+    """Until when the answer that this thread waits for may come; `total_s` is what it was given."""
+
+    at = float("inf")
+    total_s = 0.0
+
+
+_deadline = _Deadline()
+
+
+def client(**options: Any) -> httpx.Client:
+    """Return a client of httpx whose answers end in time, however slowly they come.
+
+    httpx limits the silence between two bytes. Headers without end, packed bytes that unpack to
+    nothing, or a byte every few seconds would be read for ever, inside one call.
+    """
+    import httpcore
+    import httpx
+
+    class Stream(httpcore.NetworkStream):
+        def __init__(self, stream: httpcore.NetworkStream) -> None:
+            self.stream = stream
+
+        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+            if time.monotonic() > _deadline.at:
+                raise AnswerError(f"was not complete after {_deadline.total_s:g} seconds")
+            return self.stream.read(max_bytes, timeout)
+
+        def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            self.stream.write(buffer, timeout)
+
+        def close(self) -> None:
+            self.stream.close()
+
+        def start_tls(self, *arguments: Any, **named: Any) -> httpcore.NetworkStream:
+            return Stream(self.stream.start_tls(*arguments, **named))
+
+        def get_extra_info(self, info: str) -> Any:
+            return self.stream.get_extra_info(info)
+
+    class Backend(httpcore.SyncBackend):
+        def connect_tcp(self, *arguments: Any, **named: Any) -> httpcore.NetworkStream:
+            return Stream(super().connect_tcp(*arguments, **named))
+
+    made = httpx.Client(**options)
+    transports: list[Any] = [made._transport, *filter(None, made._mounts.values())]
+    for transport in transports:
+        # httpx hands on no backend of its own; httpcore has the place for it.
+        transport._pool._network_backend = Backend()
+    return made
 
 
 class Clock:
@@ -68,22 +123,30 @@ def persistently(action: Callable[[], T], attempts: int, clock: Clock) -> T:
 
 
 def send(
-    client: httpx.Client, request: httpx.Request, auth: httpx.Auth | None = None
+    client: httpx.Client,
+    request: httpx.Request,
+    total_s: float,
+    auth: httpx.Auth | None = None,
 ) -> httpx.Response:
     """Send a request and follow where its answer leads; return an answer whose body is unread.
 
     Parameters
     ----------
     client
-        Does not follow redirects itself.
+        As `client` makes it; does not follow redirects itself.
+    total_s
+        Within so many seconds the whole answer is read, its body included.
     auth
         For the place that is asked only.
 
     Raises
     ------
     AnswerError
-        It leads to another scheme, into a private network, too far, or would take a body along.
+        It leads to another scheme, into a private network, too far, would take a body along, or
+        is not complete in time.
     """
+    _deadline.at, _deadline.total_s = time.monotonic() + total_s, total_s
+    request.headers["Accept-Encoding"] = ", ".join(_PACKED)
     asked = here = request.url
     reply = client.send(request, stream=True, auth=auth)
     for _ in range(MOST_REDIRECTS):
@@ -171,23 +234,24 @@ def is_public(address: str) -> bool:
     return one.is_global and not (one.is_multicast or one.is_reserved)
 
 
-def body(reply: httpx.Response, max_bytes: int, total_s: float) -> bytes:
+def body(reply: httpx.Response, max_bytes: int) -> bytes:
     """Return the unpacked body; neither endless drops nor endless bytes get far.
 
     Raises
     ------
     AnswerError
-        It has more than `max_bytes`, or was not complete after `total_s` seconds.
+        It has more than `max_bytes`, was not complete in time, or is packed twice: then 5 kB
+        unpack to gigabytes at one stroke.
     """
-    deadline = time.monotonic() + total_s
+    packed = reply.headers.get("Content-Encoding", "identity").strip().lower()
+    if packed not in ("identity", *_PACKED):
+        raise AnswerError(f"is packed as {packed!r:.50}, which was not asked for")
     parts, size = [], 0
     for part in reply.iter_bytes():
         parts.append(part)
         size += len(part)
         if size > max_bytes:
             raise AnswerError(f"has more than {max_bytes >> 20} MB")
-        if time.monotonic() > deadline:
-            raise AnswerError(f"was not complete after {total_s:g} seconds")
     return b"".join(parts)
 
 

@@ -83,7 +83,7 @@ class Client:
         self._engine = engine
         self._manners = manners
         self._clock = clock or http.Clock()
-        self._http = httpx.Client(
+        self._http = http.client(
             timeout=manners.silence_s,
             headers={"User-Agent": f"grade_ml ({manners.contact})"},
         )
@@ -210,7 +210,7 @@ class Client:
             method, request.url, params=request.params, json=body, headers=headers
         )
         try:
-            reply = http.send(self._http, asked)
+            reply = http.send(self._http, asked, self._manners.total_s)
         except http.AnswerError as error:
             raise _refused(about, request, error) from error
         try:
@@ -232,7 +232,7 @@ class Client:
     def _body(self, about: About, request: Request, reply: httpx.Response) -> bytes:
         """Return the unpacked body; neither endless drops nor endless bytes get far."""
         try:
-            return http.body(reply, self._manners.max_bytes, self._manners.total_s)
+            return http.body(reply, self._manners.max_bytes)
         except http.AnswerError as error:
             raise _refused(about, request, error) from error
 

@@ -32,7 +32,7 @@ class Limits:
     ----------
     occurrences
         Within the window: 250 events on each of 400 days.
-    days
+    days, categories
         Of all occurrences together, within the window.
     cpu_s, wall_s
         Seconds of computing, and on the clock. 20,000 single events or 24,000 recurrences take
@@ -43,6 +43,7 @@ class Limits:
 
     occurrences: int = 100_000
     days: int = 1_000_000
+    categories: int = 500_000
     cpu_s: int = 120
     wall_s: int = 600
     memory_bytes: int = 2 << 30
@@ -97,6 +98,7 @@ def _read_apart(body: bytes, window: Window, place: Place) -> list[Occurrence]:
         "timezone": place.timezone,
         "occurrences": LIMITS.occurrences,
         "days": LIMITS.days,
+        "categories": LIMITS.categories,
         "cpu_s": LIMITS.cpu_s,
         "memory_bytes": LIMITS.memory_bytes,
     }

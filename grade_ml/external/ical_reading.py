@@ -60,7 +60,7 @@ def _read(body: bytes, asked: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Yield the occurrences within the window, counted as they come."""
     first, last = (date.fromisoformat(asked[name]) for name in ("first", "last"))
     zone = ZoneInfo(asked["timezone"])
-    count = days = 0
+    count = days = categories = 0
     for event in _events(body, first, last):
         begin, end = _days(event, zone)
         if begin > last or end < first:
@@ -73,7 +73,13 @@ def _read(body: bytes, asked: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
                 f"from {first} to {last} it has more than {asked['occurrences']:,} events, or more "
                 f"than {asked['days']:,} days of them",
             )
-        yield _plain(event, begin, end)
+        plain = _plain(event, begin, end)
+        categories += len(plain[1])
+        if categories > asked["categories"]:
+            raise PayloadError(
+                "CATEGORIES", f"its events have more than {asked['categories']:,} categories"
+            )
+        yield plain
 
 
 def _events(body: bytes, first: date, last: date) -> Iterator[Event]:

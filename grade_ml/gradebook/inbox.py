@@ -230,7 +230,7 @@ class _Work:
         """Write the report, then move the delivery: one without a report is never in `done`."""
         folder = self.root / (DONE if outcome.report else REFUSED)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make(folder)
             target = _free(folder, one.name)
             outcome = replace(outcome, moved_to=f"{folder.name}/{target.name}")
             as_json = json.dumps(outcome.as_dict | {"at": self.now.isoformat()}, indent=2)
@@ -432,6 +432,13 @@ def _free(folder: UPath, name: str) -> UPath:
         number += 1
         target = folder / f"{stem}-{number}{dot}{ending}"
     return target
+
+
+def _make(folder: UPath) -> None:
+    """Make a folder of the inbox; a link in its place would lead what is moved anywhere."""
+    if is_local(folder) and Path(folder.path).is_symlink():
+        raise OSError(errno.ELOOP, f"{folder.name} is a link, which is not followed; remove it")
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _move(one: Delivery, target: UPath) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import ipaddress
+import socket
 import ssl
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -32,9 +37,9 @@ def other() -> Iterator[Site]:
 
 
 def ask(url: str, method: str = "GET", client: httpx.Client | None = None, **options) -> bytes:
-    with client or httpx.Client(timeout=5) as asking:
-        reply = http.send(asking, asking.build_request(method, url, **options))
-        return http.body(reply, 1 << 20, 5)
+    with client or http.client(timeout=5) as asking:
+        reply = http.send(asking, asking.build_request(method, url, **options), 3)
+        return http.body(reply, 1 << 20)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -89,7 +94,7 @@ def test_no_answer_leads_to_another_scheme(one: Site, target: str):
 
 def test_encryption_is_not_given_up(tmp_path: Path, one: Site):
     authority = Authority(tmp_path)
-    client = httpx.Client(verify=http_context(authority))
+    client = http.client(verify=http_context(authority))
     with site(context=authority.context("127.0.0.1")) as safe:
         safe.leads["/"] = (302, one.url())
         with pytest.raises(http.AnswerError, match="from https to http"):
@@ -161,7 +166,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_asked(
     """Loopback counts as public here, since no other address answers; names and TLS are real."""
     monkeypatch.setattr(http, "is_public", lambda address: True)
     authority = Authority(tmp_path)
-    client = httpx.Client(verify=http_context(authority))
+    client = http.client(verify=http_context(authority))
     with site(context=authority.context("localhost")) as other:
         one.leads["/"] = (302, other.url("/there", "localhost"))
         other.leads["/there"] = (302, "end")
@@ -171,7 +176,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_asked(
         # By its number it has no certificate: the name was what was asked for.
         one.leads["/"] = (302, other.url("/there"))
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE"):
-            ask(one.url(), client=httpx.Client(verify=http_context(authority)))
+            ask(one.url(), client=http.client(verify=http_context(authority)))
 
 
 @given(st.ip_addresses())
@@ -188,3 +193,55 @@ def test_an_ipv4_address_keeps_its_kind_however_it_is_wrapped(address):
     assert http.is_public(str(nat64)) is public
     assert not http.is_public(f"::ffff:{address}")
     assert not http.is_public(f"::{address}")
+
+
+def slowly(first: bytes, again: bytes) -> Iterator[bytes]:
+    yield first
+    while True:
+        time.sleep(0.1)
+        yield again
+
+
+@contextmanager
+def raw_server(parts: Iterator[bytes]) -> Iterator[str]:
+    """Serve one connection with whatever bytes come, and yield the URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):  # the client hangs up
+                connection.recv(65536)
+                for part in parts:
+                    connection.sendall(part)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        thread.join(10)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        (OK, b"X-Next: 1\r\n"),
+        (OK + b"X-Long: ", b"a"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n1;", b"a"),
+        (OK + b"Content-Encoding: gzip\r\n\r\n\x1f\x8b\x08\x08\0\0\0\0\0\0", b"a"),
+        (OK + b"\r\n", b"a"),
+    ],
+    ids=["headers", "one header", "continue", "chunk extension", "name in gzip", "body"],
+)
+def test_an_answer_without_end_ends_in_time(first: bytes, again: bytes):
+    with raw_server(slowly(first, again)) as url, pytest.raises(http.AnswerError, match="complete"):
+        ask(url)
+
+
+def test_what_is_packed_twice_is_not_unpacked():
+    bomb = gzip.compress(gzip.compress(bytes(50 << 20)))
+    head = OK + b"Content-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
+    with raw_server(iter([head + bomb])) as url, pytest.raises(http.AnswerError, match="packed as"):
+        ask(url)

@@ -261,7 +261,14 @@ EVERY_SECOND = ";".join(
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> ical.Limits:
     """Limits of which a test need not wait for the end."""
-    limits = ical.Limits(occurrences=5_000, days=20_000, cpu_s=4, wall_s=60, memory_bytes=1 << 29)
+    limits = ical.Limits(
+        occurrences=5_000,
+        days=20_000,
+        categories=20_000,
+        cpu_s=4,
+        wall_s=60,
+        memory_bytes=1 << 29,
+    )
     monkeypatch.setattr(ical, "LIMITS", limits)
     return limits
 
@@ -295,10 +302,20 @@ def small(monkeypatch: pytest.MonkeyPatch) -> ical.Limits:
             ),
             "VEVENT|RDATE|RRULE",
         ),
+        (
+            calendar(
+                event(
+                    START,
+                    "RRULE:FREQ=HOURLY",
+                    "CATEGORIES:" + ",".join(f"C{n}" for n in range(50)),
+                )
+            ),
+            "20,000 categories",
+        ),
     ],
     ids=[
         *("each second", "each minute", "zone", "parts", "since the year 1", "daily events"),
-        *("events", "centuries", "dates"),
+        *("events", "centuries", "dates", "categories"),
     ],
 )
 def test_a_feed_without_end_is_refused_with_what_it_exceeds(body: bytes, says: str, small):

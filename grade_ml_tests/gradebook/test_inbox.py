@@ -416,3 +416,16 @@ def test_a_member_of_a_day_that_never_was_stops_nothing(inbox, take):
         )
     (inbox / "night.zip").write_bytes(packed)
     assert [one.moved_to for one in take().outcomes] == ["done/night.zip"]
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("folder", ["done", "refused"])
+def test_what_is_moved_follows_no_link(folder, inbox, take, tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (inbox / folder).symlink_to(victim)
+    write_zip(inbox / "1.zip", school())
+    write_folder(inbox / "2", CSV | {"grades": "a\n"})
+    told = [one.problem for one in take().outcomes]
+    assert list(victim.iterdir()) == []
+    assert any("is a link, which is not followed" in words for words in told)

@@ -83,7 +83,7 @@ class Client:
     def __init__(self, settings: OneRosterSettings, clock: http.Clock | None = None) -> None:
         self._settings = settings
         self._clock = clock or http.Clock()
-        self._http = httpx.Client(timeout=SILENCE_S)
+        self._http = http.client(timeout=SILENCE_S)
         self._lock = Lock()
         self._token, self._token_ends = "", datetime.min.replace(tzinfo=UTC)
         self._not_before = datetime.min.replace(tzinfo=UTC)
@@ -241,7 +241,7 @@ class Client:
             if status in (httpx.codes.NOT_FOUND, httpx.codes.FORBIDDEN):
                 return None
             self._require_success(reply)
-            return http.body(reply, MAX_BYTES, TOTAL_S), reply.headers
+            return http.body(reply, MAX_BYTES), reply.headers
         except http.AnswerError as error:
             raise ServiceError(
                 f"A page of the OneRoster server {error}.",
@@ -252,7 +252,7 @@ class Client:
 
     def _sent(self, request: httpx.Request, auth: httpx.Auth | None = None) -> httpx.Response:
         try:
-            return http.send(self._http, request, auth)
+            return http.send(self._http, request, TOTAL_S, auth)
         except http.AnswerError as error:
             raise ServiceError(
                 f"The OneRoster server's answer {error}.",
@@ -319,7 +319,7 @@ class Client:
                     f"{one.token_url} refuses a token with the status {reply.status_code}.",
                     f"Check {PREFIX}CLIENT_ID, {PREFIX}CLIENT_SECRET and {PREFIX}SCOPE.",
                 )
-            said = json.loads(http.body(reply, MAX_BYTES, TOTAL_S))
+            said = json.loads(http.body(reply, MAX_BYTES))
             return str(said["access_token"]), float(said.get("expires_in") or 3600)
         except (*_NOT_AS_SAID, AttributeError, http.AnswerError) as error:
             raise http.TryAgainError("its token endpoint gives no token") from error
