@@ -60,11 +60,11 @@ def line(text: object, most: int = LONGEST_LINE) -> str:
 def slack(text: object, most: int = SLACK_SECTION) -> str:
     """Return the text for Slack and what takes its format: no link, no mention, within `most`."""
     calm = _MENTION.sub("@\u2060", readable(text))
-    pieces = [_ENTITIES.get(one, one) for one in calm]
-    ends = list(accumulate(map(len, pieces)))
+    parts = [_ENTITIES.get(one, one) for one in calm]
+    ends = list(accumulate(map(len, parts)))
     if not ends or ends[-1] <= most:
-        return "".join(pieces)
-    return "".join(pieces[: bisect_right(ends, most - 1)]) + "…"
+        return "".join(parts)
+    return "".join(parts[: bisect_right(ends, most - 1)]) + "…"
 
 
 def markdown(text: object) -> str:

@@ -92,6 +92,7 @@ def _told(courses: Sequence[Course]) -> pd.DataFrame:
     some = pd.concat([one.snapshots[list(COLUMNS)] for one in courses])
     some = some.astype({"section_id": object})
     some = some[some["section_id"].isin(rows["section_id"].unique())]
+    # Nothing scored yet means that no point is certain: a known 0.
     known = some.assign(collected=some[COLLECTED].fillna(0.0)).drop(columns=COLLECTED)
     rows = rows.astype({"student_id": known["student_id"].dtype})
     return pd.merge_asof(
