@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -29,11 +30,13 @@ _folders: list[str] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give every run a folder of its own.
+    """Give every run a folder of its own, and its children the package of the tests.
 
     Runs of the superuser share one by default and close it to other users when they start, among
     them the one whom the PostgreSQL of another run works as.
     """
+    # Children import nothing from the current folder once `process.keep_apart` has been called.
+    os.environ["PYTHONPATH"] = str(config.rootpath)
     if config.option.basetemp is None:
         config.option.basetemp = tempfile.mkdtemp(prefix="grade_ml_tests_")
         _folders.append(config.option.basetemp)
