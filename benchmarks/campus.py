@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from grade_ml.campus.simulated import Campus, CampusConfig, gradebook
 from grade_ml.gradebook import frames, oulad, schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.loading import load
-from grade_ml.gradebook.simulated import Campus, CampusConfig, gradebook
 from installation import temporary_installation
 
 TODAY = date(2026, 11, 24)

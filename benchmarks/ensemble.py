@@ -30,21 +30,18 @@ import pandas as pd
 import sqlalchemy as sa
 from quoted import QUOTED
 
+from grade_ml.campus import simulated
 from grade_ml.core import database
 from grade_ml.core.figures import canvas
 from grade_ml.core.process import peak_megabytes
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import pooled
-from grade_ml.ensemble.backtest import backtest, without_terms
 from grade_ml.ensemble.evaluation import cut_table
-from grade_ml.ensemble.lifecycle import train_courses, train_pooled
 from grade_ml.ensemble.rows import join, with_outcomes
-from grade_ml.ensemble.training import TrainingData, finished, finished_in
-from grade_ml.ensemble.tuning import tune
 from grade_ml.features.refresh import refresh
 from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
-from grade_ml.gradebook import frames, oulad, simulated
+from grade_ml.gradebook import frames, oulad
 from grade_ml.gradebook.attributes import SOURCES
 from grade_ml.gradebook.catalog import course_ids
 from grade_ml.gradebook.frames import Gradebook
@@ -52,6 +49,10 @@ from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.gradebook.loading import load
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.registry.registry import Registry
+from grade_ml.training.backtest import backtest, without_terms
+from grade_ml.training.baseline import TrainingData, finished, finished_in
+from grade_ml.training.ensembles import train_courses, train_pooled
+from grade_ml.training.tuning import tune
 from installation import temporary_installation
 
 OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"

@@ -30,7 +30,6 @@ from whatif import whatif
 from grade_ml.core.process import peak_megabytes
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble import pooled
-from grade_ml.ensemble.backtest import without_terms
 from grade_ml.ensemble.members import Task
 from grade_ml.ensemble.members.xgboost import XGBoost
 from grade_ml.ensemble.pooled import PooledModel
@@ -39,6 +38,7 @@ from grade_ml.explanations.attribution import explain
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.gradebook.outcomes import outcomes
+from grade_ml.training.backtest import without_terms
 
 Floats = npt.NDArray[np.float64]
 

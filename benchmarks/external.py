@@ -7,7 +7,7 @@ figures are the collector's.
 
 `gain` is how much a source changes the error of a light model (RMSE of the final grade, per cent;
 negative is better) on the last term that ended, `admitted` which sources a model may therefore
-read, and `verdict` says it all with ranges and reasons (`grade_ml.ensemble.admission`). Heat,
+read, and `verdict` says it all with ranges and reasons (`grade_ml.training.admission`). Heat,
 events and mood act on the simulated campus's grades; economy, jobs and page views do not. For
 OULAD, whose surroundings no simulated provider knows, there is only the difficulty of its courses.
 The last line is one JSON object.
@@ -33,9 +33,11 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from grade_ml.campus import simulated
+from grade_ml.campus.providers.server import serve
+from grade_ml.campus.simulated import CampusConfig
 from grade_ml.core import database
 from grade_ml.core.settings import Settings
-from grade_ml.ensemble.admission import admission
 from grade_ml.external import features
 from grade_ml.external.catalog import facts, sources
 from grade_ml.external.client import Client
@@ -45,13 +47,12 @@ from grade_ml.external.protocol import Window
 from grade_ml.external.settings import ExternalSettings
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.surroundings import with_surroundings
-from grade_ml.gradebook import frames, oulad, simulated
+from grade_ml.gradebook import frames, oulad
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.gradebook.loading import load
 from grade_ml.gradebook.outcomes import outcomes
-from grade_ml.gradebook.simulated import CampusConfig
-from grade_ml.providers.server import serve
+from grade_ml.training.admission import admission
 
 TODAY = date(2026, 11, 24)
 NOW = datetime(2026, 11, 24, 18, tzinfo=UTC)

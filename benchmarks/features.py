@@ -18,6 +18,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from grade_ml.campus.simulated import Campus, CampusConfig
 from grade_ml.core import database
 from grade_ml.core.process import peak_megabytes
 from grade_ml.core.settings import Settings
@@ -26,7 +27,6 @@ from grade_ml.gradebook import oulad
 from grade_ml.gradebook.bundle import Bundle, from_frames
 from grade_ml.gradebook.catalog import course_ids
 from grade_ml.gradebook.loading import load
-from grade_ml.gradebook.simulated import Campus, CampusConfig
 from installation import temporary_installation
 
 TODAY = date(2026, 11, 24)

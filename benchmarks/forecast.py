@@ -32,19 +32,20 @@ from quoted import QUOTED_FORECASTS
 from statsforecast.models import AutoARIMA, AutoETS, AutoTheta
 from statsmodels.tsa.arima.model import ARIMA
 
+from grade_ml.campus import simulated
 from grade_ml.core.process import peak_megabytes
-from grade_ml.ensemble.backtest import without_terms
 from grade_ml.features.sequences import score_sequences
 from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
 from grade_ml.forecasting.backtest import ForecastReport, backtest_forecasts, training_panels
 from grade_ml.forecasting.contract import Counts, Panel
 from grade_ml.forecasting.sequences import panels, thinned
 from grade_ml.forecasting.trajectory import Trajectory, fit
-from grade_ml.gradebook import frames, oulad, simulated
+from grade_ml.gradebook import frames, oulad
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.gradebook.loading import load
 from grade_ml.gradebook.outcomes import outcomes
+from grade_ml.training.backtest import without_terms
 from installation import temporary_installation
 
 OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"

@@ -17,11 +17,11 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from grade_ml.campus.simulated import Campus, CampusConfig
 from grade_ml.core.process import peak_megabytes
 from grade_ml.gradebook import oulad
 from grade_ml.gradebook.bundle import from_frames
 from grade_ml.gradebook.loading import load
-from grade_ml.gradebook.simulated import Campus, CampusConfig
 from installation import temporary_installation
 
 TODAY = date(2026, 11, 24)

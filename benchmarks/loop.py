@@ -24,24 +24,25 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 from threadpoolctl import threadpool_limits
 
+from grade_ml.campus import simulated
+from grade_ml.campus.simulated.calendar import LENGTH, newest_term
 from grade_ml.core import database
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble import pooled
-from grade_ml.ensemble.lifecycle import changed_since, train_courses
 from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel
-from grade_ml.ensemble.predictions import read_predictions
-from grade_ml.ensemble.scoring import score_running
-from grade_ml.ensemble.serving import Models
-from grade_ml.ensemble.training import finished
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import write_snapshots
-from grade_ml.gradebook import schema, simulated
+from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
-from grade_ml.gradebook.simulated.calendar import LENGTH, newest_term
 from grade_ml.monitoring.decision import Request, permitted
 from grade_ml.monitoring.monitor import Monitor, decided
 from grade_ml.registry.registry import Alias, Registry
+from grade_ml.serving.models import Models
+from grade_ml.serving.predictions import read_predictions
+from grade_ml.serving.scoring import score_running
+from grade_ml.training.baseline import finished
+from grade_ml.training.ensembles import changed_since, train_courses
 from installation import temporary_installation
 
 #: The newest term; the model is trained in its seventh week and grading changes in its twelfth.

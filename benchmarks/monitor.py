@@ -17,25 +17,25 @@ import sqlalchemy as sa
 from loop import brief
 from sqlalchemy import Engine
 
+from grade_ml.campus import simulated
 from grade_ml.core import database
 from grade_ml.core.process import peak_megabytes
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.settings import Settings
-from grade_ml.ensemble.lifecycle import train_pooled
 from grade_ml.ensemble.pooled import NAME, PooledModel
-from grade_ml.ensemble.predictions import write_predictions
-from grade_ml.ensemble.serving import Models
-from grade_ml.ensemble.training import TrainingData, finished_in
-from grade_ml.ensemble.tuning import Tuned
 from grade_ml.features.refresh import refresh
 from grade_ml.features.store import read_snapshots
-from grade_ml.gradebook import simulated
 from grade_ml.gradebook.attributes import SOURCES
 from grade_ml.gradebook.catalog import course_ids
 from grade_ml.monitoring import store
 from grade_ml.monitoring.monitor import Monitor
 from grade_ml.monitoring.store import Kind
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
+from grade_ml.serving.models import Models
+from grade_ml.serving.predictions import write_predictions
+from grade_ml.training.baseline import TrainingData, finished_in
+from grade_ml.training.ensembles import train_pooled
+from grade_ml.training.tuning import Tuned
 from installation import temporary_installation
 
 #: The twelfth week of a term; the term before has ended.

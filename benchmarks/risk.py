@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 from forecast import CUTS, OULAD, TEST, TRAIN, _at_cuts, _oulad, _say
 
-from grade_ml.ensemble.backtest import without_terms
 from grade_ml.forecasting.backtest import training_panels
 from grade_ml.forecasting.contract import Panel
 from grade_ml.forecasting.grade_paths import (
@@ -34,6 +33,7 @@ from grade_ml.forecasting.grade_paths import (
 )
 from grade_ml.forecasting.risk_periods import evaluate
 from grade_ml.forecasting.trajectory import Trajectory, fit
+from grade_ml.training.backtest import without_terms
 
 
 def main() -> None:

@@ -21,11 +21,11 @@ from datetime import time as clock
 
 import httpx
 
+from grade_ml.campus.providers import oneroster
+from grade_ml.campus.simulated import Campus, CampusConfig
 from grade_ml.core.process import peak_megabytes
 from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
 from grade_ml.gradebook.rest.sync import Synced, sync
-from grade_ml.gradebook.simulated import Campus, CampusConfig
-from grade_ml.providers import oneroster
 from installation import temporary_installation
 
 TODAY = date(2026, 11, 24)

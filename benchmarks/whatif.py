@@ -18,7 +18,6 @@ from ensemble import TEST, TRAIN
 from ensemble import _oulad as oulad_gradebook
 
 from grade_ml.core.process import peak_megabytes
-from grade_ml.ensemble.backtest import without_terms
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.explanations.attribution import explain
 from grade_ml.explanations.counterfactuals import (
@@ -44,6 +43,7 @@ from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_c
 from grade_ml.features.validation import validate
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
+from grade_ml.training.backtest import without_terms
 
 #: Students who are asked about.
 STUDENTS = 60

@@ -21,13 +21,13 @@ from grade_ml.core import database
 from grade_ml.core.errors import NotFoundError, NotReadyError
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.rows import NAIVE, PREDICTED, Model
-from grade_ml.ensemble.serving import Models, Served
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.attributes import Declarations, declarations
 from grade_ml.gradebook.institution import Institution
 from grade_ml.gradebook.institution import read as read_institution
 from grade_ml.gradebook.rules import can_be_id
 from grade_ml.registry.registry import Registry
+from grade_ml.serving.models import Models, Served
 
 if TYPE_CHECKING:
     import pandas as pd

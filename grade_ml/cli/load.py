@@ -134,7 +134,7 @@ def simulated(  # noqa: PLR0913, PLR0917 - one for each option
     campuses. The truth behind the records (abilities, effects) is written below the storage root,
     into the folder simulated.
     """
-    from grade_ml.gradebook.simulated import CampusConfig, Drift, DriftKind, load_campus
+    from grade_ml.campus.simulated import CampusConfig, Drift, DriftKind, load_campus
 
     settings = Settings.from_environment()
     drift = (

@@ -38,10 +38,10 @@ def command(  # noqa: PLR0913, PLR0917 - one for each option
     courses and terms (see `grade-ml load simulated`), and are reachable from this machine only.
     Port 0 takes a free one.
     """
+    from grade_ml.campus.providers.oneroster import settings as variables
+    from grade_ml.campus.providers.server import serve
+    from grade_ml.campus.simulated import CampusConfig
     from grade_ml.external.settings import PREFIX
-    from grade_ml.gradebook.simulated import CampusConfig
-    from grade_ml.providers.oneroster import settings as variables
-    from grade_ml.providers.server import serve
 
     settings = Settings.from_environment()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -168,7 +168,7 @@ def _gradebook(settings: Settings) -> dict[str, Any]:
 def _predictions(settings: Settings) -> dict[str, Any] | None:
     import sqlalchemy as sa
 
-    from grade_ml.ensemble.predictions import grade_prediction
+    from grade_ml.serving.predictions import grade_prediction
 
     day = grade_prediction.c.as_of
     engine = database.connect(database.start(settings).grade_ml)

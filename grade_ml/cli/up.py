@@ -99,9 +99,9 @@ def providers_url(home: Path) -> str | None:
 
 def providers_variables(url: str) -> dict[str, str]:
     """Return the variables that point at simulated providers, but for what is set already."""
+    from grade_ml.campus.providers import oneroster
     from grade_ml.external.settings import PREFIX, ExternalSettings
     from grade_ml.gradebook.rest.settings import OneRosterSettings
-    from grade_ml.providers import oneroster
 
     variables = {}
     if not ExternalSettings.from_environment().model_fields_set:
@@ -357,7 +357,7 @@ class _Launch:
         click.echo("`grade-ml status` says how things are. Ctrl-C stops everything.")
 
     def _give_example(self, gradebook: Engine) -> None:
-        from grade_ml.gradebook.simulated import example
+        from grade_ml.campus.simulated import example
 
         with database.reachable(gradebook) as connection:
             found = example(connection, self._settings.date_at(datetime.now(UTC)))
@@ -416,7 +416,7 @@ def _providers_port(port: int) -> int:
 
 
 def _load_campus(gradebook: Engine, settings: Settings) -> None:
-    from grade_ml.gradebook.simulated import CampusConfig, load_campus
+    from grade_ml.campus.simulated import CampusConfig, load_campus
 
     load_campus(gradebook, settings, CampusConfig(), loaded_at=datetime.now(UTC))
 

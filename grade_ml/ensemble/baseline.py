@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import ArtifactError
+from grade_ml.core.threads import limited_threads, threads
 from grade_ml.ensemble import persistence
 from grade_ml.ensemble.calibration import Calibration, cross_calibrated
 from grade_ml.ensemble.encoding import Encoder, attributes
@@ -30,9 +31,7 @@ from grade_ml.ensemble.rows import (
     collected,
     context,
     late_weight,
-    limited_threads,
     predicted,
-    threads,
     training_rows,
 )
 from grade_ml.features.snapshots import NUMERIC_FEATURES

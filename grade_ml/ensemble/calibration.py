@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from grade_ml.core.threads import limited_threads
 from grade_ml.ensemble.intervals import Conformal
-from grade_ml.ensemble.rows import limited_threads, log_odds_of, probability
+from grade_ml.ensemble.rows import log_odds_of, probability
 
 Floats = npt.NDArray[np.float64]
 

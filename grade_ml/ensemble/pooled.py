@@ -22,6 +22,7 @@ import pandas as pd
 from grade_ml.core.errors import ArtifactError, NotReadyError, OutOfMemoryError
 from grade_ml.core.process import guard_memory
 from grade_ml.core.pseudonyms import Pseudonyms
+from grade_ml.core.threads import limited_threads, threads
 from grade_ml.ensemble import persistence
 from grade_ml.ensemble.calibration import Calibration, cross_calibrated
 from grade_ml.ensemble.encoding import Encoder, attributes
@@ -39,12 +40,10 @@ from grade_ml.ensemble.rows import (
     collected,
     context,
     late_weight,
-    limited_threads,
     predicted,
     probability,
     row_pseudonyms,
     section_versions,
-    threads,
     training_rows,
 )
 from grade_ml.ensemble.stacking import Chosen, Stack, choose, naive_scores

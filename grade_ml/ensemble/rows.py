@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +20,6 @@ from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.evaluation import Evaluation
 from grade_ml.features.attributes import protected_columns
 from grade_ml.features.hashing import section_hashes
-
-if TYPE_CHECKING:
-    from threadpoolctl import ThreadpoolController
 
 #: What the grade is predicted on top of, and what a person would guess: points, 0-100.
 COLLECTED, NAIVE = "grade_if_nothing_more", "grade_rate_so_far"
@@ -56,14 +51,10 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class RowSettings:
-    """The judgements about rows and threads, each with its reason."""
+    """The judgements about rows, each with its reason."""
 
     #: Below this, held-out residuals say nothing about a 95% interval.
     min_enrollments: int = 20
-    #: Below this many rows per thread, threads wait for each other longer than they work: on a busy
-    #: machine of two cores a fit on 3,000 rows took 25 s with two threads and 3 s with one.
-    rows_per_thread: int = 15_000
-    max_threads: int = 2
     #: Errors shrink towards the end of a section, so late rows weigh more: by 1 / (this + the
     #: share of days to come). Without it, squared errors of the early weeks are all that counts.
     open_share: float = 0.1
@@ -200,27 +191,6 @@ def predicted(snapshots: pd.DataFrame, calibrated: pd.DataFrame) -> pd.DataFrame
     """Return `ROW` of the snapshots beside `PREDICTED` of as many calibrated rows."""
     keys = {name: snapshots[name].array for name in ROW}
     return pd.DataFrame(keys | {name: calibrated[name].array for name in PREDICTED})
-
-
-@contextmanager
-def limited_threads(rows: int) -> Iterator[None]:
-    """Give work on so many rows as many threads as pay."""
-    with _thread_pools().limit(limits=threads(rows)):
-        yield
-
-
-@cache
-def _thread_pools() -> ThreadpoolController:
-    """Return the thread pools of this process; looking for them takes 4 ms."""
-    import sklearn.ensemble  # noqa: F401 - a library that is loaded later would not be limited
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
-
-
-def threads(rows: int) -> int:
-    """Return how many threads pay for work on so many rows."""
-    return int(np.clip(rows // SETTINGS.rows_per_thread, 1, SETTINGS.max_threads))
 
 
 def as_text(rows: pd.DataFrame) -> pd.DataFrame:

@@ -24,10 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from grade_ml.core.database import read_frame, upsert_frame
 from grade_ml.core.errors import NotReadyError
 from grade_ml.core.optional import FAMILIES
-from grade_ml.ensemble.predictions import read_predictions
 from grade_ml.ensemble.rows import ENROLLMENT
-from grade_ml.ensemble.scoring import by_model, current_snapshots
-from grade_ml.ensemble.serving import Models, Served
 from grade_ml.explanations import store
 from grade_ml.explanations.contract import Explanation
 from grade_ml.explanations.counterfactuals import next_goal, what_ifs
@@ -47,6 +44,9 @@ from grade_ml.features.surroundings import beside
 from grade_ml.gradebook import frames
 from grade_ml.gradebook.institution import DEFAULTS, Institution
 from grade_ml.registry.registry import Alias, Registry
+from grade_ml.serving.models import Models, Served
+from grade_ml.serving.predictions import read_predictions
+from grade_ml.serving.scoring import by_model, current_snapshots
 
 advice = sa.Table(
     "advice",

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from grade_ml.core.threads import limited_threads
 from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.course import Correction, CourseModel
 from grade_ml.ensemble.members import Member, Task
@@ -31,15 +32,14 @@ from grade_ml.ensemble.rows import (
     attainable,
     bounded_grade,
     collected,
-    limited_threads,
     log_odds_of,
     probability,
 )
-from grade_ml.ensemble.serving import Servable
 from grade_ml.ensemble.stacking import basis, naive_scores
 from grade_ml.explanations import forest
 from grade_ml.explanations.contract import CLIPPING, COURSE, Attributions, Breakdown
 from grade_ml.explanations.settings import SETTINGS
+from grade_ml.serving.models import Servable
 
 Floats = npt.NDArray[np.float64]
 

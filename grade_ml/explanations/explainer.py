@@ -27,9 +27,6 @@ from grade_ml.ensemble.members.contract import View
 from grade_ml.ensemble.pooled import NAME as POOLED
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.ensemble.rows import ROW
-from grade_ml.ensemble.scoring import by_model, current_snapshots
-from grade_ml.ensemble.serving import Models, Served
-from grade_ml.ensemble.training import TrainingData, finished_in
 from grade_ml.explanations import store
 from grade_ml.explanations.attribution import explain
 from grade_ml.explanations.contract import TOLERANCE, Explanation
@@ -54,6 +51,9 @@ from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import read_table
 from grade_ml.gradebook.institution import DEFAULTS, Institution
 from grade_ml.registry.registry import Registry
+from grade_ml.serving.models import Models, Served
+from grade_ml.serving.scoring import by_model, current_snapshots
+from grade_ml.training.baseline import TrainingData, finished_in
 
 _IMPORTANCE = store.types_of(store.importance)
 

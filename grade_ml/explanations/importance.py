@@ -15,13 +15,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.frames import empty, together
+from grade_ml.core.threads import limited_threads
 from grade_ml.ensemble.evaluation import PHASES, in_phase
 from grade_ml.ensemble.members import MEMBERS, Member, Task
 from grade_ml.ensemble.pooled import PooledModel, Workload
-from grade_ml.ensemble.rows import ENROLLMENT, limited_threads
-from grade_ml.ensemble.serving import Servable
+from grade_ml.ensemble.rows import ENROLLMENT
 from grade_ml.explanations.attribution import explain
 from grade_ml.explanations.settings import SETTINGS
+from grade_ml.serving.models import Servable
 
 Floats = npt.NDArray[np.float64]
 

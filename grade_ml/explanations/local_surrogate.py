@@ -19,9 +19,9 @@ import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
 from grade_ml.ensemble.rows import ENROLLMENT, Model, as_text
-from grade_ml.ensemble.serving import Servable
 from grade_ml.explanations.attribution import explain
 from grade_ml.explanations.contract import Account
+from grade_ml.serving.models import Servable
 
 Floats = npt.NDArray[np.float64]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
@@ -210,3 +211,32 @@ def _with_texts(table: pa.Table, texts: set[str]) -> pa.Table:
                 column = pa.array(numbers.astype(object), from_pandas=True).cast(pa.string())
             table = table.set_column(place, field.name, column.cast(pa.string()).cast(kind))
     return table
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The stored frames of one installation as a day knows them."""
+
+    root: str
+    as_of: date
+
+    def snapshots(
+        self,
+        courses: Collection[str] | None,
+        *,
+        columns: Collection[str] | None = None,
+        most: int | None = None,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Return the snapshots of `courses`, as `read_snapshots` does."""
+        return read_snapshots(self.root, courses, columns=columns, most=most, seed=seed)
+
+    def sequences(self, courses: Collection[str] | None) -> pd.DataFrame:
+        """Return the score sequences of `courses`, as `read_snapshots` does."""
+        return read_snapshots(self.root, courses, kind=SEQUENCES)
+
+    def hashes(
+        self, courses: Collection[str] | None, kind: str = SNAPSHOTS
+    ) -> dict[str, dict[str, int]]:
+        """Return the `section_hashes` of the frames of `courses`, or of all, by course."""
+        return stored_hashes(self.root, courses, kind)

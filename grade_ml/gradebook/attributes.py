@@ -15,7 +15,6 @@ from grade_ml.gradebook import oulad
 from grade_ml.gradebook.institution import Institution, Use
 from grade_ml.gradebook.oneroster import people
 from grade_ml.gradebook.oneroster.reading import METADATA
-from grade_ml.gradebook.simulated import model as simulated
 
 #: From free to strict.
 _ORDER = list(Use)
@@ -62,7 +61,18 @@ def _strictest(tables: Iterable[Mapping[str, Use]]) -> dict[str, Use]:
     return found
 
 
-_DECLARED = _strictest((oulad.ATTRIBUTES, people.ATTRIBUTES, simulated.ATTRIBUTES))
+#: Those of the simulated campus.
+CAMPUS = {
+    "age_band": Use.PROTECTED,
+    "disability": Use.PROTECTED,
+    "gender": Use.PROTECTED,
+    "imd_band": Use.PROTECTED,
+    "prior_grade": Use.USABLE,
+    "region": Use.USABLE,
+    "studied_credits": Use.USABLE,
+}
+
+_DECLARED = _strictest((oulad.ATTRIBUTES, people.ATTRIBUTES, CAMPUS))
 #: What the sources declare, without an institution.
 SOURCES = Declarations.of(_DECLARED)
 

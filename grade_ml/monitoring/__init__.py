@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grade_ml.monitoring.drift import DriftReport, detect_drift
+    from grade_ml.two_sample.drift import DriftReport, detect_drift
 
 __all__ = ["DriftReport", "detect_drift"]
 
@@ -15,6 +15,6 @@ def __getattr__(name: str) -> Any:
     # Loaded on demand: the definitions import this package in every process of Dagster.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from grade_ml.monitoring import drift
+    from grade_ml.two_sample import drift
 
     return getattr(drift, name)

@@ -18,7 +18,7 @@ from grade_ml.ensemble.course import CourseModel
 from grade_ml.ensemble.evaluation import PHASES, in_phase
 from grade_ml.ensemble.groups import Bands
 from grade_ml.ensemble.pooled import PooledModel
-from grade_ml.ensemble.serving import Served
+from grade_ml.serving.models import Served
 
 _NOWHERE = np.zeros(0, np.int64)
 

@@ -22,9 +22,7 @@ from grade_ml.core.errors import NotReadyError
 from grade_ml.core.frames import empty
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.course import Change
-from grade_ml.ensemble.lifecycle import changed_since
 from grade_ml.ensemble.rows import COLLECTED
-from grade_ml.ensemble.serving import Models
 from grade_ml.features.store import read_snapshots
 from grade_ml.features.surroundings import beside
 from grade_ml.gradebook.attributes import Declarations
@@ -32,7 +30,6 @@ from grade_ml.gradebook.institution import DEFAULTS, Institution
 from grade_ml.monitoring import concept, estimation, health, quality, records, store
 from grade_ml.monitoring.champion import Champions
 from grade_ml.monitoring.change import Suspicion, changes
-from grade_ml.monitoring.columns import Column
 from grade_ml.monitoring.courses import COLUMNS, Course, Scores, scores
 from grade_ml.monitoring.decision import SETTINGS as DECISION
 from grade_ml.monitoring.decision import Decision, Evidence, decide
@@ -43,6 +40,9 @@ from grade_ml.monitoring.sections import Comparison, Usual, classified, compare,
 from grade_ml.monitoring.store import EVERYWHERE, Kind, Signal
 from grade_ml.monitoring.windows import Sides, windows
 from grade_ml.registry.registry import Registry
+from grade_ml.serving.models import Models
+from grade_ml.training.ensembles import changed_since
+from grade_ml.two_sample.columns import Column
 
 #: Courses whose records are in memory together.
 _AT_ONCE = 50

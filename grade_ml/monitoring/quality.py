@@ -24,8 +24,8 @@ import pandas as pd
 from grade_ml.core.errors import NotReadyError
 from grade_ml.gradebook.catalog import Load
 from grade_ml.gradebook.schema import Status
-from grade_ml.monitoring.columns import plain_numbers, texts
-from grade_ml.monitoring.permutation import Floats, Ints
+from grade_ml.two_sample.columns import plain_numbers, texts
+from grade_ml.two_sample.permutation import Floats, Ints
 
 if TYPE_CHECKING:
     from pandera.pandas import DataFrameSchema

@@ -14,7 +14,6 @@ from sqlalchemy.dialects.postgresql import distinct_on
 
 from grade_ml.core.database import read_frame
 from grade_ml.core.pseudonyms import Pseudonyms
-from grade_ml.ensemble.predictions import NUMBERS, grade_prediction
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.catalog import Load, newest_load
 from grade_ml.gradebook.frames import Gradebook, read_table
@@ -23,6 +22,7 @@ from grade_ml.gradebook.institution import Institution
 from grade_ml.gradebook.outcomes import outcomes, scored_on
 from grade_ml.monitoring.quality import arrival_delays
 from grade_ml.registry.registry import Alias
+from grade_ml.serving.predictions import NUMBERS, grade_prediction
 
 #: Sections that ended longer ago say nothing about the model of today: two terms of half a year.
 RECENT_DAYS = 366

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from grade_ml.ensemble.rows import limited_threads
-from grade_ml.monitoring import drift
-from grade_ml.monitoring.columns import COMPARED, Column, Kind, columns
-from grade_ml.monitoring.drift import DriftReport
-from grade_ml.monitoring.multivariate import Multivariate
-from grade_ml.monitoring.permutation import Bools, Floats, Ints, Units, labellings, make_units
+from grade_ml.core.threads import limited_threads
 from grade_ml.monitoring.windows import Sides
+from grade_ml.two_sample import drift
+from grade_ml.two_sample.columns import COMPARED, Column, Kind, columns
+from grade_ml.two_sample.drift import DriftReport
+from grade_ml.two_sample.multivariate import Multivariate
+from grade_ml.two_sample.permutation import Bools, Floats, Ints, Units, labellings, make_units
 
 
 @dataclass(frozen=True)

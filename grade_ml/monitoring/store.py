@@ -1,4 +1,4 @@
-"""The room's tables: reports by course and day, matured rows of the error streams, open alerts.
+"""The room's tables: reports by course and day, and the matured rows of the error streams.
 
 Everything is written by key, so that writing the same again changes nothing, and a day in the past
 can be computed anew. No student appears in any of them.
@@ -43,14 +43,6 @@ matured_error = sa.Table(
     sa.Column("scores", sa.Integer, nullable=False, comment="of the batch"),
     sa.Column("error", sa.Double, nullable=False, comment="their mean error, points"),
     sa.Column("z", sa.Double, nullable=False, comment="in standard deviations of training terms"),
-)
-alert = sa.Table(
-    "alert",
-    metadata,
-    sa.Column("subject", sa.Text, primary_key=True),
-    sa.Column("opened_at", sa.TIMESTAMP(timezone=True), primary_key=True),
-    sa.Column("message", sa.Text, nullable=False),
-    sa.Column("recovered_at", sa.TIMESTAMP(timezone=True)),
 )
 
 #: The course_id of what concerns all courses together.
@@ -216,26 +208,6 @@ def matured_errors(
         query = query.where(column.course_id.in_(sorted(courses)))
     query = query.order_by(*(column[name] for name in order))
     return read_frame(connection, query, {name: types.get(name, pa.string()) for name in names})
-
-
-def open_alerts(connection: Connection) -> dict[str, str]:
-    """Return the messages of the alerts that have not recovered, by subject."""
-    query = sa.select(alert.c.subject, alert.c.message).where(alert.c.recovered_at.is_(None))
-    return {row.subject: row.message for row in connection.execute(query)}
-
-
-def open_alert(connection: Connection, subject: str, message: str, at: datetime) -> None:
-    """Write down that an alert was raised."""
-    connection.execute(sa.insert(alert).values(subject=subject, opened_at=at, message=message))
-
-
-def close_alert(connection: Connection, subject: str, at: datetime) -> None:
-    """Write down that what an alert was about is over."""
-    connection.execute(
-        sa.update(alert)
-        .where(alert.c.subject == subject, alert.c.recovered_at.is_(None))
-        .values(recovered_at=at)
-    )
 
 
 #: What JSON knows as it is; a report of all courses has a million of them.

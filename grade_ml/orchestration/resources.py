@@ -23,10 +23,11 @@ from grade_ml.core.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-    from grade_ml.ensemble.serving import Models
     from grade_ml.gradebook.attributes import Declarations
     from grade_ml.gradebook.institution import Institution
     from grade_ml.registry.registry import Registry
+    from grade_ml.registry.workspace import Workspace
+    from grade_ml.serving.models import Models
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Platform:
     @cached_property
     def models(self) -> Models:
         """The registry's models, each loaded once in a run."""
-        from grade_ml.ensemble.serving import Models
+        from grade_ml.serving.models import Models
 
         return Models(self.registry)
 
@@ -101,6 +102,21 @@ class Platform:
         """Open one transaction; raise `ServiceError` if the database does not answer."""
         with database.reachable(self.engine) as connection:
             yield connection
+
+    @contextmanager
+    def workspace(self) -> Iterator[Workspace]:
+        """Open one transaction with what a computation needs beside it."""
+        from grade_ml.registry.workspace import Workspace
+
+        with self.connection() as connection:
+            yield Workspace(
+                connection,
+                self.registry,
+                self.settings.storage_root,
+                self.as_of,
+                self.now,
+                self.institution,
+            )
 
     def close(self) -> None:
         """Give back the connections that were opened."""

@@ -243,8 +243,8 @@ def requests(instance: DagsterInstance, as_of: date) -> list[Request]:
 def _alerting(
     platform: Platform, wrong: Mapping[str, str], watched: Callable[[str], bool]
 ) -> SkipReason:
+    from grade_ml.alerts.channels import notify
     from grade_ml.core.settings import AlertSettings
-    from grade_ml.monitoring.alerts import notify
 
     with platform.connection() as connection:
         told = notify(

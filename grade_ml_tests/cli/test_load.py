@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from grade_ml.campus.simulated import Truth, truth_folder
 from grade_ml.cli.load import command
 from grade_ml.core.errors import SourceError
 from grade_ml.core.settings import Settings
-from grade_ml.gradebook.simulated import Truth, truth_folder
 from grade_ml_tests.factories import write_oulad
 from grade_ml_tests.gradebook import roster
 

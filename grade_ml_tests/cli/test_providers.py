@@ -53,8 +53,8 @@ def test_it_says_where_it_is_and_what_to_set_until_ctrl_c(tmp_path: Path):
 
 
 def test_a_port_in_use_is_said(tmp_path: Path):
-    from grade_ml.gradebook.simulated import CampusConfig
-    from grade_ml_tests.providers.conftest import TODAY, serve
+    from grade_ml.campus.simulated import CampusConfig
+    from grade_ml_tests.campus.providers.conftest import TODAY, serve
 
     with serve(CampusConfig(), TODAY) as taken:
         port = taken.url.rsplit(":", 1)[1]

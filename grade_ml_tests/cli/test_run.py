@@ -15,12 +15,13 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunSta
 from dagster._core.storage.dagster_run import RunOpConcurrency
 from sqlalchemy import Engine
 
+from grade_ml.campus import simulated
 from grade_ml.cli.run import command
 from grade_ml.cli.status import collect
 from grade_ml.core.errors import AlreadyRunningError, GradeMLError, NotFoundError, NotReadyError
 from grade_ml.core.process import Identity
 from grade_ml.core.settings import Settings
-from grade_ml.gradebook import schema, simulated
+from grade_ml.gradebook import schema
 from grade_ml.orchestration.instance import open_instance, process_tag
 from grade_ml_tests.launch import wait_until
 from grade_ml_tests.orchestration.conftest import TODAY, fill

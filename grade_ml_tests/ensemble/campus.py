@@ -6,15 +6,16 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from grade_ml.campus import simulated
 from grade_ml.core.database import copy_frame
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import baseline
-from grade_ml.ensemble.training import finished
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
-from grade_ml.gradebook import schema, simulated
+from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.registry.registry import Alias, Registry
+from grade_ml.training.baseline import finished
 from grade_ml_tests.factories import PSEUDONYMS
 
 TODAY = date(2025, 11, 10)

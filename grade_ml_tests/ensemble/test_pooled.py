@@ -14,12 +14,12 @@ import pytest
 from grade_ml.core.errors import ArtifactError, NotReadyError, OutOfMemoryError
 from grade_ml.ensemble import pooled
 from grade_ml.ensemble.evaluation import cut_table
-from grade_ml.ensemble.lifecycle import verdicts
 from grade_ml.ensemble.members import MEMBERS, Task
 from grade_ml.ensemble.members.catboost import CatBoost
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.ensemble.rows import PREDICTED, with_outcomes
 from grade_ml.features.attributes import PROTECTED
+from grade_ml.training.ensembles import verdicts
 from grade_ml_tests.ensemble.quick import quick
 from grade_ml_tests.ensemble.snapshots import snapshots
 from grade_ml_tests.factories import PSEUDONYMS

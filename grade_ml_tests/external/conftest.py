@@ -8,11 +8,11 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
+from grade_ml.campus.providers.server import ProviderServer, serve
+from grade_ml.campus.simulated import CampusConfig
 from grade_ml.core.http import Clock
 from grade_ml.external.client import Client, Manners
 from grade_ml.external.settings import ExternalSettings
-from grade_ml.gradebook.simulated import CampusConfig
-from grade_ml.providers.server import ProviderServer, serve
 
 TODAY = date(2024, 11, 1)
 NOON = datetime(2024, 11, 1, 12, tzinfo=UTC)

@@ -11,6 +11,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
+from grade_ml.campus.providers.misbehaviour import Mode
+from grade_ml.campus.providers.server import ProviderServer
 from grade_ml.external import features
 from grade_ml.external.catalog import facts, sources
 from grade_ml.external.client import ATTEMPTS, Client
@@ -18,8 +20,6 @@ from grade_ml.external.collect import collect
 from grade_ml.external.protocol import Source, Window
 from grade_ml.external.settings import ExternalSettings
 from grade_ml.external.store import Collection, last_good
-from grade_ml.providers.misbehaviour import Mode
-from grade_ml.providers.server import ProviderServer
 from grade_ml_tests.external.conftest import NOON, TODAY, FakeClock
 
 PROVIDERS = {

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grade_ml.campus.simulated import Campus, CampusConfig
 from grade_ml.external.course_difficulty import CourseDifficulty, Records, place_of
 from grade_ml.external.protocol import Observation, Place, Window
 from grade_ml.external.two_way import difficulties
-from grade_ml.gradebook.simulated import Campus, CampusConfig
 
 PLACE = Place(51.5, -0.1, "GBR", "Europe/London")
 TODAY = date(2024, 11, 1)

@@ -6,12 +6,12 @@ from pathlib import Path
 import pandas as pd
 from sqlalchemy import Engine
 
+from grade_ml.campus import simulated
 from grade_ml.core.frames import reasons, sound
 from grade_ml.features.refresh import refresh
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import read_snapshots
 from grade_ml.features.validation import schema
-from grade_ml.gradebook import simulated
 from grade_ml_tests.ensemble.campus import store
 
 TODAY = date(2025, 11, 10)

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from grade_ml.campus import simulated
 from grade_ml.features.catalogue import KEYS, NUMERIC_FEATURES
 from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
 from grade_ml.features.validation import schema
-from grade_ml.gradebook import simulated
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml_tests.features.records import (
     START,

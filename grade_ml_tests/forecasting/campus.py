@@ -6,11 +6,11 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
+from grade_ml.campus import simulated
 from grade_ml.features.sequences import score_sequences
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.forecasting.contract import Method, Panel
 from grade_ml.forecasting.sequences import origins, panels
-from grade_ml.gradebook import simulated
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 

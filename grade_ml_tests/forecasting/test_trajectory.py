@@ -117,9 +117,9 @@ def test_fallbacks_in_training_and_forecasting_are_counted():
 
 @pytest.mark.slow
 def test_all_forecasters_together_beat_the_naive_ones_on_a_term_they_have_not_seen():
-    from grade_ml.ensemble.backtest import without_terms
+    from grade_ml.campus import simulated
     from grade_ml.forecasting.backtest import backtest_forecasts
-    from grade_ml.gradebook import simulated
+    from grade_ml.training.backtest import without_terms
 
     config = simulated.CampusConfig(students=150, courses=3, terms=4, seed=1)
     gradebook = simulated.gradebook(config, TODAY)

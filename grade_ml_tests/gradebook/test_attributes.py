@@ -7,12 +7,12 @@ from datetime import date
 
 import pytest
 
+from grade_ml.campus import simulated
 from grade_ml.core.errors import ConfigurationError
-from grade_ml.gradebook import oulad, simulated
-from grade_ml.gradebook.attributes import SOURCES, declarations
+from grade_ml.gradebook import oulad
+from grade_ml.gradebook.attributes import CAMPUS, SOURCES, declarations
 from grade_ml.gradebook.institution import Institution, Use, read
 from grade_ml.gradebook.oneroster import people
-from grade_ml.gradebook.simulated import model as campus
 
 #: The columns of demographics in OneRoster 1.1 and 1.2, beside those of every file.
 DEMOGRAPHICS = (
@@ -21,7 +21,7 @@ DEMOGRAPHICS = (
     *("hispanicOrLatinoEthnicity", "countryOfBirthCode", "stateOfBirthAbbreviation"),
     *("cityOfBirth", "publicSchoolResidenceStatus"),
 )
-TABLES = (oulad.ATTRIBUTES, people.ATTRIBUTES, campus.ATTRIBUTES)
+TABLES = (oulad.ATTRIBUTES, people.ATTRIBUTES, CAMPUS)
 
 
 def test_each_source_declares_all_that_it_delivers() -> None:
@@ -29,7 +29,7 @@ def test_each_source_declares_all_that_it_delivers() -> None:
     assert Use.USABLE not in people.ATTRIBUTES.values()
     book = simulated.gradebook(simulated.CampusConfig(students=20, courses=1), date(2026, 1, 1))
     told = [json.loads(text) for text in {*book.students.attributes, *book.enrollments.attributes}]
-    assert {name for row in told for name in row} == set(campus.ATTRIBUTES)
+    assert {name for row in told for name in row} == set(CAMPUS)
 
 
 def test_what_one_source_protects_is_protected_wherever_it_comes_from() -> None:

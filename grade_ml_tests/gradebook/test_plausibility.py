@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from grade_ml.gradebook import simulated
+from grade_ml.campus import simulated
 from grade_ml.gradebook.institution import DEFAULTS, Institution
 from grade_ml.gradebook.plausibility import findings
 from grade_ml_tests.features.records import day, enrolled, gradebook, result, section, work

@@ -20,19 +20,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
+from grade_ml.campus import simulated
+from grade_ml.campus.providers import oneroster
+from grade_ml.campus.providers.server import ProviderServer, serve
+from grade_ml.campus.simulated import CampusConfig
 from grade_ml.core import database
 from grade_ml.core.errors import AlreadyRunningError, ConfigurationError, ServiceError
 from grade_ml.core.http import Clock
 from grade_ml.core.settings import Settings
-from grade_ml.gradebook import frames, schema, simulated
+from grade_ml.gradebook import frames, schema
 from grade_ml.gradebook.rest import client as http_client
 from grade_ml.gradebook.rest.client import Client, Counts
 from grade_ml.gradebook.rest.export import _Reading, download, endpoints
 from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
 from grade_ml.gradebook.rest.sync import LOCK, Synced, sync
-from grade_ml.gradebook.simulated import CampusConfig
-from grade_ml.providers import oneroster
-from grade_ml.providers.server import ProviderServer, serve
 from grade_ml_tests.sites import site
 
 COLLEGE = CampusConfig(students=60, courses=4, terms=2, seed=5)

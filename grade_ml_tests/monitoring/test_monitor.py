@@ -8,11 +8,11 @@ from datetime import UTC, date, datetime, timedelta
 import pandas as pd
 import pytest
 
-from grade_ml.ensemble.lifecycle import changed_since, train_courses
-from grade_ml.ensemble.serving import Models
 from grade_ml.monitoring import monitor, report, store
 from grade_ml.monitoring.monitor import Monitor, decided
 from grade_ml.monitoring.store import Kind
+from grade_ml.serving.models import Models
+from grade_ml.training.ensembles import changed_since, train_courses
 from grade_ml_tests.monitoring.world import CHANGED, TODAY, fill, world
 
 pytestmark = pytest.mark.slow

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grade_ml.monitoring.drift import detect_drift
 from grade_ml.monitoring.sections import Usual, compare, judge
 from grade_ml.monitoring.windows import Sides
+from grade_ml.two_sample.drift import detect_drift
 
 FEATURES = 20
 

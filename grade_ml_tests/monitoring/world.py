@@ -12,17 +12,18 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
+from grade_ml.campus import simulated
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import pooled
 from grade_ml.ensemble.pooled import NAME, PooledModel
-from grade_ml.ensemble.predictions import write_predictions
-from grade_ml.ensemble.training import finished
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import write_snapshots
-from grade_ml.gradebook import schema, simulated
+from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
+from grade_ml.serving.predictions import write_predictions
+from grade_ml.training.baseline import finished
 from grade_ml_tests.ensemble.campus import store
 from grade_ml_tests.ensemble.quick import quick
 from grade_ml_tests.factories import PSEUDONYMS

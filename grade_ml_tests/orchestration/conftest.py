@@ -108,7 +108,7 @@ TODAY = date(2024, 11, 1)
 @pytest.fixture(scope="session")
 def small_campus() -> Gradebook:
     """Three courses, three finished terms and one that runs on `TODAY`."""
-    from grade_ml.gradebook import simulated
+    from grade_ml.campus import simulated
 
     return simulated.gradebook(simulated.CampusConfig(students=150, courses=3, terms=4), TODAY)
 

@@ -15,13 +15,13 @@ from dagster._core.test_utils import create_test_daemon_workspace_context, insta
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 
+from grade_ml.campus.providers.server import serve
+from grade_ml.campus.simulated import CampusConfig
 from grade_ml.core.settings import REPOSITORY, Settings
 from grade_ml.external.settings import PREFIX
-from grade_ml.gradebook.simulated import CampusConfig
 from grade_ml.orchestration import catalog
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.partitions import RANGE_END, RANGE_START
-from grade_ml.providers.server import serve
 from grade_ml_tests.orchestration.conftest import TODAY
 from grade_ml_tests.orchestration.test_definitions import EXTERNAL
 

@@ -19,13 +19,13 @@ from dagster import (
 )
 from sqlalchemy import Engine
 
+from grade_ml.campus.providers.server import ProviderServer, serve
+from grade_ml.campus.simulated import CampusConfig
 from grade_ml.core.errors import NotFoundError
 from grade_ml.core.settings import Settings
 from grade_ml.external.settings import PREFIX, ExternalSettings
-from grade_ml.gradebook.simulated import CampusConfig
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.running import QUIET, run_job
-from grade_ml.providers.server import ProviderServer, serve
 from grade_ml_tests.orchestration.conftest import TODAY
 from grade_ml_tests.orchestration.test_plots import png
 

@@ -7,13 +7,13 @@ from datetime import date
 import pytest
 from dagster import DagsterInstance, build_schedule_context
 
+from grade_ml.campus.providers import oneroster
+from grade_ml.campus.providers.server import serve
+from grade_ml.campus.simulated import CampusConfig
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
-from grade_ml.gradebook.simulated import CampusConfig
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.running import run_job
-from grade_ml.providers import oneroster
-from grade_ml.providers.server import serve
 
 TODAY = date(2026, 3, 20)
 

@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from grade_ml.campus.simulated import CampusConfig
 from grade_ml.core.settings import Settings
 from grade_ml.external.catalog import NAMES
-from grade_ml.gradebook.simulated import CampusConfig
 from grade_ml.orchestration.build import build_defs
 from grade_ml_tests.ui.conftest import Visit, keep
 

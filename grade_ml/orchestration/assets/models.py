@@ -28,8 +28,8 @@ from grade_ml.orchestration.retrying import retried
 
 if TYPE_CHECKING:
     from grade_ml.ensemble.evaluation import Evaluation
-    from grade_ml.ensemble.training import Training
-    from grade_ml.ensemble.tuning import Study
+    from grade_ml.training.baseline import Training
+    from grade_ml.training.tuning import Study
 
 _DESCRIPTIONS = {
     "better_than_naive": "On sections it had not seen, it errs less than the points so far do.",
@@ -82,7 +82,7 @@ _TRUTH = ["sections", "enrollments", "assignments", "results"]
 @retried
 def baseline_model(platform: ResourceParam[Platform]) -> MaterializeResult:  # type: ignore[type-arg]
     """Train the traditional model of final grade and risk, one for all courses."""
-    from grade_ml.ensemble.training import TrainingData, finished_in, train
+    from grade_ml.training.baseline import TrainingData, finished_in, train
 
     started = perf_counter()
     with platform.connection() as connection:
@@ -191,10 +191,10 @@ def pooled_ensemble(
     context: AssetExecutionContext, platform: ResourceParam[Platform]
 ) -> MaterializeResult:  # type: ignore[type-arg]
     """Train the ensemble of all courses: five tuned members and the naive forecasts, stacked."""
-    from grade_ml.ensemble.card import card
-    from grade_ml.ensemble.lifecycle import train_pooled
-    from grade_ml.ensemble.training import TrainingData, finished_in
-    from grade_ml.ensemble.tuning import tune
+    from grade_ml.training.baseline import TrainingData, finished_in
+    from grade_ml.training.card import card
+    from grade_ml.training.ensembles import train_pooled
+    from grade_ml.training.tuning import tune
 
     started = perf_counter()
     with platform.connection() as connection:
@@ -238,8 +238,8 @@ def pooled_ensemble(
 )
 def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[None]:
     """Correct the pooled ensemble for a course, and keep the correction only where it wins."""
-    from grade_ml.ensemble.lifecycle import train_courses
     from grade_ml.monitoring.monitor import Monitor
+    from grade_ml.training.ensembles import train_courses
 
     root = platform.settings.storage_root
     with platform.connection() as connection:
@@ -284,7 +284,7 @@ def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[N
 )
 def grade_predictions(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
     """Predict grade, intervals and risk of every running enrollment: champion and challenger."""
-    from grade_ml.ensemble.scoring import score_running
+    from grade_ml.serving.scoring import score_running
 
     root, keys = platform.settings.storage_root, courses.keys
     with platform.connection() as connection:

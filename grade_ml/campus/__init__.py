@@ -1,0 +1,1 @@
+"""Everything made up: the simulated campus and the providers that serve its world."""

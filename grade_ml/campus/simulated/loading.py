@@ -1,0 +1,63 @@
+"""Loading a campus into the gradebook, its truth kept beside it in the artifact store."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine
+from upath import UPath
+
+from grade_ml.campus.simulated.campus import STUDENT_PREFIX, Campus
+from grade_ml.campus.simulated.config import CampusConfig
+from grade_ml.core.settings import Settings
+from grade_ml.gradebook import schema
+from grade_ml.gradebook.bundle import from_frames
+from grade_ml.gradebook.loading import LoadReport, Progress, load
+
+
+def load_campus(
+    engine: Engine,
+    settings: Settings,
+    config: CampusConfig,
+    *,
+    loaded_at: datetime,
+    on_progress: Progress | None = None,
+) -> LoadReport:
+    """Load the campus as it is on `settings`' today, then write its truth; return what changed.
+
+    The truth (see `Truth.read`) replaces that of an earlier load. When the load fails, the
+    gradebook and the truth are both as before.
+    """
+    campus = Campus(config, settings.date_at(loaded_at))
+    bundle = from_frames("simulated", campus.batches)
+    report = load(engine, bundle, loaded_at=loaded_at, on_progress=on_progress)
+    if on_progress:
+        on_progress("Writing the truth", 0)
+    campus.truth().write(truth_folder(settings))
+    return report
+
+
+def example(connection: Connection, today: date) -> tuple[str, str] | None:
+    """Return student_id and course_id of an enrollment that runs on `today`; None: there is none.
+
+    It is one of a simulated campus, never one of a real student beside it.
+    """
+    enrollment, section = schema.enrollment.c, schema.section.c
+    row = connection.execute(
+        sa.select(enrollment.student_id, section.course_id)
+        .join_from(schema.enrollment, schema.section)
+        .where(
+            enrollment.student_id.startswith(STUDENT_PREFIX),
+            sa.literal(today).between(section.starts_on, section.ends_on),
+            enrollment.withdrawn_on.is_(None),
+        )
+        .order_by(enrollment.student_id, section.course_id)
+        .limit(1)
+    ).one_or_none()
+    return None if row is None else (row.student_id, row.course_id)
+
+
+def truth_folder(settings: Settings) -> UPath:
+    """Return the folder of the truth in the artifact store."""
+    return UPath(settings.storage_root) / "simulated"

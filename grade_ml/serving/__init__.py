@@ -1,0 +1,1 @@
+"""Which model answers, its predictions of every running enrollment, and where they are kept."""

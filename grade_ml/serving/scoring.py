@@ -1,0 +1,151 @@
+"""Predicts every running enrollment of chosen courses with champion and challenger; stores it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import date
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from grade_ml.features.store import read_snapshots
+from grade_ml.features.surroundings import beside
+from grade_ml.gradebook.schema import section
+from grade_ml.registry.registry import Alias, Registry
+from grade_ml.serving.models import Models, Served
+from grade_ml.serving.predictions import write_predictions
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was predicted.
+
+    Attributes
+    ----------
+    predictions
+        The champions' columns `ROW` and `PREDICTED`, course_id, model_name and model_version; one
+        row per running enrollment.
+    challenged
+        How many enrollments a challenger predicted beside.
+    degraded
+        Why the predictions are less than they could be; empty: they are not.
+    """
+
+    predictions: pd.DataFrame
+    challenged: int
+    degraded: tuple[str, ...]
+
+    def of_course(self, course: str) -> dict[str, float]:
+        """Return rows, and where there are any, mean grade (0-100) and mean risk (0-1)."""
+        rows = self.predictions[self.predictions["course_id"] == course]
+        means = rows[["grade", "risk"]].mean().dropna()
+        return {"rows": len(rows), **{f"mean_{name}": float(means[name]) for name in means.index}}
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that answered, such as "pooled 3"."""
+        pairs = self.predictions[["model_name", "model_version"]].drop_duplicates()
+        return tuple(sorted(f"{name} {number}" for name, number in pairs.to_numpy()))
+
+
+def score_running(
+    connection: Connection, registry: Registry, root: str, courses: Collection[str], as_of: date
+) -> Scored:
+    """Predict from the newest stored snapshots that are not later than `as_of`, and store it.
+
+    Each course's champion answers, and the pooled challenger beside it. A prediction bears the date
+    of its snapshot: if the features were not computed today, it is what would have been said on
+    the day they were.
+
+    Raises
+    ------
+    NotReadyError
+        There is no champion, or no snapshot of the courses.
+    """
+    models = Models(registry)
+    snapshots = current_snapshots(connection, root, courses, as_of)
+    answering = list(by_model(models, snapshots, courses))
+    parts = [_store(connection, served, rows, as_of, Alias.CHAMPION) for served, rows in answering]
+    challenger = models.challenger()
+    if challenger:
+        _store(connection, challenger, snapshots, as_of, Alias.CHALLENGER)
+    problems = [reason for served, _ in answering for reason in served.degraded]
+    old = sorted({day for day in snapshots["cut_on"].dt.date if day != as_of})
+    return Scored(
+        pd.concat(parts, ignore_index=True),
+        len(snapshots) if challenger else 0,
+        tuple(dict.fromkeys([*problems, *(_stale(day, as_of) for day in old)])),
+    )
+
+
+def current_snapshots(
+    connection: Connection, root: str, courses: Collection[str], as_of: date
+) -> pd.DataFrame:
+    """Return each running enrollment's newest stored snapshot that is not later than `as_of`.
+
+    Raises
+    ------
+    NotReadyError
+        There is no snapshot of the courses.
+    """
+    return _newest(read_snapshots(root, courses), _running(connection, courses, as_of), as_of)
+
+
+def by_model(
+    models: Models, snapshots: pd.DataFrame, courses: Collection[str]
+) -> Iterator[tuple[Served, pd.DataFrame]]:
+    """Yield each model that serves some of `courses` with their rows.
+
+    Raises
+    ------
+    NotReadyError
+        There is no champion.
+    """
+    of_course = snapshots["course_id"].astype("object")
+    served = models.serving_each(sorted(courses))
+    for one in {(one.version.name, one.version.version): one for one in served.values()}.values():
+        chosen = [name for name, other in served.items() if other.version == one.version]
+        yield one, snapshots[of_course.isin(chosen)]
+
+
+def _store(
+    connection: Connection, served: Served, snapshots: pd.DataFrame, as_of: date, stage: Alias
+) -> pd.DataFrame:
+    predictions = served.model.predict(beside(connection, snapshots, served.model.features))
+    predictions["course_id"] = snapshots["course_id"].astype("string[pyarrow]").to_numpy()
+    days = snapshots["cut_on"].dt.date
+    for made_on in sorted(days.unique()):
+        degraded = [*served.degraded, *([] if made_on == as_of else [_stale(made_on, as_of)])]
+        write_predictions(
+            connection,
+            predictions[(days == made_on).to_numpy()],
+            as_of=made_on,
+            model=served.version,
+            stage=stage,
+            degraded=degraded,
+        )
+    named: pd.DataFrame = predictions.assign(
+        model_name=served.version.name, model_version=served.version.version
+    )
+    return named
+
+
+def _stale(made_on: date, as_of: date) -> str:
+    return f"features of {made_on}, not of {as_of}"
+
+
+def _running(connection: Connection, courses: Collection[str], as_of: date) -> list[str]:
+    query = sa.select(section.c.section_id).where(
+        section.c.course_id.in_(sorted(courses)),
+        sa.literal(as_of).between(section.c.starts_on, section.c.ends_on),
+    )
+    return list(connection.execute(query).scalars())
+
+
+def _newest(snapshots: pd.DataFrame, sections: Collection[str], as_of: date) -> pd.DataFrame:
+    section_ids = snapshots["section_id"].astype("string[pyarrow]")
+    rows = snapshots[section_ids.isin(sections) & (snapshots["cut_on"] <= pd.Timestamp(as_of))]
+    newest = rows.groupby("section_id", observed=True)["cut_on"].transform("max")
+    return rows[rows["cut_on"] == newest].reset_index(drop=True)

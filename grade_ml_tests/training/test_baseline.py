@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sqlalchemy import Engine
+
+from grade_ml.core.errors import ArtifactError
+from grade_ml.core.settings import Settings
+from grade_ml.ensemble.baseline import NAME
+from grade_ml.ensemble.rows import NAIVE
+from grade_ml.features.store import write_snapshots
+from grade_ml.gradebook.attributes import declarations
+from grade_ml.gradebook.institution import Institution, Use
+from grade_ml.registry.registry import Alias, Registry
+from grade_ml.training.baseline import TrainingData, train
+from grade_ml_tests.ensemble.snapshots import snapshots
+from grade_ml_tests.factories import PSEUDONYMS
+
+NOW = datetime(2025, 1, 1, tzinfo=UTC)
+Data = tuple[pd.DataFrame, pd.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return snapshots(students=40)
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Registry:
+    assert settings.mlflow_tracking_uri
+    return Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
+
+
+def test_a_champion_that_reads_what_none_may_is_replaced(
+    data: Data, registry: Registry, settings: Settings
+) -> None:
+    frame, truth = data
+    # As all frames were once, and some still are until the next night.
+    old = frame.assign(attribute_sex=frame["protected_gender"], attribute_mood=np.float32(1))
+    first = train(TrainingData.of(old, truth), registry, trained_at=NOW)
+    assert registry.get(NAME, Alias.CHAMPION) == first.version
+    with pytest.raises(ArtifactError) as caught:
+        registry.fetch(first.version)
+    assert "baseline 1" in caught.value.message
+    assert "mood (not declared), sex (protected)" in caught.value.message
+    assert "grade-ml run train_traditional_models" in caught.value.remedy
+
+    write_snapshots(settings.storage_root, "all", old, NOW.date())
+    stored = TrainingData.stored(settings.storage_root, truth, registry.declared)
+    second = train(stored, registry, trained_at=NOW)
+    assert second.fitted and registry.get(NAME, Alias.CHAMPION) == second.version
+    read = {name for name in second.model.features if name.startswith("attribute_")}
+    assert read == {"attribute_region", "attribute_studied_credits"}
+    assert not train(stored, registry, trained_at=NOW).fitted
+
+    # From one day to the next the institution protects one that it did not.
+    declared = declarations(Institution(attributes={"region": Use.PROTECTED}))
+    stricter = Registry(registry.tracking_uri, settings.storage_root, PSEUDONYMS, declared)
+    stored = TrainingData.stored(settings.storage_root, truth, declared)
+    third = train(stored, stricter, trained_at=NOW)
+    assert third.fitted and "attribute_region" not in third.model.features
+
+
+def passed(training) -> dict[str, bool]:
+    return {verdict.name: verdict.passed for verdict in training.verdicts}
+
+
+@pytest.mark.slow
+def test_the_first_good_model_becomes_champion_and_is_not_fitted_twice(
+    data: Data, registry: Registry
+):
+    first = train(TrainingData.of(*data), registry, trained_at=NOW)
+    assert first.fitted and first.accepted, first.verdicts
+    assert registry.get(NAME, Alias.CHAMPION) == first.version
+    frame, truth = data
+    shuffled = frame.sample(frac=1, random_state=1), truth.sample(frac=1, random_state=1)
+    again = train(TrainingData.of(*shuffled), registry, trained_at=NOW)
+    assert not again.fitted and again.accepted
+    assert again.version == first.version
+    changed = frame, truth.assign(final_grade=truth["final_grade"] * 0.99)
+    assert train(TrainingData.of(*changed), registry, trained_at=NOW).version.version == 2
+
+
+def test_a_model_that_carrying_on_beats_does_not_become_champion(data: Data, registry: Registry):
+    frame, truth = data
+    champion = train(TrainingData.of(frame, truth), registry, trained_at=NOW)
+    known = frame.merge(truth, on=["section_id", "student_id"])["final_grade"]
+    oracle = frame.assign(**{NAIVE: known.to_numpy("float32")})
+    oracle["grade_if_nothing_more"] = 0.0
+    training = train(TrainingData.of(oracle, truth), registry, trained_at=NOW)
+    assert not passed(training)["better_than_naive"]
+    assert training.version.version == champion.version.version + 1
+    assert registry.get(NAME, Alias.CHAMPION) == champion.version
+
+
+@pytest.mark.slow
+def test_a_champion_that_cannot_be_read_is_replaced(
+    data: Data, registry: Registry, settings: Settings, engine: Engine
+):
+    first = train(TrainingData.of(*data), registry, trained_at=NOW)
+    for file in Path(settings.storage_root, "models", first.version.run_id).rglob("*.skops"):
+        file.write_bytes(b"damaged")
+    second = train(TrainingData.of(*data), registry, trained_at=NOW)
+    assert second.fitted
+    assert registry.get(NAME, Alias.CHAMPION) == second.version != first.version

@@ -1,0 +1,482 @@
+"""From training to serving on a small campus: PostgreSQL, MLflow and the files are real."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine
+
+from grade_ml.core.errors import ArtifactError, NotReadyError
+from grade_ml.core.pseudonyms import Pseudonyms
+from grade_ml.core.settings import Settings
+from grade_ml.ensemble import baseline, pooled
+from grade_ml.ensemble.baseline import BaselineModel
+from grade_ml.ensemble.course import Change, CourseModel, name_of
+from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel
+from grade_ml.ensemble.rows import NAIVE, section_versions
+from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
+from grade_ml.features.store import write_snapshots
+from grade_ml.gradebook.attributes import declarations
+from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import DEFAULTS, Institution, Use
+from grade_ml.registry.promotion import Improvement, promotion
+from grade_ml.registry.registry import Alias, ModelVersion, Registry
+from grade_ml.serving.models import Models
+from grade_ml.serving.predictions import read_predictions
+from grade_ml.serving.scoring import score_running
+from grade_ml.training.baseline import Training, TrainingData, finished
+from grade_ml.training.ensembles import CourseOutcome, train_courses, train_pooled, verdicts
+from grade_ml.training.tuning import Tuned
+from grade_ml_tests.ensemble.campus import TODAY, campus, make_champion, store
+from grade_ml_tests.ensemble.quick import quick
+from grade_ml_tests.ensemble.snapshots import snapshots
+from grade_ml_tests.factories import PSEUDONYMS
+
+NOW = datetime(2025, 11, 10, 3, tzinfo=UTC)
+MATHS, OTHER = "SIM-MATH101", "SIM-COMP101"
+
+
+@dataclass(frozen=True)
+class World:
+    """A gradebook, its snapshots of every sixth week, and what came true in ended sections."""
+
+    gradebook: Gradebook
+    snapshots: pd.DataFrame
+    results: pd.DataFrame
+
+    @property
+    def ended(self) -> pd.DataFrame:
+        return self.snapshots[self.snapshots["section_id"].isin(self.results["section_id"])]
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    gradebook = campus(students=120)
+    weekly = grade_snapshots(gradebook, weekly_cuts(gradebook.sections, TODAY), TODAY)
+    newest = weekly["cut_on"] == weekly["cut_on"].max()
+    some = weekly[newest | (weekly["cut_day"] // 7 % 6 == 2)].reset_index(drop=True)
+    return World(gradebook, some, finished(gradebook, TODAY, DEFAULTS))
+
+
+@pytest.fixture(scope="module")
+def model(world: World) -> PooledModel:
+    return pooled.fit(world.ended, world.results, seed=0, pseudonyms=PSEUDONYMS, parameters=quick())
+
+
+@pytest.fixture(scope="module")
+def plain() -> BaselineModel:
+    # It only has to answer.
+    return baseline.fit(*snapshots(sections=4, students=20, weeks=3), seed=0)
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Registry:
+    assert settings.mlflow_tracking_uri
+    return Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
+
+
+@pytest.fixture
+def connection(engine: Engine, world: World) -> Iterator[Connection]:
+    store(engine, world.gradebook)
+    with engine.begin() as connection:
+        yield connection
+
+
+def tuned(rows: pd.DataFrame, results: pd.DataFrame, last: Parameters | None) -> Tuned:
+    return Tuned(quick(), degraded=("nothing was tuned",))
+
+
+def train(
+    connection: Connection,
+    registry: Registry,
+    snapshots: pd.DataFrame,
+    results: pd.DataFrame,
+) -> Training[PooledModel]:
+    data = TrainingData.of(snapshots, results)
+    return train_pooled(data, registry, connection, trained_at=NOW, tune=tuned)
+
+
+def register(registry: Registry, model: PooledModel, *aliases: Alias) -> ModelVersion:
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder))
+        version = registry.register(
+            NAME,
+            Path(folder),
+            metrics=model.evaluation.flat(),
+            parameters={},
+            features=model.features,
+            data_version="data",
+            code_version=installed_version("grade-ml"),
+            trained_at=NOW,
+        )
+    for alias in aliases:
+        registry.set_alias(NAME, alias, version.version)
+    return version
+
+
+def store_snapshots(settings: Settings, world: World) -> None:
+    for course, rows in world.snapshots.groupby("course_id", observed=True):
+        write_snapshots(settings.storage_root, str(course), rows, TODAY)
+
+
+def damage(settings: Settings, version: ModelVersion) -> None:
+    for path in Path(settings.storage_root, "models", version.run_id).glob("model.json"):
+        path.write_bytes(b"damaged")
+
+
+def corrected(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the results with every grade changed by hundredths of a point."""
+    change = np.random.default_rng(0).uniform(-0.05, 0.05, len(results))
+    return results.assign(final_grade=(results["final_grade"] + change).clip(0, 100))
+
+
+def with_worse_past(model: PooledModel) -> PooledModel:
+    """Return the model as if it had said of every held-out row what it said of another one."""
+    held = model.held_out
+    order = np.random.default_rng(0).permutation(len(held))
+    shuffled = held.assign(**{name: held[name].to_numpy()[order] for name in ("grade", "risk")})
+    return replace(model, held_out=shuffled)
+
+
+def with_perfect_past(model: PooledModel, but_low_in: str = "") -> PooledModel:
+    """Return the model as if it had foretold every outcome, 30 points too low in one course."""
+    held = model.held_out
+    low = 30 * (held["course_id"] == but_low_in)
+    told = held.assign(
+        raw_grade=(held["final_grade"] - low).clip(0), raw_risk=held["at_risk"] * 1.0
+    )
+    return replace(model, held_out=told)
+
+
+def promotions(connection: Connection) -> list[tuple[str, int | None, int]]:
+    table = promotion.c
+    query = sa.select(table.model_name, table.from_version, table.to_version).order_by(table.id)
+    return [tuple(row) for row in connection.execute(query)]
+
+
+def test_the_first_version_serves_and_unchanged_data_are_not_fitted_again(
+    world: World, registry: Registry, connection: Connection
+) -> None:
+    first = train(connection, registry, world.snapshots, world.results)
+    assert first.fitted and first.accepted, first.verdicts
+    assert first.reason == "became champion: there was no champion"
+    for alias in Alias:
+        assert registry.get(NAME, alias) == first.version
+    assert promotions(connection) == [(NAME, None, 1)]
+    assert {"all_rmse", "training_seconds", "peak_megabytes"} <= set(first.version.metrics)
+    assert first.version.trained_at == NOW
+    assert first.model.degraded == ("nothing was tuned",)
+    assert first.version.parameters["grade.catboost.rounds"] == "60"
+    assert {one["source"] for one in first.model.choices["external"]["trials"]}
+
+    shuffled = world.snapshots.sample(frac=1, random_state=1), world.results[::-1]
+    again = train(connection, registry, *shuffled)
+    assert not again.fitted and again.accepted
+    assert again.reason == "version 1 is kept: nothing changed"
+
+    assert promotions(connection) == [(NAME, None, 1)]
+
+
+def test_a_little_change_keeps_the_model(
+    world: World, model: PooledModel, registry: Registry, connection: Connection
+) -> None:
+    section = str(world.results["section_id"].iloc[0])
+    odd = world.results["section_id"] == section
+    # One student in ten of the section that changes: about 1 % of all.
+    known = world.results[~odd | (world.results.index % 10 == 0)]
+    versions = section_versions(world.ended, known)
+    register(registry, replace(model, section_versions=versions), *Alias)
+    odd = known["section_id"] == section
+    changed = known.assign(final_grade=known["final_grade"].where(~odd, 1.0))
+    training = train(connection, registry, world.ended, changed)
+    share = odd.mean()
+    assert not training.fitted
+    assert 0 < share < 0.05
+    assert training.reason == f"version 1 is kept: {share:.1%} of the outcomes changed"
+
+
+def test_a_better_version_becomes_champion(
+    world: World, model: PooledModel, registry: Registry, connection: Connection
+) -> None:
+    register(registry, with_worse_past(model), *Alias)
+    training = train(connection, registry, world.snapshots, corrected(world.results))
+    assert training.reason.startswith("became champion: improvement +")
+    for alias in Alias:
+        assert registry.get(NAME, alias) == training.version
+    assert promotions(connection) == [(NAME, 1, 2)]
+    row = connection.execute(sa.select(promotion)).one()
+    assert 0 < row.low < row.improvement < row.high
+    assert row.student_count == training.model.held_out["student"].nunique()
+
+
+@pytest.mark.slow
+def test_an_equal_version_stays_challenger(
+    world: World, model: PooledModel, registry: Registry, connection: Connection
+) -> None:
+    champion = register(registry, model, *Alias)
+    training = train(connection, registry, world.snapshots, corrected(world.results))
+    assert training.fitted and training.accepted
+    assert training.reason.startswith("stays challenger of version 1: improvement ")
+    assert registry.get(NAME, Alias.CHALLENGER) == training.version
+    assert registry.get(NAME, Alias.CHAMPION) == champion
+    assert promotions(connection) == []
+    again = train(connection, registry, world.snapshots, corrected(world.results))
+    assert again.reason == "version 2 is kept: nothing changed"
+
+
+@pytest.mark.slow
+def test_a_version_that_carrying_on_beats_has_no_alias(
+    world: World, registry: Registry, connection: Connection
+) -> None:
+    known = world.ended.merge(
+        world.results.astype({"section_id": "string", "student_id": "string"}),
+        how="left",
+        on=["section_id", "student_id"],
+    )["final_grade"]
+    # The naive forecast is never wrong, and no member is told of it.
+    oracle = world.ended.assign(grade_if_nothing_more=0.0)
+    oracle[NAIVE] = known.to_numpy("float32")
+    training = train(connection, registry, oracle, world.results)
+    assert not training.accepted
+    assert "better_than_naive" in training.reason
+    assert training.reason.startswith("stays a candidate")
+    assert registry.get(NAME, Alias.CHALLENGER) is None
+    assert registry.get(NAME, Alias.CHAMPION) is None
+    assert promotions(connection) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("challenged", [False, True])
+def test_a_champion_that_cannot_be_read_is_replaced(  # noqa: PLR0917
+    world: World,
+    model: PooledModel,
+    registry: Registry,
+    connection: Connection,
+    settings: Settings,
+    challenged: bool,
+) -> None:
+    champion = register(registry, model, *Alias)
+    if challenged:
+        register(registry, model, Alias.CHALLENGER)
+    damage(settings, champion)
+    training = train(connection, registry, world.snapshots, world.results)
+    assert training.fitted
+    assert training.reason.startswith("became champion: version 1 cannot serve")
+    assert registry.get(NAME, Alias.CHAMPION) == training.version
+    assert promotions(connection) == [(NAME, 1, training.version.version)]
+
+
+def test_verdicts_name_what_is_missing(model: PooledModel, plain: BaselineModel) -> None:
+    poor = {"rmse": 30.0, "naive_rmse": 20.0, "coverage80": 0.5, "coverage95": 0.9, "ece": 0.5}
+    evaluation = replace(model.evaluation, metrics={"all": poor | {"brier": 0.3}})
+    version = ModelVersion(
+        "baseline", 1, "r", "0", plain.evaluation.flat(), {}, (), "d", "c", NOW, None
+    )
+    judged = verdicts(replace(model, evaluation=evaluation), version, None)
+    assert {one.name: one.passed for one in judged} == {
+        "better_than_naive": False,
+        "better_than_baseline": False,
+        "intervals_cover": False,
+        "calibrated": False,
+        "explanations_add_up": True,
+    }
+    unknown = replace(model, evaluation=replace(model.evaluation, metrics={"all": {"rmse": None}}))
+    assert all(one.passed for one in verdicts(unknown, version, None))
+
+
+def test_the_next_in_line_serves_and_says_so(  # noqa: PLR0917
+    world: World,
+    model: PooledModel,
+    plain: BaselineModel,
+    registry: Registry,
+    settings: Settings,
+    connection: Connection,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(NotReadyError, match="No model has been trained"):
+        Models(registry).serving(MATHS)
+    make_champion(settings, plain, tmp_path / "plain")
+    served = Models(registry).serving(MATHS)
+    assert (served.version.name, served.degraded) == ("baseline", ())
+
+    champion = register(registry, replace(model, degraded=("no catboost",)), *Alias)
+    served = Models(registry).serving(MATHS)
+    assert (served.version, served.degraded) == (champion, ("no catboost",))
+    assert Models(registry).challenger() is None
+
+    challenger = register(registry, model, Alias.CHALLENGER)
+    store_snapshots(settings, world)
+    found = Models(registry).challenger()
+    assert found is not None and found.version == challenger
+
+    damage(settings, champion)
+    served = Models(registry).serving(MATHS)
+    assert served.version.name == "baseline"
+    assert len(served.degraded) == 1
+    each = Models(registry).serving_each([MATHS, "elsewhere"])
+    assert [(one.version, one.degraded) for one in each.values()] == [
+        (served.version, served.degraded)
+    ] * 2
+    assert "pooled version 1 cannot serve" in served.degraded[0]
+    assert "model.json" in served.degraded[0]
+    scored = score_running(connection, registry, settings.storage_root, [MATHS], TODAY)
+    assert scored.models == ("baseline 1",)
+    assert scored.degraded == served.degraded
+    rows = read_predictions(connection, as_of=TODAY)
+    assert rows["degraded"].str.contains("cannot serve").all()
+
+
+def test_champion_and_challenger_predict_side_by_side(
+    world: World,
+    model: PooledModel,
+    registry: Registry,
+    settings: Settings,
+    connection: Connection,
+) -> None:
+    store_snapshots(settings, world)
+    champion = register(registry, model, *Alias)
+    alone = score_running(connection, registry, settings.storage_root, [MATHS, OTHER], TODAY)
+    assert alone.challenged == 0
+    challenger = register(registry, replace(model, base_rate=0.1), Alias.CHALLENGER)
+    scored = score_running(connection, registry, settings.storage_root, [MATHS, OTHER], TODAY)
+    newest = world.snapshots["cut_on"] == world.snapshots["cut_on"].max()
+    enrollments = world.snapshots[newest & world.snapshots["course_id"].isin([MATHS, OTHER])]
+    assert scored.challenged == len(scored.predictions) == len(enrollments) > 0
+    assert scored.models == (f"pooled {champion.version}",)
+    assert scored.degraded == ()
+    for stage, version in {Alias.CHAMPION: champion, Alias.CHALLENGER: challenger}.items():
+        rows = read_predictions(connection, as_of=TODAY, stage=stage)
+        assert len(rows) == len(enrollments)
+        assert set(rows["model_version"]) == {version.version}
+        assert rows[["grade", "risk", "lower80"]].notna().all(axis=None)
+
+
+def correct(
+    connection: Connection,
+    registry: Registry,
+    settings: Settings,
+    *courses: str,
+    changes: Mapping[str, Change] | None = None,
+) -> list[CourseOutcome]:
+    root = settings.storage_root
+    return list(
+        train_courses(
+            courses, root, TODAY, registry, connection, trained_at=NOW, changes=changes or {}
+        )
+    )
+
+
+def test_a_model_that_reads_what_none_may_steps_aside_and_is_replaced(  # noqa: PLR0917
+    world: World,
+    model: PooledModel,
+    registry: Registry,
+    settings: Settings,
+    connection: Connection,
+    tmp_path: Path,
+) -> None:
+    frame, truth = snapshots(sections=4, students=20, weeks=3)
+    plain = baseline.fit(frame.drop(columns="attribute_region"), truth, seed=0)
+    make_champion(settings, plain, tmp_path / "plain")
+    register(registry, model, *Alias)
+    assert "attribute_region" in model.features
+    assert Models(registry).serving(MATHS).version.name == NAME
+
+    declared = declarations(Institution(attributes={"region": Use.PROTECTED}))
+    stricter = Registry(registry.tracking_uri, settings.storage_root, PSEUDONYMS, declared)
+    served = Models(stricter).serving(MATHS)
+    assert served.version.name == "baseline"
+    (reason,) = served.degraded
+    assert "pooled version 1 cannot serve" in reason and "region (protected)" in reason
+    assert "train_advanced_ml_models" in reason
+    assert Models(stricter).challenger() is None
+    store_snapshots(settings, world)
+    (outcome,) = correct(connection, stricter, settings, MATHS)
+    assert not outcome.fitted and "region (protected)" in outcome.reason
+
+    data = TrainingData.stored(settings.storage_root, world.results, declared)
+    training = train_pooled(data, stricter, connection, trained_at=NOW, tune=tuned)
+    assert training.fitted and training.reason.startswith("became champion: version 1 cannot serve")
+    assert "attribute_region" not in training.model.features
+    assert Models(stricter).serving(MATHS).version == training.version
+
+
+@pytest.mark.security
+def test_a_model_whose_students_another_secret_hides_is_replaced_and_removed(
+    world: World,
+    model: PooledModel,
+    registry: Registry,
+    settings: Settings,
+    connection: Connection,
+) -> None:
+    old = register(registry, model, *Alias)
+    mine = Registry(registry.tracking_uri, settings.storage_root, Pseudonyms(b"another"))
+    with pytest.raises(NotReadyError, match="not registered under this installation's secret"):
+        Models(mine).pooled_champion()
+    training = train(connection, mine, world.snapshots, world.results)
+    assert training.reason.startswith("became champion: version 1 cannot serve")
+    assert Models(mine).serving(MATHS).version == training.version
+    assert not set(training.model.held_out["student"]) & set(model.held_out["student"])
+    assert [path.name for path in (Path(settings.storage_root) / "models").iterdir()] == [
+        training.version.run_id
+    ]
+    with pytest.raises(ArtifactError, match="no version 1"):
+        mine.at(NAME, old.version)
+
+
+def test_a_course_is_corrected_once_and_serves_itself(
+    world: World,
+    model: PooledModel,
+    registry: Registry,
+    settings: Settings,
+    connection: Connection,
+) -> None:
+    store_snapshots(settings, world)
+    (nothing,) = correct(connection, registry, settings, MATHS)
+    assert (nothing.kept, nothing.fitted) == (False, False)
+    assert nothing.reason == "No ensemble has been trained yet."
+    champion = register(registry, with_perfect_past(model, but_low_in=MATHS), *Alias)
+    first, other = correct(connection, registry, settings, MATHS, OTHER)
+    assert first.kept and first.fitted, first.reason
+    assert first.model and first.model.pooled_version == champion.version
+    assert other.fitted and not other.kept
+    version = registry.get(name_of(MATHS), Alias.CHAMPION)
+    assert version and registry.get(name_of(MATHS), Alias.CHALLENGER) == version
+    assert registry.get(name_of(OTHER), Alias.CHAMPION) is None
+    assert promotions(connection) == [(name_of(MATHS), None, 1)]
+
+    again = correct(connection, registry, settings, MATHS, OTHER)
+    assert [(one.kept, one.fitted) for one in again] == [(True, False), (False, False)]
+    assert all(one.reason.startswith("nothing changed: ") for one in again)
+    assert registry.get(name_of(MATHS), Alias.CHAMPION) == version
+
+    scored = score_running(connection, registry, settings.storage_root, [MATHS, OTHER], TODAY)
+    assert scored.models == (f"{name_of(MATHS)} 1", "pooled 1")
+
+    # Scores of the running section have changed: that comes on top, and stays the next night.
+    change = Change(date(2025, 11, 5), -0.3, Improvement(0.2, 0.1, 0.3, 100, 50))
+    (told,) = correct(connection, registry, settings, MATHS, changes={MATHS: change})
+    assert told.fitted and "points to come are -30%" in told.reason
+    assert told.model and first.model and told.model.changed_on == change.since
+    lower = score_running(connection, registry, settings.storage_root, [MATHS], TODAY)
+    assert lower.models == (f"{name_of(MATHS)} 2",)
+    assert lower.of_course(MATHS)["mean_grade"] < scored.of_course(MATHS)["mean_grade"] - 1
+    (kept,) = correct(connection, registry, settings, MATHS)
+    assert kept.kept and not kept.fitted and str(change.since) in kept.reason
+    served = Models(registry).serving(MATHS).model
+    assert isinstance(served, CourseModel) and served.changed_on == change.since
+
+    # Another champion, of which the course has nothing to correct.
+    register(registry, with_perfect_past(model), *Alias)
+    (gone,) = correct(connection, registry, settings, MATHS)
+    assert gone.fitted and not gone.kept
+    assert registry.get(name_of(MATHS), Alias.CHAMPION) is None
+    assert Models(registry).serving(MATHS).version.name == NAME
