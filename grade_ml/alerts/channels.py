@@ -1,34 +1,28 @@
-"""Alerts: to the log, by mail and to a webhook; once when something begins, once when it is over.
+"""The channels by which notices are sent: mail, and a webhook that takes Slack's format.
 
-What is worth an alert is decided by who calls `notify`. Which alerts are open is kept in
-`monitoring.alert`, so that neither a restart nor a second process repeats one.
+A password goes to no server that others can overhear or play, a redirect is not followed, no error
+shows a secret, and what is told is shown as text.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import logging
 import smtplib
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from email.message import EmailMessage
-from typing import TYPE_CHECKING
+from functools import partial
 
-from grade_ml.alerts import store
 from grade_ml.core import texts
-from grade_ml.core.errors import ConfigurationError, GradeMLError, ServiceError
+from grade_ml.core.errors import ConfigurationError, ServiceError
+from grade_ml.core.masking import masked
 from grade_ml.core.settings import AlertSettings
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-logger = logging.getLogger(__name__)
 
 _TIMEOUT = 10.0
 #: Characters of a mail's subject, of one alert in it, and of the whole.
-_SUBJECT, _PARAGRAPH, _MAIL = 200, 10_000, 200_000
+_SUBJECT, PARAGRAPH, _MAIL = 200, 10_000, 200_000
 #: Slack takes so many blocks and characters in one message.
 _BLOCKS, _MESSAGE = 50, 40_000
 #: What a webhook answers to a message that it does not take as it is; others may do.
@@ -54,103 +48,61 @@ class Notice:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What was told, and by which channels that failed, with the reason."""
+class Outcome:
+    """Whether a channel took a notice, and what went wrong, in words; empty: nothing."""
 
-    notices: Sequence[Notice]
-    problems: Sequence[str]
+    taken: bool
+    problem: str = ""
 
 
-def notify(
-    connection: Connection,
-    wrong: Mapping[str, str],
-    watched: Callable[[str], bool],
-    settings: AlertSettings,
-    at: datetime,
-) -> Told:
-    """Tell what has begun to be wrong and what no longer is; an open alert is not repeated.
+#: Sends notices in one message and returns for whom it was not taken, in words; raises where it
+#: was taken for nobody.
+Channel = Callable[[Sequence[Notice]], str]
 
-    Parameters
-    ----------
-    wrong
-        What is wrong now: message by subject.
-    watched
-        Whether a subject is among those that `wrong` would name: only these can recover.
-    at
-        Timezone-aware.
+
+def configured(settings: AlertSettings) -> dict[str, Channel]:
+    """Return the channels that are set, by name."""
+    channels: dict[str, Channel] = {}
+    if settings.smtp_host and settings.mail_to:
+        channels["mail"] = partial(_mail, settings)
+    if settings.webhook_url:
+        channels["webhook"] = partial(_post, settings)
+    return channels
+
+
+def send(channel: Channel, notices: Sequence[Notice]) -> list[Outcome]:
+    """Send the notices by the channel; return what became of each.
+
+    One message holds as many as the channel takes. What it refuses is sent in halves, until the
+    notice that it refuses stands alone.
     """
-    known = store.open_alerts(connection)
-    wrong = {texts.readable(one): texts.readable(text) for one, text in wrong.items()}
-    notices = [Notice(one, text) for one, text in sorted(wrong.items()) if one not in known]
-    notices += [
-        Notice(one, f"It was: {text}", recovered=True)
-        for one, text in sorted(known.items())
-        if watched(one) and one not in wrong
-    ]
-    for notice in notices:
-        if notice.recovered:
-            store.close_alert(connection, notice.subject, at)
-        else:
-            store.open_alert(connection, notice.subject, notice.message, at)
-    return Told(notices, send(notices, settings)) if notices else Told((), ())
-
-
-def send(notices: Sequence[Notice], settings: AlertSettings) -> list[str]:
-    """Send all notices by every channel that is set; return what was not sent and why.
-
-    One message holds as many as the channel takes. Neither a channel that fails nor a notice that
-    is refused keeps others from being sent.
-    """
-    for notice in notices:
-        logger.log(
-            logging.INFO if notice.recovered else logging.WARNING,
-            "%s. %s",
-            notice.title,
-            texts.line(notice.message, _PARAGRAPH),
-        )
-    problems = []
-    channels: list[tuple[str, bool, _Channel]] = [
-        ("mail", bool(settings.smtp_host and settings.mail_to), _mail),
-        ("webhook", bool(settings.webhook_url), _post),
-    ]
-    for name, wanted, channel in channels:
-        for problem in _sent(channel, notices, settings) if wanted else ():
-            problems.append(f"{name}: {problem}")
-            logger.error("An alert could not be sent by %s: %s", name, problem)
-    return problems
-
-
-_Channel = Callable[[Sequence[Notice], AlertSettings], None]
-
-
-def _sent(channel: _Channel, notices: Sequence[Notice], settings: AlertSettings) -> Iterator[str]:
-    """Send by one channel, the halves of what is refused by themselves; yield what was not sent."""
     try:
-        channel(notices, settings)
+        outcome = Outcome(True, channel(notices))
     except _RefusedError as error:
-        if len(notices) == 1:
-            yield f"{notices[0].title}: {error}"
-            return
-        middle = len(notices) // 2
-        for half in (notices[:middle], notices[middle:]):
-            yield from _sent(channel, half, settings)
-    except (OSError, smtplib.SMTPException, ValueError, GradeMLError) as error:
-        yield texts.line(error)
+        if len(notices) > 1:
+            middle = len(notices) // 2
+            return send(channel, notices[:middle]) + send(channel, notices[middle:])
+        outcome = Outcome(False, texts.line(error))
+    except Exception as error:  # whatever one channel raises keeps no other from being used
+        outcome = Outcome(False, masked(texts.line(error)))
+    return [outcome] * len(notices)
 
 
-def _title(notices: Sequence[Notice]) -> str:
+def title(notices: Sequence[Notice]) -> str:
+    """Return one line for all notices of a message."""
     more = f" and {len(notices) - 1} more" if len(notices) > 1 else ""
     return f"grade_ml: {notices[0].title}{more}"
 
 
-def _mail(notices: Sequence[Notice], settings: AlertSettings) -> None:
+def _mail(settings: AlertSettings, notices: Sequence[Notice]) -> str:
     message = EmailMessage()
-    message["Subject"] = _title(notices)
+    message["Subject"] = title(notices)
     message["From"] = settings.mail_from
     message["To"] = ", ".join(settings.mail_to)
-    told = (f"{one.title}\n{texts.readable(one.message, _PARAGRAPH)}" for one in notices)
+    told = (f"{one.title}\n{texts.readable(one.message, PARAGRAPH)}" for one in notices)
     message.set_content(texts.readable("\n\n".join(told), _MAIL))
-    with _connected(settings) as server:
+    server = _connected(settings)
+    try:
         if settings.smtp_user and settings.smtp_password:
             _require_privacy(server, settings)
             server.login(settings.smtp_user, settings.smtp_password.get_secret_value())
@@ -158,8 +110,12 @@ def _mail(notices: Sequence[Notice], settings: AlertSettings) -> None:
             refused = server.send_message(message)
         except smtplib.SMTPDataError as error:
             raise _RefusedError(f"the mail server answered {error.smtp_code}") from error
-    if refused:
-        raise ServiceError(f"The mail server takes no mail for {', '.join(refused)}.")
+        # The mail is taken, however the server takes leave.
+        with suppress(OSError, smtplib.SMTPException):
+            server.quit()
+    finally:
+        server.close()
+    return f"the mail server takes no mail for {', '.join(refused)}" if refused else ""
 
 
 def _connected(settings: AlertSettings) -> smtplib.SMTP:
@@ -205,7 +161,7 @@ def _require_privacy(server: smtplib.SMTP, settings: AlertSettings) -> None:
         )
 
 
-def _post(notices: Sequence[Notice], settings: AlertSettings) -> None:
+def _post(settings: AlertSettings, notices: Sequence[Notice]) -> str:
     import httpx
 
     assert settings.webhook_url
@@ -215,21 +171,22 @@ def _post(notices: Sequence[Notice], settings: AlertSettings) -> None:
     if len(notices) > _BLOCKS or sum(len(str(one["text"])) for one in sections) > _MESSAGE:
         raise _RefusedError("it is too long for one message")
     content = {
-        "text": texts.slack(_title(notices)),
+        "text": texts.slack(title(notices)),
         "blocks": [{"type": "section", "text": one} for one in sections],
     }
     try:
         url = settings.webhook_url.get_secret_value()
         status = httpx.post(url, json=content, timeout=_TIMEOUT).status_code
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         # The URL is the secret of a webhook; the error's own text would show it.
         raise ServiceError(f"the webhook did not answer ({type(error).__name__})") from None
     if status in _BAD_CONTENT:
         raise _RefusedError(f"the webhook answered {status}")
     if not 200 <= status < 300:  # a redirect is not followed: it would take the message along
         raise ServiceError(f"the webhook answered {status}")
+    return ""
 
 
 def _section(notice: Notice) -> str:
-    title = texts.slack(notice.title)
-    return f"*{title}*\n{texts.slack(notice.message, texts.SLACK_SECTION - len(title) - 3)}"
+    first = texts.slack(notice.title)
+    return f"*{first}*\n{texts.slack(notice.message, texts.SLACK_SECTION - len(first) - 3)}"

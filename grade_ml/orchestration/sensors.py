@@ -243,15 +243,19 @@ def requests(instance: DagsterInstance, as_of: date) -> list[Request]:
 def _alerting(
     platform: Platform, wrong: Mapping[str, str], watched: Callable[[str], bool]
 ) -> SkipReason:
-    from grade_ml.alerts.channels import notify
+    """Record what is wrong, then send what is due, whoever recorded it."""
+    from grade_ml.alerts import channels, conditions, outbox
     from grade_ml.core.settings import AlertSettings
 
+    configured, now = channels.configured(AlertSettings.from_environment()), datetime.now(UTC)
     with platform.connection() as connection:
-        told = notify(
-            connection, wrong, watched, AlertSettings.from_environment(), datetime.now(UTC)
-        )
-    problems = "".join(f" Not sent by {problem}." for problem in told.problems)
-    return SkipReason(f"{len(wrong)} wrong, {len(told.notices)} told.{problems}")
+        notices = conditions.record(connection, wrong, watched, configured, now)
+    outbox.deliver(platform.connection, configured, now)
+    with platform.connection() as connection:
+        problems = outbox.unsent(connection, now)
+    first = [f"{len(wrong)} wrong, {len(notices)} told.", *map(str, problems[:_UNSENT_SHOWN])]
+    more = len(problems) - _UNSENT_SHOWN
+    return SkipReason("\n".join([*first, *([f"{more} more were not sent."] if more > 0 else [])]))
 
 
 @sensor(default_status=DefaultSensorStatus.RUNNING, minimum_interval_seconds=300)
@@ -316,6 +320,8 @@ def unrepaired(runs: Sequence[DagsterRun], known: Sequence[str]) -> DagsterRun |
     return None
 
 
+#: Notices that a tick names which could not be sent.
+_UNSENT_SHOWN = 10
 #: Runs of a job that are looked at; 100 courses go into one, so these are a backfill of 5,000.
 _RUNS = 50
 #: How the subjects of alerts begin.

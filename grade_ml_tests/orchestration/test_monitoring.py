@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date, timedelta
+from http.server import HTTPServer
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from dagster import (
     DagsterInstance,
     DagsterRunStatus,
@@ -27,6 +29,7 @@ from grade_ml.orchestration.catalog import synchronize
 from grade_ml.orchestration.partitions import RANGE_END, RANGE_START, range_tags
 from grade_ml.orchestration.running import QUIET
 from grade_ml.orchestration.sensors import REASON
+from grade_ml_tests.alerts.servers import Webhook, serving
 from grade_ml_tests.monitoring import world as campuses
 
 TODAY = date(2025, 10, 20)
@@ -167,6 +170,26 @@ def test_a_failed_job_is_told_until_it_works_again(tick, instance):
     assert "1 wrong, 0 told" in str(tick("run_failure_alerts").skip_message)
     run(DagsterRunStatus.SUCCESS)
     assert "0 wrong, 1 told" in str(tick("run_failure_alerts").skip_message)
+
+
+def test_a_channel_that_was_down_is_told_later_by_whichever_sensor_ticks_next(
+    say, tick, engine, monkeypatch
+):
+    say(TODAY, Kind.HEALTH, {"A": {"score": 41.0, "needs": True, "worst": "drift"}})
+    with serving(HTTPServer(("127.0.0.1", 0), Webhook)) as webhook:
+        url = f"http://127.0.0.1:{webhook.server_address[1]}/"
+        monkeypatch.setenv("GRADE_ML_ALERT_WEBHOOK_URL", url)
+        webhook.status = 500
+        first = str(tick("health_alerts").skip_message)
+        webhook.received.clear()
+        webhook.status = 200
+        with engine.begin() as connection:
+            later = "update alerts.outbox set due_at = due_at - interval '1 hour'"
+            connection.execute(sa.text(later))
+        second = str(tick("run_failure_alerts").skip_message)
+    assert "1 wrong, 1 told" in first and "Not sent by webhook (the webhook answered 500" in first
+    assert "Not sent" not in second
+    assert [one["text"] for one in webhook.received] == ["grade_ml: Alert: health of A"]
 
 
 def test_a_success_on_other_courses_repairs_no_failure(definitions, instance, tick):
