@@ -1,11 +1,17 @@
-"""Where snapshots and sequences are kept: a Parquet file per course, always of the newest run."""
+"""Where snapshots and sequences are kept: a Parquet file per kind, course and day.
+
+The name of a file is its day, and days sort as their names do, so the newest frame needs no
+pointer: a file that is there is whole, and the greatest name that is not after a day is what the
+day knows. An object store, which cannot rename, needs no more than that.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
@@ -24,115 +30,172 @@ if TYPE_CHECKING:
 #: The kinds of frames, named as the assets that make them.
 SNAPSHOTS, SEQUENCES = "grade_snapshots", "score_sequences"
 
+#: A course's frames of more days before the one written are removed. Two weeks: what a night's run
+#: printed can be made again after a holiday, and last week's is there to be compared with. OULAD's
+#: frames of a day take 30 MB.
+KEPT_DAYS = 14
+
+#: The job that makes a kind of frames.
+_JOBS = {SNAPSHOTS: "train_traditional_models", SEQUENCES: "generate_time_series_forecasts"}
+
 _SUFFIX = ".parquet"
 _COURSE, _AS_OF, _HASHES = b"course_id", b"as_of", b"section_hashes"
 
 
-def write_snapshots(
-    root: str, course: str, snapshots: pd.DataFrame, as_of: date, *, kind: str = SNAPSHOTS
-) -> None:
-    """Replace the stored frame of `course`; a reader sees the old one or the new one.
+@dataclass(frozen=True)
+class Frames:
+    """The stored frames of one installation as a day knows them.
 
-    Parameters
+    A course's frame of a day is the newest that was computed for the day or an earlier one.
+
+    Attributes
     ----------
     root
-        A path or URL for `universal_pathlib`.
+        The storage root, a path or URL for `universal_pathlib`.
     as_of
-        The day of the computation, kept in the file.
-    kind
-        What the frame is: `SNAPSHOTS` or `SEQUENCES`; each has a column section_id.
+        The day; frames of later days are as if they were not there.
     """
-    import pyarrow as pa
-    from pyarrow import parquet
 
-    table = pa.Table.from_pandas(_only_used(snapshots), preserve_index=False)
-    metadata = {
-        **(table.schema.metadata or {}),
-        _COURSE: course.encode(),
-        _AS_OF: as_of.isoformat().encode(),
-        _HASHES: json.dumps(section_hashes(snapshots)).encode(),
-    }
-    buffer = pa.BufferOutputStream()
-    parquet.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
-    folder = _folder(root, kind)
-    write_whole(folder / (file_name(course) + _SUFFIX), buffer.getvalue().to_pybytes())
-    former = _stored(folder).get(_former_name(course))
-    if former is not None:
-        former.unlink()
+    root: str
+    as_of: date
+
+    def snapshots(
+        self,
+        courses: Collection[str] | None,
+        *,
+        columns: Collection[str] | None = None,
+        most: int | None = None,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Return the snapshots of `courses`, or of all courses, in order of course.
+
+        A column that only some courses have is missing in the rows of the others. Where there are
+        more rows than `most`, the same share of each course's is drawn. With `columns` only those
+        are read, of them that there are, and the protected attributes.
+
+        Raises
+        ------
+        NotReadyError
+            No frame of a course, or none at all, has been computed for the day or an earlier one;
+            the error names the courses.
+        """
+        wanted = self._wanted(courses, SNAPSHOTS)
+        if most is None:
+            return _together([_read(path, columns) for path in wanted.values()])
+        share = min(1.0, most / max(sum(_described(path).num_rows for path in wanted.values()), 1))
+        return _together([_drawn(_read(path, columns), share, seed) for path in wanted.values()])
+
+    def sequences(self, courses: Collection[str] | None) -> pd.DataFrame:
+        """Return the score sequences of `courses`, or of all courses, in order of course.
+
+        Raises
+        ------
+        NotReadyError
+            As in `snapshots`.
+        """
+        return _together([_read(path, None) for path in self._wanted(courses, SEQUENCES).values()])
+
+    def hashes(
+        self, courses: Collection[str] | None, kind: str = SNAPSHOTS
+    ) -> dict[str, dict[str, int]]:
+        """Return the `section_hashes` of the frames of `courses`, or of all, by course.
+
+        Only the files' ends are read.
+
+        Raises
+        ------
+        NotReadyError
+            As in `snapshots`.
+        """
+        return {
+            course: json.loads(_described(path).metadata[_HASHES])
+            for course, path in self._wanted(courses, kind).items()
+        }
+
+    def write(self, course: str, rows: pd.DataFrame, kind: str = SNAPSHOTS) -> None:
+        """Store the frame of `course` for the day; a reader sees the one before or the whole new.
+
+        The frames of more than `KEPT_DAYS` before are removed, those of later days stay.
+
+        Parameters
+        ----------
+        rows
+            With a column section_id.
+        kind
+            What the frame is: `SNAPSHOTS` or `SEQUENCES`.
+        """
+        folder = self._folder(kind)
+        path = folder / file_name(course) / _name(self.as_of)
+        write_whole(path, _file(course, rows, self.as_of))
+        oldest = self.as_of - timedelta(days=KEPT_DAYS)
+        for day, other in _stored(folder, course):
+            if day < oldest or (day == self.as_of and other != path):
+                other.unlink(missing_ok=True)
+
+    def _folder(self, kind: str) -> UPath:
+        return UPath(self.root) / "features" / kind
+
+    def _wanted(self, courses: Collection[str] | None, kind: str) -> dict[str, UPath]:
+        """Return the day's file of each course, in order of course."""
+        folder = self._folder(kind)
+        names = _courses_in(folder) if courses is None else courses
+        stored = {name: self._newest(dict(_stored(folder, name))) for name in sorted({*names})}
+        wanted = {name: path for name, path in stored.items() if path is not None}
+        missing = [] if courses is None else sorted(stored.keys() - wanted.keys())
+        if missing or not wanted:
+            raise NotReadyError(
+                f"No features of {', '.join(missing) or 'any course'} have been computed for "
+                f"{self.as_of} or a day before.",
+                f"Materialize {kind} with as_of {self.as_of}, or run GRADE_ML_AS_OF={self.as_of} "
+                f"grade-ml run {_JOBS[kind]}.",
+            )
+        return wanted
+
+    def _newest(self, stored: Mapping[date, UPath]) -> UPath | None:
+        days = [day for day in stored if day <= self.as_of]
+        return stored[max(days)] if days else None
 
 
-def read_snapshots(  # noqa: PLR0913 - which rows and columns
-    root: str,
-    courses: Collection[str] | None,
-    *,
-    most: int | None = None,
-    seed: int = 0,
-    kind: str = SNAPSHOTS,
-    columns: Collection[str] | None = None,
-) -> pd.DataFrame:
-    """Return the stored frames of `courses`, or of all courses, in order of course.
-
-    A column that only some courses have is missing in the rows of the others. Where there are more
-    rows than `most`, the same share of each course's is drawn. With `columns` only those are read,
-    of them that there are, and the protected attributes.
-
-    Raises
-    ------
-    NotReadyError
-        No frame of a course, or none at all, has been computed; the error names the courses.
-    """
-    wanted = _wanted(root, courses, kind)
-    if most is None:
-        return _together([_read(path, columns) for path in wanted.values()])
-    share = min(1.0, most / max(sum(_described(path).num_rows for path in wanted.values()), 1))
-    return _together([_drawn(_read(path, columns), share, seed) for path in wanted.values()])
+def _name(day: date) -> str:
+    return day.isoformat() + _SUFFIX
 
 
-def stored_hashes(
-    root: str, courses: Collection[str] | None, kind: str = SNAPSHOTS
-) -> dict[str, dict[str, int]]:
-    """Return the `section_hashes` of the stored frames of `courses`, or of all, by course.
-
-    Only the files' ends are read.
-
-    Raises
-    ------
-    NotReadyError
-        As in `read_snapshots`.
-    """
-    return {
-        course: json.loads(_described(path).metadata[_HASHES])
-        for course, path in _wanted(root, courses, kind).items()
-    }
+def _stored(folder: UPath, course: str) -> Iterator[tuple[date, UPath]]:
+    """Yield the files of `course` and their days, first the one file of a former version."""
+    for name in (_quoted(course), file_name(course)):
+        former = _kept_in(folder, name + _SUFFIX)
+        if former:
+            yield _day_of(former), former
+    own = folder / file_name(course)
+    for path in filter(_is_frame, own.iterdir() if own.exists() else ()):
+        yield date.fromisoformat(path.stem), path
 
 
-def _wanted(root: str, courses: Collection[str] | None, kind: str) -> dict[str, UPath]:
-    stored = _stored(_folder(root, kind))
-    if courses is None:
-        courses = [_course_of(path) for path in stored.values()]
-    found = {
-        course: stored.get(file_name(course) + _SUFFIX) or stored.get(_former_name(course))
-        for course in sorted({*courses})
-    }
-    missing = [course for course, path in found.items() if path is None]
-    wanted = {course: path for course, path in found.items() if path is not None}
-    if missing or not wanted:
-        raise NotReadyError(
-            f"No features have been computed of {', '.join(missing) or 'any course'}.",
-            f"Materialize {kind}, or run grade-ml run train_traditional_models.",
-        )
-    return wanted
+def _is_frame(path: UPath) -> bool:
+    """Return whether a file is no draft of one; drafts begin with a dot."""
+    return path.name.endswith(_SUFFIX) and not path.name.startswith(".")
 
 
-def _stored(folder: UPath) -> dict[str, UPath]:
-    """Return the frames in `folder` by their exact names, which a file system may not compare."""
-    paths = folder.iterdir() if folder.exists() else ()
-    return {path.name: path for path in paths if path.name.endswith(_SUFFIX)}
+def _kept_in(folder: UPath, name: str) -> UPath | None:
+    """Return the file of exactly that name, which a file system may not compare."""
+    path = folder / name
+    # A name that is longer was never stored, and is an error of its own where one asks for it.
+    there = len(name) <= 255 and path.exists()
+    return path if there and name in {one.name for one in folder.iterdir()} else None
 
 
-def _former_name(course: str) -> str:
-    """Return the name under which earlier versions kept the frame of `course`."""
-    return quote(course, safe="") + _SUFFIX
+def _quoted(course: str) -> str:
+    """Return the name that the first versions gave a course's file."""
+    return quote(course, safe="")
+
+
+def _courses_in(folder: UPath) -> set[str]:
+    """Return the courses that have a frame of any day."""
+    found = set()
+    for entry in folder.iterdir() if folder.exists() else ():
+        files = [entry] if entry.name.endswith(_SUFFIX) else entry.iterdir()
+        found |= {_course_of(path) for path in islice(filter(_is_frame, files), 1)}
+    return found
 
 
 def _course_of(path: UPath) -> str:
@@ -140,8 +203,25 @@ def _course_of(path: UPath) -> str:
     return unquote(path.name.removesuffix(_SUFFIX)) if kept is None else kept.decode()
 
 
-def _folder(root: str, kind: str) -> UPath:
-    return UPath(root) / "features" / kind
+def _day_of(path: UPath) -> date:
+    return date.fromisoformat(_described(path).metadata[_AS_OF].decode())
+
+
+def _file(course: str, rows: pd.DataFrame, as_of: date) -> bytes:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.Table.from_pandas(_only_used(rows), preserve_index=False)
+    metadata = {
+        **(table.schema.metadata or {}),
+        _COURSE: course.encode(),
+        _AS_OF: as_of.isoformat().encode(),
+        _HASHES: json.dumps(section_hashes(rows)).encode(),
+    }
+    buffer = pa.BufferOutputStream()
+    parquet.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content
 
 
 def _read(path: UPath, columns: Collection[str] | None) -> pa.Table:
@@ -213,30 +293,34 @@ def _with_texts(table: pa.Table, texts: set[str]) -> pa.Table:
     return table
 
 
-@dataclass(frozen=True)
-class Frames:
-    """The stored frames of one installation as a day knows them."""
+# On the way out: what has no day of its own yet reads the newest frames.
 
-    root: str
-    as_of: date
 
-    def snapshots(
-        self,
-        courses: Collection[str] | None,
-        *,
-        columns: Collection[str] | None = None,
-        most: int | None = None,
-        seed: int = 0,
-    ) -> pd.DataFrame:
-        """Return the snapshots of `courses`, as `read_snapshots` does."""
-        return read_snapshots(self.root, courses, columns=columns, most=most, seed=seed)
+def write_snapshots(
+    root: str, course: str, snapshots: pd.DataFrame, as_of: date, *, kind: str = SNAPSHOTS
+) -> None:
+    """Write with `Frames`."""
+    Frames(root, as_of).write(course, snapshots, kind)
 
-    def sequences(self, courses: Collection[str] | None) -> pd.DataFrame:
-        """Return the score sequences of `courses`, as `read_snapshots` does."""
-        return read_snapshots(self.root, courses, kind=SEQUENCES)
 
-    def hashes(
-        self, courses: Collection[str] | None, kind: str = SNAPSHOTS
-    ) -> dict[str, dict[str, int]]:
-        """Return the `section_hashes` of the frames of `courses`, or of all, by course."""
-        return stored_hashes(self.root, courses, kind)
+def read_snapshots(  # noqa: PLR0913
+    root: str,
+    courses: Collection[str] | None,
+    *,
+    most: int | None = None,
+    seed: int = 0,
+    kind: str = SNAPSHOTS,
+    columns: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """Read with `Frames`, whatever the day."""
+    frames = Frames(root, date.max)
+    if kind == SEQUENCES:
+        return frames.sequences(courses)
+    return frames.snapshots(courses, most=most, seed=seed, columns=columns)
+
+
+def stored_hashes(
+    root: str, courses: Collection[str] | None, kind: str = SNAPSHOTS
+) -> dict[str, dict[str, int]]:
+    """Read with `Frames`, whatever the day."""
+    return Frames(root, date.max).hashes(courses, kind)

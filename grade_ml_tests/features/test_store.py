@@ -1,16 +1,22 @@
 from __future__ import annotations
 
-from datetime import date
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 import pytest
 from pyarrow import parquet
+from upath import UPath
 
 from grade_ml.core.errors import NotReadyError
+from grade_ml.core.storage import file_name
 from grade_ml.features.hashing import section_hashes
-from grade_ml.features.store import read_snapshots, stored_hashes, write_snapshots
+from grade_ml.features.store import KEPT_DAYS, SEQUENCES, SNAPSHOTS, Frames
 
 DAY = date(2025, 1, 2)
 
@@ -23,13 +29,13 @@ def rows(course: str, **columns: object) -> pd.DataFrame:
 
 
 def test_what_was_written_is_read_in_order_of_course(tmp_path: Path) -> None:
-    root = str(tmp_path)
+    frames = Frames(str(tmp_path), DAY)
     for course in ("b/1 ü", "a"):
-        write_snapshots(root, course, rows(course, level=np.float32([1, np.nan])), DAY)
-    found = read_snapshots(root, None)
+        frames.write(course, rows(course, level=np.float32([1, np.nan])))
+    found = frames.snapshots(None)
     assert found["course_id"].astype(str).tolist() == ["a", "a", "b/1 ü", "b/1 ü"]
     assert found["level"].dtype == "float32"
-    assert read_snapshots(root, ["b/1 ü"])["cut_day"].tolist() == [1.0, 2.0]
+    assert frames.snapshots(["b/1 ü"])["cut_day"].tolist() == [1.0, 2.0]
 
 
 ODD = [
@@ -53,45 +59,136 @@ ODD = [
 
 
 def test_a_course_may_have_any_id(tmp_path: Path) -> None:
-    root = str(tmp_path)
+    frames = Frames(str(tmp_path), DAY)
     for course in ODD:
-        write_snapshots(root, course, rows(course), DAY)
-    found = read_snapshots(root, None)["course_id"].astype(str)
+        frames.write(course, rows(course))
+    found = frames.snapshots(None)["course_id"].astype(str)
     assert found.unique().tolist() == sorted(ODD)
-    assert set(stored_hashes(root, None)) == set(ODD)
+    assert set(frames.hashes(None)) == set(ODD)
     for course in ODD:
-        assert set(read_snapshots(root, [course])["course_id"]) == {course}
+        assert set(frames.snapshots([course])["course_id"]) == {course}
 
 
-def test_what_an_earlier_version_kept_is_read_until_it_is_replaced(tmp_path: Path) -> None:
-    root = str(tmp_path)
-    for course in ("MATH/1 ü", "math"):
-        write_snapshots(root, course, rows(course), DAY)
-    (file,) = tmp_path.rglob("MATH-*")
-    # A frame without the course's id in it, under the quoted id.
+def kept_by_a_former_version(folder: Path, course: str, day: date, name: str) -> Path:
+    """Store the frame of a course as the only one, in the one file that there was of a course."""
+    Frames(str(folder), day).write(course, rows(course))
+    (file,) = (folder / "features" / SNAPSHOTS / file_name(course)).iterdir()
     table = parquet.read_table(file)
-    metadata = {
-        name: value for name, value in table.schema.metadata.items() if name != b"course_id"
-    }
-    former = file.with_name("MATH%2F1%20%C3%BC.parquet")
+    metadata = dict(table.schema.metadata)
+    if name == quote(course, safe=""):  # the first versions kept no id beside the rows
+        del metadata[b"course_id"]
+    former = file.parent.with_name(f"{name}.parquet")
     parquet.write_table(table.replace_schema_metadata(metadata), former)
     file.unlink()
-    assert set(read_snapshots(root, None)["course_id"]) == {"MATH/1 ü", "math"}
-    assert set(read_snapshots(root, ["MATH/1 ü"])["course_id"]) == {"MATH/1 ü"}
-    write_snapshots(root, "MATH/1 ü", rows("MATH/1 ü").head(1), DAY)
-    assert len(read_snapshots(root, ["MATH/1 ü"])) == 1
+    file.parent.rmdir()
+    return former
+
+
+@pytest.mark.parametrize("named", [lambda course: quote(course, safe=""), file_name])
+def test_what_a_former_version_kept_counts_as_the_frame_of_its_day(
+    tmp_path: Path, named: Callable[[str], str]
+) -> None:
+    course = "MATH/1 ü"
+    former = kept_by_a_former_version(tmp_path, course, DAY, named(course))
+    before, today, later = (
+        Frames(str(tmp_path), DAY + timedelta(days=days)) for days in (-1, 0, KEPT_DAYS + 1)
+    )
+    today.write("math", rows("math"))
+    assert set(today.snapshots(None)["course_id"]) == {course, "math"}
+    assert set(today.hashes([course])) == {course}
+    with pytest.raises(NotReadyError):
+        before.snapshots([course])
+    before.write(course, rows(course).head(0))
+    assert (len(before.snapshots([course])), len(today.snapshots([course]))) == (0, 2)
+    today.write(course, rows(course).head(1))
+    assert len(today.snapshots([course])) == 1
+    later.write(course, rows(course))
     assert not former.exists()
+    assert set(later.snapshots(None)["course_id"]) == {course, "math"}
+
+
+@pytest.fixture(params=["local", "object store"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A storage root on a file system, and on a store that can neither rename nor make folders."""
+    place = str(tmp_path) if request.param == "local" else f"memory://{tmp_path}"
+    yield place
+    if request.param != "local":
+        UPath(place).fs.rm(str(tmp_path), recursive=True)
+
+
+def test_a_day_knows_the_newest_frame_that_is_not_later(root: str) -> None:
+    """Whatever the order in which frames are written, a model of a dictionary says the same."""
+    draw = random.Random(0)
+    known: dict[tuple[str, str], dict[int, int]] = {}
+    for number in range(60):
+        kind, course = draw.choice([SNAPSHOTS, SEQUENCES]), draw.choice(["a", "b"])
+        written, asked = draw.randrange(KEPT_DAYS), draw.randrange(KEPT_DAYS)
+        Frames(root, DAY + timedelta(days=written)).write(course, rows(course, number=number), kind)
+        known.setdefault((kind, course), {})[written] = number
+        frames = Frames(root, DAY + timedelta(days=asked))
+        for read, name in ((frames.snapshots, SNAPSHOTS), (frames.sequences, SEQUENCES)):
+            expected = {
+                one: of[max(day for day in of if day <= asked)]
+                for (of_kind, one), of in sorted(known.items())
+                if of_kind == name and min(of) <= asked
+            }
+            if expected:
+                found = read(None)
+                assert dict(zip(found["course_id"], found["number"], strict=True)) == expected
+            for one in {"a", "b"} - set(expected):
+                with pytest.raises(NotReadyError, match=f"of {one} "):
+                    read([one])
+
+
+def test_frames_are_kept_for_some_days_and_the_newest_always(root: str) -> None:
+    def stored(course: str) -> set[date]:
+        folder = UPath(root) / "features" / SNAPSHOTS / file_name(course)
+        return {date.fromisoformat(path.stem) for path in folder.iterdir()}
+
+    days = [DAY + timedelta(days=days) for days in range(KEPT_DAYS + 3)]
+    Frames(root, DAY).write("seldom", rows("seldom"))
+    for day in days:
+        Frames(root, day).write("a", rows("a"))
+    assert stored("a") == set(days[2:])
+    assert stored("seldom") == {DAY}
+    assert len(Frames(root, days[-1] + timedelta(days=400)).snapshots(None)) == 4
+    # A run for a day long past keeps its own frame, and takes none of a later day.
+    Frames(root, DAY - timedelta(days=100)).write("a", rows("a"))
+    assert stored("a") == {DAY - timedelta(days=100), *days[2:]}
+
+
+def test_who_reads_while_two_write_sees_a_whole_frame(tmp_path: Path) -> None:
+    frames = Frames(str(tmp_path), DAY)
+
+    def write(count: int) -> None:
+        for _ in range(40):
+            frames.write("a", pd.concat([rows("a", level=float(count))] * count))
+
+    def read() -> set[tuple[int, float]]:
+        found = [frames.snapshots(["a"]) for _ in range(80)]
+        return {(len(one), level) for one in found for level in one["level"].unique()}
+
+    write(50)
+    with ThreadPoolExecutor() as pool:
+        writers = [pool.submit(write, count) for count in (50, 500)]
+        seen = pool.submit(read).result()
+        for one in writers:
+            one.result()
+    assert seen <= {(100, 50.0), (1000, 500.0)}
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
 
 
 def test_of_the_columns_asked_for_those_that_there_are_come(tmp_path: Path) -> None:
-    write_snapshots(str(tmp_path), "a", rows("a", level=[3.0, 4.0]), DAY)
-    found = read_snapshots(str(tmp_path), ["a"], columns=["level", "section_id", "elsewhere"])
+    Frames(str(tmp_path), DAY).write("a", rows("a", level=[3.0, 4.0]))
+    found = Frames(str(tmp_path), DAY).snapshots(
+        ["a"], columns=["level", "section_id", "elsewhere"]
+    )
     assert sorted(found) == ["level", "section_id"] and found["level"].tolist() == [3.0, 4.0]
 
 
 def test_the_same_rows_give_the_same_bytes_and_the_day_is_kept(tmp_path: Path) -> None:
     for folder in ("one", "two"):
-        write_snapshots(str(tmp_path / folder), "a", rows("a"), DAY)
+        Frames(str(tmp_path / folder), DAY).write("a", rows("a"))
     one, two = sorted(tmp_path.rglob("*.parquet"))
     assert one.read_bytes() == two.read_bytes()
     assert parquet.read_metadata(one).metadata[b"as_of"] == b"2025-01-02"
@@ -99,19 +196,17 @@ def test_the_same_rows_give_the_same_bytes_and_the_day_is_kept(tmp_path: Path) -
 
 def test_a_second_write_replaces_the_first_and_leaves_nothing_beside(tmp_path: Path) -> None:
     for count in (2, 1):
-        write_snapshots(str(tmp_path), "a", rows("a").head(count), DAY)
-    assert len(read_snapshots(str(tmp_path), ["a"])) == 1
+        Frames(str(tmp_path), DAY).write("a", rows("a").head(count))
+    assert len(Frames(str(tmp_path), DAY).snapshots(["a"])) == 1
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
 
 
 def test_an_attribute_may_be_a_number_in_one_course_and_a_text_in_another(tmp_path: Path) -> None:
-    root = str(tmp_path)
+    frames = Frames(str(tmp_path), DAY)
     texts = pd.Categorical(["north", None])
-    write_snapshots(root, "a", rows("a", attribute_region=np.float32([3, np.nan])), DAY)
-    write_snapshots(
-        root, "b", rows("b", attribute_region=texts, attribute_age=np.float32([1, 2])), DAY
-    )
-    found = read_snapshots(root, None)
+    frames.write("a", rows("a", attribute_region=np.float32([3, np.nan])))
+    frames.write("b", rows("b", attribute_region=texts, attribute_age=np.float32([1, 2])))
+    found = frames.snapshots(None)
     assert found["attribute_region"].astype(object).where(
         found["attribute_region"].notna(), None
     ).tolist() == ["3", None, "north", None]
@@ -120,32 +215,32 @@ def test_an_attribute_may_be_a_number_in_one_course_and_a_text_in_another(tmp_pa
 
 def test_what_was_never_computed_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotReadyError, match="any course"):
-        read_snapshots(str(tmp_path), None)
-    write_snapshots(str(tmp_path), "a", rows("a"), DAY)
+        Frames(str(tmp_path), DAY).snapshots(None)
+    Frames(str(tmp_path), DAY).write("a", rows("a"))
     with pytest.raises(NotReadyError, match="of b") as caught:
-        read_snapshots(str(tmp_path), ["a", "b"])
+        Frames(str(tmp_path), DAY).snapshots(["a", "b"])
     assert "grade-ml run" in caught.value.remedy
 
 
 def test_of_more_rows_than_wanted_each_course_gives_the_same_share(tmp_path: Path) -> None:
-    root = str(tmp_path)
+    frames = Frames(str(tmp_path), DAY)
     for course, times in (("a", 50), ("b", 150)):
-        write_snapshots(root, course, pd.concat([rows(course)] * times), DAY)
-    some = read_snapshots(root, None, most=200)
-    assert some.equals(read_snapshots(root, None, most=200))
+        frames.write(course, pd.concat([rows(course)] * times))
+    some = frames.snapshots(None, most=200)
+    assert some.equals(frames.snapshots(None, most=200))
     assert 160 < len(some) < 240
     assert (some["course_id"] == "b").mean() == pytest.approx(0.75, abs=0.08)
-    assert len(read_snapshots(root, None, most=400)) == 400
+    assert len(frames.snapshots(None, most=400)) == 400
 
 
 def test_the_hashes_beside_stored_rows_are_those_of_the_rows(tmp_path: Path) -> None:
-    root = str(tmp_path)
+    frames = Frames(str(tmp_path), DAY)
     texts = pd.Categorical(["north", None])
     frame = rows("a", level=np.float32([0.1, np.nan]), attribute_region=texts)
-    write_snapshots(root, "a", frame, DAY)
-    before = stored_hashes(root, ["a"])
-    assert before == {"a": section_hashes(read_snapshots(root, None))}
-    write_snapshots(root, "a", frame.assign(level=np.float32([0.2, np.nan])), DAY)
-    assert stored_hashes(root, ["a"]) != before
+    frames.write("a", frame)
+    before = frames.hashes(["a"])
+    assert before == {"a": section_hashes(frames.snapshots(None))}
+    frames.write("a", frame.assign(level=np.float32([0.2, np.nan])))
+    assert frames.hashes(["a"]) != before
     with pytest.raises(NotReadyError, match="b"):
-        stored_hashes(root, ["b"])
+        frames.hashes(["b"])
