@@ -36,9 +36,8 @@ from grade_ml.campus import simulated
 from grade_ml.core.process import peak_megabytes
 from grade_ml.features.sequences import score_sequences
 from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
-from grade_ml.forecasting.backtest import ForecastReport, backtest_forecasts, training_panels
 from grade_ml.forecasting.contract import Counts, Panel
-from grade_ml.forecasting.sequences import panels, thinned
+from grade_ml.forecasting.panels import panels, thinned
 from grade_ml.forecasting.trajectory import Trajectory, fit
 from grade_ml.gradebook import frames, oulad
 from grade_ml.gradebook.frames import Gradebook
@@ -46,6 +45,7 @@ from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.gradebook.loading import load
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.training.backtest import without_terms
+from grade_ml.training.forecast_backtest import ForecastReport, backtest_forecasts, training_panels
 from installation import temporary_installation
 
 OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"
@@ -332,7 +332,7 @@ def _scale(size: int) -> dict[str, Any]:
     ].unique()
     model = fit(
         *training_panels(without_terms(gradebook, _others(gradebook, ended)), ended), seed=0
-    )
+    ).model
     found = list(panels(sequences, snapshots[snapshots["cut_on"] == pd.Timestamp(TODAY)]))
     own = sum(one.shape[0] for one in found)
     copies = -(-size // own)

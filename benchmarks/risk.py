@@ -21,19 +21,21 @@ import numpy as np
 import pandas as pd
 from forecast import CUTS, OULAD, TEST, TRAIN, _at_cuts, _oulad, _say
 
-from grade_ml.forecasting.backtest import training_panels
-from grade_ml.forecasting.contract import Panel
-from grade_ml.forecasting.grade_paths import (
+from grade_ml.early_warning.grade_paths import (
     KEY,
-    day_of,
+    PathModel,
     grade_paths,
     standing,
     true_paths,
     truths,
 )
-from grade_ml.forecasting.risk_periods import evaluate
-from grade_ml.forecasting.trajectory import Trajectory, fit
+from grade_ml.early_warning.risk_model import RiskModel
+from grade_ml.early_warning.risk_periods import evaluate
+from grade_ml.forecasting.contract import Panel
+from grade_ml.forecasting.panels import day_of
+from grade_ml.forecasting.trajectory import fit
 from grade_ml.training.backtest import without_terms
+from grade_ml.training.forecast_backtest import training_panels
 
 
 def main() -> None:
@@ -42,12 +44,13 @@ def main() -> None:
     parser.add_argument("--oulad", type=Path, default=OULAD)
     gradebook = _oulad(parser.parse_args().oulad)
     known = training_panels(without_terms(gradebook, TEST), TRAIN)
-    model = fit(*known, seed=0, on_progress=_say)
+    fitted = fit(*known, seed=0, on_progress=_say)
+    model, risk = fitted.model, RiskModel.fit(fitted.forecasts, fitted.panels)
     figures: dict[str, Any] = {
-        "on_2013J": [_told(one) for one in model.risk.evaluation],
-        "dependence": model.risk.paths.dependence,
-        "curves": {name: asdict(getattr(model.risk.paths, name)) for name in CHANCES},
-        "degraded": [*model.degraded, *model.risk.degraded],
+        "on_2013J": [_told(one) for one in risk.evaluation],
+        "dependence": risk.paths.dependence,
+        "curves": {name: asdict(getattr(risk.paths, name)) for name in CHANCES},
+        "degraded": [*model.degraded, *risk.degraded],
     }
     parts = []
     for cut in CUTS:
@@ -56,20 +59,20 @@ def main() -> None:
             [model.forecast([one], snapshots.head(0), day_of(one)).forecasts for one in tested]
         )
         parts.append((f"{cut:g}", tested, forecasts))
-        figures[f"{cut:g}"] = _figures(model, tested, forecasts)
+        figures[f"{cut:g}"] = _figures(risk.paths, tested, forecasts)
         _say(f"{cut:g}: {figures[f'{cut:g}']['groups'][0]}")
     everything = [one for _, tested, _ in parts for one in tested]
-    figures["all"] = _figures(model, everything, pd.concat([one for *_, one in parts]))
+    figures["all"] = _figures(risk.paths, everything, pd.concat([one for *_, one in parts]))
     print(json.dumps(figures))
 
 
 CHANCES = ("below_pass", "missed")
 
 
-def _figures(model: Trajectory, tested: Sequence[Panel], forecasts: pd.DataFrame) -> dict[str, Any]:
+def _figures(model: PathModel, tested: Sequence[Panel], forecasts: pd.DataFrame) -> dict[str, Any]:
     state = standing(tested)
     started = time.perf_counter()
-    paths = grade_paths(forecasts, state, model.risk.paths)
+    paths = grade_paths(forecasts, state, model)
     seconds = time.perf_counter() - started
     happened = true_paths(forecasts, truths(tested), state)
     rows = paths.merge(happened, on=[*KEY, "week"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from grade_ml.core.settings import Settings
+    from grade_ml.early_warning.student import StudentForecast
     from grade_ml.explanations.contract import Explanation
     from grade_ml.explanations.counterfactuals import Answer
-    from grade_ml.forecasting.student import StudentForecast
 
 
 class Status(StrEnum):
@@ -202,9 +202,9 @@ class PredictiveAnalyticsEngine:
         SourceError
             The university's own table of interventions has errors.
         """
-        from grade_ml.forecasting.interventions import DEFAULT_TABLE, read_table
-        from grade_ml.forecasting.lifecycle import Rooms
-        from grade_ml.forecasting.student import student_forecast
+        from grade_ml.early_warning.interventions import DEFAULT_TABLE, read_table
+        from grade_ml.early_warning.student import student_forecast
+        from grade_ml.registry.workspace import Workspace
 
         rules = read_table(self._settings.interventions or DEFAULT_TABLE)
         with database.reachable(self._engine) as connection:
@@ -214,8 +214,15 @@ class PredictiveAnalyticsEngine:
                     f"{answer.in_words()} So there is nothing to forecast.",
                     "Ask about a day on which the student takes part, with --as-of.",
                 )
-            rooms = Rooms(connection, self._registry, self._settings.storage_root, as_of)
-            return student_forecast(rooms, course_id, answer.section_id, student_id, rules)
+            workspace = Workspace(
+                connection,
+                self._registry,
+                self._settings.storage_root,
+                as_of,
+                datetime.now(UTC),
+                self._institution,
+            )
+            return student_forecast(workspace, course_id, answer.section_id, student_id, rules)
 
     def explain(
         self, student_id: str, course_id: str, as_of: date

@@ -17,9 +17,9 @@ from grade_ml.gradebook import institution, schema
 
 if TYPE_CHECKING:
     from grade_ml.ensemble.evaluation import Cut
-    from grade_ml.forecasting.backtest import ForecastReport
     from grade_ml.gradebook.frames import Gradebook
     from grade_ml.training.backtest import BacktestReport
+    from grade_ml.training.forecast_backtest import ForecastReport
 
 
 def _terms(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
@@ -96,8 +96,8 @@ def command(  # noqa: PLR0913, PLR0917 - one per option
     every student still enrolled at each cut of the test terms, from what was known at the cut.
     Then every assignment that is due after a cut is forecast in the same way.
     """
-    from grade_ml.forecasting.backtest import backtest_forecasts
     from grade_ml.training.backtest import backtest, without_terms
+    from grade_ml.training.forecast_backtest import backtest_forecasts
 
     def say(message: str) -> None:
         click.echo(f"{message} …", err=True)

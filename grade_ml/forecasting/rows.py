@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grade_ml.forecasting.contract import Floats, Panel
-from grade_ml.forecasting.sequences import mean_known
+from grade_ml.forecasting.panels import mean_known
 from grade_ml.forecasting.slots import Slots, ranks
 
 Rows = npt.NDArray[np.float32]

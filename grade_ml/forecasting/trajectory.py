@@ -1,13 +1,14 @@
 """The trajectory model: all forecasters, their weights and bands, fitted and asked together.
 
-Where its data come from and where it is kept stands in `lifecycle` and `store`.
+Its data come from `loading`; how it is trained, and what else learns from its held-out forecasts,
+stands in `grade_ml.training.trajectory`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from grade_ml.core.errors import ArtifactError, NotReadyError, ServiceError
 from grade_ml.core.frames import together
 from grade_ml.core.optional import installed
 from grade_ml.forecasting.activity import Activity
+from grade_ml.forecasting.bands import Bands
 from grade_ml.forecasting.combination import PARTS, Combination
 from grade_ml.forecasting.contract import (
     FORECASTS,
@@ -31,11 +33,8 @@ from grade_ml.forecasting.contract import (
     Panel,
 )
 from grade_ml.forecasting.forecasters import FORECASTERS
-from grade_ml.forecasting.grade_paths import day_of
 from grade_ml.forecasting.held_out import HeldOut, folds, stacked
-from grade_ml.forecasting.intervals import Bands
-from grade_ml.forecasting.risk_model import RiskModel
-from grade_ml.forecasting.sequences import thinned
+from grade_ml.forecasting.panels import day_of, thinned
 from grade_ml.forecasting.settings import SETTINGS
 
 NAME = "trajectory"
@@ -65,7 +64,6 @@ class Trajectory:
     combination: Combination
     bands: Bands
     activity: Activity
-    risk: RiskModel
     sections: tuple[str, ...]
     fallbacks: Mapping[str, int]
     degraded: tuple[str, ...]
@@ -145,7 +143,6 @@ class Trajectory:
             "degraded": self.degraded,
         }
         (folder / _FILE).write_text(json.dumps(kept))
-        self.risk.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Trajectory:
@@ -179,11 +176,27 @@ class Trajectory:
             Combination.from_dict(kept["combination"]),
             Bands.from_dict(kept["bands"]),
             Activity.from_dict(kept["activity"]),
-            RiskModel.load(folder),
             tuple(kept["sections"]),
             kept["fallbacks"],
             tuple(dict.fromkeys([*kept["degraded"], *map(_lacking, missing)])),
         )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model, and what it would have said of sections that its forecasters had not seen.
+
+    Attributes
+    ----------
+    forecasts
+        Columns `FORECASTS`; as_of is the panel's day.
+    panels
+        With truth: what they are about.
+    """
+
+    model: Trajectory
+    forecasts: pd.DataFrame
+    panels: tuple[Panel, ...]
 
 
 def fit(  # noqa: PLR0913
@@ -194,7 +207,7 @@ def fit(  # noqa: PLR0913
     previous: Trajectory | None = None,
     offered: Collection[Method] = tuple(FORECASTERS),
     on_progress: Progress = lambda message: None,
-) -> Trajectory:
+) -> Fitted:
     """Fit on panels with truth.
 
     Parameters
@@ -266,23 +279,16 @@ def fit(  # noqa: PLR0913
         combination=combination,
         bands=Bands.learn(together, combined),
         activity=Activity.fit(snapshots),
-        risk=RiskModel(),
         sections=tuple(sorted({one.section_id for one in panels})),
         fallbacks=counts.of,
         degraded=tuple(degraded),
     )
-    on_progress("Risk on held-out sections")
-    return replace(model, risk=_risk(model, asked))
-
-
-def _risk(model: Trajectory, asked: Sequence[tuple[Sequence[Panel], Answers]]) -> RiskModel:
-    """Learn risk from what the model would have said of the held-out panels."""
     frames = [
         model._frame([one], {name: [found[k]] for name, found in answers.items()}, day_of(one))
         for held, answers in asked
         for k, one in enumerate(held)
     ]
-    return RiskModel.fit(pd.concat(frames), [one for held, _ in asked for one in held])
+    return Fitted(model, pd.concat(frames), tuple(one for held, _ in asked for one in held))
 
 
 def _keep_better(kinds: dict[Method, type[Forecaster]], rows: HeldOut) -> None:

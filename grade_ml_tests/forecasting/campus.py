@@ -1,20 +1,30 @@
-"""A small simulated campus as panels, and a section made by hand."""
+"""A small simulated campus as panels and in stores, a model of it, and a section made by hand."""
 
-from datetime import date
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from functools import cache
 
 import numpy as np
 import pandas as pd
+from sqlalchemy import Engine
 
 from grade_ml.campus import simulated
+from grade_ml.core.settings import Settings
+from grade_ml.features.refresh import refresh, refresh_sequences
 from grade_ml.features.sequences import score_sequences
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
-from grade_ml.forecasting.contract import Method, Panel
-from grade_ml.forecasting.sequences import origins, panels
+from grade_ml.forecasting.contract import Forecasts, Method, Panel
+from grade_ml.forecasting.panels import origins, panels
+from grade_ml.forecasting.trajectory import Fitted, fit
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
+from grade_ml.registry.registry import Registry
+from grade_ml.registry.workspace import Workspace
+from grade_ml_tests.factories import PSEUDONYMS
 
 TODAY = date(2025, 11, 10)
+AT = datetime(2025, 11, 10, 1, tzinfo=UTC)
 #: What needs neither a process of its own nor seconds per series.
 LIGHT = (Method.LAST, Method.MEAN, Method.SLOT, Method.LOCAL)
 
@@ -49,6 +59,35 @@ def running() -> tuple[Panel, ...]:
     sequences, snapshots = frames()
     today = snapshots[snapshots["cut_on"] == pd.Timestamp(TODAY)]
     return tuple(panels(sequences, today))
+
+
+@cache
+def fitted() -> Fitted:
+    """Return what the light forecasters learn from the sections that have ended."""
+    return fit(ended(), frames()[1], seed=5, offered=LIGHT)
+
+
+@cache
+def said() -> Forecasts:
+    """Return today's forecasts."""
+    return fitted().model.forecast(running(), frames()[1], TODAY)
+
+
+@contextmanager
+def workspace(engine: Engine, settings: Settings, as_of: date = TODAY) -> Iterator[Workspace]:
+    """Open one transaction on the stores of `settings`."""
+    registry = Registry(str(settings.mlflow_tracking_uri), settings.storage_root, PSEUDONYMS)
+    with engine.begin() as connection:
+        yield Workspace(connection, registry, settings.storage_root, as_of, AT)
+
+
+def compute(engine: Engine, settings: Settings, gradebook: Gradebook, as_of: date) -> list[str]:
+    """Compute the features of all courses; return the courses."""
+    courses = sorted(gradebook.courses["course_id"])
+    with engine.connect() as connection:
+        refresh(connection, settings.storage_root, courses, as_of)
+        refresh_sequences(connection, settings.storage_root, courses, as_of, DEFAULTS)
+    return courses
 
 
 def panel(

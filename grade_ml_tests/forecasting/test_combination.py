@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grade_ml.forecasting.bands import Bands, crps
 from grade_ml.forecasting.combination import ALL, Combination
 from grade_ml.forecasting.contract import Method, Panel
 from grade_ml.forecasting.held_out import HeldOut, folds
-from grade_ml.forecasting.intervals import Bands, crps
 from grade_ml_tests.forecasting.campus import ended, panel
 
 NAN = float("nan")

@@ -11,8 +11,7 @@ from sqlalchemy import Engine
 from grade_ml.core.frames import sound
 from grade_ml.forecasting import store
 from grade_ml.forecasting.contract import ACTIVITY, Forecasts, schema
-from grade_ml_tests.forecasting.campus import TODAY
-from grade_ml_tests.forecasting.test_trajectory import said
+from grade_ml_tests.forecasting.campus import TODAY, said
 
 YESTERDAY = TODAY - timedelta(days=1)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,9 @@ from pandera.errors import SchemaErrors
 
 from grade_ml.core.errors import ArtifactError, NotReadyError
 from grade_ml.core.frames import reasons, sound
-from grade_ml.forecasting.contract import ACTIVITY, Forecasts, schema
+from grade_ml.forecasting.contract import ACTIVITY, schema
 from grade_ml.forecasting.trajectory import Trajectory, fit
-from grade_ml_tests.forecasting.campus import LIGHT, TODAY, ended, frames, running
-
-
-@cache
-def model() -> Trajectory:
-    return fit(ended(), frames()[1], seed=5, offered=LIGHT)
-
-
-@cache
-def said() -> Forecasts:
-    return model().forecast(running(), frames()[1], TODAY)
+from grade_ml_tests.forecasting.campus import LIGHT, TODAY, ended, fitted, frames, running, said
 
 
 def test_every_running_enrollment_and_remaining_assignment_has_one_row():
@@ -49,13 +38,13 @@ def test_activity_is_forecast_for_the_weeks_to_come():
 
 
 def test_the_same_seed_says_the_same():
-    again = fit(ended(), frames()[1], seed=5, offered=LIGHT)
+    again = fit(ended(), frames()[1], seed=5, offered=LIGHT).model
     other = again.forecast(running(), frames()[1], TODAY)
     pd.testing.assert_frame_equal(said().forecasts, other.forecasts)
 
 
 def test_a_kept_model_says_what_it_said(tmp_path: Path):
-    model().save(tmp_path)
+    fitted().model.save(tmp_path)
     again = Trajectory.load(tmp_path).forecast(running(), frames()[1], TODAY)
     pd.testing.assert_frame_equal(said().forecasts, again.forecasts)
     pd.testing.assert_frame_equal(said().activity, again.activity)
@@ -67,7 +56,7 @@ def test_an_empty_folder_is_no_model(tmp_path: Path):
 
 
 def test_a_model_of_an_earlier_version_is_not_read(tmp_path: Path):
-    model().save(tmp_path)
+    fitted().model.save(tmp_path)
     file = tmp_path / "trajectory.json"
     kept = json.loads(file.read_text())
     del kept["combination"]["parts"]
@@ -86,7 +75,7 @@ def test_nothing_to_learn_from_is_said():
 
 
 def test_nobody_to_forecast_is_an_empty_frame():
-    nothing = model().forecast([], frames()[1].head(0), TODAY)
+    nothing = fitted().model.forecast([], frames()[1].head(0), TODAY)
     assert sound(nothing.forecasts, schema())[1].empty
     assert nothing.forecasts.empty and nothing.activity.empty
 
@@ -95,7 +84,7 @@ def test_a_course_without_activity_has_none():
     without = frames()[1].drop(columns=["activity_last_7"])
     assert (
         fit(ended(), without, seed=5, offered=LIGHT[:2])
-        .forecast(running(), without, TODAY)
+        .model.forecast(running(), without, TODAY)
         .activity.empty
     )
 
@@ -105,21 +94,21 @@ def test_a_moved_assignment_is_forecast_at_its_new_place():
     place = one.remaining
     moved_due = one.due_day.copy()
     moved_due[place[0]] += 1
-    moved = model().forecast([replace(one, due_day=moved_due)], frames()[1], TODAY).forecasts
+    moved = fitted().model.forecast([replace(one, due_day=moved_due)], frames()[1], TODAY).forecasts
     named = moved[moved["assignment_id"] == one.assignments[place[0]]]
     assert (named["due_day"] == moved_due[place[0]]).all()
 
 
 def test_fallbacks_in_training_and_forecasting_are_counted():
-    assert any(reason.startswith("local: fewer") for reason in model().fallbacks)
+    assert any(reason.startswith("local: fewer") for reason in fitted().model.fallbacks)
     assert all(number > 0 for number in said().fallbacks.values())
 
 
 @pytest.mark.slow
 def test_all_forecasters_together_beat_the_naive_ones_on_a_term_they_have_not_seen():
     from grade_ml.campus import simulated
-    from grade_ml.forecasting.backtest import backtest_forecasts
     from grade_ml.training.backtest import without_terms
+    from grade_ml.training.forecast_backtest import backtest_forecasts
 
     config = simulated.CampusConfig(students=150, courses=3, terms=4, seed=1)
     gradebook = simulated.gradebook(config, TODAY)

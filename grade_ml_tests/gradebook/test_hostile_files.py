@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from grade_ml.core import texts
 from grade_ml.core.errors import ConfigurationError, SourceError
 from grade_ml.core.settings import Settings
-from grade_ml.forecasting import interventions
+from grade_ml.early_warning import interventions
 from grade_ml.gradebook import csv_folder, inbox, institution, loading, oneroster, oulad
 from grade_ml.gradebook.arrivals import QUIET
 from grade_ml.gradebook.bundle import SHOWN

@@ -19,7 +19,7 @@ from dagster import (
 from sqlalchemy import Engine
 
 from grade_ml.core.settings import Settings
-from grade_ml.forecasting import risk_store
+from grade_ml.early_warning import store as risk_store
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.catalog import synchronize
 from grade_ml.orchestration.partitions import range_tags

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from grade_ml.forecasting.contract import Counts, Estimate, Floats, Forecaster, Method, Panel
-from grade_ml.forecasting.sequences import mean_known
+from grade_ml.forecasting.panels import mean_known
 
 #: What is said of a student without any result where the class has none either.
 _UNKNOWN_SCORE, _UNKNOWN_SUBMIT = 50.0, 0.75

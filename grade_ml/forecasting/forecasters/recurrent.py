@@ -25,8 +25,8 @@ import numpy as np
 
 from grade_ml.core.errors import ServiceError
 from grade_ml.forecasting.contract import Counts, Estimate, Floats, Forecaster, Method, Panel
+from grade_ml.forecasting.panels import thinned
 from grade_ml.forecasting.rows import names, rows
-from grade_ml.forecasting.sequences import thinned
 from grade_ml.forecasting.settings import SETTINGS
 from grade_ml.forecasting.slots import Slots
 

@@ -20,7 +20,7 @@ import pandas as pd
 
 from grade_ml.forecasting.contract import Counts, Estimate, Floats, Forecaster, Method, Panel
 from grade_ml.forecasting.forecasters.slot import SlotMean
-from grade_ml.forecasting.sequences import mean_known
+from grade_ml.forecasting.panels import mean_known
 from grade_ml.forecasting.settings import SETTINGS
 
 #: Weeks with results that a series needs.

@@ -21,12 +21,11 @@ from grade_ml.orchestration.resources import Platform
 
 if TYPE_CHECKING:
     import pandas as pd
-    from sqlalchemy import Connection
 
+    from grade_ml.early_warning.nightly import Outlook
+    from grade_ml.early_warning.risk_model import RiskModel
     from grade_ml.forecasting.contract import Forecasts
-    from grade_ml.forecasting.early_warning import Outlook
-    from grade_ml.forecasting.lifecycle import Current, Rooms
-    from grade_ml.forecasting.risk_model import RiskModel
+    from grade_ml.training.trajectory import Current
 
 #: Rows of the table of weights: the cells of all courses together come first.
 SHOWN = 200
@@ -46,17 +45,17 @@ PICTURES = 20
 )
 def trajectory_forecasts(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
     """Forecast each remaining score of each running enrollment, with bands that hold."""
-    from grade_ml.forecasting.lifecycle import current, forecast_running
+    from grade_ml.serving.forecasts import forecast_running
+    from grade_ml.training.trajectory import current
 
     keys = courses.keys
     started = perf_counter()
     # A transaction of its own: the model stays where forecasts of a course fail.
-    with platform.connection() as connection:
-        rooms = _rooms(platform, connection)
-        one = current(rooms, datetime.now(UTC), on_progress=courses.log.info)
+    with platform.workspace() as workspace:
+        one = current(workspace, datetime.now(UTC), on_progress=courses.log.info)
     trained = perf_counter() - started
-    with platform.connection() as connection:
-        said = forecast_running(_rooms(platform, connection), keys, one)
+    with platform.workspace() as workspace:
+        said = forecast_running(workspace, keys, one.model, one.version)
     for key in keys:
         courses.add_asset_metadata(_of_course(said, key), partition_key=key)
     return MaterializeResult(
@@ -110,13 +109,6 @@ def _counted(fallbacks: Mapping[str, int]) -> MetadataValue:
     )
 
 
-def _rooms(platform: Platform, connection: "Connection") -> "Rooms":
-    from grade_ml.forecasting.lifecycle import Rooms
-
-    root = platform.settings.storage_root
-    return Rooms(connection, platform.registry, root, platform.as_of)
-
-
 @course_asset(
     group_name="forecasts",
     deps=["trajectory_forecasts"],
@@ -128,10 +120,10 @@ def _rooms(platform: Platform, connection: "Connection") -> "Rooms":
 )
 def risk_periods(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
     """Find the weeks in which a student is likelier than not to fall behind, and why."""
-    from grade_ml.forecasting.early_warning import keep_periods
+    from grade_ml.early_warning.nightly import keep_periods
 
-    with platform.connection() as connection:
-        found = keep_periods(_rooms(platform, connection), courses.keys)
+    with platform.workspace() as workspace:
+        found = keep_periods(workspace, courses.keys)
     drawn = _drawn(found)
     for key in courses.keys:
         rows = found.periods[found.periods["course_id"] == key]
@@ -169,8 +161,8 @@ def _figures(model: "RiskModel") -> MetadataValue:
 
 def _drawn(found: "Outlook") -> dict[str, dict[str, Any]]:
     """Return the fan and the calendar of the largest section of those courses most at risk."""
-    from grade_ml.forecasting import pictures
-    from grade_ml.forecasting.grade_paths import results_so_far
+    from grade_ml.early_warning import pictures
+    from grade_ml.early_warning.grade_paths import results_so_far
 
     drawn = {}
     for key in found.periods["course_id"].value_counts().index[:PICTURES]:
@@ -200,14 +192,13 @@ def _drawn(found: "Outlook") -> dict[str, dict[str, Any]]:
 )
 def interventions(courses: Courses, platform: Platform) -> MaterializeResult[None]:
     """Plan who may do what this week about risk periods, and list what there is no time for."""
-    from grade_ml.forecasting.early_warning import keep_interventions
-    from grade_ml.forecasting.interventions import DEFAULT_TABLE, read_table
+    from grade_ml.early_warning.interventions import DEFAULT_TABLE, read_table
+    from grade_ml.early_warning.nightly import keep_interventions
 
     settings = platform.settings
     rules, load = read_table(settings.interventions or DEFAULT_TABLE), settings.adviser_load
-    with platform.connection() as connection:
-        rooms = _rooms(platform, connection)
-        found = keep_interventions(rooms, courses.keys, rules, load)
+    with platform.workspace() as workspace:
+        found = keep_interventions(workspace, courses.keys, rules, load)
     for key in courses.keys:
         courses.add_asset_metadata(
             _tasks(found[found["course_id"] == key]) | {"load": load}, partition_key=key
@@ -252,10 +243,10 @@ def _tasks(rows: "pd.DataFrame") -> dict[str, Any]:
 )
 def performance_anomalies(courses: Courses, platform: Platform) -> MaterializeResult[None]:
     """Tell what happened in the last days that was not to be expected of a student."""
-    from grade_ml.forecasting.early_warning import keep_anomalies
+    from grade_ml.early_warning.nightly import keep_anomalies
 
-    with platform.connection() as connection:
-        found = keep_anomalies(_rooms(platform, connection), courses.keys)
+    with platform.workspace() as workspace:
+        found = keep_anomalies(workspace, courses.keys)
     for key in courses.keys:
         kinds = found.loc[found["course_id"] == key, "kind"].value_counts()
         figures = {str(name): int(number) for name, number in kinds.items()}

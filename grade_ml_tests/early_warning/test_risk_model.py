@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from grade_ml.forecasting.anomalies import Kind
-from grade_ml.forecasting.risk_model import RiskModel
-from grade_ml_tests.forecasting.made import forecasts, panel
+from grade_ml.early_warning.anomalies import Kind
+from grade_ml.early_warning.risk_model import RiskModel
+from grade_ml_tests.early_warning.made import forecasts, panel
 
 
 def test_a_model_is_checked_on_the_newest_term_and_survives_saving(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -15,16 +15,17 @@ from sqlalchemy import Engine
 from grade_ml.cli import group
 from grade_ml.core.errors import NotReadyError, SourceError
 from grade_ml.core.settings import Settings
-from grade_ml.forecasting import early_warning, risk_store
-from grade_ml.forecasting.interventions import read_table
-from grade_ml.forecasting.lifecycle import Current, Rooms, forecast_running
+from grade_ml.early_warning import nightly
+from grade_ml.early_warning import store as risk_store
+from grade_ml.early_warning.interventions import read_table
+from grade_ml.early_warning.risk_model import RiskModel
 from grade_ml.forecasting.trajectory import NAME
 from grade_ml.registry.registry import Registry
+from grade_ml.registry.workspace import Workspace
+from grade_ml.serving.forecasts import forecast_running
 from grade_ml_tests.ensemble.campus import store as fill
 from grade_ml_tests.factories import PSEUDONYMS
-from grade_ml_tests.forecasting.campus import TODAY, campus
-from grade_ml_tests.forecasting.test_lifecycle import compute, rooms
-from grade_ml_tests.forecasting.test_trajectory import model
+from grade_ml_tests.forecasting.campus import AT, TODAY, campus, compute, fitted, workspace
 
 EARLIER = TODAY - timedelta(days=7)
 LOAD = 1
@@ -38,7 +39,9 @@ def courses(engine: Engine, settings: Settings, tmp_path: Path) -> list[str]:
     names = compute(engine, settings, campus(), TODAY)
     folder = tmp_path / "model"
     folder.mkdir()
-    model().save(folder)
+    one = fitted()
+    one.model.save(folder)
+    RiskModel.fit(one.forecasts, one.panels).save(folder)
     registry = Registry(str(settings.mlflow_tracking_uri), settings.storage_root, PSEUDONYMS)
     version = registry.register(
         NAME,
@@ -48,18 +51,18 @@ def courses(engine: Engine, settings: Settings, tmp_path: Path) -> list[str]:
         features=(),
         data_version="data",
         code_version="code",
-        trained_at=datetime(2025, 11, 10, 1, tzinfo=UTC),
+        trained_at=AT,
     )
     for day in (EARLIER, TODAY):
-        with rooms(engine, settings, day) as some:
-            forecast_running(some, names, Current(model(), version.version, ""))
+        with workspace(engine, settings, day) as some:
+            forecast_running(some, names, one.model, version.version)
     return names
 
 
-def night(some: Rooms, names: list[str]) -> None:
-    early_warning.keep_periods(some, names)
-    early_warning.keep_interventions(some, names, read_table(), LOAD)
-    early_warning.keep_anomalies(some, names)
+def night(some: Workspace, names: list[str]) -> None:
+    nightly.keep_periods(some, names)
+    nightly.keep_interventions(some, names, read_table(), LOAD)
+    nightly.keep_anomalies(some, names)
 
 
 def stored(engine: Engine, table, as_of: date) -> pd.DataFrame:
@@ -70,7 +73,7 @@ def stored(engine: Engine, table, as_of: date) -> pd.DataFrame:
 @pytest.mark.slow
 def test_nights_of_a_week(engine: Engine, settings: Settings, courses, environment, tmp_path):
     for day in (EARLIER, TODAY):
-        with rooms(engine, settings, day) as some:
+        with workspace(engine, settings, day) as some:
             night(some, courses)
     periods, tasks, anomalies = (stored(engine, table, TODAY) for table in TABLES)
     assert len(periods) and periods["severity"].between(0.5, 1).all()
@@ -83,7 +86,7 @@ def test_nights_of_a_week(engine: Engine, settings: Settings, courses, environme
 
     # The earlier night, said again, is what it was.
     kept = [stored(engine, table, EARLIER) for table in TABLES]
-    with rooms(engine, settings, EARLIER) as some:
+    with workspace(engine, settings, EARLIER) as some:
         night(some, courses)
     for table, frame in zip(TABLES, kept, strict=True):
         pd.testing.assert_frame_equal(stored(engine, table, EARLIER), frame)
@@ -128,7 +131,7 @@ def the_command_tells(ask: Callable[..., Result], period: pd.Series, folder: Pat
 
 def test_without_forecasts_of_the_day_it_is_said(engine: Engine, settings: Settings):
     with (
-        rooms(engine, settings) as some,
+        workspace(engine, settings) as some,
         pytest.raises(NotReadyError, match=r"no forecasts of 2025-11-10 for math"),
     ):
-        early_warning.outlook(some, ["math"])
+        nightly.outlook(some, ["math"])

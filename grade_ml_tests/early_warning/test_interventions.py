@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grade_ml.core.errors import SourceError
-from grade_ml.forecasting.interventions import (
+from grade_ml.early_warning.interventions import (
     COLUMNS,
     PLAN,
     Timing,
@@ -19,7 +19,7 @@ from grade_ml.forecasting.interventions import (
     proposals,
     read_table,
 )
-from grade_ml.forecasting.risk_periods import PERIODS, Driver
+from grade_ml.early_warning.risk_periods import PERIODS, Driver
 
 RULES = read_table()
 TODAY = date(2025, 9, 24)  # a Wednesday

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from grade_ml.core.figures import BLUE, COLOURS, GREY, blank, heading
-from grade_ml.forecasting.risk_periods import risk
-from grade_ml.forecasting.risk_settings import SETTINGS
+from grade_ml.early_warning.risk_periods import risk
+from grade_ml.early_warning.settings import SETTINGS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

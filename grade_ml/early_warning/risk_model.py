@@ -14,9 +14,8 @@ from typing import Any, Self
 import pandas as pd
 
 from grade_ml.core.errors import ArtifactError
-from grade_ml.forecasting.anomalies import Reference, reference_of
-from grade_ml.forecasting.contract import Panel
-from grade_ml.forecasting.grade_paths import (
+from grade_ml.early_warning.anomalies import Reference, reference_of
+from grade_ml.early_warning.grade_paths import (
     Curve,
     PathModel,
     grade_paths,
@@ -24,7 +23,8 @@ from grade_ml.forecasting.grade_paths import (
     true_paths,
     truths,
 )
-from grade_ml.forecasting.risk_periods import Evaluation, evaluate
+from grade_ml.early_warning.risk_periods import Evaluation, evaluate
+from grade_ml.forecasting.contract import Panel
 
 _FILE = "risk.json"
 

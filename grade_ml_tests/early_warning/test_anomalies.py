@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grade_ml.forecasting.anomalies import ANOMALIES, Kind, anomalies, reference_of
+from grade_ml.early_warning.anomalies import ANOMALIES, Kind, anomalies, reference_of
+from grade_ml.early_warning.grade_paths import truths
 from grade_ml.forecasting.contract import Panel
-from grade_ml.forecasting.grade_paths import truths
-from grade_ml_tests.forecasting.made import forecasts, later, panel
+from grade_ml_tests.early_warning.made import forecasts, later, panel
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from grade_ml.early_warning.grade_paths import KEY, empty
+from grade_ml.early_warning.settings import SETTINGS
 from grade_ml.forecasting.contract import Floats, Panel
 from grade_ml.forecasting.distribution import ScoreDistributions
-from grade_ml.forecasting.grade_paths import KEY, day_of, empty
-from grade_ml.forecasting.risk_settings import SETTINGS
+from grade_ml.forecasting.panels import day_of
 
 
 class Kind(StrEnum):

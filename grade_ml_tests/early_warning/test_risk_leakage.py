@@ -8,12 +8,12 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from grade_ml.forecasting.anomalies import anomalies
+from grade_ml.early_warning.anomalies import anomalies
+from grade_ml.early_warning.grade_paths import grade_paths, results_so_far, standing
+from grade_ml.early_warning.risk_model import RiskModel
+from grade_ml.early_warning.risk_periods import risk_periods
 from grade_ml.forecasting.contract import Panel
-from grade_ml.forecasting.grade_paths import grade_paths, results_so_far, standing
-from grade_ml.forecasting.risk_model import RiskModel
-from grade_ml.forecasting.risk_periods import risk_periods
-from grade_ml_tests.forecasting.made import forecasts, later, panel
+from grade_ml_tests.early_warning.made import forecasts, later, panel
 
 
 @cache

@@ -16,10 +16,10 @@ import pandas as pd
 
 from grade_ml.features import snapshots as features
 from grade_ml.features.sequences import score_sequences
+from grade_ml.forecasting.bands import crps
 from grade_ml.forecasting.contract import Counts, Floats, Panel
 from grade_ml.forecasting.held_out import HeldOut
-from grade_ml.forecasting.intervals import crps
-from grade_ml.forecasting.sequences import origins, panels
+from grade_ml.forecasting.panels import origins, panels
 from grade_ml.forecasting.settings import SETTINGS
 from grade_ml.forecasting.trajectory import Progress, Trajectory, fit
 from grade_ml.gradebook.frames import Gradebook
@@ -112,7 +112,7 @@ def backtest_forecasts(  # noqa: PLR0913
     on_progress(f"Sequences of the terms {', '.join(train_terms)}")
     model = fit(
         *training_panels(known, train_terms, institution), seed=seed, on_progress=on_progress
-    )
+    ).model
     trained = perf_counter()
     on_progress(f"Forecasting the terms {', '.join(test_terms)}")
     cuts = features.fraction_cuts(

@@ -12,12 +12,9 @@ from sqlalchemy import Engine
 
 from grade_ml.core.frames import sound
 from grade_ml.core.settings import Settings
-from grade_ml.forecasting import risk_store, store
-from grade_ml.forecasting.activity import Activity
-from grade_ml.forecasting.anomalies import ANOMALIES, anomalies, reference_of
-from grade_ml.forecasting.combination import Combination
-from grade_ml.forecasting.contract import ACTIVITY, Method, schema
-from grade_ml.forecasting.grade_paths import (
+from grade_ml.early_warning import store as risk_store
+from grade_ml.early_warning.anomalies import ANOMALIES, anomalies, reference_of
+from grade_ml.early_warning.grade_paths import (
     PathModel,
     grade_paths,
     results_so_far,
@@ -26,14 +23,16 @@ from grade_ml.forecasting.grade_paths import (
     true_paths,
     truths,
 )
-from grade_ml.forecasting.interventions import PLAN, plan, proposals, read_table
-from grade_ml.forecasting.lifecycle import running
-from grade_ml.forecasting.risk_model import RiskModel
-from grade_ml.forecasting.risk_periods import PERIODS, evaluate, risk_periods
-from grade_ml_tests.forecasting.campus import TODAY
-from grade_ml_tests.forecasting.made import forecasts, panel
-from grade_ml_tests.forecasting.test_lifecycle import rooms
-from grade_ml_tests.forecasting.test_trajectory import model, said
+from grade_ml.early_warning.interventions import PLAN, plan, proposals, read_table
+from grade_ml.early_warning.risk_model import RiskModel
+from grade_ml.early_warning.risk_periods import PERIODS, evaluate, risk_periods
+from grade_ml.forecasting import store
+from grade_ml.forecasting.activity import Activity
+from grade_ml.forecasting.combination import Combination
+from grade_ml.forecasting.contract import ACTIVITY, Method, schema
+from grade_ml.forecasting.loading import running
+from grade_ml_tests.early_warning.made import forecasts, panel
+from grade_ml_tests.forecasting.campus import TODAY, fitted, said, workspace
 
 pytestmark = pytest.mark.filterwarnings("error::FutureWarning")
 
@@ -49,7 +48,7 @@ def same_types(found: pd.DataFrame, usual: pd.DataFrame) -> None:
 
 
 def test_the_model_of_no_panel():
-    found = model().forecast([], pd.DataFrame(), TODAY)
+    found = fitted().model.forecast([], pd.DataFrame(), TODAY)
     same_types(found.forecasts, said().forecasts)
     same_types(found.activity, said().activity)
     assert sound(found.forecasts, schema())[1].empty
@@ -119,9 +118,9 @@ def test_a_plan_of_no_periods():
 
 
 def test_a_night_on_which_no_section_runs(engine: Engine, settings: Settings):
-    with rooms(engine, settings, date(1999, 1, 1)) as some:
+    with workspace(engine, settings, date(1999, 1, 1)) as some:
         assert running(some, []).panels == []
-        found = model().forecast([], running(some, []).weekly, some.as_of)
+        found = fitted().model.forecast([], running(some, []).weekly, some.as_of)
         store.write(some.connection, ["c"], some.as_of, found, 1)
         assert store.read_forecasts(some.connection, some.as_of, courses=["c"]).empty
         for table in (risk_store.risk_period, risk_store.intervention, risk_store.anomaly):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grade_ml.forecasting.grade_paths import (
+from grade_ml.early_warning.grade_paths import (
     KEY,
     PathModel,
     grade_paths,
@@ -16,8 +16,8 @@ from grade_ml.forecasting.grade_paths import (
     true_paths,
     truths,
 )
-from grade_ml.forecasting.risk_periods import PERIODS, Driver, evaluate, risk_periods
-from grade_ml_tests.forecasting.made import forecasts, panel
+from grade_ml.early_warning.risk_periods import PERIODS, Driver, evaluate, risk_periods
+from grade_ml_tests.early_warning.made import forecasts, panel
 
 #: A student who is well and active.
 CALM = {

@@ -57,6 +57,14 @@ def days_of(as_of: date, started_on: float) -> float:
     return (as_of - _EPOCH).days - started_on
 
 
+def day_of(panel: Panel) -> pd.Timestamp:
+    """Return the date of the panel's day."""
+    day: pd.Timestamp = pd.Timestamp("1970-01-01") + pd.Timedelta(
+        days=int(np.floor(panel.started_on + panel.day))
+    )
+    return day
+
+
 class _Section:
     """One section's sequences as matrices (students, assignments)."""
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grade_ml.early_warning.grade_paths import standing
 from grade_ml.forecasting.contract import Panel
-from grade_ml.forecasting.grade_paths import day_of, standing
+from grade_ml.forecasting.panels import day_of
 
 NAMES = (
     *("assignments_due", "assignments_submitted", "missed_streak", "score_last_step"),

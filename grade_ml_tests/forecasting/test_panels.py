@@ -10,7 +10,7 @@ import pandas as pd
 from grade_ml.features.sequences import score_sequences
 from grade_ml.features.snapshots import grade_snapshots
 from grade_ml.forecasting.contract import Panel
-from grade_ml.forecasting.sequences import (
+from grade_ml.forecasting.panels import (
     assignment_frame,
     history_frame,
     origins,

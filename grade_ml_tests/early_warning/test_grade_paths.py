@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grade_ml.forecasting.distribution import ScoreDistributions
-from grade_ml.forecasting.grade_paths import (
+from grade_ml.early_warning.grade_paths import (
     KEY,
     PATHS,
     Curve,
@@ -22,7 +21,8 @@ from grade_ml.forecasting.grade_paths import (
     true_paths,
     truths,
 )
-from grade_ml_tests.forecasting.made import forecasts, panel, single
+from grade_ml.forecasting.distribution import ScoreDistributions
+from grade_ml_tests.early_warning.made import forecasts, panel, single
 
 BOUNDS = ["low95", "low80", "high80", "high95"]
 

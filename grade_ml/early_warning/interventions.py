@@ -19,7 +19,7 @@ import pandas as pd
 
 from grade_ml.core.errors import SourceError
 from grade_ml.core.storage import open_file
-from grade_ml.forecasting.risk_periods import Driver
+from grade_ml.early_warning.risk_periods import Driver
 
 #: The table that is used where a university names no other.
 DEFAULT_TABLE = Path(__file__).with_name("interventions.csv")

@@ -7,9 +7,9 @@ import io
 import pandas as pd
 import pytest
 
-from grade_ml.forecasting import pictures
-from grade_ml.forecasting.grade_paths import PathModel, grade_paths, results_so_far, standing
-from grade_ml_tests.forecasting.made import forecasts, panel
+from grade_ml.early_warning import pictures
+from grade_ml.early_warning.grade_paths import PathModel, grade_paths, results_so_far, standing
+from grade_ml_tests.early_warning.made import forecasts, panel
 
 ONE = panel(100, pieces=8)
 PATHS = grade_paths(forecasts(ONE), standing([ONE]), PathModel())

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
-from grade_ml.forecasting import early_warning, pictures, risk_store, store
-from grade_ml.forecasting.grade_paths import PATHS, grade_paths, results_so_far, standing
-from grade_ml.forecasting.interventions import Rule, proposals
-from grade_ml.forecasting.lifecycle import Rooms, running
+from grade_ml.early_warning import nightly, pictures
+from grade_ml.early_warning import store as risk_store
+from grade_ml.early_warning.grade_paths import PATHS, grade_paths, results_so_far, standing
+from grade_ml.early_warning.interventions import Rule, proposals
+from grade_ml.early_warning.risk_periods import risk_periods
+from grade_ml.forecasting import store
+from grade_ml.forecasting.loading import running
 from grade_ml.forecasting.on_demand import Alone, alone
-from grade_ml.forecasting.risk_periods import risk_periods
+from grade_ml.registry.workspace import Workspace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,7 +153,7 @@ def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def student_forecast(
-    rooms: Rooms, course: str, section: str, student: str, rules: Sequence[Rule]
+    workspace: Workspace, course: str, section: str, student: str, rules: Sequence[Rule]
 ) -> StudentForecast:
     """Return what the newest forecast up to the day says of a running enrollment.
 
@@ -161,28 +164,28 @@ def student_forecast(
     ArtifactError
         The model's files do not match their manifest.
     """
-    made_on = store.newest_day(rooms.connection, rooms.as_of, course)
+    made_on = store.newest_day(workspace.connection, workspace.as_of, course)
     if made_on is None:
         raise NotReadyError(
-            f"There is no forecast of the course {course} up to {rooms.as_of}.",
+            f"There is no forecast of the course {course} up to {workspace.as_of}.",
             f"Run grade-ml run generate_time_series_forecasts --course {course}; the schedule "
             "does it every night.",
         )
-    then = replace(rooms, as_of=made_on)
-    (model,) = early_warning.risk_models(then, [course]).values()
+    then = replace(workspace, as_of=made_on)
+    (model,) = nightly.risk_models(then, [course]).values()
     now = running(then, [course])
     panels = [
         one.of((one.students == student).nonzero()[0])
         for one in now.panels
         if one.section_id == section
     ]
-    stored = store.read_forecasts(rooms.connection, made_on, courses=[course], student=student)
+    stored = store.read_forecasts(workspace.connection, made_on, courses=[course], student=student)
     forecasts = stored[stored["section_id"] == section].sort_values("horizon", ignore_index=True)
-    weeks = grade_paths(forecasts, standing(panels), model.paths, rooms.seed)
+    weeks = grade_paths(forecasts, standing(panels), model.paths, workspace.seed)
     periods = risk_periods(weeks)
     results = results_so_far(panels)
-    stale = (f"the newest forecast is that of {made_on}",) if made_on != rooms.as_of else ()
-    run = risk_store.degraded(rooms.connection, course, made_on)
+    stale = (f"the newest forecast is that of {made_on}",) if made_on != workspace.as_of else ()
+    run = risk_store.degraded(workspace.connection, course, made_on)
     starts = now.sections.set_index("section_id")["starts_on"]
     start = starts.get(section, made_on)
     days = forecasts["due_day"].map(lambda day: pd.Timestamp(start) + timedelta(days=int(day)))

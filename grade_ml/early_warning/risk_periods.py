@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from grade_ml.forecasting.grade_paths import KEY
-from grade_ml.forecasting.risk_settings import SETTINGS
+from grade_ml.early_warning.grade_paths import KEY
+from grade_ml.early_warning.settings import SETTINGS
 
 
 class Driver(StrEnum):

@@ -17,10 +17,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core import frames
+from grade_ml.early_warning.settings import SETTINGS
 from grade_ml.forecasting.contract import Floats, Ints, Panel
 from grade_ml.forecasting.distribution import ScoreDistributions
-from grade_ml.forecasting.risk_settings import SETTINGS
-from grade_ml.forecasting.sequences import history_frame
+from grade_ml.forecasting.panels import day_of, history_frame
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -104,14 +104,6 @@ def standing(panels: Sequence[Panel]) -> pd.DataFrame:
             )
         )
     return pd.concat(parts, ignore_index=True) if parts else empty(_STANDING)
-
-
-def day_of(panel: Panel) -> pd.Timestamp:
-    """Return the date of the panel's day."""
-    day: pd.Timestamp = pd.Timestamp("1970-01-01") + pd.Timedelta(
-        days=int(np.floor(panel.started_on + panel.day))
-    )
-    return day
 
 
 def empty(names: Sequence[str]) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""What follows from forecasts: who may fall behind when and why, what to do, what is unusual."""

@@ -1,0 +1,84 @@
+"""Sections and their frames, read for a day from the gradebook and the storage root."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import sqlalchemy as sa
+
+from grade_ml.forecasting.contract import Panel
+from grade_ml.forecasting.panels import panels
+from grade_ml.gradebook.schema import section
+from grade_ml.registry.workspace import Workspace
+
+#: Courses whose frames are in memory at once while panels are made.
+_AT_ONCE = 20
+
+
+def sections_where(workspace: Workspace, *conditions: sa.ColumnElement[bool]) -> pd.DataFrame:
+    """Return section_id, course_id, starts_on and ends_on of the sections that meet all."""
+    query = sa.select(
+        section.c.section_id, section.c.course_id, section.c.starts_on, section.c.ends_on
+    )
+    rows = workspace.connection.execute(query.where(*conditions).order_by(section.c.section_id))
+    return pd.DataFrame(rows.all(), columns=list(rows.keys()))
+
+
+def frames(
+    workspace: Workspace, courses: Sequence[str]
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Yield sequences and snapshots of a few courses at a time."""
+    for first in range(0, len(courses), _AT_ONCE):
+        some = courses[first : first + _AT_ONCE]
+        yield workspace.frames.sequences(some), workspace.frames.snapshots(some)
+
+
+@dataclass(frozen=True)
+class Running:
+    """The running sections of some courses on a day.
+
+    `sections` has their ids and courses, `weekly` their snapshots up to the day, and `stale` says
+    which features are of an earlier day.
+    """
+
+    panels: list[Panel]
+    sections: pd.DataFrame
+    weekly: pd.DataFrame
+    stale: tuple[str, ...]
+
+
+def running(workspace: Workspace, courses: Collection[str]) -> Running:
+    """Return the running sections of `courses` that have something to come, as known on the day.
+
+    Features that were not computed on the day are the newest before it, and that is said.
+
+    Raises
+    ------
+    NotReadyError
+        The features of a course have not been computed.
+    """
+    sections = sections_where(
+        workspace,
+        section.c.course_id.in_(sorted(courses)),
+        sa.literal(workspace.as_of).between(section.c.starts_on, section.c.ends_on),
+    )
+    found: list[Panel] = []
+    weekly, old = [], set()
+    for sequences, snapshots in frames(workspace, sorted(courses)):
+        own = snapshots[
+            snapshots["section_id"].astype(object).isin(set(sections["section_id"]))
+            & (snapshots["cut_on"] <= pd.Timestamp(workspace.as_of))
+        ]
+        newest = own.groupby("section_id", observed=True)["cut_on"].transform("max")
+        today = own[own["cut_on"] == newest]
+        old |= {day for day in today["cut_on"].dt.date if day != workspace.as_of}
+        found += panels(sequences, today, on=workspace.as_of)
+        weekly.append(own)
+    return Running(
+        found,
+        sections,
+        pd.concat(weekly, ignore_index=True) if weekly else pd.DataFrame(),
+        tuple(f"features of {day}, not of {workspace.as_of}" for day in sorted(old)),
+    )
