@@ -35,7 +35,7 @@ from grade_ml.features.store import write_snapshots
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
-from grade_ml.monitoring.decision import Request, permitted
+from grade_ml.monitoring.decision import permitted
 from grade_ml.monitoring.monitor import Monitor, decided
 from grade_ml.registry.registry import Alias, Registry
 from grade_ml.serving.models import Models
@@ -43,6 +43,7 @@ from grade_ml.serving.predictions import read_predictions
 from grade_ml.serving.scoring import score_running
 from grade_ml.training.baseline import finished
 from grade_ml.training.ensembles import changed_since, train_courses
+from grade_ml.training.requests import Request
 from installation import temporary_installation
 
 #: The newest term; the model is trained in its seventh week and grading changes in its twelfth.
@@ -210,7 +211,7 @@ def _register(registry: Registry, model: PooledModel) -> None:
 
 
 def _replay(found: Term, engine: Engine, registry: Registry, root: str, names: list[str]) -> None:
-    requests: list[Request] = []
+    requests: dict[str, Request] = {}
     day = TRAINED
     while day < ENDED:
         with engine.begin() as connection:
@@ -220,7 +221,7 @@ def _replay(found: Term, engine: Engine, registry: Registry, root: str, names: l
             monitor.concept(names)
             if any(one["says"] for one in losses.values()):
                 monitor.drift(names)  # decides only together with loss
-            act, _ = permitted(decided(connection, day), requests, day)
+            act, _ = permitted(decided(connection, day), requests, (), day)
             # What was told of a change is looked at anew every night.
             again = set(changed_since(connection)) | act.keys()
             if again:
@@ -237,7 +238,7 @@ def _replay(found: Term, engine: Engine, registry: Registry, root: str, names: l
             if act:
                 found.asked[day] = sorted(act)
                 found.reasons += [act[name].reason for name in sorted(act)] + outcomes
-                requests += [Request(name, day, False) for name in act]
+                requests |= {name: Request(name, "", None, day, "", True) for name in act}
         day += WEEK
 
 

@@ -6,9 +6,11 @@ matter.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+
+from grade_ml.training.requests import Request
 
 
 @dataclass(frozen=True)
@@ -104,52 +106,43 @@ def decide(evidence: Sequence[Evidence], as_of: date) -> Decision:
     return Decision(True, reason, newest.as_of)
 
 
-@dataclass(frozen=True)
-class Request:
-    """A training that was asked for: its course, the day of asking, and whether it still runs."""
-
-    course_id: str
-    asked_on: date
-    in_flight: bool
-
-
 def permitted(
-    decisions: Mapping[str, Decision], requests: Iterable[Request], as_of: date
+    decisions: Mapping[str, Decision],
+    requests: Mapping[str, Request],
+    in_flight: Collection[str],
+    as_of: date,
 ) -> tuple[dict[str, Decision], dict[str, str]]:
     """Return the decisions to act on now, and why others wait, by course.
 
-    A course waits while a training of it is in flight, for `cooldown_days` after it was asked for,
-    and once `daily_cap` courses were asked for on a day.
+    A course waits while a training of it is in flight, until the next day where one came to
+    nothing, for `cooldown_days` after it was asked for where one did not, and once `daily_cap`
+    courses were asked for on a day.
+
+    Parameters
+    ----------
+    requests
+        The last of each course.
+    in_flight
+        The courses of which a training that was asked for is on its way.
     """
-    asked = list(requests)
-    flying = {one.course_id for one in asked if one.in_flight}
-    last = {one.course_id: one.asked_on for one in sorted(asked, key=lambda one: one.asked_on)}
-    today = {one.course_id for one in asked if one.asked_on == as_of}
+    today = {name for name, one in requests.items() if one.asked_on == as_of}
     act: dict[str, Decision] = {}
     wait: dict[str, str] = {}
     for course, decision in sorted(decisions.items()):
         if not decision.retrain:
             continue
-        before = last.get(course)
-        if course in flying:
+        before = requests.get(course)
+        trained_for = before.asked_on if before and before.is_answered else None
+        if course in in_flight:
             wait[course] = "a training of it is in flight"
-        elif before and as_of < before + timedelta(days=SETTINGS.cooldown_days):
-            wait[course] = f"trained on request on {before}"
-        elif before and decision.evidence_on and decision.evidence_on <= before:
-            wait[course] = f"the evidence is older than the training of {before}"
+        elif trained_for and as_of < trained_for + timedelta(days=SETTINGS.cooldown_days):
+            wait[course] = f"trained on request on {trained_for}"
+        elif trained_for and decision.evidence_on and decision.evidence_on <= trained_for:
+            wait[course] = f"the evidence is older than the training of {trained_for}"
+        elif course in today:
+            wait[course] = "it was asked for today"
         elif len(today | act.keys()) >= SETTINGS.daily_cap:
             wait[course] = f"{SETTINGS.daily_cap} courses were asked for today"
         else:
             act[course] = decision
     return act, wait
-
-
-def spans(chosen: Collection[str], limit: int = 3) -> str:
-    """Return some of the names, and how many more there are.
-
-    >>> spans(["a", "b", "c", "d", "e"])
-    'a, b, c and 2 more'
-    """
-    names = sorted(chosen)
-    more = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -17,12 +17,11 @@ from grade_ml.orchestration.assets.models import MODEL_ASSETS
 from grade_ml.orchestration.assets.monitoring import MONITORING_ASSETS
 from grade_ml.orchestration.checks import GRADEBOOK_CHECKS
 from grade_ml.orchestration.courses import all_courses
-from grade_ml.orchestration.inbox import inbox_sensor
 from grade_ml.orchestration.jobs import JOBS
 from grade_ml.orchestration.partitions import course
 from grade_ml.orchestration.resources import platform_resource
 from grade_ml.orchestration.schedules import build_schedules
-from grade_ml.orchestration.sensors import SENSORS
+from grade_ml.orchestration.sensors import sensors
 
 COURSE_ASSETS = [
     one
@@ -67,7 +66,7 @@ def build_defs(
         asset_checks=[*GRADEBOOK_CHECKS, *map(all_courses, COURSE_ASSETS)],
         jobs=JOBS,
         schedules=build_schedules(settings, server),
-        sensors=[*SENSORS, inbox_sensor(settings)],
+        sensors=sensors(settings),
         resources={"platform": platform_resource(settings)},
         # Starting a process for each step costs more than most steps take.
         executor=in_process_executor,

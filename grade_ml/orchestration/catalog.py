@@ -5,24 +5,17 @@ A read that failed is not an empty gradebook: nothing here is called after one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import DagsterInstance
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
-from grade_ml.orchestration.partitions import RANGE_END, RANGE_START, course
+from grade_ml.orchestration.in_flight import worked_on
+from grade_ml.orchestration.partitions import course
 
 #: Courses added or removed at once; more follow at the next tick, well within its 60 seconds.
 MAX_CHANGES = 1000
-
-IN_FLIGHT = (
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
-)
 
 ACTIVE_BACKFILL = (
     BulkActionStatus.REQUESTED,
@@ -54,20 +47,6 @@ def decide(known: Collection[str], wanted: Collection[str], busy: Collection[str
     )
 
 
-def covered(known: Sequence[str], tags: Mapping[str, str]) -> set[str]:
-    """Return the partitions that a run with `tags` works on.
-
-    >>> sorted(covered(["a", "b", "c"], {RANGE_START: "b", RANGE_END: "c"}))
-    ['b', 'c']
-    """
-    if "dagster/partition" in tags:
-        return {tags["dagster/partition"]}
-    start, end = tags.get(RANGE_START), tags.get(RANGE_END)
-    if start not in known or end not in known:
-        return set()
-    return set(known[known.index(start) : known.index(end) + 1])
-
-
 def pending(instance: DagsterInstance, wanted: Iterable[str]) -> Change:
     """Return what would bring the partitions of `instance` in step with the courses `wanted`."""
     known = instance.get_dynamic_partitions(str(course.name))
@@ -77,8 +56,7 @@ def pending(instance: DagsterInstance, wanted: Iterable[str]) -> Change:
     if instance.get_backfills(filters=BulkActionsFilter(statuses=ACTIVE_BACKFILL), limit=1):
         # A backfill names its partitions when it is asked for and starts their runs later.
         return decide(known, wanted, busy=known)
-    runs = instance.get_runs(RunsFilter(statuses=IN_FLIGHT))
-    return decide(known, wanted, busy=set().union(*(covered(known, run.tags) for run in runs)))
+    return decide(known, wanted, busy=worked_on(instance, known))
 
 
 def synchronize(instance: DagsterInstance, wanted: Collection[str]) -> list[str]:

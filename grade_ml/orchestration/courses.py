@@ -60,6 +60,7 @@ class Courses:
 
     keys: Sequence[str]
     log: DagsterLogManager
+    run_id: str
     told: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add_asset_metadata(self, metadata: Mapping[str, Any], partition_key: str) -> None:
@@ -93,7 +94,10 @@ def course_asset(**options: Any) -> Callable[[Body], AssetsDefinition]:
             context: AssetExecutionContext, platform: ResourceParam[Platform]
         ) -> MaterializeResult:  # type: ignore[type-arg]
             parts, failed = settle(
-                context.partition_keys, lambda keys: _called(body, keys, context.log, platform)
+                context.partition_keys,
+                lambda keys: _called(
+                    body, Courses(keys, context.log, context.run.run_id), platform
+                ),
             )
             if len(parts) == 1 and not failed:
                 courses, result = parts[0]
@@ -109,9 +113,8 @@ def course_asset(**options: Any) -> Callable[[Body], AssetsDefinition]:
 
 
 def _called(
-    body: Body, keys: Sequence[str], log: DagsterLogManager, platform: Platform
+    body: Body, courses: Courses, platform: Platform
 ) -> tuple[Courses, MaterializeResult[Any]]:
-    courses = Courses(keys, log)
     return courses, body(courses, platform)
 
 

@@ -4,7 +4,8 @@ from datetime import date, timedelta
 
 import pytest
 
-from grade_ml.monitoring.decision import SETTINGS, Decision, Evidence, Request, decide, permitted
+from grade_ml.monitoring.decision import SETTINGS, Decision, Evidence, decide, permitted
+from grade_ml.training.requests import Request
 
 TODAY = date(2025, 10, 20)
 DRIFT, LOSS = "score_mean drifted", "error +20% against the record (scores)"
@@ -45,33 +46,38 @@ def test_only_confirmed_drift_asks_for_training(evidence, retrain, words):
 YES = Decision(True, "because", TODAY)
 
 
-def asked(days: int, in_flight: bool = False) -> Request:
-    return Request("A", TODAY - timedelta(days=days), in_flight)
+def asked(days: int, is_answered: bool = True) -> dict[str, Request]:
+    day = TODAY - timedelta(days=days)
+    return {"A": Request("A", "because", day, day, "key", is_answered)}
 
 
 @pytest.mark.parametrize(
-    ("requests", "acts"),
+    ("requests", "in_flight", "acts"),
     [
-        ([], True),
-        ([asked(60, in_flight=True)], False),
-        ([asked(SETTINGS.cooldown_days - 1)], False),
-        ([asked(SETTINGS.cooldown_days)], True),
-        ([asked(90), asked(5)], False),
+        ({}, (), True),
+        ({}, ("A",), False),
+        (asked(60), ("A",), False),
+        (asked(60, is_answered=False), ("A",), False),
+        (asked(SETTINGS.cooldown_days - 1), (), False),
+        (asked(SETTINGS.cooldown_days), (), True),
+        (asked(0, is_answered=False), (), False),
+        (asked(1, is_answered=False), (), True),
     ],
 )
-def test_a_course_waits_while_one_is_in_flight_and_cools_down(requests, acts):
-    act, wait = permitted({"A": YES}, requests, TODAY)
+def test_a_course_waits_while_one_is_in_flight_and_cools_down(requests, in_flight, acts):
+    act, wait = permitted({"A": YES}, requests, in_flight, TODAY)
     assert (list(act), list(wait)) == ((["A"], []) if acts else ([], ["A"]))
 
 
 def test_evidence_from_before_the_last_training_does_not_ask_again():
     old = Decision(True, "because", TODAY - timedelta(days=60))
-    assert permitted({"A": old}, [asked(SETTINGS.cooldown_days + 1)], TODAY)[0] == {}
+    assert permitted({"A": old}, asked(SETTINGS.cooldown_days + 1), (), TODAY)[0] == {}
 
 
 def test_no_more_than_so_many_courses_a_day():
     decisions = {f"c{number:02d}": YES for number in range(SETTINGS.daily_cap + 5)}
-    act, wait = permitted({**decisions, "no": Decision(False, "quiet")}, [], TODAY)
+    act, wait = permitted({**decisions, "no": Decision(False, "quiet")}, {}, (), TODAY)
     assert len(act) == SETTINGS.daily_cap and len(wait) == 5
-    again, _ = permitted(decisions, [Request(name, TODAY, True) for name in act], TODAY)
+    today = {name: Request(name, "because", TODAY, TODAY, "key") for name in act}
+    again, _ = permitted(decisions, today, (), TODAY)
     assert again == {}

@@ -22,8 +22,8 @@ from grade_ml.gradebook import arrivals
 from grade_ml.gradebook.loading import LoadReport
 from grade_ml.orchestration.assets.deliveries import counts
 from grade_ml.orchestration.build import build_defs
-from grade_ml.orchestration.inbox import AGAIN_AFTER, request
 from grade_ml.orchestration.running import QUIET, run_job
+from grade_ml.orchestration.sensors.inbox import AGAIN_AFTER, request
 from grade_ml_tests.gradebook.deliveries import CSV, write_folder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from http.server import HTTPServer
 from pathlib import Path
 
@@ -19,6 +19,11 @@ from dagster import (
     build_schedule_context,
     build_sensor_context,
 )
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.test_utils import create_run_for_test
 
 from grade_ml.core.settings import Settings
@@ -26,9 +31,11 @@ from grade_ml.monitoring import store
 from grade_ml.monitoring.store import Kind
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.catalog import synchronize
+from grade_ml.orchestration.in_flight import IN_FLIGHT
 from grade_ml.orchestration.partitions import RANGE_END, RANGE_START, range_tags
 from grade_ml.orchestration.running import QUIET
-from grade_ml.orchestration.sensors import REASON
+from grade_ml.orchestration.sensors.retraining import REASON
+from grade_ml.training import requests
 from grade_ml_tests.alerts.servers import Webhook, serving
 from grade_ml_tests.monitoring import world as campuses
 
@@ -79,12 +86,25 @@ def asked(result: SensorResult | SkipReason) -> list[RunRequest]:
 
 def start(instance: DagsterInstance, request: RunRequest, status=DagsterRunStatus.STARTED):
     """Do what the daemon does with a request."""
+    tags = {**request.tags, "dagster/run_key": str(request.run_key)}
     return create_run_for_test(
-        instance, job_name="retrain_drifted_courses", tags=dict(request.tags), status=status
+        instance, job_name="retrain_drifted_courses", tags=tags, status=status
     )
 
 
-def test_confirmed_drift_asks_for_just_those_courses_once(say, tick, instance):
+@pytest.fixture
+def answered(engine) -> Callable[..., list[str]]:
+    """Do what a training of some courses does with their requests."""
+
+    def answer(*courses: str) -> list[str]:
+        told = [requests.Answer(name, "corrected", 2) for name in courses]
+        with engine.begin() as connection:
+            return requests.answer(connection, told, "a run", datetime.now(UTC))
+
+    return answer
+
+
+def test_confirmed_drift_asks_for_just_those_courses_once(say, tick, instance, answered):
     synchronize(instance, ["A", "B", "C", "D"])
     quiet = {"says": "", "alarm_on": None}
     assert isinstance(tick("drift_retraining"), SkipReason)
@@ -103,16 +123,54 @@ def test_confirmed_drift_asks_for_just_those_courses_once(say, tick, instance):
     instance.report_run_canceling(run)
     instance.report_run_canceled(run)
     # One that came to nothing is asked for again, but not on the same day.
-    assert isinstance(tick("drift_retraining"), SkipReason)
+    assert "asked for today" in str(tick("drift_retraining").skip_message)
     tomorrow = TODAY + timedelta(days=1)
     (retry,) = asked(tick("drift_retraining", tomorrow))
     assert retry.run_key != request.run_key
     start(instance, retry, DagsterRunStatus.SUCCESS)
+    assert answered("A", "B", "C") == ["B", "C"] and answered("B") == []
     assert "trained on request" in str(tick("drift_retraining", tomorrow).skip_message)
     # After the cooldown the same alarm is no news.
     later = tomorrow + timedelta(days=40)
     say(later, Kind.CONCEPT, {"B": alarm(TODAY), "C": quiet})
     assert isinstance(tick("drift_retraining", later), SkipReason)
+
+
+def test_of_a_run_only_courses_that_it_did_not_train_are_asked_for_again(
+    say, tick, instance, answered
+):
+    synchronize(instance, ["A", "B", "C"])
+    say(TODAY, Kind.CONCEPT, {name: alarm(TODAY) for name in "ABC"})
+    (request,) = asked(tick("drift_retraining"))
+    start(instance, request, DagsterRunStatus.FAILURE)
+    answered("A", "C")
+    (retry,) = asked(tick("drift_retraining", TODAY + timedelta(days=1)))
+    assert (retry.tags[RANGE_START], retry.tags[RANGE_END]) == ("B", "B")
+
+
+def test_pruned_runs_are_neither_forgotten_nor_repeated(say, tick, instance, answered):
+    """One course was trained, the training of the other came to nothing; then runs are deleted."""
+    synchronize(instance, ["A", "B", "C"])
+    say(TODAY, Kind.CONCEPT, {"A": alarm(TODAY), "C": alarm(TODAY)})
+    runs = [
+        start(instance, one, DagsterRunStatus.SUCCESS) for one in asked(tick("drift_retraining"))
+    ]
+    answered("A")
+    for run in runs:
+        instance.delete_run(run.run_id)
+    tomorrow = TODAY + timedelta(days=1)
+    say(tomorrow, Kind.CONCEPT, {"A": alarm(tomorrow), "C": alarm(tomorrow)})
+    (again,) = asked(tick("drift_retraining", tomorrow))
+    assert (again.tags[RANGE_START], again.tags[RANGE_END]) == ("C", "C")
+    instance.delete_run(start(instance, again, DagsterRunStatus.SUCCESS).run_id)
+    answered("C")
+    for days in (1, 10, 27):
+        day = TODAY + timedelta(days=days)
+        say(day, Kind.CONCEPT, {"A": alarm(day), "C": alarm(day)})
+        assert "trained on request" in str(tick("drift_retraining", day).skip_message)
+    # A day in the past knows nothing of what was asked for later.
+    say(TODAY - timedelta(days=1), Kind.CONCEPT, {"C": alarm(TODAY - timedelta(days=1))})
+    assert "open" not in str(tick("drift_retraining", TODAY - timedelta(days=1)))
 
 
 def test_drift_alone_and_one_window_ask_for_nothing(say, tick, instance):
@@ -138,14 +196,30 @@ def test_long_ids_and_reasons_fit_into_tags(say, tick, instance):
     assert "in flight" in str(tick("drift_retraining").skip_message)
 
 
-def test_nothing_is_asked_for_while_all_courses_are_trained(say, tick, instance):
+ENDED = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
+
+
+def test_a_run_is_in_flight_from_the_queue_to_its_end():
+    """MANAGED is no state of a run that anybody starts: it is written by others' launchers."""
+    assert set(IN_FLIGHT) == set(DagsterRunStatus) - ENDED - {DagsterRunStatus.MANAGED}
+
+
+@pytest.mark.parametrize("job", ["train_advanced_ml_models", "retrain_drifted_courses"])
+def test_nothing_is_asked_for_beside_a_training_in_any_state_of_its_way(say, tick, instance, job):
     synchronize(instance, ["A"])
     say(TODAY, Kind.CONCEPT, {"A": alarm(TODAY)})
-    run = create_run_for_test(
-        instance, job_name="train_advanced_ml_models", status=DagsterRunStatus.STARTED
-    )
-    assert isinstance(tick("drift_retraining"), SkipReason)
-    instance.report_run_canceled(run)
+    place = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("grade_ml"), "__repository__")
+    for status in IN_FLIGHT:
+        run = create_run_for_test(
+            instance,
+            job_name=job,
+            tags=range_tags("A", "A"),
+            status=status,
+            remote_job_origin=RemoteJobOrigin(place, job),
+            job_code_origin=None,
+        )
+        assert isinstance(tick("drift_retraining"), SkipReason), status
+        instance.delete_run(run.run_id)
     assert len(asked(tick("drift_retraining"))) == 1
 
 

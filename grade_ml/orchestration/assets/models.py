@@ -239,6 +239,7 @@ def pooled_ensemble(
 def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[None]:
     """Correct the pooled ensemble for a course, and keep the correction only where it wins."""
     from grade_ml.monitoring.monitor import Monitor
+    from grade_ml.training import requests
     from grade_ml.training.ensembles import train_courses
 
     root = platform.settings.storage_root
@@ -261,6 +262,8 @@ def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[N
                 ).changes(),
             )
         )
+        answers = [requests.Answer(one.course_id, one.reason) for one in outcomes]
+        requests.answer(connection, answers, courses.run_id, datetime.now(UTC))
     for one in outcomes:
         figures = {"kept": one.kept, "fitted": one.fitted, "outcome": one.reason}
         courses.add_asset_metadata(figures, partition_key=one.course_id)
