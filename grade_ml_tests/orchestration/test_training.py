@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
@@ -26,6 +26,8 @@ from grade_ml.orchestration.partitions import range_tags
 from grade_ml.orchestration.resources import Platform
 from grade_ml.orchestration.running import QUIET, Follower, run_job
 from grade_ml.registry.registry import Alias
+from grade_ml.training import requests
+from grade_ml.training.requests import Request
 from grade_ml_tests.conftest import installation, new_database
 from grade_ml_tests.orchestration.conftest import TODAY, fill
 from grade_ml_tests.orchestration.test_plots import png
@@ -168,8 +170,15 @@ def test_chosen_courses_keep_the_model_of_unchanged_data(trained: Trained, platf
 
 def test_the_ensemble_serves_where_it_is_better_and_the_baseline_where_not(trained: Trained):
     span, job = (trained.courses[0], trained.courses[-1]), "train_advanced_ml_models"
+    request = Request(span[0], "scores are lower", TODAY, TODAY, "drift")
+    with trained.engine.begin() as connection:
+        requests.ask(connection, [request], datetime.now(UTC))
     result = train(trained.settings, trained.instance, *span, job_name=job)
     assert result.success
+    with trained.engine.connect() as connection:
+        assert requests.newest(connection, TODAY)[span[0]].is_answered
+        (row,) = connection.execute(sa.select(requests.request)).all()
+    assert row.run_id == result.run_id and row.outcome
     (pooled,) = result.asset_materializations_for_node("pooled_ensemble")
     assert "## Errors by course and group" in pooled.metadata["model_card"].value
     rows = predictions(trained.engine)
