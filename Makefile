@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: up test lint bench lock
+.PHONY: up test lint bench lock wheel
 
 up: .venv/.installed
 	@exec $(BIN)/grade-ml up --demo --port $(PORT)
@@ -22,6 +22,9 @@ lint: .venv/.installed-dev
 
 bench: .venv/.installed-test
 	@for script in $(filter-out benchmarks/installation.py benchmarks/quoted.py benchmarks/whatif.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+wheel: .venv/.created
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 lock: .venv/.installed-dev
 	$(BIN)/uv pip compile --universal --all-extras --no-header --no-annotate --no-emit-index-url \

@@ -1,1 +1,6 @@
-"""Tests of grade_ml; the folders mirror the package."""
+"""Tests of grade_ml, in folders like its rooms."""
+
+from pathlib import Path
+
+#: The checkout, whose documents and tools are tested, too.
+REPOSITORY = Path(__file__).resolve().parents[1]

@@ -20,7 +20,7 @@ import psutil
 from dotenv import dotenv_values
 
 from grade_ml.cli.up import answers
-from grade_ml.core.settings import REPOSITORY
+from grade_ml_tests import REPOSITORY
 
 PATIENCE_SECONDS = 120
 #: With these of a developer's `.env`, a test would work on something else than its own folder.

@@ -24,8 +24,9 @@ from dagster_shared.utils.warnings import (
 from pydantic import AliasChoices
 
 from grade_ml.cli import COMMANDS, group
-from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.core.settings import Settings
 from grade_ml.orchestration.jobs import JOBS
+from grade_ml_tests import REPOSITORY
 
 PACKAGE = REPOSITORY / "grade_ml"
 ABOVE_DOMAIN = {"cli", "definitions", "orchestration", "tasks"}

@@ -240,7 +240,9 @@ class _Launch:
     def _start(self, demo: bool) -> None:
         from grade_ml.orchestration import code_server
 
-        click.echo(f"Data in {self._settings.home}")
+        chosen = "home" in self._settings.model_fields_set
+        hint = "" if chosen else " (set GRADE_ML_HOME for another folder)"
+        click.echo(f"Data in {self._settings.home}{hint}")
         with _step("PostgreSQL"):
             urls = database.start(self._settings)
         gradebook = database.connect(urls.grade_ml)
@@ -302,7 +304,7 @@ class _Launch:
             dead = end_dead_runs(instance)
         if dead:
             click.echo(f"{dead} runs had been killed; they are marked as failed.")
-        if not {"GRADE_ML_HOME", "DAGSTER_HOME"} & set(os.environ):
+        if REPOSITORY and not {"GRADE_ML_HOME", "DAGSTER_HOME"} & set(os.environ):
             remember_dagster_home(REPOSITORY / ".env", self._dagster_home)
 
     def _prepare_registry(self, url: str) -> None:

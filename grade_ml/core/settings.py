@@ -1,8 +1,9 @@
 """The fixed settings, read once at the edge (environment and `.env`) and passed inwards.
 
 A URL that is unset means the embedded service under `home`. Nothing here connects to anything.
-A `.env` counts in two places, which belong to whoever installed grade_ml: the repository and the
-home. That of the current folder does not: the folder may be a delivery, by somebody else.
+A `.env` counts in two places, which belong to whoever installed grade_ml: the home and, where
+grade_ml is imported from one, the repository. That of the current folder does not: the folder may
+be a delivery, by somebody else.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from unicodedata import category
 from zoneinfo import ZoneInfo, available_timezones
 
 from dotenv import dotenv_values
+from platformdirs import user_data_path
 from pydantic import (
     AfterValidator,
     Field,
@@ -33,8 +35,18 @@ from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.guard import HOST_NAME
 from grade_ml.core.masking import is_ambiguous, remember, remember_url
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-_HOME = REPOSITORY / ".grade_ml"
+
+def _repository(folder: Path) -> Path | None:
+    """Return `folder`, from which grade_ml is imported, if it is a checkout of the project."""
+    try:
+        project = (folder / "pyproject.toml").read_text("utf-8")
+    except OSError:  # grade_ml is installed
+        return None
+    return folder if 'name = "grade-ml"\n' in project else None
+
+
+#: The checkout that is imported from; None where grade_ml is installed from a wheel.
+REPOSITORY = _repository(Path(__file__).resolve().parents[2])
 #: More than this share of the enrollments, results or line items of the classes in question may
 #: not be missing from a delivery that says it is whole. In the week in which most students change
 #: or drop a class, 5 to 15% do; an export that was cut, or of one school of several, lacks more.
@@ -45,6 +57,19 @@ _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _PATHS = ("home", "storage", "inbox", "dagster_home", "interventions", "institution")
 #: The variables that name databases elsewhere than on the embedded server.
 URLS = ("GRADE_ML_DATABASE_URL", "DAGSTER_POSTGRES_URL", "MLFLOW_TRACKING_URI")
+
+
+def _default_home() -> Path:
+    """Return `.grade_ml` in the repository, or a folder of the user's where there is none.
+
+    Not one in the current folder: each folder in which a command is called would be another
+    installation, and a delivery could bring one with a `.env` in it.
+    """
+    return REPOSITORY / ".grade_ml" if REPOSITORY else user_data_path("grade_ml", appauthor=False)
+
+
+def _env_of_repository() -> list[Path]:
+    return [REPOSITORY / ".env"] if REPOSITORY else []
 
 
 def _known_timezone(value: str) -> str:
@@ -134,7 +159,7 @@ class EnvironmentSettings(BaseSettings):
         ConfigurationError
             A variable cannot be used, or `.env` is no text in UTF-8; it is named.
         """
-        return cls._read(REPOSITORY / ".env", _env_of_home())
+        return cls._read(*_env_of_repository(), _env_of_home())
 
     @classmethod
     def _read(cls, *env_files: Path) -> Self:
@@ -166,21 +191,27 @@ class EnvironmentSettings(BaseSettings):
 class _Place(EnvironmentSettings):
     """Where everything embedded lies."""
 
-    home: AbsolutePath = Field(default=_HOME, validation_alias="GRADE_ML_HOME")
+    home: AbsolutePath = Field(default_factory=_default_home, validation_alias="GRADE_ML_HOME")
 
 
-def _home_named_in(env_file: Path) -> str | None:
-    values = dotenv_values(env_file) if _is_there(env_file) else {}
+def _home_named_in(*env_files: Path) -> str | None:
+    values = {
+        name: value
+        for env_file in env_files
+        if _is_there(env_file)
+        for name, value in dotenv_values(env_file).items()
+    }
     return {name.upper(): value for name, value in values.items()}.get("GRADE_ML_HOME")
 
 
 def _env_of_home() -> Path:
     """Return the path of the home's `.env`, which must not name another home itself."""
-    env_file = _Place._read(REPOSITORY / ".env").home / ".env"
+    env_file = _Place._read(*_env_of_repository()).home / ".env"
     if _home_named_in(env_file):
+        places = " or in ".join(["the environment", *map(str, _env_of_repository())])
         raise ConfigurationError(
             f"The file {env_file} sets GRADE_ML_HOME, which led to it.",
-            f"Set it in the environment or in {REPOSITORY / '.env'}, and remove it there.",
+            f"Set it in {places}, and remove it there.",
         )
     return env_file
 
@@ -242,8 +273,8 @@ class Settings(_Place):
         home of the repository. With another one in GRADE_ML_HOME, logs would land in the first.
         """
         settings = super().from_environment()
-        named = _home_named_in(REPOSITORY / ".env")
-        if settings.home == (_absolute(Path(named)) if named else _HOME):
+        named = _home_named_in(*_env_of_repository())
+        if settings.home == (_absolute(Path(named)) if named else _default_home()):
             return settings
         own = cls._read(settings.home / ".env").dagster_home
         return settings.model_copy(update={"dagster_home": own})

@@ -12,7 +12,8 @@ from pathlib import Path
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._grpc.client import DagsterGrpcClient
 
-from grade_ml.core.settings import REPOSITORY, Settings
+import grade_ml
+from grade_ml.core.settings import Settings
 from grade_ml.core.sockets import socket_directory
 
 #: Schedules and sensors keep their state under the name of the location; so does workspace.yaml.
@@ -33,7 +34,9 @@ def prepare(settings: Settings) -> tuple[Path, Path]:
 def arguments(socket: Path) -> tuple[str, ...]:
     """Return the arguments of `dagster` that start it; it can load the code anew on demand."""
     place = ("--socket", str(socket), "--location-name", _LOCATION)
-    code = ("--module-name", _MODULE, "--working-directory", str(REPOSITORY))
+    # Dagster takes the first of the folders to import from off the list, which may be ours.
+    source = Path(grade_ml.__file__).parent.parent
+    code = ("--module-name", _MODULE, "--working-directory", str(source))
     return ("code-server", "start", *place, *code, "--use-python-environment-entry-point")
 
 

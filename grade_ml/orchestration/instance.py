@@ -1,6 +1,7 @@
 """Dagster's instance of one installation: its home, made ready, and the runs that died in it.
 
-What the instance is made of stands in dagster.yaml at the top of the repository.
+What the instance is made of stands in dagster.yaml beside this module, and where the definitions
+are in workspace.yaml. The repository has copies at its top, where Dagster's own commands look.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
@@ -18,9 +18,11 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from grade_ml.core import database
 from grade_ml.core.permissions import make_private
 from grade_ml.core.process import Identity
-from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.core.settings import Settings
 from grade_ml.core.storage import require_writable
 
+#: In Dagster's home. With the second, a bare `dagster dev` works there.
+_FILES = ("dagster.yaml", "workspace.yaml")
 #: The process of a run: its id, when it began, and the machine.
 PROCESS_TAG = "grade_ml/process"
 KILLED = "The process of this run was killed."
@@ -41,10 +43,10 @@ def open_instance(settings: Settings) -> DagsterInstance:
 
 
 def prepare_home(settings: Settings) -> Path:
-    """Make Dagster's home with its dagster.yaml and return it.
+    """Make Dagster's home with its dagster.yaml and workspace.yaml and return it.
 
-    The file is a link to the repository's, so that a new version of it counts at once; a file
-    that somebody put there stays.
+    They are links to the package's, so that a new version counts at once; a file that somebody put
+    there stays.
 
     Raises
     ------
@@ -55,16 +57,28 @@ def prepare_home(settings: Settings) -> Path:
     variable = "DAGSTER_HOME" if settings.dagster_home else "GRADE_ML_HOME"
     require_writable(home, f"Set {variable} to a folder that can be written.")
     make_private(home)
-    target, link = REPOSITORY / "dagster.yaml", home / "dagster.yaml"
-    if link.is_symlink() and not link.exists():
-        link.unlink()  # the repository has moved
-    try:
-        with suppress(FileExistsError):  # another process was first
-            if not link.exists():
-                link.symlink_to(target)
-    except OSError:  # a file system without links
-        shutil.copyfile(target, link)
+    for name in _FILES:
+        _provide(Path(__file__).with_name(name), home / name)
     return home
+
+
+def _provide(source: Path, place: Path) -> None:
+    """Link `place` to the package's `source`, unless somebody put another file there."""
+    if place.is_symlink():
+        target = place.readlink()
+        # A link to where the package, or the repository, was before.
+        ours = not place.exists() or target.parts[-3:] == source.parts[-3:]
+        if target == source or not ours:
+            return
+    elif place.exists():
+        return
+    draft = place.with_name(f"{place.name}.{os.getpid()}")
+    try:
+        draft.symlink_to(source)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, draft)
+    # At no moment is there none: Dagster would work on a database of its own.
+    draft.replace(place)
 
 
 def process_tag(process: Identity | None = None) -> dict[str, str]:

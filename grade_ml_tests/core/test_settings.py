@@ -11,9 +11,10 @@ from hypothesis.strategies import dates, datetimes, from_regex, just
 from grade_ml.core import settings as module
 from grade_ml.core.dates import parse_date, parse_moment
 from grade_ml.core.errors import ConfigurationError
-from grade_ml.core.settings import REPOSITORY, AlertSettings, Settings
+from grade_ml.core.settings import AlertSettings, Settings
 from grade_ml.external.settings import ExternalSettings
 from grade_ml.gradebook.rest.settings import OneRosterSettings
+from grade_ml_tests import REPOSITORY
 
 
 @pytest.fixture
@@ -36,8 +37,36 @@ def test_only_the_documented_variables_are_read(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, "/elsewhere")
     settings = Settings(_env_file=None)
     assert settings == Settings(
-        _env_file=None, home=REPOSITORY / ".grade_ml", storage=None, timezone="UTC", as_of=None
+        _env_file=None, home=settings.home, storage=None, timezone="UTC", as_of=None
     )
+
+
+def test_by_default_the_home_of_a_checkout_is_in_it():
+    assert Settings(_env_file=None).home == REPOSITORY / ".grade_ml"
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_by_default_the_home_of_an_installed_package_is_the_users(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(module, "REPOSITORY", None)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    write_env(tmp_path / ".grade_ml", "GRADE_ML_TIMEZONE=Europe/Paris")
+    home = Settings.from_environment().home
+    assert home.is_relative_to(tmp_path / "user")
+    home.mkdir(parents=True)
+    write_env(home, "GRADE_ML_TIMEZONE=Europe/London", "DAGSTER_HOME=d")
+    settings = Settings.from_environment()
+    assert (settings.home, settings.timezone) == (home, "Europe/London")
+    assert settings.dagster_home == tmp_path / "d"
+
+
+def test_only_a_checkout_of_this_project_is_one(tmp_path: Path):
+    assert module._repository(REPOSITORY) == REPOSITORY
+    assert module._repository(tmp_path) is None
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "grade-ml-user"\n')
+    assert module._repository(tmp_path) is None
 
 
 @pytest.mark.usefixtures("nowhere")

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from grade_ml.core.errors import ConfigurationError
-from grade_ml.core.settings import REPOSITORY
 from grade_ml.external import features, store
 from grade_ml.external.frames import observations
 from grade_ml.external.protocol import (
@@ -27,6 +26,7 @@ from grade_ml.external.protocol import (
     Window,
 )
 from grade_ml.external.settings import PREFIX, ExternalSettings
+from grade_ml_tests import REPOSITORY
 
 PLACE = Place(51.5, -0.1, "GBR", "Europe/London")
 START = date(2024, 3, 25)

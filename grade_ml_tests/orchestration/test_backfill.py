@@ -17,11 +17,12 @@ from dagster._daemon.backfill import execute_backfill_iteration
 
 from grade_ml.campus.providers.server import serve
 from grade_ml.campus.simulated import CampusConfig
-from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.core.settings import Settings
 from grade_ml.external.settings import PREFIX
 from grade_ml.orchestration import catalog
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.partitions import RANGE_END, RANGE_START
+from grade_ml_tests import REPOSITORY
 from grade_ml_tests.orchestration.conftest import TODAY
 from grade_ml_tests.orchestration.test_definitions import EXTERNAL
 

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from dagster import AssetKey, DefaultScheduleStatus, DefaultSensorStatus, Definitions
 from dagster._core.definitions.partitions.context import partition_loading_context
 
-from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.core.settings import Settings
 from grade_ml.orchestration import partitions
 from grade_ml.orchestration.build import build_defs
+from grade_ml_tests import REPOSITORY
 
 HEAVY = (
     "alembic",

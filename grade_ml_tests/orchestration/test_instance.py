@@ -3,19 +3,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tomllib
 import uuid
 from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 from dagster._core.test_utils import create_run_for_test
 from dagster._serdes import deserialize_value, serialize_value
 
 from grade_ml.core.process import Identity
-from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.core.settings import Settings
 from grade_ml.orchestration.instance import (
     PROCESS_TAG,
     end_dead_runs,
@@ -23,6 +21,9 @@ from grade_ml.orchestration.instance import (
     prepare_home,
     process_tag,
 )
+from grade_ml_tests import REPOSITORY
+
+SOURCES = REPOSITORY / "grade_ml" / "orchestration"
 
 
 @pytest.fixture
@@ -35,19 +36,9 @@ def installation(
     return settings
 
 
-def test_both_ways_to_find_the_definitions_agree():
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["dagster"]
-    workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())
-    assert workspace == {
-        "load_from": [
-            {
-                "python_module": {
-                    "module_name": project["module_name"],
-                    "location_name": project["code_location_name"],
-                }
-            }
-        ]
-    }
+@pytest.mark.parametrize("name", ["dagster.yaml", "workspace.yaml"])
+def test_the_copy_at_the_top_of_the_repository_is_that_of_the_package(name: str):
+    assert (REPOSITORY / name).read_text() == (SOURCES / name).read_text()
 
 
 def test_the_instance_is_what_dagster_yaml_says(installation: Settings):
@@ -59,7 +50,7 @@ def test_the_instance_is_what_dagster_yaml_says(installation: Settings):
         assert not instance.telemetry_enabled
         queue = instance.get_concurrency_config().run_queue_config
         assert queue and queue.max_concurrent_runs == 2
-    assert (installation.dagster_home / "dagster.yaml").resolve() == REPOSITORY / "dagster.yaml"
+    assert (installation.dagster_home / "dagster.yaml").resolve() == SOURCES / "dagster.yaml"
 
 
 def test_the_given_url_is_used_and_nothing_embedded_started(installation: Settings):
@@ -86,12 +77,19 @@ def test_a_dagster_yaml_of_somebody_stays(installation: Settings):
     assert file.read_text() == "telemetry:\n  enabled: false\n"
 
 
-def test_a_link_to_a_repository_that_moved_is_renewed(installation: Settings, tmp_path: Path):
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_link_to_where_the_package_was_is_renewed(
+    installation: Settings, tmp_path: Path, gone: bool
+):
+    before = tmp_path / "grade_ml" / "orchestration" / "dagster.yaml"
+    if not gone:
+        before.parent.mkdir(parents=True)
+        before.write_text("telemetry:\n  enabled: false\n")
     installation.dagster_home.mkdir()
     link = installation.dagster_home / "dagster.yaml"
-    link.symlink_to(tmp_path / "gone.yaml")
+    link.symlink_to(before)
     prepare_home(installation)
-    assert link.resolve() == REPOSITORY / "dagster.yaml"
+    assert link.resolve() == SOURCES / "dagster.yaml"
 
 
 @pytest.mark.security

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from grade_ml.core.settings import REPOSITORY
+from grade_ml_tests import REPOSITORY
 from grade_ml_tests.launch import Installation
 
 OUTPUT = REPOSITORY / "ci-output"
