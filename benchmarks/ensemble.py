@@ -41,6 +41,7 @@ from grade_ml.ensemble.evaluation import cut_table
 from grade_ml.ensemble.rows import join, with_outcomes
 from grade_ml.features.refresh import refresh
 from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
+from grade_ml.features.store import Frames
 from grade_ml.gradebook import frames, oulad
 from grade_ml.gradebook.attributes import SOURCES
 from grade_ml.gradebook.catalog import course_ids
@@ -58,6 +59,7 @@ from installation import temporary_installation
 OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"
 TODAY = date(2026, 11, 24)
 NIGHT = datetime(2026, 11, 24, 3, tzinfo=UTC)
+PSEUDONYMS = Pseudonyms(b"benchmark")
 TRAIN, TEST, CUTS = ["2013B", "2013J"], ["2014B"], (0.25, 0.5, 0.75)
 PEERS = Path(__file__).resolve().parent / "peers"
 #: The environment of each peer.
@@ -271,10 +273,8 @@ def _within(gradebook: Gradebook, seconds: int, fit_seconds: int) -> dict[str, A
         results = outcomes(known, end, DEFAULTS)
         started = time.perf_counter()
         left = max(seconds - fit_seconds, 0)
-        tuned = tune(snapshots, results, None, storage_url=url, seconds=left)
-        model = pooled.fit(
-            snapshots, results, 0, Pseudonyms(b"benchmark"), parameters=tuned.parameters
-        )
+        tuned = tune(snapshots, results, None, storage_url=url, seconds=left, pseudonyms=PSEUDONYMS)
+        model = pooled.fit(snapshots, results, 0, PSEUDONYMS, parameters=tuned.parameters)
         took = time.perf_counter() - started
     cuts = fraction_cuts(gradebook.sections[gradebook.sections["term_id"].isin(TEST)], CUTS)
     rows = with_outcomes(
@@ -301,7 +301,7 @@ def _campus(number: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _speed() -> dict[str, Any]:
     """Return the seconds of scoring with a loaded model."""
     snapshots, results = _campus(20)
-    model = pooled.fit(snapshots, results, 0, Pseudonyms(b"benchmark"))
+    model = pooled.fit(snapshots, results, 0, PSEUDONYMS)
     many = snapshots.sample(30_000, replace=True, random_state=0).reset_index(drop=True)
     batches = [_seconds(model, many) for _ in range(3)]
     single = [_seconds(model, many.iloc[[place]]) for place in range(200)]
@@ -326,9 +326,7 @@ def _scale(number: int) -> dict[str, Any]:
     config = simulated.CampusConfig(students=30 * number, courses=number, terms=4)
     with temporary_installation() as (settings, engine):
         simulated.load_campus(engine, settings, config, loaded_at=NIGHT)
-        registry = Registry(
-            database.start(settings).mlflow, settings.storage_root, Pseudonyms(b"benchmark")
-        )
+        registry = Registry(database.start(settings).mlflow, settings.storage_root, PSEUDONYMS)
         with engine.connect() as connection:
             names = course_ids(connection)
         features, full = _refresh(engine, settings, names), _night(engine, settings, registry)
@@ -363,20 +361,22 @@ update gradebook.result set score = 50 where (assignment_id, student_id) in (
 def _refresh(engine: sa.Engine, settings: Settings, names: list[str]) -> float:
     started = time.perf_counter()
     with engine.connect() as connection:
-        refresh(connection, settings.storage_root, names, TODAY)
+        refresh(connection, Frames(settings.storage_root, TODAY, PSEUDONYMS), names)
     return round(time.perf_counter() - started, 1)
 
 
 def _night(engine: sa.Engine, settings: Settings, registry: Registry) -> float:
     root, started = settings.storage_root, time.perf_counter()
     with engine.begin() as connection:
-        data = TrainingData.stored(root, finished_in(connection, TODAY), SOURCES)
+        data = TrainingData.stored(
+            Frames(root, TODAY, PSEUDONYMS), finished_in(connection, TODAY, DEFAULTS), SOURCES
+        )
         training = train_pooled(
             data,
             registry,
             connection,
             trained_at=NIGHT,
-            tune=partial(tune, storage_url="", seconds=0),
+            tune=partial(tune, storage_url="", seconds=0, pseudonyms=PSEUDONYMS),
             on_progress=_say,
         )
         names = course_ids(connection)

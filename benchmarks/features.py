@@ -21,8 +21,10 @@ from typing import Any
 from grade_ml.campus.simulated import Campus, CampusConfig
 from grade_ml.core import database
 from grade_ml.core.process import peak_megabytes
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.settings import Settings
 from grade_ml.features.refresh import refresh
+from grade_ml.features.store import Frames
 from grade_ml.gradebook import oulad
 from grade_ml.gradebook.bundle import Bundle, from_frames
 from grade_ml.gradebook.catalog import course_ids
@@ -83,9 +85,10 @@ def _in_own_process(home: Path) -> dict[str, Any]:
 
 def _refresh(settings: Settings) -> dict[str, Any]:
     engine = database.connect(database.start(settings).grade_ml)
+    frames = Frames(settings.storage_root, TODAY, Pseudonyms(b"benchmark"))
     start = time.perf_counter()
     with engine.connect() as connection:
-        counts = refresh(connection, settings.storage_root, course_ids(connection), TODAY)
+        counts = refresh(connection, frames, course_ids(connection))
     seconds = time.perf_counter() - start
     engine.dispose()
     return {

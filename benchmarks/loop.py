@@ -31,7 +31,7 @@ from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble import pooled
 from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
-from grade_ml.features.store import write_snapshots
+from grade_ml.features.store import Frames
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
@@ -120,9 +120,10 @@ def _term(seed: int, is_changed: bool, students: int, courses: int) -> Term:
         snapshots = grade_snapshots(gradebook, weekly_cuts(gradebook.sections, ENDED), ENDED)
         root = settings.storage_root
         _store(engine, gradebook)
-        for course, rows in snapshots.groupby("course_id", observed=True):
-            write_snapshots(root, str(course), rows, ENDED)
         registry = Registry(database.start(settings).mlflow, root, Pseudonyms(b"benchmark"))
+        frames = Frames(root, ENDED, registry.pseudonyms)
+        for course, rows in snapshots.groupby("course_id", observed=True):
+            frames.write(str(course), rows)
         _register(registry, model)
         found = Term(seed)
         _replay(found, engine, registry, root, sorted(gradebook.courses["course_id"]))

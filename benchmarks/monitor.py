@@ -24,9 +24,10 @@ from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble.pooled import NAME, PooledModel
 from grade_ml.features.refresh import refresh
-from grade_ml.features.store import read_snapshots
+from grade_ml.features.store import Frames
 from grade_ml.gradebook.attributes import SOURCES
 from grade_ml.gradebook.catalog import course_ids
+from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.monitoring import store
 from grade_ml.monitoring.monitor import Monitor
 from grade_ml.monitoring.store import Kind
@@ -75,9 +76,10 @@ def prepared(engine: Engine, settings: Settings, config: simulated.CampusConfig)
     )
     with engine.begin() as connection:
         names = course_ids(connection)
-        refresh(connection, settings.storage_root, names, TODAY)
+        frames = Frames(settings.storage_root, TODAY, registry.pseudonyms)
+        refresh(connection, frames, names)
         training = train_pooled(
-            TrainingData.stored(settings.storage_root, finished_in(connection, TODAY), SOURCES),
+            TrainingData.stored(frames, finished_in(connection, TODAY, DEFAULTS), SOURCES),
             registry,
             connection,
             trained_at=NIGHT,
@@ -86,18 +88,18 @@ def prepared(engine: Engine, settings: Settings, config: simulated.CampusConfig)
         registry.set_alias(NAME, Alias.CHAMPION, training.version.version)
         for first in range(0, len(names), AT_ONCE):
             some = names[first : first + AT_ONCE]
-            _predict(connection, settings.storage_root, some, training.model, training.version)
+            _predict(connection, frames, some, training.model, training.version)
     return registry
 
 
 def _predict(
     connection: sa.Connection,
-    root: str,
+    frames: Frames,
     names: list[str],
     model: PooledModel,
     version: ModelVersion,
 ) -> None:
-    rows = read_snapshots(root, names)
+    rows = frames.snapshots(names)
     recent = rows["cut_on"] > str(TODAY - timedelta(days=7 * WEEKS))
     for day, some in rows[recent].groupby("cut_on"):
         told = model.predict(some.reset_index(drop=True))

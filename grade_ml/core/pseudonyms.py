@@ -6,6 +6,7 @@ hide nothing: whoever has a list of ids hashes all of them in a second and finds
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import secrets
@@ -57,6 +58,11 @@ class Pseudonyms:
     def fingerprint(self) -> str:
         """What tells two secrets apart and reveals neither."""
         return self._hash("fingerprint", _BYTES // 2).hex()
+
+    @property
+    def row_key(self) -> str:
+        """A key for hashes of whole rows: 16 characters, as `pandas.util.hash_array` wants it."""
+        return base64.b64encode(self._hash("rows", 12)).decode()
 
     def of(self, texts: pd.Series) -> pd.Series:
         """Return a number (uint64) for each text, the same for equal texts."""

@@ -361,7 +361,7 @@ def fit(  # noqa: PLR0913 - what a model comes of, and how it is told
                 for task, one in fitted.items()
             },
             degraded=tuple(dict.fromkeys(degraded)),
-            section_versions=section_versions(snapshots, outcomes),
+            section_versions=section_versions(snapshots, outcomes, pseudonyms),
             audit=by_group(grouped(calibrated, "student_id", bands), _audited(rows), seed),
             held_out=_without_ids(calibrated, pseudonyms),
             bands=bands,

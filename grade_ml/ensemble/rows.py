@@ -5,8 +5,6 @@ Shared by every model of this room; what a model does with its rows is its own m
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,10 +14,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
+from grade_ml.core.hashing import digest, section_hashes
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.evaluation import Evaluation
 from grade_ml.features.attributes import protected_columns
-from grade_ml.features.hashing import section_hashes
 
 #: What the grade is predicted on top of, and what a person would guess: points, 0-100.
 COLLECTED, NAIVE = "grade_if_nothing_more", "grade_rate_so_far"
@@ -113,12 +111,14 @@ def with_outcomes(model: Model, snapshots: pd.DataFrame, outcomes: pd.DataFrame)
     return join(rows, outcomes)
 
 
-def section_versions(snapshots: pd.DataFrame, outcomes: pd.DataFrame) -> dict[str, str]:
+def section_versions(
+    snapshots: pd.DataFrame, outcomes: pd.DataFrame, pseudonyms: Pseudonyms
+) -> dict[str, str]:
     """Return per section that has rows and outcomes a text that changes when one of them does.
 
     The order of rows does not matter.
     """
-    return versions_of(section_hashes(snapshots), section_hashes(outcomes))
+    return versions_of(section_hashes(snapshots, pseudonyms), section_hashes(outcomes, pseudonyms))
 
 
 def versions_of(rows: Mapping[str, int], truth: Mapping[str, int]) -> dict[str, str]:
@@ -128,7 +128,7 @@ def versions_of(rows: Mapping[str, int], truth: Mapping[str, int]) -> dict[str, 
 
 def data_version(versions: Mapping[str, str]) -> str:
     """Return one text for many sections' versions."""
-    return hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(versions)
 
 
 def row_pseudonyms(rows: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.Series:

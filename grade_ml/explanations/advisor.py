@@ -39,7 +39,7 @@ from grade_ml.explanations.local_surrogate import (
 from grade_ml.explanations.messages import languages
 from grade_ml.explanations.narratives import Explained, Narrative, Reader, narrate, verify
 from grade_ml.features.continuations import Continuation
-from grade_ml.features.store import read_snapshots
+from grade_ml.features.store import Frames
 from grade_ml.features.surroundings import beside
 from grade_ml.gradebook import frames
 from grade_ml.gradebook.institution import DEFAULTS, Institution
@@ -134,6 +134,10 @@ class Advisor:
     institution: Institution = DEFAULTS
 
     @cached_property
+    def _frames(self) -> Frames:
+        return Frames(self.root, self.as_of, self.registry.pseudonyms)
+
+    @cached_property
     def _models(self) -> Models:
         return Models(self.registry)
 
@@ -164,7 +168,7 @@ class Advisor:
         challenger = read_predictions(self.connection, as_of=self.as_of, stage=Alias.CHALLENGER)
 
         def make(course: str, cases: Sequence[_Case]) -> Iterator[Mapping[str, Any] | None]:
-            every = read_snapshots(self.root, [course])
+            every = self._frames.snapshots([course])
             known: dict[tuple[str, float], Neighbours] = {}
             predicted = pd.DataFrame([case.predicted for case in cases])
             pass_marks = pd.Series(self.institution.pass_mark_of(course), predicted.index)
@@ -242,7 +246,7 @@ class Advisor:
 
     def _cases(self, course: str, changed: pd.DataFrame) -> list[_Case]:
         """Return the enrollments of `changed`, in order, that can still be served as explained."""
-        rows = current_snapshots(self.connection, self.root, [course], self.as_of)
+        rows = current_snapshots(self.connection, self._frames, [course])
         explained = store.read_explanations(self.connection, [course], self.as_of)
         by_key = {(one.section_id, one.student_id): one for one in explained}
         predictions = read_predictions(

@@ -18,6 +18,8 @@ from sqlalchemy import Connection
 
 from grade_ml.core.errors import NotReadyError
 from grade_ml.core.frames import empty, together
+from grade_ml.core.hashing import hash_rows
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.course import CourseModel
 from grade_ml.ensemble.encoding import Encoder
@@ -44,8 +46,7 @@ from grade_ml.explanations.importance import (
 )
 from grade_ml.explanations.settings import SETTINGS
 from grade_ml.features.attributes import protected_columns
-from grade_ml.features.hashing import hash_rows
-from grade_ml.features.store import read_snapshots
+from grade_ml.features.store import Frames
 from grade_ml.features.surroundings import beside
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import read_table
@@ -114,18 +115,22 @@ class Explainer:
     institution: Institution = DEFAULTS
 
     @cached_property
+    def _frames(self) -> Frames:
+        return Frames(self.root, self.as_of, self.registry.pseudonyms)
+
+    @cached_property
     def _models(self) -> Models:
         return Models(self.registry)
 
     def attributions(self, courses: Collection[str]) -> dict[str, Explained]:
         """Explain and store the current prediction of every running enrollment of `courses`."""
-        rows = current_snapshots(self.connection, self.root, courses, self.as_of)
+        rows = current_snapshots(self.connection, self._frames, courses)
         before = store.summary(self.connection, courses, self.as_of)
         known = set(_keys(before, before["features_hash"]))
         fresh = dict.fromkeys(courses, 0)
         for served, own in by_model(self._models, rows, courses):
             for some in self._some(served, own):
-                marks = _features_hash(served, some)
+                marks = _features_hash(served, some, self.registry.pseudonyms)
                 named = some[ROW[:2]].assign(
                     as_of=some["cut_on"],
                     model_name=served.version.name,
@@ -158,7 +163,7 @@ class Explainer:
 
         With it goes what holds over all courses, from what is known of each of the last week.
         """
-        rows = current_snapshots(self.connection, self.root, courses, self.as_of)
+        rows = current_snapshots(self.connection, self._frames, courses)
         groups = protected_columns(rows.columns)
         people = rows[["section_id", "student_id", *groups.values()]].astype(
             {"section_id": object, "student_id": object}
@@ -243,7 +248,7 @@ class Explainer:
         own = known[(known["course_id"] == course) & (known["phase"] == phase)]
         if len(own):
             return own, ""
-        snapshots = read_snapshots(self.root, [course])
+        snapshots = self._frames.snapshots([course])
         snapshots = beside(self.connection, snapshots, served.model.features)
         usual = expected(pooled, served.model, snapshots, phase, self.seed)
         if usual.empty:
@@ -269,7 +274,7 @@ class Explainer:
         if len(known):
             return known
         results = finished_in(self.connection, self.as_of, self.institution)
-        data = TrainingData.stored(self.root, results, self.registry.declared, self.seed)
+        data = TrainingData.stored(self._frames, results, self.registry.declared, self.seed)
         rows = beside(self.connection, data.snapshots, pooled.features)
         found = retrain_spread(pooled, rows, results, self.seed)
         store.write_reference(
@@ -302,13 +307,13 @@ class Explainer:
         dict
             Section, student and path of the enrollments of each course.
         """
-        rows = current_snapshots(self.connection, self.root, courses, self.as_of)
+        rows = current_snapshots(self.connection, self._frames, courses)
         before = store.summary(self.connection, courses, self.as_of, store.decision_path)
         known = set(_keys(before, before["features_hash"]))
         for served, own in by_model(self._models, rows, courses):
             for course, some in own.groupby("course_id", observed=True):
                 ready = beside(self.connection, some.reset_index(drop=True), served.model.features)
-                marks = _features_hash(served, ready)
+                marks = _features_hash(served, ready, self.registry.pseudonyms)
                 named = ready[ROW[:2]].assign(
                     as_of=ready["cut_on"],
                     model_name=served.version.name,
@@ -322,7 +327,7 @@ class Explainer:
         return found
 
     def _paths_of(self, course: str, served: Served, rows: pd.DataFrame, marks: pd.Series) -> None:
-        every = read_snapshots(self.root, [course])
+        every = self._frames.snapshots([course])
         every = every.sample(min(SETTINGS.surrogate_rows, len(every)), random_state=self.seed)
         every = beside(self.connection, every.reset_index(drop=True), served.model.features)
         grade = served.model.predict(every)["grade"].to_numpy(np.float64)
@@ -369,7 +374,7 @@ class Explainer:
 
     def effects(self, courses: Sequence[str], features: Sequence[str]) -> list[Effect]:
         """Return the effects of `features` in the current rows of the model most of them have."""
-        rows = current_snapshots(self.connection, self.root, courses, self.as_of)
+        rows = current_snapshots(self.connection, self._frames, courses)
         served, own = max(by_model(self._models, rows, courses), key=lambda one: len(one[1]))
         if own.empty:
             return []
@@ -379,9 +384,10 @@ class Explainer:
         return [one for one in found if one is not None]
 
 
-def _features_hash(served: Served, rows: pd.DataFrame) -> pd.Series:
+def _features_hash(served: Served, rows: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.Series:
     read = [name for name in served.model.features if name in rows]
-    return hash_rows(rows[list(dict.fromkeys([*ROW, *read]))]).map("{:016x}".format)
+    hashes = hash_rows(rows[list(dict.fromkeys([*ROW, *read]))], pseudonyms)
+    return hashes.map("{:016x}".format)
 
 
 def _keys(rows: pd.DataFrame, marks: pd.Series) -> Iterator[tuple[object, ...]]:

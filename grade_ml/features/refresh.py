@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -12,7 +11,7 @@ from sqlalchemy import Connection
 from grade_ml.core.frames import reasons, sound
 from grade_ml.features.sequences import score_sequences
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
-from grade_ml.features.store import SEQUENCES, write_snapshots
+from grade_ml.features.store import SEQUENCES, Frames
 from grade_ml.features.validation import schema
 from grade_ml.gradebook import frames
 from grade_ml.gradebook.attributes import SOURCES, Declarations
@@ -33,12 +32,11 @@ class Refreshed:
 
 def refresh(
     connection: Connection,
-    root: str,
+    stored: Frames,
     courses: Collection[str],
-    as_of: date,
     declared: Declarations = SOURCES,
 ) -> dict[str, Refreshed]:
-    """Compute and store the snapshots of `courses` at `as_of`.
+    """Compute and store the snapshots of `courses` as of the day of `stored`.
 
     The result for a course does not depend on which others are refreshed with it.
     """
@@ -46,12 +44,12 @@ def refresh(
     for some in _groups(connection, courses):
         gradebook = frames.read(connection, some)
         chosen = gradebook.sections[gradebook.sections["course_id"].isin(some)]
-        made = grade_snapshots(gradebook, weekly_cuts(chosen, as_of), as_of, declared)
+        made = grade_snapshots(gradebook, weekly_cuts(chosen, stored.as_of), stored.as_of, declared)
         snapshots, odd = sound(made, schema())
         course_of_row = snapshots["course_id"].astype("string[pyarrow]")
         for course in some:
             rows = snapshots[course_of_row == course]
-            write_snapshots(root, course, rows, as_of)
+            stored.write(course, rows)
             left_out = reasons(odd[odd["course_id"] == course])
             found[course] = Refreshed(len(rows), left_out)
     return found
@@ -59,14 +57,13 @@ def refresh(
 
 def refresh_sequences(
     connection: Connection,
-    root: str,
+    stored: Frames,
     courses: Collection[str],
-    as_of: date,
     institution: Institution,
 ) -> dict[str, int]:
     """Compute and store the score sequences of `courses`; return the rows of each.
 
-    They bear the day from which on each thing is known, and so serve every day up to `as_of`.
+    They bear the day from which on each thing is known; nothing in them is left out by date.
     """
     counts = {}
     for some in _groups(connection, courses):
@@ -75,7 +72,7 @@ def refresh_sequences(
         course_of_row = sequences["course_id"].astype("string[pyarrow]")
         for course in some:
             rows = sequences[course_of_row == course]
-            write_snapshots(root, course, rows, as_of, kind=SEQUENCES)
+            stored.write(course, rows, SEQUENCES)
             counts[course] = len(rows)
     return counts
 

@@ -19,9 +19,10 @@ import pandas as pd
 from upath import UPath
 
 from grade_ml.core.errors import NotReadyError
+from grade_ml.core.hashing import section_hashes
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.storage import file_name, write_whole
 from grade_ml.features.attributes import protected_columns
-from grade_ml.features.hashing import section_hashes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,10 +55,13 @@ class Frames:
         The storage root, a path or URL for `universal_pathlib`.
     as_of
         The day; frames of later days are as if they were not there.
+    pseudonyms
+        Those of the installation: hashes of rows are keyed by its secret.
     """
 
     root: str
     as_of: date
+    pseudonyms: Pseudonyms
 
     def snapshots(
         self,
@@ -126,11 +130,27 @@ class Frames:
         """
         folder = self._folder(kind)
         path = folder / file_name(course) / _name(self.as_of)
-        write_whole(path, _file(course, rows, self.as_of))
+        write_whole(path, self._file(course, rows))
         oldest = self.as_of - timedelta(days=KEPT_DAYS)
         for day, other in _stored(folder, course):
             if day < oldest or (day == self.as_of and other != path):
                 other.unlink(missing_ok=True)
+
+    def _file(self, course: str, rows: pd.DataFrame) -> bytes:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        table = pa.Table.from_pandas(_only_used(rows), preserve_index=False)
+        metadata = {
+            **(table.schema.metadata or {}),
+            _COURSE: course.encode(),
+            _AS_OF: self.as_of.isoformat().encode(),
+            _HASHES: json.dumps(section_hashes(rows, self.pseudonyms)).encode(),
+        }
+        buffer = pa.BufferOutputStream()
+        parquet.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
+        content: bytes = buffer.getvalue().to_pybytes()
+        return content
 
     def _folder(self, kind: str) -> UPath:
         return UPath(self.root) / "features" / kind
@@ -207,23 +227,6 @@ def _day_of(path: UPath) -> date:
     return date.fromisoformat(_described(path).metadata[_AS_OF].decode())
 
 
-def _file(course: str, rows: pd.DataFrame, as_of: date) -> bytes:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    table = pa.Table.from_pandas(_only_used(rows), preserve_index=False)
-    metadata = {
-        **(table.schema.metadata or {}),
-        _COURSE: course.encode(),
-        _AS_OF: as_of.isoformat().encode(),
-        _HASHES: json.dumps(section_hashes(rows)).encode(),
-    }
-    buffer = pa.BufferOutputStream()
-    parquet.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
-    content: bytes = buffer.getvalue().to_pybytes()
-    return content
-
-
 def _read(path: UPath, columns: Collection[str] | None) -> pa.Table:
     import pyarrow as pa
     from pyarrow import parquet
@@ -291,36 +294,3 @@ def _with_texts(table: pa.Table, texts: set[str]) -> pa.Table:
                 column = pa.array(numbers.astype(object), from_pandas=True).cast(pa.string())
             table = table.set_column(place, field.name, column.cast(pa.string()).cast(kind))
     return table
-
-
-# On the way out: what has no day of its own yet reads the newest frames.
-
-
-def write_snapshots(
-    root: str, course: str, snapshots: pd.DataFrame, as_of: date, *, kind: str = SNAPSHOTS
-) -> None:
-    """Write with `Frames`."""
-    Frames(root, as_of).write(course, snapshots, kind)
-
-
-def read_snapshots(  # noqa: PLR0913
-    root: str,
-    courses: Collection[str] | None,
-    *,
-    most: int | None = None,
-    seed: int = 0,
-    kind: str = SNAPSHOTS,
-    columns: Collection[str] | None = None,
-) -> pd.DataFrame:
-    """Read with `Frames`, whatever the day."""
-    frames = Frames(root, date.max)
-    if kind == SEQUENCES:
-        return frames.sequences(courses)
-    return frames.snapshots(courses, most=most, seed=seed, columns=columns)
-
-
-def stored_hashes(
-    root: str, courses: Collection[str] | None, kind: str = SNAPSHOTS
-) -> dict[str, dict[str, int]]:
-    """Read with `Frames`, whatever the day."""
-    return Frames(root, date.max).hashes(courses, kind)

@@ -23,7 +23,7 @@ from grade_ml.core.frames import empty
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.course import Change
 from grade_ml.ensemble.rows import COLLECTED
-from grade_ml.features.store import read_snapshots
+from grade_ml.features.store import Frames
 from grade_ml.features.surroundings import beside
 from grade_ml.gradebook.attributes import Declarations
 from grade_ml.gradebook.institution import DEFAULTS, Institution
@@ -92,6 +92,7 @@ class Monitor:
     ) -> Iterator[Course]:
         """Yield each course with its records, and with all or some `columns` of its snapshots."""
         served = self.models.serving_each(names)
+        stored = Frames(self.root, self.as_of, self.models.registry.pseudonyms)
         for first in range(0, len(names), _AT_ONCE):
             some = names[first : first + _AT_ONCE]
             known = records.read(
@@ -104,7 +105,7 @@ class Monitor:
             )
             for name, own in known.items():
                 try:
-                    snapshots, reason = read_snapshots(self.root, [name], columns=columns), ""
+                    snapshots, reason = stored.snapshots([name], columns=columns), ""
                 except NotReadyError as error:
                     snapshots, reason = pd.DataFrame(), error.message
                 champion = self._champions.of(name, served[name])

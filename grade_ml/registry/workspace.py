@@ -40,4 +40,4 @@ class Workspace:
     @cached_property
     def frames(self) -> Frames:
         """The stored snapshots and sequences as `as_of` knows them."""
-        return Frames(self.root, self.as_of)
+        return Frames(self.root, self.as_of, self.registry.pseudonyms)

@@ -10,7 +10,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from grade_ml.features.store import read_snapshots
+from grade_ml.features.store import Frames
 from grade_ml.features.surroundings import beside
 from grade_ml.gradebook.schema import section
 from grade_ml.registry.registry import Alias, Registry
@@ -65,7 +65,7 @@ def score_running(
         There is no champion, or no snapshot of the courses.
     """
     models = Models(registry)
-    snapshots = current_snapshots(connection, root, courses, as_of)
+    snapshots = current_snapshots(connection, Frames(root, as_of, registry.pseudonyms), courses)
     answering = list(by_model(models, snapshots, courses))
     parts = [_store(connection, served, rows, as_of, Alias.CHAMPION) for served, rows in answering]
     challenger = models.challenger()
@@ -81,16 +81,17 @@ def score_running(
 
 
 def current_snapshots(
-    connection: Connection, root: str, courses: Collection[str], as_of: date
+    connection: Connection, frames: Frames, courses: Collection[str]
 ) -> pd.DataFrame:
-    """Return each running enrollment's newest stored snapshot that is not later than `as_of`.
+    """Return each running enrollment's newest stored snapshot that is not later than the day.
 
     Raises
     ------
     NotReadyError
         There is no snapshot of the courses.
     """
-    return _newest(read_snapshots(root, courses), _running(connection, courses, as_of), as_of)
+    running = _running(connection, courses, frames.as_of)
+    return _newest(frames.snapshots(courses), running, frames.as_of)
 
 
 def by_model(

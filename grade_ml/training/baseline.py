@@ -21,12 +21,13 @@ import pandas as pd
 from sqlalchemy import Connection
 
 from grade_ml.core.errors import ArtifactError
+from grade_ml.core.hashing import section_hashes
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble import baseline
 from grade_ml.ensemble.baseline import NAME, BaselineModel
 from grade_ml.ensemble.rows import data_version, section_versions, versions_of
 from grade_ml.features.attributes import as_declared
-from grade_ml.features.hashing import section_hashes
-from grade_ml.features.store import read_snapshots, stored_hashes
+from grade_ml.features.store import Frames
 from grade_ml.gradebook import frames
 from grade_ml.gradebook.attributes import Declarations
 from grade_ml.gradebook.frames import Gradebook
@@ -88,13 +89,13 @@ class TrainingData:
         return ", ".join(f"{mark:g}" for mark in sorted(self.results["pass_mark"].unique()))
 
     @classmethod
-    def of(cls, snapshots: pd.DataFrame, results: pd.DataFrame) -> Self:
+    def of(cls, snapshots: pd.DataFrame, results: pd.DataFrame, pseudonyms: Pseudonyms) -> Self:
         """Return those of `snapshots` that have an outcome, beside it."""
-        return cls(results, section_versions(snapshots, results), lambda: snapshots)
+        return cls(results, section_versions(snapshots, results, pseudonyms), lambda: snapshots)
 
     @classmethod
     def stored(
-        cls, root: str, results: pd.DataFrame, declared: Declarations, seed: int = 0
+        cls, stored: Frames, results: pd.DataFrame, declared: Declarations, seed: int = 0
     ) -> Self:
         """Return the stored snapshots of all courses, with the attributes that are `declared`.
 
@@ -105,13 +106,13 @@ class TrainingData:
         NotReadyError
             No snapshots have been computed.
         """
-        hashes = dict(ChainMap(*stored_hashes(root, None).values()))
+        hashes = dict(ChainMap(*stored.hashes(None).values()))
 
         def read() -> pd.DataFrame:
-            found = read_snapshots(root, None, most=SETTINGS.max_snapshots, seed=seed)
+            found = stored.snapshots(None, most=SETTINGS.max_snapshots, seed=seed)
             return as_declared(found, declared)
 
-        return cls(results, versions_of(hashes, section_hashes(results)), read)
+        return cls(results, versions_of(hashes, section_hashes(results, stored.pseudonyms)), read)
 
 
 @dataclass(frozen=True)

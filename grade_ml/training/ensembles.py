@@ -6,8 +6,6 @@ Nothing is fitted where too little changed to matter.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from grade_ml.core.errors import ArtifactError, NotReadyError
+from grade_ml.core.hashing import digest, section_hashes
 from grade_ml.core.process import peak_megabytes
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble import course as courses
@@ -41,8 +40,7 @@ from grade_ml.ensemble.rows import (
 )
 from grade_ml.external.features import read_wide
 from grade_ml.external.protocol import Window
-from grade_ml.features.hashing import section_hashes
-from grade_ml.features.store import read_snapshots, stored_hashes
+from grade_ml.features.store import Frames
 from grade_ml.features.surroundings import beside, columns_of, with_surroundings
 from grade_ml.gradebook import frames
 from grade_ml.gradebook.institution import DEFAULTS, Institution
@@ -366,11 +364,12 @@ def train_courses(  # noqa: PLR0913
     code = installed_version("grade-ml")
     by_course = dict(iter(pooled.held_out.groupby("course_id")))
     done = {row.course_id: row for row in connection.execute(sa.select(course_training)).all()}
-    hashed, results = stored_hashes(root, course_ids), finished_in(connection, as_of, institution)
-    truth = section_hashes(results)
+    stored = Frames(root, as_of, registry.pseudonyms)
+    hashed, results = stored.hashes(course_ids), finished_in(connection, as_of, institution)
+    truth = section_hashes(results, registry.pseudonyms)
     for course_id in course_ids:
         sections = versions_of(hashed[course_id], truth)
-        data = f"{version.version}-{_digest(sections)}"
+        data = f"{version.version}-{digest(sections)}"
         before, change = done.get(course_id), changes.get(course_id)
         seen, _, told = before.data_version.partition("@") if before else ("", "", "")
         now = _told(change) if change else told
@@ -382,7 +381,7 @@ def train_courses(  # noqa: PLR0913
         same = [name for name in sections if pooled.section_versions.get(name) == sections[name]]
         rows = known[known["section_id"].isin(same)]
         if new:
-            fresh = _fresh(connection, read_snapshots(root, [course_id]), results, new, pooled)
+            fresh = _fresh(connection, stored.snapshots([course_id]), results, new, pooled)
             fresh["student"] = registry.pseudonyms.of(fresh["student"])
             rows = pd.concat([rows, fresh], ignore_index=True)
         fitted = courses.fit(rows, pooled, seed)
@@ -503,7 +502,3 @@ def _remember(  # noqa: PLR0913, PLR0917
         .values(course_id=course_id, **values)
         .on_conflict_do_update(index_elements=["course_id"], set_=values)
     )
-
-
-def _digest(sections: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()[:16]

@@ -16,8 +16,6 @@ whose errors no parameter was chosen by.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import warnings
 import zlib
@@ -37,7 +35,9 @@ import sqlalchemy as sa
 
 from grade_ml.core.database import reachable, with_driver
 from grade_ml.core.errors import OutOfMemoryError
+from grade_ml.core.hashing import digest
 from grade_ml.core.optional import FAMILIES
+from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.threads import MOST, limited_threads, threads
 from grade_ml.ensemble import pooled
 from grade_ml.ensemble.folds import validation_folds
@@ -162,6 +162,7 @@ def tune(  # noqa: PLR0913 - a night's search and its bounds
     *,
     storage_url: str,
     seconds: float,
+    pseudonyms: Pseudonyms,
     seed: int = 0,
     trials: int | None = None,
     on_progress: Progress = lambda message: None,
@@ -184,6 +185,8 @@ def tune(  # noqa: PLR0913 - a night's search and its bounds
     seconds
         Wall-clock time for all studies. No trial starts whose study's mean time no longer fits;
         0 leaves everything as it is.
+    pseudonyms
+        Those of the installation, by which the data are known again.
     trials
         Most trials per study.
     on_progress
@@ -205,7 +208,7 @@ def tune(  # noqa: PLR0913 - a night's search and its bounds
         return Tuned(start, degraded=(missing,))
     deadline = monotonic() + seconds
     rows = training_rows(snapshots, results, pooled.SETTINGS.max_rows, seed)
-    data = data_version(section_versions(snapshots, results))
+    data = data_version(section_versions(snapshots, results, pseudonyms))
     views = {view: pooled.encoder_of(rows, view) for view in View}
     degraded: list[str] = []
     with limited_threads(SETTINGS.max_rows), _storage(storage_url) as storage:
@@ -583,10 +586,9 @@ def _open(  # noqa: PLR0913, PLR0917 - what a study must not be mixed up by
         "space": {name: asdict(one) for name, one in kind.space(task).items()},
         "defaults": kind.defaults(task),
     }
-    digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:8]
     study = optuna.create_study(
         storage=storage,
-        study_name=f"{data} {digest} {task} {kind.name}",
+        study_name=f"{data} {digest(conditions, 8)} {task} {kind.name}",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=SETTINGS.startup_trials),
         load_if_exists=True,
     )

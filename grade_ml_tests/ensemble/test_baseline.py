@@ -11,6 +11,7 @@ from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.evaluation import cut_table
 from grade_ml.ensemble.rows import PREDICTED, data_version, section_versions, with_outcomes
 from grade_ml_tests.ensemble.snapshots import snapshots
+from grade_ml_tests.factories import PSEUDONYMS
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +209,11 @@ def test_a_champion_of_other_data_is_replaced(model, later) -> None:
 
 def test_the_data_version_follows_values_and_not_the_order_of_rows(data) -> None:
     frame, truth = data
-    version = data_version(section_versions(frame, truth))
+    version = data_version(section_versions(frame, truth, PSEUDONYMS))
     assert (
-        data_version(section_versions(frame[::-1], truth.sample(frac=1, random_state=0))) == version
+        data_version(
+            section_versions(frame[::-1], truth.sample(frac=1, random_state=0), PSEUDONYMS)
+        )
+        == version
     )
-    assert data_version(section_versions(frame, truth.assign(at_risk=True))) != version
+    assert data_version(section_versions(frame, truth.assign(at_risk=True), PSEUDONYMS)) != version

@@ -11,7 +11,8 @@ import pytest
 from grade_ml.explanations import pictures, store
 from grade_ml.explanations.contract import TOLERANCE
 from grade_ml.explanations.explainer import Explainer
-from grade_ml.features.store import read_snapshots, write_snapshots
+from grade_ml.features.store import Frames
+from grade_ml_tests.factories import PSEUDONYMS
 from grade_ml_tests.monitoring.world import TODAY, fill, register, world
 
 pytestmark = pytest.mark.slow
@@ -37,11 +38,12 @@ def test_what_changed_is_explained_anew_and_nothing_else(settings, engine):
 
     # One student of one course has other features.
     name = max(first, key=lambda one: first[one])
-    snapshots = read_snapshots(root, [name])
+    frames = Frames(root, TODAY, PSEUDONYMS)
+    snapshots = frames.snapshots([name])
     current = snapshots["cut_on"] == pd.Timestamp(TODAY)
     place = snapshots.index[current][0]
     snapshots.loc[place, "score_mean"] = np.float32(3.25)
-    write_snapshots(root, name, snapshots, TODAY)
+    frames.write(name, snapshots)
     assert {key: fresh for key, (_, fresh) in look().items() if fresh} == {name: 1}
 
     with engine.begin() as connection:

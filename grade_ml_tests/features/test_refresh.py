@@ -10,9 +10,10 @@ from grade_ml.campus import simulated
 from grade_ml.core.frames import reasons, sound
 from grade_ml.features.refresh import refresh
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
-from grade_ml.features.store import read_snapshots
+from grade_ml.features.store import Frames
 from grade_ml.features.validation import schema
 from grade_ml_tests.ensemble.campus import store
+from grade_ml_tests.factories import PSEUDONYMS
 
 TODAY = date(2025, 11, 10)
 
@@ -22,15 +23,15 @@ def test_a_course_does_not_depend_on_those_beside_it(engine: Engine, tmp_path: P
     campus = simulated.gradebook(config, TODAY)
     store(engine, campus)
     courses = campus.courses["course_id"].tolist()
-    together, alone = str(tmp_path / "together"), str(tmp_path / "alone")
+    together, alone = (
+        Frames(str(tmp_path / name), TODAY, PSEUDONYMS) for name in ("together", "alone")
+    )
     with engine.connect() as connection:
-        counts = refresh(connection, together, courses, TODAY)
-        only = refresh(connection, alone, courses[1:2], TODAY)
+        counts = refresh(connection, together, courses)
+        only = refresh(connection, alone, courses[1:2])
     assert only == {courses[1]: counts[courses[1]]}
     assert all(one.rows and not one.left_out for one in counts.values())
-    pd.testing.assert_frame_equal(
-        read_snapshots(alone, courses[1:2]), read_snapshots(together, courses[1:2])
-    )
+    pd.testing.assert_frame_equal(alone.snapshots(courses[1:2]), together.snapshots(courses[1:2]))
 
 
 def test_what_is_wrong_with_one_enrollment_is_left_out_alone() -> None:

@@ -14,9 +14,10 @@ from pyarrow import parquet
 from upath import UPath
 
 from grade_ml.core.errors import NotReadyError
+from grade_ml.core.hashing import section_hashes
 from grade_ml.core.storage import file_name
-from grade_ml.features.hashing import section_hashes
 from grade_ml.features.store import KEPT_DAYS, SEQUENCES, SNAPSHOTS, Frames
+from grade_ml_tests.factories import PSEUDONYMS
 
 DAY = date(2025, 1, 2)
 
@@ -29,7 +30,7 @@ def rows(course: str, **columns: object) -> pd.DataFrame:
 
 
 def test_what_was_written_is_read_in_order_of_course(tmp_path: Path) -> None:
-    frames = Frames(str(tmp_path), DAY)
+    frames = Frames(str(tmp_path), DAY, PSEUDONYMS)
     for course in ("b/1 ü", "a"):
         frames.write(course, rows(course, level=np.float32([1, np.nan])))
     found = frames.snapshots(None)
@@ -59,7 +60,7 @@ ODD = [
 
 
 def test_a_course_may_have_any_id(tmp_path: Path) -> None:
-    frames = Frames(str(tmp_path), DAY)
+    frames = Frames(str(tmp_path), DAY, PSEUDONYMS)
     for course in ODD:
         frames.write(course, rows(course))
     found = frames.snapshots(None)["course_id"].astype(str)
@@ -71,7 +72,7 @@ def test_a_course_may_have_any_id(tmp_path: Path) -> None:
 
 def kept_by_a_former_version(folder: Path, course: str, day: date, name: str) -> Path:
     """Store the frame of a course as the only one, in the one file that there was of a course."""
-    Frames(str(folder), day).write(course, rows(course))
+    Frames(str(folder), day, PSEUDONYMS).write(course, rows(course))
     (file,) = (folder / "features" / SNAPSHOTS / file_name(course)).iterdir()
     table = parquet.read_table(file)
     metadata = dict(table.schema.metadata)
@@ -91,7 +92,8 @@ def test_what_a_former_version_kept_counts_as_the_frame_of_its_day(
     course = "MATH/1 ü"
     former = kept_by_a_former_version(tmp_path, course, DAY, named(course))
     before, today, later = (
-        Frames(str(tmp_path), DAY + timedelta(days=days)) for days in (-1, 0, KEPT_DAYS + 1)
+        Frames(str(tmp_path), DAY + timedelta(days=days), PSEUDONYMS)
+        for days in (-1, 0, KEPT_DAYS + 1)
     )
     today.write("math", rows("math"))
     assert set(today.snapshots(None)["course_id"]) == {course, "math"}
@@ -123,9 +125,11 @@ def test_a_day_knows_the_newest_frame_that_is_not_later(root: str) -> None:
     for number in range(60):
         kind, course = draw.choice([SNAPSHOTS, SEQUENCES]), draw.choice(["a", "b"])
         written, asked = draw.randrange(KEPT_DAYS), draw.randrange(KEPT_DAYS)
-        Frames(root, DAY + timedelta(days=written)).write(course, rows(course, number=number), kind)
+        Frames(root, DAY + timedelta(days=written), PSEUDONYMS).write(
+            course, rows(course, number=number), kind
+        )
         known.setdefault((kind, course), {})[written] = number
-        frames = Frames(root, DAY + timedelta(days=asked))
+        frames = Frames(root, DAY + timedelta(days=asked), PSEUDONYMS)
         for read, name in ((frames.snapshots, SNAPSHOTS), (frames.sequences, SEQUENCES)):
             expected = {
                 one: of[max(day for day in of if day <= asked)]
@@ -146,19 +150,19 @@ def test_frames_are_kept_for_some_days_and_the_newest_always(root: str) -> None:
         return {date.fromisoformat(path.stem) for path in folder.iterdir()}
 
     days = [DAY + timedelta(days=days) for days in range(KEPT_DAYS + 3)]
-    Frames(root, DAY).write("seldom", rows("seldom"))
+    Frames(root, DAY, PSEUDONYMS).write("seldom", rows("seldom"))
     for day in days:
-        Frames(root, day).write("a", rows("a"))
+        Frames(root, day, PSEUDONYMS).write("a", rows("a"))
     assert stored("a") == set(days[2:])
     assert stored("seldom") == {DAY}
-    assert len(Frames(root, days[-1] + timedelta(days=400)).snapshots(None)) == 4
+    assert len(Frames(root, days[-1] + timedelta(days=400), PSEUDONYMS).snapshots(None)) == 4
     # A run for a day long past keeps its own frame, and takes none of a later day.
-    Frames(root, DAY - timedelta(days=100)).write("a", rows("a"))
+    Frames(root, DAY - timedelta(days=100), PSEUDONYMS).write("a", rows("a"))
     assert stored("a") == {DAY - timedelta(days=100), *days[2:]}
 
 
 def test_who_reads_while_two_write_sees_a_whole_frame(tmp_path: Path) -> None:
-    frames = Frames(str(tmp_path), DAY)
+    frames = Frames(str(tmp_path), DAY, PSEUDONYMS)
 
     def write(count: int) -> None:
         for _ in range(40):
@@ -179,8 +183,8 @@ def test_who_reads_while_two_write_sees_a_whole_frame(tmp_path: Path) -> None:
 
 
 def test_of_the_columns_asked_for_those_that_there_are_come(tmp_path: Path) -> None:
-    Frames(str(tmp_path), DAY).write("a", rows("a", level=[3.0, 4.0]))
-    found = Frames(str(tmp_path), DAY).snapshots(
+    Frames(str(tmp_path), DAY, PSEUDONYMS).write("a", rows("a", level=[3.0, 4.0]))
+    found = Frames(str(tmp_path), DAY, PSEUDONYMS).snapshots(
         ["a"], columns=["level", "section_id", "elsewhere"]
     )
     assert sorted(found) == ["level", "section_id"] and found["level"].tolist() == [3.0, 4.0]
@@ -188,7 +192,7 @@ def test_of_the_columns_asked_for_those_that_there_are_come(tmp_path: Path) -> N
 
 def test_the_same_rows_give_the_same_bytes_and_the_day_is_kept(tmp_path: Path) -> None:
     for folder in ("one", "two"):
-        Frames(str(tmp_path / folder), DAY).write("a", rows("a"))
+        Frames(str(tmp_path / folder), DAY, PSEUDONYMS).write("a", rows("a"))
     one, two = sorted(tmp_path.rglob("*.parquet"))
     assert one.read_bytes() == two.read_bytes()
     assert parquet.read_metadata(one).metadata[b"as_of"] == b"2025-01-02"
@@ -196,13 +200,13 @@ def test_the_same_rows_give_the_same_bytes_and_the_day_is_kept(tmp_path: Path) -
 
 def test_a_second_write_replaces_the_first_and_leaves_nothing_beside(tmp_path: Path) -> None:
     for count in (2, 1):
-        Frames(str(tmp_path), DAY).write("a", rows("a").head(count))
-    assert len(Frames(str(tmp_path), DAY).snapshots(["a"])) == 1
+        Frames(str(tmp_path), DAY, PSEUDONYMS).write("a", rows("a").head(count))
+    assert len(Frames(str(tmp_path), DAY, PSEUDONYMS).snapshots(["a"])) == 1
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
 
 
 def test_an_attribute_may_be_a_number_in_one_course_and_a_text_in_another(tmp_path: Path) -> None:
-    frames = Frames(str(tmp_path), DAY)
+    frames = Frames(str(tmp_path), DAY, PSEUDONYMS)
     texts = pd.Categorical(["north", None])
     frames.write("a", rows("a", attribute_region=np.float32([3, np.nan])))
     frames.write("b", rows("b", attribute_region=texts, attribute_age=np.float32([1, 2])))
@@ -215,15 +219,15 @@ def test_an_attribute_may_be_a_number_in_one_course_and_a_text_in_another(tmp_pa
 
 def test_what_was_never_computed_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotReadyError, match="any course"):
-        Frames(str(tmp_path), DAY).snapshots(None)
-    Frames(str(tmp_path), DAY).write("a", rows("a"))
+        Frames(str(tmp_path), DAY, PSEUDONYMS).snapshots(None)
+    Frames(str(tmp_path), DAY, PSEUDONYMS).write("a", rows("a"))
     with pytest.raises(NotReadyError, match="of b") as caught:
-        Frames(str(tmp_path), DAY).snapshots(["a", "b"])
+        Frames(str(tmp_path), DAY, PSEUDONYMS).snapshots(["a", "b"])
     assert "grade-ml run" in caught.value.remedy
 
 
 def test_of_more_rows_than_wanted_each_course_gives_the_same_share(tmp_path: Path) -> None:
-    frames = Frames(str(tmp_path), DAY)
+    frames = Frames(str(tmp_path), DAY, PSEUDONYMS)
     for course, times in (("a", 50), ("b", 150)):
         frames.write(course, pd.concat([rows(course)] * times))
     some = frames.snapshots(None, most=200)
@@ -234,12 +238,12 @@ def test_of_more_rows_than_wanted_each_course_gives_the_same_share(tmp_path: Pat
 
 
 def test_the_hashes_beside_stored_rows_are_those_of_the_rows(tmp_path: Path) -> None:
-    frames = Frames(str(tmp_path), DAY)
+    frames = Frames(str(tmp_path), DAY, PSEUDONYMS)
     texts = pd.Categorical(["north", None])
     frame = rows("a", level=np.float32([0.1, np.nan]), attribute_region=texts)
     frames.write("a", frame)
     before = frames.hashes(["a"])
-    assert before == {"a": section_hashes(frames.snapshots(None))}
+    assert before == {"a": section_hashes(frames.snapshots(None), PSEUDONYMS)}
     frames.write("a", frame.assign(level=np.float32([0.2, np.nan])))
     assert frames.hashes(["a"]) != before
     with pytest.raises(NotReadyError, match="b"):

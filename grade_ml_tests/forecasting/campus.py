@@ -14,6 +14,7 @@ from grade_ml.core.settings import Settings
 from grade_ml.features.refresh import refresh, refresh_sequences
 from grade_ml.features.sequences import score_sequences
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
+from grade_ml.features.store import Frames
 from grade_ml.forecasting.contract import Forecasts, Method, Panel
 from grade_ml.forecasting.panels import origins, panels
 from grade_ml.forecasting.trajectory import Fitted, fit
@@ -84,9 +85,10 @@ def workspace(engine: Engine, settings: Settings, as_of: date = TODAY) -> Iterat
 def compute(engine: Engine, settings: Settings, gradebook: Gradebook, as_of: date) -> list[str]:
     """Compute the features of all courses; return the courses."""
     courses = sorted(gradebook.courses["course_id"])
+    frames = Frames(settings.storage_root, as_of, PSEUDONYMS)
     with engine.connect() as connection:
-        refresh(connection, settings.storage_root, courses, as_of)
-        refresh_sequences(connection, settings.storage_root, courses, as_of, DEFAULTS)
+        refresh(connection, frames, courses)
+        refresh_sequences(connection, frames, courses, DEFAULTS)
     return courses
 
 

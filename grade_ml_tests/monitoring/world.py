@@ -17,7 +17,7 @@ from grade_ml.core.settings import Settings
 from grade_ml.ensemble import pooled
 from grade_ml.ensemble.pooled import NAME, PooledModel
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
-from grade_ml.features.store import write_snapshots
+from grade_ml.features.store import Frames
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
@@ -90,7 +90,7 @@ def fill(settings: Settings, engine: Engine, found: World) -> Registry:
             )
         )
     for course, rows in found.snapshots.groupby("course_id", observed=True):
-        write_snapshots(settings.storage_root, str(course), rows, TODAY)
+        Frames(settings.storage_root, TODAY, PSEUDONYMS).write(str(course), rows)
     sections = found.gradebook.sections
     running = sections.loc[sections["ends_on"] >= pd.Timestamp(TRAINED), "section_id"]
     rows = found.snapshots[

@@ -12,7 +12,7 @@ from grade_ml.core.errors import ArtifactError
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble.baseline import NAME
 from grade_ml.ensemble.rows import NAIVE
-from grade_ml.features.store import write_snapshots
+from grade_ml.features.store import Frames
 from grade_ml.gradebook.attributes import declarations
 from grade_ml.gradebook.institution import Institution, Use
 from grade_ml.registry.registry import Alias, Registry
@@ -41,7 +41,7 @@ def test_a_champion_that_reads_what_none_may_is_replaced(
     frame, truth = data
     # As all frames were once, and some still are until the next night.
     old = frame.assign(attribute_sex=frame["protected_gender"], attribute_mood=np.float32(1))
-    first = train(TrainingData.of(old, truth), registry, trained_at=NOW)
+    first = train(TrainingData.of(old, truth, PSEUDONYMS), registry, trained_at=NOW)
     assert registry.get(NAME, Alias.CHAMPION) == first.version
     with pytest.raises(ArtifactError) as caught:
         registry.fetch(first.version)
@@ -49,8 +49,9 @@ def test_a_champion_that_reads_what_none_may_is_replaced(
     assert "mood (not declared), sex (protected)" in caught.value.message
     assert "grade-ml run train_traditional_models" in caught.value.remedy
 
-    write_snapshots(settings.storage_root, "all", old, NOW.date())
-    stored = TrainingData.stored(settings.storage_root, truth, registry.declared)
+    frames = Frames(settings.storage_root, NOW.date(), PSEUDONYMS)
+    frames.write("all", old)
+    stored = TrainingData.stored(frames, truth, registry.declared)
     second = train(stored, registry, trained_at=NOW)
     assert second.fitted and registry.get(NAME, Alias.CHAMPION) == second.version
     read = {name for name in second.model.features if name.startswith("attribute_")}
@@ -60,7 +61,7 @@ def test_a_champion_that_reads_what_none_may_is_replaced(
     # From one day to the next the institution protects one that it did not.
     declared = declarations(Institution(attributes={"region": Use.PROTECTED}))
     stricter = Registry(registry.tracking_uri, settings.storage_root, PSEUDONYMS, declared)
-    stored = TrainingData.stored(settings.storage_root, truth, declared)
+    stored = TrainingData.stored(frames, truth, declared)
     third = train(stored, stricter, trained_at=NOW)
     assert third.fitted and "attribute_region" not in third.model.features
 
@@ -73,25 +74,27 @@ def passed(training) -> dict[str, bool]:
 def test_the_first_good_model_becomes_champion_and_is_not_fitted_twice(
     data: Data, registry: Registry
 ):
-    first = train(TrainingData.of(*data), registry, trained_at=NOW)
+    first = train(TrainingData.of(*data, PSEUDONYMS), registry, trained_at=NOW)
     assert first.fitted and first.accepted, first.verdicts
     assert registry.get(NAME, Alias.CHAMPION) == first.version
     frame, truth = data
     shuffled = frame.sample(frac=1, random_state=1), truth.sample(frac=1, random_state=1)
-    again = train(TrainingData.of(*shuffled), registry, trained_at=NOW)
+    again = train(TrainingData.of(*shuffled, PSEUDONYMS), registry, trained_at=NOW)
     assert not again.fitted and again.accepted
     assert again.version == first.version
     changed = frame, truth.assign(final_grade=truth["final_grade"] * 0.99)
-    assert train(TrainingData.of(*changed), registry, trained_at=NOW).version.version == 2
+    assert (
+        train(TrainingData.of(*changed, PSEUDONYMS), registry, trained_at=NOW).version.version == 2
+    )
 
 
 def test_a_model_that_carrying_on_beats_does_not_become_champion(data: Data, registry: Registry):
     frame, truth = data
-    champion = train(TrainingData.of(frame, truth), registry, trained_at=NOW)
+    champion = train(TrainingData.of(frame, truth, PSEUDONYMS), registry, trained_at=NOW)
     known = frame.merge(truth, on=["section_id", "student_id"])["final_grade"]
     oracle = frame.assign(**{NAIVE: known.to_numpy("float32")})
     oracle["grade_if_nothing_more"] = 0.0
-    training = train(TrainingData.of(oracle, truth), registry, trained_at=NOW)
+    training = train(TrainingData.of(oracle, truth, PSEUDONYMS), registry, trained_at=NOW)
     assert not passed(training)["better_than_naive"]
     assert training.version.version == champion.version.version + 1
     assert registry.get(NAME, Alias.CHAMPION) == champion.version
@@ -101,9 +104,9 @@ def test_a_model_that_carrying_on_beats_does_not_become_champion(data: Data, reg
 def test_a_champion_that_cannot_be_read_is_replaced(
     data: Data, registry: Registry, settings: Settings, engine: Engine
 ):
-    first = train(TrainingData.of(*data), registry, trained_at=NOW)
+    first = train(TrainingData.of(*data, PSEUDONYMS), registry, trained_at=NOW)
     for file in Path(settings.storage_root, "models", first.version.run_id).rglob("*.skops"):
         file.write_bytes(b"damaged")
-    second = train(TrainingData.of(*data), registry, trained_at=NOW)
+    second = train(TrainingData.of(*data, PSEUDONYMS), registry, trained_at=NOW)
     assert second.fitted
     assert registry.get(NAME, Alias.CHAMPION) == second.version != first.version

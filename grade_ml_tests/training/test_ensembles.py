@@ -24,7 +24,7 @@ from grade_ml.ensemble.course import Change, CourseModel, name_of
 from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel
 from grade_ml.ensemble.rows import NAIVE, section_versions
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
-from grade_ml.features.store import write_snapshots
+from grade_ml.features.store import Frames
 from grade_ml.gradebook.attributes import declarations
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS, Institution, Use
@@ -101,7 +101,7 @@ def train(
     snapshots: pd.DataFrame,
     results: pd.DataFrame,
 ) -> Training[PooledModel]:
-    data = TrainingData.of(snapshots, results)
+    data = TrainingData.of(snapshots, results, PSEUDONYMS)
     return train_pooled(data, registry, connection, trained_at=NOW, tune=tuned)
 
 
@@ -125,7 +125,7 @@ def register(registry: Registry, model: PooledModel, *aliases: Alias) -> ModelVe
 
 def store_snapshots(settings: Settings, world: World) -> None:
     for course, rows in world.snapshots.groupby("course_id", observed=True):
-        write_snapshots(settings.storage_root, str(course), rows, TODAY)
+        Frames(settings.storage_root, TODAY, PSEUDONYMS).write(str(course), rows)
 
 
 def damage(settings: Settings, version: ModelVersion) -> None:
@@ -193,7 +193,7 @@ def test_a_little_change_keeps_the_model(
     odd = world.results["section_id"] == section
     # One student in ten of the section that changes: about 1 % of all.
     known = world.results[~odd | (world.results.index % 10 == 0)]
-    versions = section_versions(world.ended, known)
+    versions = section_versions(world.ended, known, PSEUDONYMS)
     register(registry, replace(model, section_versions=versions), *Alias)
     odd = known["section_id"] == section
     changed = known.assign(final_grade=known["final_grade"].where(~odd, 1.0))
@@ -402,7 +402,9 @@ def test_a_model_that_reads_what_none_may_steps_aside_and_is_replaced(  # noqa: 
     (outcome,) = correct(connection, stricter, settings, MATHS)
     assert not outcome.fitted and "region (protected)" in outcome.reason
 
-    data = TrainingData.stored(settings.storage_root, world.results, declared)
+    data = TrainingData.stored(
+        Frames(settings.storage_root, TODAY, PSEUDONYMS), world.results, declared
+    )
     training = train_pooled(data, stricter, connection, trained_at=NOW, tune=tuned)
     assert training.fitted and training.reason.startswith("became champion: version 1 cannot serve")
     assert "attribute_region" not in training.model.features

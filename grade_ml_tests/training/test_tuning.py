@@ -26,6 +26,7 @@ from grade_ml.ensemble.stacking import loss
 from grade_ml.training import tuning
 from grade_ml.training.tuning import Tuned, tune
 from grade_ml_tests.ensemble.snapshots import snapshots
+from grade_ml_tests.factories import PSEUDONYMS
 
 FOLDS = 3
 
@@ -101,7 +102,15 @@ def members(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(data, url: str, previous=None, *, trials=6, seconds=600.0, **keywords) -> Tuned:
-    return tune(*data, previous, storage_url=url, seconds=seconds, trials=trials, **keywords)
+    return tune(
+        *data,
+        previous,
+        storage_url=url,
+        seconds=seconds,
+        pseudonyms=PSEUDONYMS,
+        trials=trials,
+        **keywords,
+    )
 
 
 def forget_everything(url: str) -> None:
@@ -411,8 +420,9 @@ def test_a_killed_search_is_resumed_by_the_real_members(data, gradebook_url, mon
     program = (
         "import sys, pandas as pd\n"
         "from grade_ml.training.tuning import tune\n"
+        "from grade_ml_tests.factories import PSEUDONYMS\n"
         "tune(*pd.read_pickle(sys.argv[1]), None, storage_url=sys.argv[2], seconds=600, trials=2,"
-        " on_progress=lambda line: print(line, flush=True))\n"
+        " pseudonyms=PSEUDONYMS, on_progress=lambda line: print(line, flush=True))\n"
     )
     killed = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "data.pkl"), gradebook_url],

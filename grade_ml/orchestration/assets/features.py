@@ -40,14 +40,8 @@ def grade_snapshots(courses: Courses, platform: Platform) -> MaterializeResult[N
     """Describe each enrollment at each cut (weekly, and today) by what was visible then."""
     from grade_ml.features.refresh import refresh
 
-    with platform.connection() as connection:
-        found = refresh(
-            connection,
-            platform.settings.storage_root,
-            courses.keys,
-            platform.as_of,
-            platform.declared,
-        )
+    with platform.workspace() as workspace:
+        found = refresh(workspace.connection, workspace.frames, courses.keys, platform.declared)
     for key, one in found.items():
         odd = {"left_out": dict(one.left_out)} if one.left_out else {}
         courses.add_asset_metadata({"dagster/row_count": one.rows, **odd}, partition_key=key)
@@ -70,13 +64,9 @@ def score_sequences(courses: Courses, platform: Platform) -> MaterializeResult[N
     """List each enrollment's coursework with the day from which on each thing is known."""
     from grade_ml.features.refresh import refresh_sequences
 
-    with platform.connection() as connection:
+    with platform.workspace() as workspace:
         counts = refresh_sequences(
-            connection,
-            platform.settings.storage_root,
-            courses.keys,
-            platform.as_of,
-            platform.institution,
+            workspace.connection, workspace.frames, courses.keys, platform.institution
         )
     for key, rows in counts.items():
         courses.add_asset_metadata({"dagster/row_count": rows}, partition_key=key)

@@ -85,9 +85,9 @@ def baseline_model(platform: ResourceParam[Platform]) -> MaterializeResult:  # t
     from grade_ml.training.baseline import TrainingData, finished_in, train
 
     started = perf_counter()
-    with platform.connection() as connection:
-        results = finished_in(connection, platform.as_of, platform.institution)
-    data = TrainingData.stored(platform.settings.storage_root, results, platform.declared)
+    with platform.workspace() as workspace:
+        results = finished_in(workspace.connection, platform.as_of, platform.institution)
+    data = TrainingData.stored(workspace.frames, results, platform.declared)
     training = train(data, platform.registry, trained_at=datetime.now(UTC))
     return MaterializeResult(
         metadata=_training_metadata(training, perf_counter() - started),
@@ -197,17 +197,18 @@ def pooled_ensemble(
     from grade_ml.training.tuning import tune
 
     started = perf_counter()
-    with platform.connection() as connection:
-        results = finished_in(connection, platform.as_of, platform.institution)
+    with platform.workspace() as workspace:
+        results = finished_in(workspace.connection, platform.as_of, platform.institution)
         training = train_pooled(
-            TrainingData.stored(platform.settings.storage_root, results, platform.declared),
+            TrainingData.stored(workspace.frames, results, platform.declared),
             platform.registry,
-            connection,
+            workspace.connection,
             trained_at=datetime.now(UTC),
             tune=partial(
                 tune,
                 storage_url=platform.urls.grade_ml,
                 seconds=platform.settings.tuning_seconds,
+                pseudonyms=platform.registry.pseudonyms,
                 on_progress=context.log.info,
             ),
             on_progress=context.log.info,
