@@ -14,6 +14,7 @@ from grade_ml.ensemble.course import name_of
 from grade_ml.gradebook.attributes import Declarations
 from grade_ml.gradebook.institution import Use
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
+from grade_ml_tests.conftest import installation
 from grade_ml_tests.factories import PSEUDONYMS
 
 USABLE = Declarations.of({"homeAddress": Use.USABLE})
@@ -121,6 +122,7 @@ def test_holders_are_the_models_with_that_alias(registry, artifact) -> None:
 REGISTER = """
 import sys
 from pathlib import Path
+from grade_ml_tests.conftest import installation
 from grade_ml_tests.factories import PSEUDONYMS
 from grade_ml_tests.registry.test_registry import Registry, register
 print(register(Registry(sys.argv[1], sys.argv[2], PSEUDONYMS), Path(sys.argv[3])).version)
@@ -150,16 +152,20 @@ def test_two_processes_register_at_once(settings: Settings, artifact: Path, tmp_
     assert versions == ["1", "2"]
 
 
-def test_tables_of_an_older_mlflow_are_brought_up_to_date(registry, artifact, settings) -> None:
+def test_tables_of_an_older_mlflow_are_brought_up_to_date(
+    server, gradebook_url, tmp_path, artifact
+) -> None:
     from alembic import command
     from mlflow.store.db.utils import _get_alembic_config
 
-    version = register(registry, artifact)
-    command.downgrade(_get_alembic_config(settings.mlflow_tracking_uri), "-1")
-    upgraded = Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
-    upgraded.prepare()
-    upgraded.set_alias("baseline", Alias.CHAMPION, version.version)
-    assert upgraded.get("baseline", Alias.CHAMPION) == version
+    with installation(server, gradebook_url, tmp_path) as settings:
+        place = str(settings.mlflow_tracking_uri)
+        version = register(Registry(place, settings.storage_root, PSEUDONYMS), artifact)
+        command.downgrade(_get_alembic_config(place), "-1")
+        upgraded = Registry(place, settings.storage_root, PSEUDONYMS)
+        upgraded.prepare()
+        upgraded.set_alias("baseline", Alias.CHAMPION, version.version)
+        assert upgraded.get("baseline", Alias.CHAMPION) == version
 
 
 def test_no_holder_is_missing_where_there_are_many_models(registry, artifact) -> None:
