@@ -37,7 +37,8 @@ from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.monitoring.decision import permitted
 from grade_ml.monitoring.monitor import Monitor, decided
-from grade_ml.registry.registry import Alias, Registry
+from grade_ml.registry.registry import Registry
+from grade_ml.registry.transition import Evidence, Stage, Stages
 from grade_ml.serving.models import Models
 from grade_ml.serving.predictions import read_predictions
 from grade_ml.serving.scoring import score_running
@@ -124,7 +125,7 @@ def _term(seed: int, is_changed: bool, students: int, courses: int) -> Term:
         frames = Frames(root, ENDED, registry.pseudonyms)
         for course, rows in snapshots.groupby("course_id", observed=True):
             frames.write(str(course), rows)
-        _register(registry, model)
+        _register(engine, registry, model)
         found = Term(seed)
         _replay(found, engine, registry, root, sorted(gradebook.courses["course_id"]))
         if is_changed:
@@ -195,7 +196,7 @@ def _store(engine: Engine, gradebook: Gradebook) -> None:
         )
 
 
-def _register(registry: Registry, model: PooledModel) -> None:
+def _register(engine: Engine, registry: Registry, model: PooledModel) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
         version = registry.register(
@@ -208,7 +209,9 @@ def _register(registry: Registry, model: PooledModel) -> None:
             code_version="",
             trained_at=datetime(TRAINED.year, TRAINED.month, TRAINED.day, tzinfo=UTC),
         )
-    registry.set_alias(NAME, Alias.CHAMPION, version.version)
+    stages = Stages(engine, registry, version.trained_at)
+    for stage in (Stage.CHALLENGER, Stage.CHAMPION):
+        stages.transition(version, stage, Evidence("the model of the benchmark"))
 
 
 def _replay(found: Term, engine: Engine, registry: Registry, root: str, names: list[str]) -> None:

@@ -85,7 +85,7 @@ def prepared(engine: Engine, settings: Settings, config: simulated.CampusConfig)
             trained_at=NIGHT,
             tune=lambda *_: Tuned(brief()),
         )
-        registry.set_alias(NAME, Alias.CHAMPION, training.version.version)
+        assert registry.get(NAME, Alias.CHAMPION) == training.version
         for first in range(0, len(names), AT_ONCE):
             some = names[first : first + AT_ONCE]
             _predict(connection, frames, some, training.model, training.version)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+
+from sqlalchemy import Engine
 
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.settings import Settings
+from grade_ml.registry.registry import ModelVersion, Registry
+from grade_ml.registry.transition import Evidence, Stage, Stages
 
 Row = Sequence[object]
 SECRET = "no secret"
@@ -23,6 +28,13 @@ OULAD_HEADERS: Mapping[str, str] = {
     "studentAssessment": "id_assessment,id_student,date_submitted,is_banked,score",
     "studentVle": "code_module,code_presentation,id_student,id_site,date,sum_click",
 }
+
+
+def let_serve(engine: Engine, registry: Registry, version: ModelVersion) -> None:
+    """Make `version` champion."""
+    stages = Stages(engine, registry, datetime(2025, 1, 1, tzinfo=UTC))
+    for stage in (Stage.CHALLENGER, Stage.CHAMPION):
+        stages.transition(version, stage, Evidence("arranged by a test"))
 
 
 def write_csv(path: Path, header: str, rows: Sequence[Row]) -> Path:

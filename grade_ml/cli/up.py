@@ -255,7 +255,7 @@ class _Launch:
             self._shorten_tuning()
         self._start_children(self._code_server)
         with _step("Tables of MLflow"):
-            self._prepare_registry(urls.mlflow)
+            self._prepare_registry(urls.mlflow, gradebook)
         with _step("Code server"):
             self._wait_for(self._code_server, lambda: code_server.answers(self._socket))
         # Their first look finds it ready; otherwise they would log that it is not.
@@ -307,12 +307,15 @@ class _Launch:
         if REPOSITORY and not {"GRADE_ML_HOME", "DAGSTER_HOME"} & set(os.environ):
             remember_dagster_home(REPOSITORY / ".env", self._dagster_home)
 
-    def _prepare_registry(self, url: str) -> None:
+    def _prepare_registry(self, url: str, gradebook: Engine) -> None:
         from grade_ml.core.pseudonyms import Pseudonyms
         from grade_ml.registry.registry import Registry
+        from grade_ml.registry.transition import Stages
 
         pseudonyms = Pseudonyms.of_installation(self._settings)
-        Registry(url, self._settings.storage_root, pseudonyms).prepare()
+        registry = Registry(url, self._settings.storage_root, pseudonyms)
+        registry.prepare()
+        Stages(gradebook, registry, datetime.now(UTC)).reconcile()
 
     def _start_children(self, *children: Child) -> None:
         for child in children:

@@ -61,5 +61,9 @@ class ArtifactError(GradeMLError):
     """A stored artifact is missing, incomplete, not as its manifest says, or must not be used."""
 
 
+class StageError(GradeMLError):
+    """A model's version cannot take the stage that was asked for."""
+
+
 class OutOfMemoryError(GradeMLError):
     """A step was stopped before the machine ran out of memory."""

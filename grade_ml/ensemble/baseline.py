@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import ArtifactError
+from grade_ml.core.resampling import deserves_champion
 from grade_ml.core.threads import limited_threads, threads
 from grade_ml.ensemble import persistence
 from grade_ml.ensemble.calibration import Calibration, cross_calibrated
@@ -35,7 +36,6 @@ from grade_ml.ensemble.rows import (
     training_rows,
 )
 from grade_ml.features.snapshots import NUMERIC_FEATURES
-from grade_ml.registry.promotion import deserves_champion
 
 NAME = "baseline"
 #: Of the mean, the median and the trees.

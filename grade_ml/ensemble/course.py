@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import ArtifactError
+from grade_ml.core.resampling import Improvement, improvement
 from grade_ml.core.storage import file_name
 from grade_ml.ensemble.evaluation import Evaluation, evaluate
 from grade_ml.ensemble.members import Task
@@ -37,7 +38,6 @@ from grade_ml.ensemble.rows import (
     probability,
 )
 from grade_ml.ensemble.stacking import PHASED, basis
-from grade_ml.registry.promotion import Improvement, improvement
 
 Floats = npt.NDArray[np.float64]
 

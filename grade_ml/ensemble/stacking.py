@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from grade_ml.core.resampling import improvement
 from grade_ml.ensemble.members import Task
 from grade_ml.ensemble.rows import NAIVE, late_weight
-from grade_ml.registry.promotion import improvement
 
 Floats = npt.NDArray[np.float64]
 

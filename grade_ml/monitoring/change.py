@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from grade_ml.core.resampling import Improvement, improvement
 from grade_ml.ensemble.course import Change
 from grade_ml.monitoring.concept import Expectation
-from grade_ml.registry.promotion import Improvement, improvement
 
 Floats = npt.NDArray[np.float64]
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from grade_ml.gradebook.attributes import Declarations
     from grade_ml.gradebook.institution import Institution
     from grade_ml.registry.registry import Registry
+    from grade_ml.registry.transition import Stages
     from grade_ml.registry.workspace import Workspace
     from grade_ml.serving.models import Models
 
@@ -89,6 +90,13 @@ class Platform:
 
         pseudonyms = Pseudonyms.of_installation(self.settings)
         return Registry(self.urls.mlflow, self.settings.storage_root, pseudonyms, self.declared)
+
+    @property
+    def stages(self) -> Stages:
+        """What moves versions of models between stages."""
+        from grade_ml.registry.transition import Stages
+
+        return Stages(self.engine, self.registry, self.now)
 
     @cached_property
     def models(self) -> Models:

@@ -1,8 +1,7 @@
 """Model versions in MLflow, their artifacts under the storage root, and the two stage aliases.
 
 MLflow keeps names, versions, aliases, parameters and metrics; the files lie under
-`<storage root>/models/<run id>` with a SHA-256 manifest. Which version deserves which alias is
-decided in `promotion`.
+`<storage root>/models/<run id>` with a SHA-256 manifest. Aliases are moved by `transition` alone.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -31,6 +30,7 @@ from grade_ml.registry import manifest
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+    from mlflow.entities.model_registry import RegisteredModel
     from mlflow.tracking import MlflowClient
 
 
@@ -208,14 +208,36 @@ class Registry:
         )
         return self._read(created)
 
-    def set_alias(self, name: str, alias: Alias, version: int) -> None:
-        """Let `alias` of `name` point to `version`, in one atomic call."""
-        self._client.set_registered_model_alias(name, alias, str(version))
+    def _point(self, name: str, alias: Alias, version: int | None) -> None:
+        """Let `alias` of `name` point to `version` or to nothing, in one atomic call.
 
-    def drop_alias(self, name: str, alias: Alias) -> None:
-        """Take `alias` of `name` away; nothing happens where there is none."""
-        if self.get(name, alias) is not None:
+        For `transition` alone: an alias that moves without a record is moved behind its back.
+        """
+        if version is None:
             self._client.delete_registered_model_alias(name, alias)
+        else:
+            self._client.set_registered_model_alias(name, alias, str(version))
+
+    def aliases(self, name: str | None = None) -> dict[str, dict[Alias, int]]:
+        """Return the versions behind the aliases of every model that has one, or of one model."""
+        return {
+            model.name: {
+                alias: int(model.aliases[alias]) for alias in Alias if alias in model.aliases
+            }
+            for model in self._registered(None if name is None else f"name = '{name}'")
+            if model.aliases
+        }
+
+    def _registered(self, condition: str | None = None) -> Iterator[RegisteredModel]:
+        token = None
+        while True:
+            page = self._client.search_registered_models(
+                condition, order_by=["name"], page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def newest(self, name: str) -> ModelVersion | None:
         """Return the version of `name` that was registered last, or None where there is none."""
@@ -232,14 +254,26 @@ class Registry:
         ArtifactError
             There is no such version.
         """
+        found = self._find(name, version)
+        if found is None:
+            raise ArtifactError(
+                f"The registry has no version {version} of the model {name}.", "Train it again."
+            )
+        return self._read(found)
+
+    def has(self, name: str, version: int) -> bool:
+        """Return whether there is such a version."""
+        return self._find(name, version) is not None
+
+    def _find(self, name: str, version: int) -> MlflowVersion | None:
         from mlflow.exceptions import MlflowException
 
         try:
-            return self._read(self._client.get_model_version(name, str(version)))
+            return self._client.get_model_version(name, str(version))
         except MlflowException as error:
-            raise ArtifactError(
-                f"The registry has no version {version} of the model {name}.", "Train it again."
-            ) from error
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
 
     def get(self, name: str, alias: Alias) -> ModelVersion | None:
         """Return the version of `name` that holds `alias`, or None where there is none."""
@@ -256,17 +290,11 @@ class Registry:
 
     def holders(self, alias: Alias) -> list[ModelVersion]:
         """Return the version that holds `alias` of each model that has one, by name."""
-        found, token = [], None
-        while True:
-            page = self._client.search_registered_models(order_by=["name"], page_token=token)
-            found += [
-                self._read(self._client.get_model_version(model.name, model.aliases[alias]))
-                for model in page
-                if alias in model.aliases
-            ]
-            token = page.token
-            if not token:
-                return found
+        return [
+            self._read(self._client.get_model_version(model.name, model.aliases[alias]))
+            for model in self._registered()
+            if alias in model.aliases
+        ]
 
     def fetch(self, version: ModelVersion) -> Path:
         """Return a local folder with the verified files of `version`.
@@ -300,22 +328,17 @@ class Registry:
         manifest.verify(source, version.manifest_sha256)
         return Path(source.path)
 
-    def remove_exposed(self, name: str) -> int:
-        """Remove the versions of `name` that `fetch` refuses for want of the secret, files first.
+    def exposed(self, name: str) -> list[ModelVersion]:
+        """Return the versions of `name` that `fetch` refuses for want of the secret."""
+        found = self._client.search_model_versions(f"name = '{name}'")
+        return [version for one in found if self._is_exposed(version := self._read(one))]
 
-        Returns how many there were.
-        """
-        exposed = [
-            version
-            for found in self._client.search_model_versions(f"name = '{name}'")
-            if self._is_exposed(version := self._read(found))
-        ]
-        for version in exposed:
-            folder = self._models / version.run_id
-            if folder.exists():
-                folder.fs.rm(folder.path, recursive=True)
-            self._client.delete_model_version(name, str(version.version))
-        return len(exposed)
+    def _remove(self, version: ModelVersion) -> None:
+        """Remove a version, files first. For `transition`: MLflow drops its aliases in silence."""
+        folder = self._models / version.run_id
+        if folder.exists():
+            folder.fs.rm(folder.path, recursive=True)
+        self._client.delete_model_version(version.name, str(version.version))
 
     def _is_exposed(self, version: ModelVersion) -> bool:
         """Whether it keeps values of students (rows, texts of attributes) under another secret."""

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from grade_ml.features.store import Frames
 from grade_ml.gradebook.institution import DEFAULTS, Institution
 from grade_ml.registry.registry import Registry
+from grade_ml.registry.transition import Stages
 
 
 @dataclass(frozen=True)
@@ -41,3 +42,8 @@ class Workspace:
     def frames(self) -> Frames:
         """The stored snapshots and sequences as `as_of` knows them."""
         return Frames(self.root, self.as_of, self.registry.pseudonyms)
+
+    @property
+    def stages(self) -> Stages:
+        """What moves versions between stages, in transactions of its own."""
+        return Stages(self.connection.engine, self.registry, self.now)

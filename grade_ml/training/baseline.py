@@ -34,6 +34,7 @@ from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import Institution
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
+from grade_ml.registry.transition import Evidence, Stage, Stages
 from grade_ml.training.tuning import Study
 
 Fitted = TypeVar("Fitted")
@@ -142,11 +143,16 @@ class Training(Generic[Fitted]):
         """Whether every verdict allows this version to serve."""
         return all(verdict.passed for verdict in self.verdicts)
 
+    def evidence(self, reason: str) -> Evidence:
+        """Return the verdicts' figures, for what `reason` says."""
+        judged = ((one.name, one.figures.items()) for one in self.verdicts)
+        return Evidence(reason, {f"{of}_{name}": x for of, found in judged for name, x in found})
+
 
 def train(
-    data: TrainingData, registry: Registry, *, trained_at: datetime, seed: int = 0
+    data: TrainingData, stages: Stages, *, trained_at: datetime, seed: int = 0
 ) -> Training[BaselineModel]:
-    """Fit the baseline and register it as challenger, and as champion if every verdict allows.
+    """Fit the baseline and register it; it becomes challenger and champion if all verdicts allow.
 
     Parameters
     ----------
@@ -158,6 +164,8 @@ def train(
     NotReadyError
         Too few enrollments have an outcome.
     """
+    stages.reconcile()
+    registry = stages.registry
     version_of_data, code = data_version(data.versions), installed_version("grade-ml")
     current, champion = _usable_champion(registry)
     known = current and (current.data_version, current.code_version)
@@ -180,12 +188,18 @@ def train(
             code_version=code,
             trained_at=trained_at,
         )
-    registry.remove_exposed(NAME)
-    registry.set_alias(NAME, Alias.CHALLENGER, version.version)
     training = Training(version, model, verdicts(model, champion), fitted=True)
     if training.accepted:
-        registry.set_alias(NAME, Alias.CHAMPION, version.version)
+        stages.transition(version, Stage.CHALLENGER, training.evidence("meets every condition"))
+        stages.transition(version, Stage.CHAMPION, training.evidence("meets every condition"))
+    remove_exposed(NAME, stages)
     return training
+
+
+def remove_exposed(name: str, stages: Stages) -> None:
+    """Remove the versions of `name` that keep values of students under another secret or none."""
+    for version in stages.registry.exposed(name):
+        stages.remove(version, "keeps values of students under another secret, or none")
 
 
 def _usable_champion(registry: Registry) -> tuple[ModelVersion, BaselineModel] | tuple[None, None]:

@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 from grade_ml.core.errors import ArtifactError, NotReadyError
 from grade_ml.core.hashing import digest, section_hashes
 from grade_ml.core.process import peak_megabytes
-from grade_ml.core.pseudonyms import Pseudonyms
+from grade_ml.core.resampling import Improvement, improvement
 from grade_ml.ensemble import course as courses
 from grade_ml.ensemble import pooled as ensembles
 from grade_ml.ensemble.baseline import NAME as BASELINE
@@ -44,12 +44,19 @@ from grade_ml.features.store import Frames
 from grade_ml.features.surroundings import beside, columns_of, with_surroundings
 from grade_ml.gradebook import frames
 from grade_ml.gradebook.institution import DEFAULTS, Institution
-from grade_ml.registry.promotion import Improvement, Promotion, improvement, record
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
+from grade_ml.registry.transition import Evidence, Stage, Stages
 from grade_ml.serving.models import Models
 from grade_ml.serving.predictions import metadata
 from grade_ml.training.admission import Admission, admission
-from grade_ml.training.baseline import Training, TrainingData, Verdict, covers, finished_in
+from grade_ml.training.baseline import (
+    Training,
+    TrainingData,
+    Verdict,
+    covers,
+    finished_in,
+    remove_exposed,
+)
 from grade_ml.training.tuning import Tuned
 
 logger = logging.getLogger(__name__)
@@ -88,7 +95,7 @@ Tuner = Callable[[pd.DataFrame, pd.DataFrame, Parameters | None], Tuned]
 
 def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
     data: TrainingData,
-    registry: Registry,
+    stages: Stages,
     connection: Connection,
     *,
     trained_at: datetime,
@@ -108,6 +115,8 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
     NotReadyError
         Too few enrollments have an outcome.
     """
+    stages.reconcile()
+    registry = stages.registry
     results, versions = data.results, data.versions
     code = installed_version("grade-ml")
     models = Models(registry)
@@ -159,25 +168,27 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
             code_version=code,
             trained_at=trained_at,
         )
-    registry.remove_exposed(NAME)
     judged = verdicts(model, registry.get(BASELINE, Alias.CHAMPION), rows)
     training = Training(version, model, judged, True, studies=tuned.studies)
     if not training.accepted:
         failed = ", ".join(verdict.name for verdict in judged if not verdict.passed)
+        remove_exposed(NAME, stages)
         return replace(training, reason=f"stays a candidate: {failed} failed")
-    registry.set_alias(NAME, Alias.CHALLENGER, version.version)
-    try:
-        old = models.pooled[champion.version] if champion else None
-    except ArtifactError as error:
-        reason = f"version {champion.version if champion else 0} cannot serve: {error}"
-        _promote(registry, connection, version, champion, trained_at, reason, None)
-        return replace(training, reason=f"became champion: {reason}")
-    gain = _paired(connection, model, old, rows, registry.pseudonyms, seed) if old else None
-    if champion is not None and not (gain and gain.is_sure):
-        reason = f"stays challenger of version {champion.version}: improvement {gain}"
-        return replace(training, reason=reason)
-    reason = f"improvement {gain}" if champion else "there was no champion"
-    _promote(registry, connection, version, champion, trained_at, reason, gain)
+    stages.transition(version, Stage.CHALLENGER, training.evidence("meets every condition"))
+    reason, gain = "there was no champion", None
+    if champion is not None:
+        try:
+            gain = _paired(connection, model, models.pooled[champion.version], rows, registry, seed)
+            reason = f"improvement {gain}"
+        except ArtifactError as error:
+            reason = f"version {champion.version} cannot serve: {error}"
+        else:
+            if not (gain and gain.is_sure):
+                remove_exposed(NAME, stages)
+                reason = f"stays challenger of version {champion.version}: {reason}"
+                return replace(training, reason=reason)
+    stages.transition(version, Stage.CHAMPION, Evidence(reason, gain.figures if gain else {}))
+    remove_exposed(NAME, stages)
     return replace(training, reason=f"became champion: {reason}")
 
 
@@ -264,7 +275,7 @@ def _paired(  # noqa: PLR0913, PLR0917 - two models, and what both are asked
     challenger: PooledModel,
     champion: PooledModel,
     rows: pd.DataFrame,
-    pseudonyms: Pseudonyms,
+    registry: Registry,
     seed: int,
 ) -> Improvement | None:
     """Compare both on rows that neither had seen: held out by both, or new to the champion."""
@@ -275,7 +286,7 @@ def _paired(  # noqa: PLR0913, PLR0917 - two models, and what both are asked
     if len(new):
         unseen = rows[rows["section_id"].astype(str).isin(new["section_id"].unique())]
         old = champion.predict(beside(connection, unseen, champion.features)).assign(
-            row=row_pseudonyms(unseen, pseudonyms).to_numpy()
+            row=row_pseudonyms(unseen, registry.pseudonyms).to_numpy()
         )
         parts.append(new.merge(old[["row", "grade", "risk"]], on="row", suffixes=("", "_old")))
     both = pd.concat(parts, ignore_index=True)
@@ -284,20 +295,6 @@ def _paired(  # noqa: PLR0913, PLR0917 - two models, and what both are asked
     before = both[["grade_old", "risk_old"]].set_axis(["grade", "risk"], axis=1)
     pair = courses.losses(before, both[["grade", "risk"]], both)
     return improvement(*pair, both["student"].to_numpy(), seed)
-
-
-def _promote(  # noqa: PLR0913, PLR0917 - what a promotion is told by
-    registry: Registry,
-    connection: Connection,
-    version: ModelVersion,
-    champion: ModelVersion | None,
-    decided_at: datetime,
-    reason: str,
-    gain: Improvement | None,
-) -> None:
-    before = champion.version if champion else None
-    record(connection, Promotion(version.name, before, version.version, decided_at, reason, gain))
-    registry.set_alias(version.name, Alias.CHAMPION, version.version)
 
 
 def _flat(parameters: Parameters) -> dict[str, float]:
@@ -324,7 +321,7 @@ def train_courses(  # noqa: PLR0913
     course_ids: Sequence[str],
     root: str,
     as_of: date,
-    registry: Registry,
+    stages: Stages,
     connection: Connection,
     *,
     trained_at: datetime,
@@ -354,6 +351,8 @@ def train_courses(  # noqa: PLR0913
     NotReadyError
         No snapshots of a course have been computed.
     """
+    stages.reconcile()
+    registry = stages.registry
     models = Models(registry)
     try:
         version, pooled = models.pooled_champion()
@@ -402,9 +401,9 @@ def train_courses(  # noqa: PLR0913
                 fitted.gained,
                 change.since if change and change.share else None,
             )
-            _register_course(model, registry, connection, data, trained_at, fitted.reason)
-        elif before and before.kept:
-            registry.drop_alias(name, Alias.CHAMPION)
+            _register_course(model, stages, data, trained_at, fitted.reason)
+        elif champion := registry.get(name, Alias.CHAMPION):
+            stages.transition(champion, Stage.RETIRED, Evidence(fitted.reason))
         _remember(
             connection,
             course_id,
@@ -453,20 +452,17 @@ def _fresh(
     )
 
 
-def _register_course(  # noqa: PLR0913, PLR0917
+def _register_course(
     model: CourseModel,
-    registry: Registry,
-    connection: Connection,
+    stages: Stages,
     data: str,
     trained_at: datetime,
     reason: str,
 ) -> None:
-    name = courses.name_of(model.course_id)
-    champion = registry.get(name, Alias.CHAMPION)
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
-        version = registry.register(
-            name,
+        version = stages.registry.register(
+            courses.name_of(model.course_id),
             Path(folder),
             metrics=model.evaluation.flat(),
             parameters={"pooled_version": model.pooled_version},
@@ -475,8 +471,9 @@ def _register_course(  # noqa: PLR0913, PLR0917
             code_version=installed_version("grade-ml"),
             trained_at=trained_at,
         )
-    registry.set_alias(name, Alias.CHALLENGER, version.version)
-    _promote(registry, connection, version, champion, trained_at, reason, model.gained)
+    evidence = Evidence(reason, model.gained.figures)
+    stages.transition(version, Stage.CHALLENGER, evidence)
+    stages.transition(version, Stage.CHAMPION, evidence)
 
 
 def _remember(  # noqa: PLR0913, PLR0917

@@ -7,16 +7,16 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from grade_ml.campus import simulated
-from grade_ml.core.database import copy_frame
+from grade_ml.core.database import connect, copy_frame
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import baseline
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
-from grade_ml.registry.registry import Alias, Registry
+from grade_ml.registry.registry import Registry
 from grade_ml.training.baseline import finished
-from grade_ml_tests.factories import PSEUDONYMS
+from grade_ml_tests.factories import PSEUDONYMS, let_serve
 
 TODAY = date(2025, 11, 10)
 
@@ -52,5 +52,7 @@ def make_champion(settings: Settings, model: baseline.BaselineModel, folder: Pat
         code_version="code",
         trained_at=datetime(2025, 11, 9, tzinfo=UTC),
     )
-    registry.set_alias(baseline.NAME, Alias.CHAMPION, version.version)
+    engine = connect(str(settings.database_url))
+    let_serve(engine, registry, version)
+    engine.dispose()
     return registry

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from grade_ml.core.errors import ArtifactError
+from grade_ml.core.resampling import Improvement
 from grade_ml.ensemble import course, pooled
 from grade_ml.ensemble.course import Change, Correction, CourseModel, Fitted
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.ensemble.rows import PREDICTED, attainable, collected
-from grade_ml.registry.promotion import Improvement
 from grade_ml_tests.ensemble.quick import quick
 from grade_ml_tests.ensemble.snapshots import snapshots
 from grade_ml_tests.factories import PSEUDONYMS

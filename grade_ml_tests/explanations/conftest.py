@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from grade_ml.core.resampling import Improvement
 from grade_ml.ensemble import pooled
 from grade_ml.ensemble.baseline import BaselineModel, Members
 from grade_ml.ensemble.course import Correction, CourseModel
 from grade_ml.ensemble.encoding import Encoder
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.ensemble.rows import COLLECTED, NAIVE
-from grade_ml.registry.promotion import Improvement
 from grade_ml_tests.ensemble.quick import quick
 from grade_ml_tests.ensemble.snapshots import NOISE, snapshots
 from grade_ml_tests.factories import PSEUDONYMS

@@ -86,5 +86,5 @@ def test_what_changed_is_explained_anew_and_nothing_else(settings, engine):
         figure.canvas.draw()
 
     # A new version of the model: every row is explained anew.
-    register(registry, campus.model)
+    register(engine, registry, campus.model)
     assert all(rows == fresh for rows, fresh in look().values())

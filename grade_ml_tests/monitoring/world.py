@@ -21,12 +21,12 @@ from grade_ml.features.store import Frames
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
-from grade_ml.registry.registry import Alias, ModelVersion, Registry
+from grade_ml.registry.registry import ModelVersion, Registry
 from grade_ml.serving.predictions import write_predictions
 from grade_ml.training.baseline import finished
 from grade_ml_tests.ensemble.campus import store
 from grade_ml_tests.ensemble.quick import quick
-from grade_ml_tests.factories import PSEUDONYMS
+from grade_ml_tests.factories import PSEUDONYMS, let_serve
 
 #: The newest term starts on 4 August; training ends in its seventh week.
 TRAINED, TODAY = date(2025, 9, 22), date(2025, 11, 24)
@@ -77,7 +77,7 @@ def fill(settings: Settings, engine: Engine, found: World) -> Registry:
     store(engine, found.gradebook)
     assert settings.mlflow_tracking_uri
     registry = Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
-    version = register(registry, found.model)
+    version = register(engine, registry, found.model)
     with engine.begin() as connection:
         connection.execute(
             sa.insert(schema.load).values(
@@ -105,7 +105,7 @@ def fill(settings: Settings, engine: Engine, found: World) -> Registry:
     return registry
 
 
-def register(registry: Registry, model: PooledModel) -> ModelVersion:
+def register(engine: Engine, registry: Registry, model: PooledModel) -> ModelVersion:
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
         version = registry.register(
@@ -118,5 +118,5 @@ def register(registry: Registry, model: PooledModel) -> ModelVersion:
             code_version="code",
             trained_at=datetime(2025, 9, 22, tzinfo=UTC),
         )
-    registry.set_alias(NAME, Alias.CHAMPION, version.version)
+    let_serve(engine, registry, version)
     return version

@@ -71,11 +71,11 @@ def test_an_alias_points_to_one_version_at_a_time(registry: Registry, artifact: 
     assert registry.get("baseline", Alias.CHAMPION) is None
     first, second = register(registry, artifact), register(registry, artifact)
     assert registry.get("baseline", Alias.CHAMPION) is None
-    registry.set_alias("baseline", Alias.CHAMPION, first.version)
-    registry.set_alias("baseline", Alias.CHALLENGER, second.version)
+    registry._point("baseline", Alias.CHAMPION, first.version)
+    registry._point("baseline", Alias.CHALLENGER, second.version)
     assert registry.get("baseline", Alias.CHAMPION) == first
     assert registry.get("baseline", Alias.CHALLENGER) == second
-    registry.set_alias("baseline", Alias.CHAMPION, second.version)
+    registry._point("baseline", Alias.CHAMPION, second.version)
     assert registry.get("baseline", Alias.CHAMPION) == second
 
 
@@ -115,7 +115,7 @@ def test_a_moved_storage_root_still_serves(registry, artifact, settings, tmp_pat
 def test_holders_are_the_models_with_that_alias(registry, artifact) -> None:
     version = register(registry, artifact)
     assert registry.holders(Alias.CHAMPION) == []
-    registry.set_alias("baseline", Alias.CHAMPION, version.version)
+    registry._point("baseline", Alias.CHAMPION, version.version)
     assert registry.holders(Alias.CHAMPION) == [version]
 
 
@@ -164,7 +164,7 @@ def test_tables_of_an_older_mlflow_are_brought_up_to_date(
         command.downgrade(_get_alembic_config(place), "-1")
         upgraded = Registry(place, settings.storage_root, PSEUDONYMS)
         upgraded.prepare()
-        upgraded.set_alias("baseline", Alias.CHAMPION, version.version)
+        upgraded._point("baseline", Alias.CHAMPION, version.version)
         assert upgraded.get("baseline", Alias.CHAMPION) == version
 
 
@@ -172,15 +172,15 @@ def test_no_holder_is_missing_where_there_are_many_models(registry, artifact) ->
     for number in range(105):
         registry._client.create_registered_model(f"course-{number:03d}")
     version = register(registry, artifact, "last of all")
-    registry.set_alias("last of all", Alias.CHAMPION, version.version)
+    registry._point("last of all", Alias.CHAMPION, version.version)
     assert registry.holders(Alias.CHAMPION) == [version]
 
 
 def test_an_alias_can_be_taken_away(registry, artifact) -> None:
     version = register(registry, artifact)
-    registry.set_alias("baseline", Alias.CHAMPION, version.version)
+    registry._point("baseline", Alias.CHAMPION, version.version)
     for _ in range(2):
-        registry.drop_alias("baseline", Alias.CHAMPION)
+        registry._point("baseline", Alias.CHAMPION, None)
         assert registry.get("baseline", Alias.CHAMPION) is None
     assert registry.at("baseline", version.version) == version
     assert registry.newest("baseline") == version
@@ -193,7 +193,7 @@ def test_an_alias_can_be_taken_away(registry, artifact) -> None:
 def test_the_model_of_a_course_with_any_id(registry: Registry, artifact: Path, course: str) -> None:
     name = name_of(course)
     version = register(registry, artifact, name)
-    registry.set_alias(name, Alias.CHAMPION, version.version)
+    registry._point(name, Alias.CHAMPION, version.version)
     assert registry.get(name, Alias.CHAMPION) == registry.newest(name) == version
     assert name_of(course[:-1]) != name
 
@@ -232,17 +232,19 @@ def test_what_keeps_values_of_students_is_given_out_under_its_own_secret_only(
     other = Registry(registry.tracking_uri, root, Pseudonyms(b"other"), USABLE)
     mine = Registry(registry.tracking_uri, root, PSEUDONYMS, USABLE)
     assert mine.fetch(kept)
-    assert mine.remove_exposed("baseline") == 0
+    assert mine.exposed("baseline") == []
     if not exposed:
         assert other.fetch(kept) and mine.fetch(without_secret(registry, kept))
-        assert other.remove_exposed("baseline") == 0
+        assert other.exposed("baseline") == []
         return
     with pytest.raises(ArtifactError, match="keeps values of students"):
         other.fetch(kept)
     with pytest.raises(ArtifactError, match="the next training replaces it"):
         mine.fetch(without_secret(registry, kept))
     new = register(registry, artifact, features=features)
-    assert mine.remove_exposed("baseline") == 1
+    (old,) = mine.exposed("baseline")
+    assert (old.version, old.run_id) == (1, kept.run_id)
+    mine._remove(old)
     assert mine.newest("baseline") == new and mine.fetch(new)
     with pytest.raises(ArtifactError, match="no version 1"):
         mine.at("baseline", 1)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from grade_ml.core.errors import ArtifactError
@@ -16,6 +18,7 @@ from grade_ml.features.store import Frames
 from grade_ml.gradebook.attributes import declarations
 from grade_ml.gradebook.institution import Institution, Use
 from grade_ml.registry.registry import Alias, Registry
+from grade_ml.registry.transition import Stage, Stages, transition
 from grade_ml.training.baseline import TrainingData, train
 from grade_ml_tests.ensemble.snapshots import snapshots
 from grade_ml_tests.factories import PSEUDONYMS
@@ -30,18 +33,24 @@ def data() -> Data:
 
 
 @pytest.fixture
-def registry(settings: Settings) -> Registry:
+def stages(settings: Settings, engine: Engine) -> Stages:
     assert settings.mlflow_tracking_uri
-    return Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
+    registry = Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
+    return Stages(engine, registry, NOW)
+
+
+@pytest.fixture
+def registry(stages: Stages) -> Registry:
+    return stages.registry
 
 
 def test_a_champion_that_reads_what_none_may_is_replaced(
-    data: Data, registry: Registry, settings: Settings
+    data: Data, stages: Stages, registry: Registry, settings: Settings
 ) -> None:
     frame, truth = data
     # As all frames were once, and some still are until the next night.
     old = frame.assign(attribute_sex=frame["protected_gender"], attribute_mood=np.float32(1))
-    first = train(TrainingData.of(old, truth, PSEUDONYMS), registry, trained_at=NOW)
+    first = train(TrainingData.of(old, truth, PSEUDONYMS), stages, trained_at=NOW)
     assert registry.get(NAME, Alias.CHAMPION) == first.version
     with pytest.raises(ArtifactError) as caught:
         registry.fetch(first.version)
@@ -52,17 +61,17 @@ def test_a_champion_that_reads_what_none_may_is_replaced(
     frames = Frames(settings.storage_root, NOW.date(), PSEUDONYMS)
     frames.write("all", old)
     stored = TrainingData.stored(frames, truth, registry.declared)
-    second = train(stored, registry, trained_at=NOW)
+    second = train(stored, stages, trained_at=NOW)
     assert second.fitted and registry.get(NAME, Alias.CHAMPION) == second.version
     read = {name for name in second.model.features if name.startswith("attribute_")}
     assert read == {"attribute_region", "attribute_studied_credits"}
-    assert not train(stored, registry, trained_at=NOW).fitted
+    assert not train(stored, stages, trained_at=NOW).fitted
 
     # From one day to the next the institution protects one that it did not.
     declared = declarations(Institution(attributes={"region": Use.PROTECTED}))
     stricter = Registry(registry.tracking_uri, settings.storage_root, PSEUDONYMS, declared)
     stored = TrainingData.stored(frames, truth, declared)
-    third = train(stored, stricter, trained_at=NOW)
+    third = train(stored, replace(stages, registry=stricter), trained_at=NOW)
     assert third.fitted and "attribute_region" not in third.model.features
 
 
@@ -72,41 +81,48 @@ def passed(training) -> dict[str, bool]:
 
 @pytest.mark.slow
 def test_the_first_good_model_becomes_champion_and_is_not_fitted_twice(
-    data: Data, registry: Registry
+    data: Data, stages: Stages, registry: Registry
 ):
-    first = train(TrainingData.of(*data, PSEUDONYMS), registry, trained_at=NOW)
+    first = train(TrainingData.of(*data, PSEUDONYMS), stages, trained_at=NOW)
     assert first.fitted and first.accepted, first.verdicts
     assert registry.get(NAME, Alias.CHAMPION) == first.version
     frame, truth = data
     shuffled = frame.sample(frac=1, random_state=1), truth.sample(frac=1, random_state=1)
-    again = train(TrainingData.of(*shuffled, PSEUDONYMS), registry, trained_at=NOW)
+    again = train(TrainingData.of(*shuffled, PSEUDONYMS), stages, trained_at=NOW)
     assert not again.fitted and again.accepted
     assert again.version == first.version
     changed = frame, truth.assign(final_grade=truth["final_grade"] * 0.99)
-    assert (
-        train(TrainingData.of(*changed, PSEUDONYMS), registry, trained_at=NOW).version.version == 2
-    )
+    assert train(TrainingData.of(*changed, PSEUDONYMS), stages, trained_at=NOW).version.version == 2
 
 
-def test_a_model_that_carrying_on_beats_does_not_become_champion(data: Data, registry: Registry):
+def test_a_model_that_carrying_on_beats_does_not_become_champion(
+    data: Data, stages: Stages, registry: Registry
+):
     frame, truth = data
-    champion = train(TrainingData.of(frame, truth, PSEUDONYMS), registry, trained_at=NOW)
+    champion = train(TrainingData.of(frame, truth, PSEUDONYMS), stages, trained_at=NOW)
     known = frame.merge(truth, on=["section_id", "student_id"])["final_grade"]
     oracle = frame.assign(**{NAIVE: known.to_numpy("float32")})
     oracle["grade_if_nothing_more"] = 0.0
-    training = train(TrainingData.of(oracle, truth, PSEUDONYMS), registry, trained_at=NOW)
+    training = train(TrainingData.of(oracle, truth, PSEUDONYMS), stages, trained_at=NOW)
     assert not passed(training)["better_than_naive"]
     assert training.version.version == champion.version.version + 1
     assert registry.get(NAME, Alias.CHAMPION) == champion.version
+    assert stages.of(training.version) is Stage.CANDIDATE
+    with stages.engine.connect() as connection:
+        told = connection.execute(sa.select(transition).order_by(transition.c.id)).all()
+    assert [(one.version, one.to_stage) for one in told] == [(1, "challenger"), (1, "champion")]
+    assert (
+        told[0].figures["better_than_naive_rmse"] < told[0].figures["better_than_naive_naive_rmse"]
+    )
 
 
 @pytest.mark.slow
 def test_a_champion_that_cannot_be_read_is_replaced(
-    data: Data, registry: Registry, settings: Settings, engine: Engine
+    data: Data, stages: Stages, registry: Registry, settings: Settings, engine: Engine
 ):
-    first = train(TrainingData.of(*data, PSEUDONYMS), registry, trained_at=NOW)
+    first = train(TrainingData.of(*data, PSEUDONYMS), stages, trained_at=NOW)
     for file in Path(settings.storage_root, "models", first.version.run_id).rglob("*.skops"):
         file.write_bytes(b"damaged")
-    second = train(TrainingData.of(*data, PSEUDONYMS), registry, trained_at=NOW)
+    second = train(TrainingData.of(*data, PSEUDONYMS), stages, trained_at=NOW)
     assert second.fitted
     assert registry.get(NAME, Alias.CHAMPION) == second.version != first.version

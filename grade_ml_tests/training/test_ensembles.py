@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine
 
 from grade_ml.core.errors import ArtifactError, NotReadyError
 from grade_ml.core.pseudonyms import Pseudonyms
+from grade_ml.core.resampling import Improvement
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import baseline, pooled
 from grade_ml.ensemble.baseline import BaselineModel
@@ -28,8 +29,8 @@ from grade_ml.features.store import Frames
 from grade_ml.gradebook.attributes import declarations
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS, Institution, Use
-from grade_ml.registry.promotion import Improvement, promotion
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
+from grade_ml.registry.transition import Evidence, Stage, Stages, transition
 from grade_ml.serving.models import Models
 from grade_ml.serving.predictions import read_predictions
 from grade_ml.serving.scoring import score_running
@@ -42,6 +43,7 @@ from grade_ml_tests.ensemble.snapshots import snapshots
 from grade_ml_tests.factories import PSEUDONYMS
 
 NOW = datetime(2025, 11, 10, 3, tzinfo=UTC)
+SERVING = (Stage.CHALLENGER, Stage.CHAMPION)
 MATHS, OTHER = "SIM-MATH101", "SIM-COMP101"
 
 
@@ -79,9 +81,15 @@ def plain() -> BaselineModel:
 
 
 @pytest.fixture
-def registry(settings: Settings) -> Registry:
+def stages(settings: Settings, engine: Engine) -> Stages:
     assert settings.mlflow_tracking_uri
-    return Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
+    registry = Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
+    return Stages(engine, registry, NOW)
+
+
+@pytest.fixture
+def registry(stages: Stages) -> Registry:
+    return stages.registry
 
 
 @pytest.fixture
@@ -97,18 +105,18 @@ def tuned(rows: pd.DataFrame, results: pd.DataFrame, last: Parameters | None) ->
 
 def train(
     connection: Connection,
-    registry: Registry,
+    stages: Stages,
     snapshots: pd.DataFrame,
     results: pd.DataFrame,
 ) -> Training[PooledModel]:
     data = TrainingData.of(snapshots, results, PSEUDONYMS)
-    return train_pooled(data, registry, connection, trained_at=NOW, tune=tuned)
+    return train_pooled(data, stages, connection, trained_at=NOW, tune=tuned)
 
 
-def register(registry: Registry, model: PooledModel, *aliases: Alias) -> ModelVersion:
+def register(stages: Stages, model: PooledModel, *through: Stage) -> ModelVersion:
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
-        version = registry.register(
+        version = stages.registry.register(
             NAME,
             Path(folder),
             metrics=model.evaluation.flat(),
@@ -118,8 +126,8 @@ def register(registry: Registry, model: PooledModel, *aliases: Alias) -> ModelVe
             code_version=installed_version("grade-ml"),
             trained_at=NOW,
         )
-    for alias in aliases:
-        registry.set_alias(NAME, alias, version.version)
+    for stage in through:
+        stages.transition(version, stage, Evidence("arranged"))
     return version
 
 
@@ -157,20 +165,26 @@ def with_perfect_past(model: PooledModel, but_low_in: str = "") -> PooledModel:
     return replace(model, held_out=told)
 
 
-def promotions(connection: Connection) -> list[tuple[str, int | None, int]]:
-    table = promotion.c
-    query = sa.select(table.model_name, table.from_version, table.to_version).order_by(table.id)
-    return [tuple(row) for row in connection.execute(query)]
+Told = tuple[str, int | None, int]
+
+
+def promotions(connection: Connection) -> list[Told]:
+    """Return who became champion instead of whom, as training decided."""
+    table = transition.c
+    query = sa.select(table.model_name, table.replaced, table.version).where(
+        table.to_stage == Stage.CHAMPION, table.reason != "arranged", table.confirmed_at == NOW
+    )
+    return [tuple(row) for row in connection.execute(query.order_by(table.id))]
 
 
 def test_the_first_version_serves_and_unchanged_data_are_not_fitted_again(
-    world: World, registry: Registry, connection: Connection
+    world: World, stages: Stages, registry: Registry, connection: Connection
 ) -> None:
-    first = train(connection, registry, world.snapshots, world.results)
+    first = train(connection, stages, world.snapshots, world.results)
     assert first.fitted and first.accepted, first.verdicts
     assert first.reason == "became champion: there was no champion"
-    for alias in Alias:
-        assert registry.get(NAME, alias) == first.version
+    assert registry.get(NAME, Alias.CHAMPION) == first.version
+    assert registry.get(NAME, Alias.CHALLENGER) is None
     assert promotions(connection) == [(NAME, None, 1)]
     assert {"all_rmse", "training_seconds", "peak_megabytes"} <= set(first.version.metrics)
     assert first.version.trained_at == NOW
@@ -179,7 +193,7 @@ def test_the_first_version_serves_and_unchanged_data_are_not_fitted_again(
     assert {one["source"] for one in first.model.choices["external"]["trials"]}
 
     shuffled = world.snapshots.sample(frac=1, random_state=1), world.results[::-1]
-    again = train(connection, registry, *shuffled)
+    again = train(connection, stages, *shuffled)
     assert not again.fitted and again.accepted
     assert again.reason == "version 1 is kept: nothing changed"
 
@@ -187,17 +201,17 @@ def test_the_first_version_serves_and_unchanged_data_are_not_fitted_again(
 
 
 def test_a_little_change_keeps_the_model(
-    world: World, model: PooledModel, registry: Registry, connection: Connection
+    world: World, model: PooledModel, stages: Stages, connection: Connection
 ) -> None:
     section = str(world.results["section_id"].iloc[0])
     odd = world.results["section_id"] == section
     # One student in ten of the section that changes: about 1 % of all.
     known = world.results[~odd | (world.results.index % 10 == 0)]
     versions = section_versions(world.ended, known, PSEUDONYMS)
-    register(registry, replace(model, section_versions=versions), *Alias)
+    register(stages, replace(model, section_versions=versions), *SERVING)
     odd = known["section_id"] == section
     changed = known.assign(final_grade=known["final_grade"].where(~odd, 1.0))
-    training = train(connection, registry, world.ended, changed)
+    training = train(connection, stages, world.ended, changed)
     share = odd.mean()
     assert not training.fitted
     assert 0 < share < 0.05
@@ -205,37 +219,41 @@ def test_a_little_change_keeps_the_model(
 
 
 def test_a_better_version_becomes_champion(
-    world: World, model: PooledModel, registry: Registry, connection: Connection
+    world: World, model: PooledModel, stages: Stages, registry: Registry, connection: Connection
 ) -> None:
-    register(registry, with_worse_past(model), *Alias)
-    training = train(connection, registry, world.snapshots, corrected(world.results))
+    champion = register(stages, with_worse_past(model), *SERVING)
+    training = train(connection, stages, world.snapshots, corrected(world.results))
     assert training.reason.startswith("became champion: improvement +")
-    for alias in Alias:
-        assert registry.get(NAME, alias) == training.version
+    assert registry.get(NAME, Alias.CHAMPION) == training.version
     assert promotions(connection) == [(NAME, 1, 2)]
-    row = connection.execute(sa.select(promotion)).one()
-    assert 0 < row.low < row.improvement < row.high
-    assert row.student_count == training.model.held_out["student"].nunique()
+    assert stages.of(champion) is Stage.RETIRED
+    (figures,) = connection.execute(
+        sa.select(transition.c.figures).where(
+            transition.c.version == 2, transition.c.to_stage == Stage.CHAMPION
+        )
+    ).scalars()
+    assert 0 < figures["low"] < figures["improvement"] < figures["high"]
+    assert figures["students"] == training.model.held_out["student"].nunique()
 
 
 @pytest.mark.slow
 def test_an_equal_version_stays_challenger(
-    world: World, model: PooledModel, registry: Registry, connection: Connection
+    world: World, model: PooledModel, stages: Stages, registry: Registry, connection: Connection
 ) -> None:
-    champion = register(registry, model, *Alias)
-    training = train(connection, registry, world.snapshots, corrected(world.results))
+    champion = register(stages, model, *SERVING)
+    training = train(connection, stages, world.snapshots, corrected(world.results))
     assert training.fitted and training.accepted
     assert training.reason.startswith("stays challenger of version 1: improvement ")
     assert registry.get(NAME, Alias.CHALLENGER) == training.version
     assert registry.get(NAME, Alias.CHAMPION) == champion
     assert promotions(connection) == []
-    again = train(connection, registry, world.snapshots, corrected(world.results))
+    again = train(connection, stages, world.snapshots, corrected(world.results))
     assert again.reason == "version 2 is kept: nothing changed"
 
 
 @pytest.mark.slow
 def test_a_version_that_carrying_on_beats_has_no_alias(
-    world: World, registry: Registry, connection: Connection
+    world: World, stages: Stages, registry: Registry, connection: Connection
 ) -> None:
     known = world.ended.merge(
         world.results.astype({"section_id": "string", "student_id": "string"}),
@@ -245,7 +263,7 @@ def test_a_version_that_carrying_on_beats_has_no_alias(
     # The naive forecast is never wrong, and no member is told of it.
     oracle = world.ended.assign(grade_if_nothing_more=0.0)
     oracle[NAIVE] = known.to_numpy("float32")
-    training = train(connection, registry, oracle, world.results)
+    training = train(connection, stages, oracle, world.results)
     assert not training.accepted
     assert "better_than_naive" in training.reason
     assert training.reason.startswith("stays a candidate")
@@ -259,16 +277,17 @@ def test_a_version_that_carrying_on_beats_has_no_alias(
 def test_a_champion_that_cannot_be_read_is_replaced(  # noqa: PLR0917
     world: World,
     model: PooledModel,
+    stages: Stages,
     registry: Registry,
     connection: Connection,
     settings: Settings,
     challenged: bool,
 ) -> None:
-    champion = register(registry, model, *Alias)
+    champion = register(stages, model, *SERVING)
     if challenged:
-        register(registry, model, Alias.CHALLENGER)
+        register(stages, model, Stage.CHALLENGER)
     damage(settings, champion)
-    training = train(connection, registry, world.snapshots, world.results)
+    training = train(connection, stages, world.snapshots, world.results)
     assert training.fitted
     assert training.reason.startswith("became champion: version 1 cannot serve")
     assert registry.get(NAME, Alias.CHAMPION) == training.version
@@ -297,6 +316,7 @@ def test_the_next_in_line_serves_and_says_so(  # noqa: PLR0917
     world: World,
     model: PooledModel,
     plain: BaselineModel,
+    stages: Stages,
     registry: Registry,
     settings: Settings,
     connection: Connection,
@@ -308,12 +328,12 @@ def test_the_next_in_line_serves_and_says_so(  # noqa: PLR0917
     served = Models(registry).serving(MATHS)
     assert (served.version.name, served.degraded) == ("baseline", ())
 
-    champion = register(registry, replace(model, degraded=("no catboost",)), *Alias)
+    champion = register(stages, replace(model, degraded=("no catboost",)), *SERVING)
     served = Models(registry).serving(MATHS)
     assert (served.version, served.degraded) == (champion, ("no catboost",))
     assert Models(registry).challenger() is None
 
-    challenger = register(registry, model, Alias.CHALLENGER)
+    challenger = register(stages, model, Stage.CHALLENGER)
     store_snapshots(settings, world)
     found = Models(registry).challenger()
     assert found is not None and found.version == challenger
@@ -335,18 +355,19 @@ def test_the_next_in_line_serves_and_says_so(  # noqa: PLR0917
     assert rows["degraded"].str.contains("cannot serve").all()
 
 
-def test_champion_and_challenger_predict_side_by_side(
+def test_champion_and_challenger_predict_side_by_side(  # noqa: PLR0917
     world: World,
     model: PooledModel,
+    stages: Stages,
     registry: Registry,
     settings: Settings,
     connection: Connection,
 ) -> None:
     store_snapshots(settings, world)
-    champion = register(registry, model, *Alias)
+    champion = register(stages, model, *SERVING)
     alone = score_running(connection, registry, settings.storage_root, [MATHS, OTHER], TODAY)
     assert alone.challenged == 0
-    challenger = register(registry, replace(model, base_rate=0.1), Alias.CHALLENGER)
+    challenger = register(stages, replace(model, base_rate=0.1), Stage.CHALLENGER)
     scored = score_running(connection, registry, settings.storage_root, [MATHS, OTHER], TODAY)
     newest = world.snapshots["cut_on"] == world.snapshots["cut_on"].max()
     enrollments = world.snapshots[newest & world.snapshots["course_id"].isin([MATHS, OTHER])]
@@ -362,7 +383,7 @@ def test_champion_and_challenger_predict_side_by_side(
 
 def correct(
     connection: Connection,
-    registry: Registry,
+    stages: Stages,
     settings: Settings,
     *courses: str,
     changes: Mapping[str, Change] | None = None,
@@ -370,7 +391,7 @@ def correct(
     root = settings.storage_root
     return list(
         train_courses(
-            courses, root, TODAY, registry, connection, trained_at=NOW, changes=changes or {}
+            courses, root, TODAY, stages, connection, trained_at=NOW, changes=changes or {}
         )
     )
 
@@ -378,6 +399,7 @@ def correct(
 def test_a_model_that_reads_what_none_may_steps_aside_and_is_replaced(  # noqa: PLR0917
     world: World,
     model: PooledModel,
+    stages: Stages,
     registry: Registry,
     settings: Settings,
     connection: Connection,
@@ -386,7 +408,7 @@ def test_a_model_that_reads_what_none_may_steps_aside_and_is_replaced(  # noqa: 
     frame, truth = snapshots(sections=4, students=20, weeks=3)
     plain = baseline.fit(frame.drop(columns="attribute_region"), truth, seed=0)
     make_champion(settings, plain, tmp_path / "plain")
-    register(registry, model, *Alias)
+    register(stages, model, *SERVING)
     assert "attribute_region" in model.features
     assert Models(registry).serving(MATHS).version.name == NAME
 
@@ -399,31 +421,34 @@ def test_a_model_that_reads_what_none_may_steps_aside_and_is_replaced(  # noqa: 
     assert "train_advanced_ml_models" in reason
     assert Models(stricter).challenger() is None
     store_snapshots(settings, world)
-    (outcome,) = correct(connection, stricter, settings, MATHS)
+    (outcome,) = correct(connection, replace(stages, registry=stricter), settings, MATHS)
     assert not outcome.fitted and "region (protected)" in outcome.reason
 
     data = TrainingData.stored(
         Frames(settings.storage_root, TODAY, PSEUDONYMS), world.results, declared
     )
-    training = train_pooled(data, stricter, connection, trained_at=NOW, tune=tuned)
+    training = train_pooled(
+        data, replace(stages, registry=stricter), connection, trained_at=NOW, tune=tuned
+    )
     assert training.fitted and training.reason.startswith("became champion: version 1 cannot serve")
     assert "attribute_region" not in training.model.features
     assert Models(stricter).serving(MATHS).version == training.version
 
 
 @pytest.mark.security
-def test_a_model_whose_students_another_secret_hides_is_replaced_and_removed(
+def test_a_model_whose_students_another_secret_hides_is_replaced_and_removed(  # noqa: PLR0917
     world: World,
     model: PooledModel,
+    stages: Stages,
     registry: Registry,
     settings: Settings,
     connection: Connection,
 ) -> None:
-    old = register(registry, model, *Alias)
+    old = register(stages, model, *SERVING)
     mine = Registry(registry.tracking_uri, settings.storage_root, Pseudonyms(b"another"))
     with pytest.raises(NotReadyError, match="not registered under this installation's secret"):
         Models(mine).pooled_champion()
-    training = train(connection, mine, world.snapshots, world.results)
+    training = train(connection, replace(stages, registry=mine), world.snapshots, world.results)
     assert training.reason.startswith("became champion: version 1 cannot serve")
     assert Models(mine).serving(MATHS).version == training.version
     assert not set(training.model.held_out["student"]) & set(model.held_out["student"])
@@ -434,28 +459,29 @@ def test_a_model_whose_students_another_secret_hides_is_replaced_and_removed(
         mine.at(NAME, old.version)
 
 
-def test_a_course_is_corrected_once_and_serves_itself(
+def test_a_course_is_corrected_once_and_serves_itself(  # noqa: PLR0917
     world: World,
     model: PooledModel,
+    stages: Stages,
     registry: Registry,
     settings: Settings,
     connection: Connection,
 ) -> None:
     store_snapshots(settings, world)
-    (nothing,) = correct(connection, registry, settings, MATHS)
+    (nothing,) = correct(connection, stages, settings, MATHS)
     assert (nothing.kept, nothing.fitted) == (False, False)
     assert nothing.reason == "No ensemble has been trained yet."
-    champion = register(registry, with_perfect_past(model, but_low_in=MATHS), *Alias)
-    first, other = correct(connection, registry, settings, MATHS, OTHER)
+    champion = register(stages, with_perfect_past(model, but_low_in=MATHS), *SERVING)
+    first, other = correct(connection, stages, settings, MATHS, OTHER)
     assert first.kept and first.fitted, first.reason
     assert first.model and first.model.pooled_version == champion.version
     assert other.fitted and not other.kept
     version = registry.get(name_of(MATHS), Alias.CHAMPION)
-    assert version and registry.get(name_of(MATHS), Alias.CHALLENGER) == version
+    assert version and registry.get(name_of(MATHS), Alias.CHALLENGER) is None
     assert registry.get(name_of(OTHER), Alias.CHAMPION) is None
     assert promotions(connection) == [(name_of(MATHS), None, 1)]
 
-    again = correct(connection, registry, settings, MATHS, OTHER)
+    again = correct(connection, stages, settings, MATHS, OTHER)
     assert [(one.kept, one.fitted) for one in again] == [(True, False), (False, False)]
     assert all(one.reason.startswith("nothing changed: ") for one in again)
     assert registry.get(name_of(MATHS), Alias.CHAMPION) == version
@@ -465,20 +491,21 @@ def test_a_course_is_corrected_once_and_serves_itself(
 
     # Scores of the running section have changed: that comes on top, and stays the next night.
     change = Change(date(2025, 11, 5), -0.3, Improvement(0.2, 0.1, 0.3, 100, 50))
-    (told,) = correct(connection, registry, settings, MATHS, changes={MATHS: change})
+    (told,) = correct(connection, stages, settings, MATHS, changes={MATHS: change})
     assert told.fitted and "points to come are -30%" in told.reason
     assert told.model and first.model and told.model.changed_on == change.since
     lower = score_running(connection, registry, settings.storage_root, [MATHS], TODAY)
     assert lower.models == (f"{name_of(MATHS)} 2",)
     assert lower.of_course(MATHS)["mean_grade"] < scored.of_course(MATHS)["mean_grade"] - 1
-    (kept,) = correct(connection, registry, settings, MATHS)
+    (kept,) = correct(connection, stages, settings, MATHS)
     assert kept.kept and not kept.fitted and str(change.since) in kept.reason
     served = Models(registry).serving(MATHS).model
     assert isinstance(served, CourseModel) and served.changed_on == change.since
 
     # Another champion, of which the course has nothing to correct.
-    register(registry, with_perfect_past(model), *Alias)
-    (gone,) = correct(connection, registry, settings, MATHS)
+    register(stages, with_perfect_past(model), *SERVING)
+    (gone,) = correct(connection, stages, settings, MATHS)
     assert gone.fitted and not gone.kept
     assert registry.get(name_of(MATHS), Alias.CHAMPION) is None
+    assert stages.of(registry.at(name_of(MATHS), 2)) is Stage.RETIRED
     assert Models(registry).serving(MATHS).version.name == NAME

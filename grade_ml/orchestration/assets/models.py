@@ -88,7 +88,7 @@ def baseline_model(platform: ResourceParam[Platform]) -> MaterializeResult:  # t
     with platform.workspace() as workspace:
         results = finished_in(workspace.connection, platform.as_of, platform.institution)
     data = TrainingData.stored(workspace.frames, results, platform.declared)
-    training = train(data, platform.registry, trained_at=datetime.now(UTC))
+    training = train(data, platform.stages, trained_at=datetime.now(UTC))
     return MaterializeResult(
         metadata=_training_metadata(training, perf_counter() - started),
         check_results=_check_results(training, _BASELINE),
@@ -201,7 +201,7 @@ def pooled_ensemble(
         results = finished_in(workspace.connection, platform.as_of, platform.institution)
         training = train_pooled(
             TrainingData.stored(workspace.frames, results, platform.declared),
-            platform.registry,
+            platform.stages,
             workspace.connection,
             trained_at=datetime.now(UTC),
             tune=partial(
@@ -250,7 +250,7 @@ def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[N
                 courses.keys,
                 root,
                 platform.as_of,
-                platform.registry,
+                platform.stages,
                 connection,
                 trained_at=datetime.now(UTC),
                 institution=platform.institution,

@@ -1,6 +1,6 @@
 import numpy as np
 
-from grade_ml.registry.promotion import deserves_champion
+from grade_ml.core.resampling import deserves_champion
 
 STUDENTS = np.arange(400)
 LOSS = np.random.default_rng(0).gamma(2, 50, 400)

@@ -1,44 +1,18 @@
-"""Which alias a new version deserves, from its loss beside the champion's; no registry call.
-
-Who became champion when, from which figures, stands in the table `registry.promotion`.
-"""
+"""Statistics by resampling whole clusters: rows of one student say much the same."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-from sqlalchemy import Connection
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy as np
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 1000
-
-metadata = sa.MetaData(schema="registry")
-
-promotion = sa.Table(
-    "promotion",
-    metadata,
-    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column("model_name", sa.Text, nullable=False),
-    sa.Column("from_version", sa.Integer, comment="null: there was no champion"),
-    sa.Column("to_version", sa.Integer, nullable=False),
-    sa.Column("decided_at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("improvement", sa.Double, comment="mean loss, champion minus challenger"),
-    sa.Column("low", sa.Double),
-    sa.Column("high", sa.Double),
-    sa.Column("row_count", sa.Integer),
-    sa.Column("student_count", sa.Integer),
-)
 
 
 @dataclass(frozen=True)
@@ -56,20 +30,19 @@ class Improvement:
         """Whether the whole interval is above 0."""
         return self.low > 0
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """The numbers by name."""
+        return {
+            "improvement": self.mean,
+            "low": self.low,
+            "high": self.high,
+            "rows": self.rows,
+            "students": self.clusters,
+        }
+
     def __str__(self) -> str:
         return f"{self.mean:+.4f} ({self.low:+.4f} to {self.high:+.4f}, {self.clusters} students)"
-
-
-@dataclass(frozen=True)
-class Promotion:
-    """A version that became champion; `improvement` is None where there was no other."""
-
-    model_name: str
-    from_version: int | None
-    to_version: int
-    decided_at: datetime
-    reason: str
-    improvement: Improvement | None = None
 
 
 def improvement(
@@ -118,25 +91,6 @@ def deserves_champion(
 
     means = list(_means(challenger_loss, clusters, seed))
     return bool(np.quantile(means, 0.05) <= champion_loss)
-
-
-def record(connection: Connection, made: Promotion) -> None:
-    """Write `made` down."""
-    gain = made.improvement
-    connection.execute(
-        sa.insert(promotion).values(
-            model_name=made.model_name,
-            from_version=made.from_version,
-            to_version=made.to_version,
-            decided_at=made.decided_at,
-            reason=made.reason,
-            improvement=gain and gain.mean,
-            low=gain and gain.low,
-            high=gain and gain.high,
-            row_count=gain and gain.rows,
-            student_count=gain and gain.clusters,
-        )
-    )
 
 
 def _means(values: Floats, clusters: npt.NDArray[np.generic], seed: int) -> Iterator[float]:
