@@ -35,10 +35,11 @@ from grade_ml.features.store import Frames
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
-from grade_ml.monitoring.decision import permitted
-from grade_ml.monitoring.monitor import Monitor, decided
+from grade_ml.monitoring import feedback, nightly
+from grade_ml.monitoring.retraining import decided, permitted
 from grade_ml.registry.registry import Registry
 from grade_ml.registry.transition import Evidence, Stage, Stages
+from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.models import Models
 from grade_ml.serving.predictions import read_predictions
 from grade_ml.serving.scoring import score_running
@@ -122,7 +123,8 @@ def _term(seed: int, is_changed: bool, students: int, courses: int) -> Term:
         root = settings.storage_root
         _store(engine, gradebook)
         registry = Registry(database.start(settings).mlflow, root, Pseudonyms(b"benchmark"))
-        frames = Frames(root, ENDED, registry.pseudonyms)
+        # As of the first day that is replayed: read on every later one.
+        frames = Frames(root, TRAINED, registry.pseudonyms)
         for course, rows in snapshots.groupby("course_id", observed=True):
             frames.write(str(course), rows)
         _register(engine, registry, model)
@@ -220,11 +222,12 @@ def _replay(found: Term, engine: Engine, registry: Registry, root: str, names: l
     while day < ENDED:
         with engine.begin() as connection:
             score_running(connection, registry, root, names, day)
-            monitor = Monitor(connection, Models(registry), root, day)
-            losses = monitor.performance(names)
-            monitor.concept(names)
-            if any(one["says"] for one in losses.values()):
-                monitor.drift(names)  # decides only together with loss
+            now = datetime(day.year, day.month, day.day, tzinfo=UTC)
+            workspace, models = Workspace(connection, registry, root, day, now), Models(registry)
+            losses = nightly.performance(workspace, models, names)
+            nightly.concept(workspace, models, names)
+            if any(getattr(one, "says", "") for one in losses.values()):
+                nightly.drift(workspace, models, names)  # decides only together with loss
             act, _ = permitted(decided(connection, day), requests, (), day)
             # What was told of a change is looked at anew every night.
             again = set(changed_since(connection)) | act.keys()
@@ -235,8 +238,8 @@ def _replay(found: Term, engine: Engine, registry: Registry, root: str, names: l
                     day,
                     registry,
                     connection,
-                    trained_at=datetime(day.year, day.month, day.day, tzinfo=UTC),
-                    changes=monitor.changes(),
+                    trained_at=now,
+                    changes=feedback.changes(workspace, models),
                 )
                 outcomes = [f"{one.course_id}: {one.reason}" for one in done]
             if act:

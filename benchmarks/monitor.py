@@ -28,10 +28,10 @@ from grade_ml.features.store import Frames
 from grade_ml.gradebook.attributes import SOURCES
 from grade_ml.gradebook.catalog import course_ids
 from grade_ml.gradebook.institution import DEFAULTS
-from grade_ml.monitoring import store
-from grade_ml.monitoring.monitor import Monitor
+from grade_ml.monitoring import nightly, store
 from grade_ml.monitoring.store import Kind
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
+from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.models import Models
 from grade_ml.serving.predictions import write_predictions
 from grade_ml.training.baseline import TrainingData, finished_in
@@ -111,10 +111,10 @@ def reports(engine: Engine, settings: Settings, registry: Registry) -> dict[str,
     seconds = {}
     with engine.begin() as connection:
         names = course_ids(connection)
-        monitor = Monitor(connection, Models(registry), settings.storage_root, TODAY)
+        workspace = Workspace(connection, registry, settings.storage_root, TODAY, NIGHT)
         for kind in Kind:
             started = time.perf_counter()
-            getattr(monitor, kind)(names)
+            getattr(nightly, kind)(workspace, Models(registry), names)
             seconds[str(kind)] = round(time.perf_counter() - started, 2)
         drifts = store.read(connection, TODAY, days=1, kinds=[Kind.DRIFT])
     total = sum(seconds.values())

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from grade_ml.monitoring.decision import Decision
+from grade_ml.monitoring.retraining import Decision
 
 
 @dataclass(frozen=True)

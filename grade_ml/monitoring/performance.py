@@ -6,6 +6,7 @@ prediction implied them; and, where neither is there, the error that is to be ex
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -73,12 +74,23 @@ class Loss:
         return f"error {self.value / self.baseline - 1:+.0%} against the record ({self.basis})"
 
 
-@dataclass(frozen=True)
-class Performance:
+@dataclass(frozen=True, kw_only=True)
+class Unmeasured:
+    """A course of which nothing could be measured, and why."""
+
+    model: str
+    status: str = "not ready"
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Performance(Unmeasured):
     """How good a course's predictions are.
 
     Attributes
     ----------
+    loss, says
+        The loss that speaks for the course, and it in words if it has risen.
     losses
         One per basis that could be computed, the surest first.
     groups
@@ -96,7 +108,6 @@ class Performance:
         The same on the rows held out when the model was trained, in the same course.
     """
 
-    model: str
     losses: tuple[Loss, ...]
     groups: pd.DataFrame
     ece: float | None
@@ -105,15 +116,18 @@ class Performance:
     estimate_ratio_held_out: float | None
     degraded: tuple[str, ...]
 
-    @property
-    def loss(self) -> Loss | None:
-        """The loss that speaks for the course: the first that has risen, else the surest.
+    loss: Loss | None
+    says: str
 
-        The estimate speaks only where no label has arrived, for labels know better.
-        """
-        labelled = [one for one in self.losses if one.basis is not Basis.ESTIMATE]
-        speaking = labelled or list(self.losses)
-        return next((one for one in speaking if one.risen), speaking[0] if speaking else None)
+
+def speaking(losses: Sequence[Loss]) -> Loss | None:
+    """Return the loss that speaks for the course: the first that has risen, else the surest.
+
+    The estimate speaks only where no label has arrived, for labels know better.
+    """
+    labelled = [one for one in losses if one.basis is not Basis.ESTIMATE]
+    some = labelled or list(losses)
+    return next((one for one in some if one.risen), some[0] if some else None)
 
 
 def performance(  # noqa: PLR0913, PLR0917 - the sources of errors
@@ -159,17 +173,23 @@ def performance(  # noqa: PLR0913, PLR0917 - the sources of errors
         if estimate and unseen is not None and len(newest)
         else None,
     ]
+    known = tuple(loss for loss in losses if loss)
+    loss = speaking(known)
     return Performance(
-        champion.name,
-        tuple(loss for loss in losses if loss),
-        _groups(realised, held_out, champion.audit, seed),
-        expected_calibration_error(realised["risk"], realised["at_risk"])
+        model=champion.name,
+        status="measured" if loss else "nothing known",
+        reason="" if loss else "no outcome, no score and no estimate is there yet",
+        says=str(loss) if loss and loss.risen else "",
+        loss=loss,
+        losses=known,
+        groups=_groups(realised, held_out, champion.audit, seed),
+        ece=expected_calibration_error(realised["risk"], realised["at_risk"])
         if len(realised)
         else None,
-        _certain(running, snapshots, records.as_of),
-        _ratio(estimate.of(realised), _error(realised)) if estimate else None,
-        _ratio(unseen, _error(held_out)) if unseen is not None else None,
-        champion.degraded,
+        certain=_certain(running, snapshots, records.as_of),
+        estimate_ratio=_ratio(estimate.of(realised), _error(realised)) if estimate else None,
+        estimate_ratio_held_out=_ratio(unseen, _error(held_out)) if unseen is not None else None,
+        degraded=champion.degraded,
     )
 
 

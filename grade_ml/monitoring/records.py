@@ -22,6 +22,7 @@ from grade_ml.gradebook.institution import Institution
 from grade_ml.gradebook.outcomes import outcomes, scored_on
 from grade_ml.monitoring.quality import arrival_delays
 from grade_ml.registry.registry import Alias
+from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.predictions import NUMBERS, grade_prediction
 
 #: Sections that ended longer ago say nothing about the model of today: two terms of half a year.
@@ -77,23 +78,19 @@ def all_sections(connection: Connection, as_of: date) -> pd.DataFrame:
     return rows.astype({"section_id": object, "course_id": object})
 
 
-def read(  # noqa: PLR0913, PLR0917 - the place, the day, and what decides about rows
-    connection: Connection,
-    sections: pd.DataFrame,
-    courses: Sequence[str],
-    as_of: date,
-    institution: Institution,
-    pseudonyms: Pseudonyms,
+def read(
+    workspace: Workspace, sections: pd.DataFrame, courses: Sequence[str]
 ) -> dict[str, Records]:
-    """Read what is known of each of `courses` on `as_of`.
+    """Read what is known of each of `courses` on the day.
 
     Parameters
     ----------
     sections
         As `all_sections` gives them.
-    pseudonyms
-        Those of the models' held-out rows.
     """
+    connection, as_of = workspace.connection, workspace.as_of
+    # Those of the models' held-out rows.
+    pseudonyms = workspace.registry.pseudonyms
     own = sections[sections["course_id"].isin(courses)].reset_index(drop=True)
     names = own["section_id"].tolist()
     today = pd.Timestamp(as_of)
@@ -114,7 +111,9 @@ def read(  # noqa: PLR0913, PLR0917 - the place, the day, and what decides about
         "sections": own,
         "scores": _scores(results, assignments, own, today, pseudonyms),
         "predictions": _predictions(connection, recent, as_of, pseudonyms),
-        "outcomes": _outcomes(own, enrollments, assignments, results, as_of, ended, institution),
+        "outcomes": _outcomes(
+            own, enrollments, assignments, results, as_of, ended, workspace.institution
+        ),
         "delays": _delays(results, assignments, as_of),
     }
     divided = {

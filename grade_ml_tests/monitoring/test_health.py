@@ -4,8 +4,8 @@ from datetime import date
 
 import pytest
 
-from grade_ml.monitoring.decision import Decision
 from grade_ml.monitoring.health import Health, Serving, by_need, health
+from grade_ml.monitoring.retraining import Decision
 
 TODAY = date(2025, 10, 20)
 QUIET = Decision(False, "nothing changed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,16 +11,17 @@ import pandas as pd
 import pytest
 from sqlalchemy import Engine
 
-from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.monitoring import concept, detect_drift, estimation, records, store
 from grade_ml.monitoring.champion import Champions
 from grade_ml.monitoring.change import Suspicion, changes
 from grade_ml.monitoring.courses import Course, scores
-from grade_ml.monitoring.decision import Decision
 from grade_ml.monitoring.health import Serving, health
 from grade_ml.monitoring.performance import performance
+from grade_ml.monitoring.retraining import Decision
 from grade_ml.monitoring.sections import Usual, compare
 from grade_ml.monitoring.windows import windows
+from grade_ml.registry.registry import Registry
+from grade_ml.registry.workspace import Workspace
 from grade_ml_tests.factories import PSEUDONYMS
 from grade_ml_tests.monitoring.world import TODAY, World, world
 
@@ -33,7 +34,9 @@ def empty_records(engine: Engine) -> records.Records:
     with engine.connect() as connection:
         sections = records.all_sections(connection, TODAY)
         assert records.serving(connection, sections, TODAY).empty
-        return records.read(connection, sections, ["c"], TODAY, DEFAULTS, PSEUDONYMS)["c"]
+        registry = Registry("", "", PSEUDONYMS)
+        now = datetime(2025, 11, 24, tzinfo=UTC)
+        return records.read(Workspace(connection, registry, "", TODAY, now), sections, ["c"])["c"]
 
 
 @pytest.fixture

@@ -90,7 +90,8 @@ def fill(settings: Settings, engine: Engine, found: World) -> Registry:
             )
         )
     for course, rows in found.snapshots.groupby("course_id", observed=True):
-        Frames(settings.storage_root, TODAY, PSEUDONYMS).write(str(course), rows)
+        # As of the first day that a test looks at: read on every later one.
+        Frames(settings.storage_root, TRAINED, PSEUDONYMS).write(str(course), rows)
     sections = found.gradebook.sections
     running = sections.loc[sections["ends_on"] >= pd.Timestamp(TRAINED), "section_id"]
     rows = found.snapshots[

@@ -238,29 +238,28 @@ def pooled_ensemble(
     pool="training",
 )
 def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[None]:
-    """Correct the pooled ensemble for a course, and keep the correction only where it wins."""
-    from grade_ml.monitoring.monitor import Monitor
+    """Correct the pooled ensemble for a course, and keep the correction only where it wins.
+
+    It answers what was asked of it in `training.request`. Of a course whose change is confirmed it
+    also reads what `concept_drift` and `drift_report` of earlier days say: the way back from
+    monitoring to training, which the graph cannot show, since monitoring follows on predictions.
+    """
+    from grade_ml.monitoring import feedback
     from grade_ml.training import requests
     from grade_ml.training.ensembles import train_courses
 
-    root = platform.settings.storage_root
-    with platform.connection() as connection:
+    with platform.workspace() as workspace:
+        connection = workspace.connection
         outcomes = list(
             train_courses(
                 courses.keys,
-                root,
-                platform.as_of,
+                workspace.root,
+                workspace.as_of,
                 platform.stages,
                 connection,
                 trained_at=datetime.now(UTC),
-                institution=platform.institution,
-                changes=Monitor(
-                    connection,
-                    platform.models,
-                    root,
-                    platform.as_of,
-                    institution=platform.institution,
-                ).changes(),
+                institution=workspace.institution,
+                changes=feedback.changes(workspace, platform.models),
             )
         )
         answers = [requests.Answer(one.course_id, one.reason) for one in outcomes]

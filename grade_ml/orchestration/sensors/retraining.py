@@ -28,7 +28,7 @@ from grade_ml.orchestration.sensors.reading import UNREADABLE, unreadable
 if TYPE_CHECKING:
     from datetime import date
 
-    from grade_ml.monitoring.decision import Decision
+    from grade_ml.monitoring.retraining import Decision
     from grade_ml.training.requests import Request
 
 #: The tag that tells people why a run was asked for; nothing reads it.
@@ -48,8 +48,7 @@ def drift_retraining(
     A request is recorded before its run is asked for, and stays open until a training of the course
     has answered it: neither a restart of the daemon nor the pruning of runs repeats or forgets one.
     """
-    from grade_ml.monitoring.decision import permitted
-    from grade_ml.monitoring.monitor import decided
+    from grade_ml.monitoring.retraining import decided, permitted
     from grade_ml.training import requests
 
     instance, as_of = context.instance, platform.as_of

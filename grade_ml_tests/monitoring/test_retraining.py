@@ -4,7 +4,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from grade_ml.monitoring.decision import SETTINGS, Decision, Evidence, decide, permitted
+from grade_ml.monitoring.retraining import SETTINGS, Decision, Evidence, decide, permitted
 from grade_ml.training.requests import Request
 
 TODAY = date(2025, 10, 20)

@@ -1,15 +1,18 @@
-"""When a course is trained again: two pure functions, from evidence to decision to permission.
+"""When a course is trained again: from reports to evidence, to a decision, to permission.
 
-What the evidence is computed from stands in the reports; who asks for the run is orchestration's
-matter.
+Who asks for the run is orchestration's matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from sqlalchemy import Connection
+
+from grade_ml.monitoring import store
+from grade_ml.monitoring.store import Kind, Signal
 from grade_ml.training.requests import Request
 
 
@@ -146,3 +149,33 @@ def permitted(
         else:
             act[course] = decision
     return act, wait
+
+
+def evidence(signals: Iterable[Signal]) -> dict[str, list[Evidence]]:
+    """Return the evidence of each course, one for each day that has reports."""
+    days: dict[tuple[str, date], dict[Kind, Signal]] = {}
+    for one in signals:
+        days.setdefault((one.course_id, one.as_of), {})[one.kind] = one
+    found: dict[str, list[Evidence]] = {}
+    for (course, day), kinds in days.items():
+        says = {kind: one.says for kind, one in kinds.items()}
+        labels = kinds.get(Kind.CONCEPT)
+        found.setdefault(course, []).append(
+            Evidence(
+                day,
+                says.get(Kind.DRIFT, ""),
+                says.get(Kind.PERFORMANCE, ""),
+                says.get(Kind.CONCEPT, ""),
+                labels.alarm_on if labels else None,
+            )
+        )
+    return found
+
+
+def decided(
+    connection: Connection, as_of: date, courses: Sequence[str] | None = None
+) -> dict[str, Decision]:
+    """Return for each course that has reports whether to train it again."""
+    days = SETTINGS.stale_days + SETTINGS.longest_gap_days + 1
+    found = evidence(store.signals(connection, as_of, days=days, courses=courses))
+    return {course: decide(rows, as_of) for course, rows in found.items()}

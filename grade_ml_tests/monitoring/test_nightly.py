@@ -8,14 +8,20 @@ from datetime import UTC, date, datetime, timedelta
 import pandas as pd
 import pytest
 
-from grade_ml.monitoring import monitor, report, store
-from grade_ml.monitoring.monitor import Monitor, decided
+from grade_ml.monitoring import feedback, nightly, processes, report, store
+from grade_ml.monitoring.retraining import decided
 from grade_ml.monitoring.store import Kind
+from grade_ml.registry.registry import Registry
+from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.models import Models
 from grade_ml.training.ensembles import changed_since, train_courses
 from grade_ml_tests.monitoring.world import CHANGED, TODAY, fill, world
 
 pytestmark = pytest.mark.slow
+
+
+def at(day: date, connection, registry: Registry, root: str) -> Workspace:
+    return Workspace(connection, registry, root, day, datetime(2025, 11, 24, tzinfo=UTC))
 
 
 def bodies(connection, day: date) -> dict[tuple[str, Kind], str]:
@@ -31,9 +37,12 @@ def test_a_change_of_grading_is_seen_in_time_and_days_of_the_past_stay_as_they_w
 
     def look(day: date) -> dict[tuple[str, Kind], str]:
         with engine.begin() as connection:
-            found = Monitor(connection, Models(registry), settings.storage_root, day)
-            for compute in (found.drift, found.performance, found.concept, found.health):
-                compute(campus.courses)
+            workspace, models = (
+                at(day, connection, registry, settings.storage_root),
+                Models(registry),
+            )
+            for compute in (nightly.drift, nightly.performance, nightly.concept, nightly.health):
+                compute(workspace, models, campus.courses)
         with engine.connect() as connection:
             return bodies(connection, day)
 
@@ -57,7 +66,7 @@ def test_a_change_of_grading_is_seen_in_time_and_days_of_the_past_stay_as_they_w
     # Nothing that came to be known later changes what is said of a day in the past, nor does it
     # matter how many processes share the courses.
     assert look(before) == early
-    monkeypatch.setattr(monitor, "_processes", lambda names: 2)
+    monkeypatch.setattr(processes, "how_many", lambda names: 2)
     assert look(before) == early
 
     by_kind = {(one.course_id, one.kind): one.body for one in newest}
@@ -80,8 +89,8 @@ def test_a_change_of_grading_is_seen_in_time_and_days_of_the_past_stay_as_they_w
 
     # Training within the term learns from scores what no outcome shows yet.
     with engine.begin() as connection:
-        look_again = Monitor(connection, Models(registry), settings.storage_root, soon)
-        changes = look_again.changes()
+        workspace = at(soon, connection, registry, settings.storage_root)
+        changes = feedback.changes(workspace, Models(registry))
         assert set(changes) >= set(asked)
         assert all(one.share < -0.1 and one.gained.is_sure for one in changes.values())
         done = list(
@@ -98,16 +107,17 @@ def test_a_change_of_grading_is_seen_in_time_and_days_of_the_past_stay_as_they_w
         assert all(one.model and one.model.changed_on for one in done)
         assert set(changed_since(connection)) == set(asked)
         # What was told is looked at anew; errors of the model before are not the new one's.
-        assert set(look_again.changes()) >= set(asked)
+        assert set(feedback.changes(workspace, Models(registry))) >= set(asked)
 
 
 def test_what_a_model_says_of_a_course_is_compared_with_what_it_said_of_the_same_course(
     settings, engine
 ):
     campus = world(-18.0)
-    models = Models(fill(settings, engine, campus))
+    registry = fill(settings, engine, campus)
     with engine.connect() as connection:
-        found = Monitor(connection, models, settings.storage_root, TODAY).compared(campus.courses)
+        workspace = at(TODAY, connection, registry, settings.storage_root)
+        found = nightly.compared(workspace, Models(registry), campus.courses)
     for one in found.values():
         assert one.parts["output"].sizes[0] <= one.parts["features"].sizes[0]
 

@@ -1,0 +1,73 @@
+"""Reads courses with what their reports are computed from, some of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from datetime import date
+from itertools import islice
+
+import pandas as pd
+
+from grade_ml.core.errors import NotReadyError
+from grade_ml.monitoring import records
+from grade_ml.monitoring.champion import Champions
+from grade_ml.monitoring.courses import Course, Scores, scores
+from grade_ml.monitoring.health import Serving
+from grade_ml.registry.workspace import Workspace
+from grade_ml.serving.models import Models
+
+#: Courses whose records are in memory together.
+AT_ONCE = 50
+
+
+def courses(
+    workspace: Workspace,
+    models: Models,
+    names: Sequence[str],
+    columns: Collection[str] | None = None,
+) -> Iterator[Course]:
+    """Yield each course with its records, and with all or some `columns` of its snapshots.
+
+    Raises
+    ------
+    NotReadyError
+        No model has been trained.
+    """
+    sections = records.all_sections(workspace.connection, workspace.as_of)
+    champions, served = Champions(sections), models.serving_each(names)
+    for first in range(0, len(names), AT_ONCE):
+        for name, own in records.read(workspace, sections, names[first : first + AT_ONCE]).items():
+            try:
+                snapshots, reason = workspace.frames.snapshots([name], columns=columns), ""
+            except NotReadyError as error:
+                snapshots, reason = pd.DataFrame(), error.message
+            yield Course(name, champions.of(name, served[name]), own, snapshots, reason)
+
+
+def scored(
+    workspace: Workspace,
+    models: Models,
+    names: Sequence[str],
+    columns: Collection[str] | None = None,
+) -> Iterator[tuple[Course, Scores | None]]:
+    """Yield each course of `courses` with its scores, where enough is known of them."""
+    found = courses(workspace, models, names, columns)
+    while some := list(islice(found, AT_ONCE)):
+        known = scores(some)
+        for one in some:
+            yield one, known.get(one.course_id)
+
+
+def serving(
+    workspace: Workspace, models: Models, names: Sequence[str]
+) -> Iterator[tuple[str, Serving]]:
+    """Yield how each course is served."""
+    sections = records.all_sections(workspace.connection, workspace.as_of)
+    champions, served = Champions(sections), models.serving_each(names)
+    found = records.serving(workspace.connection, sections, workspace.as_of).reindex(list(names))
+    # A course that is not among them has nobody enrolled, and nothing to predict.
+    counted = found[["enrolled", "predicted"]].fillna(0).astype(int)
+    for name, enrolled, predicted in counted.itertuples():
+        newest = found.at[name, "newest"]
+        day = newest if isinstance(newest, date) else None
+        yield name, Serving(enrolled, predicted, day, champions.of(name, served[name]).degraded)

@@ -1,0 +1,1 @@
+"""What the UI shows of a domain result: metadata, tables, pictures, check results."""
