@@ -236,7 +236,7 @@ def _replay(found: Term, engine: Engine, registry: Registry, root: str, names: l
                     sorted(again),
                     root,
                     day,
-                    registry,
+                    Stages(engine, registry, now),
                     connection,
                     trained_at=now,
                     changes=feedback.changes(workspace, models),

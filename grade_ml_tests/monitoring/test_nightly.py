@@ -12,6 +12,7 @@ from grade_ml.monitoring import feedback, nightly, processes, report, store
 from grade_ml.monitoring.retraining import decided
 from grade_ml.monitoring.store import Kind
 from grade_ml.registry.registry import Registry
+from grade_ml.registry.transition import Stages
 from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.models import Models
 from grade_ml.training.ensembles import changed_since, train_courses
@@ -98,9 +99,9 @@ def test_a_change_of_grading_is_seen_in_time_and_days_of_the_past_stay_as_they_w
                 sorted(asked),
                 settings.storage_root,
                 soon,
-                registry,
+                Stages(engine, registry, workspace.now),
                 connection,
-                trained_at=datetime(2025, 11, 24, tzinfo=UTC),
+                trained_at=workspace.now,
                 changes=changes,
             )
         )
