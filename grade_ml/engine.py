@@ -203,6 +203,7 @@ class PredictiveAnalyticsEngine:
             The university's own table of interventions has errors.
         """
         from grade_ml.early_warning.interventions import DEFAULT_TABLE, read_table
+        from grade_ml.early_warning.loading import load_enrollment
         from grade_ml.early_warning.student import student_forecast
         from grade_ml.registry.workspace import Workspace
 
@@ -222,7 +223,8 @@ class PredictiveAnalyticsEngine:
                 datetime.now(UTC),
                 self._institution,
             )
-            return student_forecast(workspace, course_id, answer.section_id, student_id, rules)
+            known = load_enrollment(workspace, course_id, answer.section_id, student_id)
+            return student_forecast(known, rules, workspace.seed)
 
     def explain(
         self, student_id: str, course_id: str, as_of: date

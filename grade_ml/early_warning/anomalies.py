@@ -88,6 +88,25 @@ def anomalies(
     return frame.sort_values(order, kind="stable")[list(ANOMALIES)].reset_index(drop=True)
 
 
+def by_course(
+    panels: Sequence[Panel],
+    before: Sequence[Panel],
+    forecasts: pd.DataFrame,
+    references: Mapping[str, Reference],
+) -> pd.DataFrame:
+    """Return the `anomalies` of each course of `references`, in their order."""
+    parts = [
+        anomalies(
+            [one for one in panels if one.course_id == course],
+            [one for one in before if one.course_id == course],
+            forecasts[forecasts["course_id"] == course],
+            references[course],
+        )
+        for course in sorted(references)
+    ]
+    return pd.concat([one for one in parts if len(one)] or [empty(ANOMALIES)], ignore_index=True)
+
+
 def reference_of(
     panels: Sequence[Panel], forecasts: pd.DataFrame, truth: pd.DataFrame
 ) -> dict[str, list[float]]:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from grade_ml.core.errors import NotReadyError
-from grade_ml.early_warning import nightly, pictures
-from grade_ml.early_warning import store as risk_store
+from grade_ml.early_warning import pictures
 from grade_ml.early_warning.grade_paths import PATHS, grade_paths, results_so_far, standing
 from grade_ml.early_warning.interventions import Rule, proposals
+from grade_ml.early_warning.loading import Enrollment
 from grade_ml.early_warning.risk_periods import risk_periods
-from grade_ml.forecasting import store
-from grade_ml.forecasting.loading import running
 from grade_ml.forecasting.on_demand import Alone, alone
-from grade_ml.registry.workspace import Workspace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -152,54 +148,24 @@ def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def student_forecast(
-    workspace: Workspace, course: str, section: str, student: str, rules: Sequence[Rule]
-) -> StudentForecast:
-    """Return what the newest forecast up to the day says of a running enrollment.
-
-    Raises
-    ------
-    NotReadyError
-        The course was never forecast up to that day.
-    ArtifactError
-        The model's files do not match their manifest.
-    """
-    made_on = store.newest_day(workspace.connection, workspace.as_of, course)
-    if made_on is None:
-        raise NotReadyError(
-            f"There is no forecast of the course {course} up to {workspace.as_of}.",
-            f"Run grade-ml run generate_time_series_forecasts --course {course}; the schedule "
-            "does it every night.",
-        )
-    then = replace(workspace, as_of=made_on)
-    (model,) = nightly.risk_models(then, [course]).values()
-    now = running(then, [course])
-    panels = [
-        one.of((one.students == student).nonzero()[0])
-        for one in now.panels
-        if one.section_id == section
-    ]
-    stored = store.read_forecasts(workspace.connection, made_on, courses=[course], student=student)
-    forecasts = stored[stored["section_id"] == section].sort_values("horizon", ignore_index=True)
-    weeks = grade_paths(forecasts, standing(panels), model.paths, workspace.seed)
+def student_forecast(known: Enrollment, rules: Sequence[Rule], seed: int) -> StudentForecast:
+    """Return what the forecasts of an enrollment say of it."""
+    panels, forecasts = known.panels, known.forecasts
+    weeks = grade_paths(forecasts, standing(panels), known.model.paths, seed)
     periods = risk_periods(weeks)
-    results = results_so_far(panels)
-    stale = (f"the newest forecast is that of {made_on}",) if made_on != workspace.as_of else ()
-    run = risk_store.degraded(workspace.connection, course, made_on)
-    starts = now.sections.set_index("section_id")["starts_on"]
-    start = starts.get(section, made_on)
-    days = forecasts["due_day"].map(lambda day: pd.Timestamp(start) + timedelta(days=int(day)))
+    start = pd.Timestamp(known.starts_on)
+    days = forecasts["due_day"].map(lambda day: start + timedelta(days=int(day)))
     return StudentForecast(
-        student_id=student,
-        course_id=course,
-        section_id=section,
-        as_of=made_on,
-        day=(made_on - start).days,
-        results=results,
+        student_id=known.student_id,
+        course_id=known.course_id,
+        section_id=known.section_id,
+        as_of=known.as_of,
+        day=(known.as_of - known.starts_on).days,
+        results=results_so_far(panels),
         assignments=forecasts.assign(due_on=pd.to_datetime(days))[list(_ASSIGNMENT)],
         weeks=weeks,
         periods=periods[list(_PERIOD)],
         proposals=proposals(periods, rules)[list(_PROPOSAL)],
         alone=alone(panels[0]) if panels else Alone({}, {}),
-        degraded=(*stale, *run, *model.degraded, *now.stale),
+        degraded=known.degraded,
     )

@@ -134,4 +134,4 @@ def test_without_forecasts_of_the_day_it_is_said(engine: Engine, settings: Setti
         workspace(engine, settings) as some,
         pytest.raises(NotReadyError, match=r"no forecasts of 2025-11-10 for math"),
     ):
-        nightly.outlook(some, ["math"])
+        nightly.keep_periods(some, ["math"])
