@@ -13,6 +13,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from alembic import command
+from alembic.config import Config
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
@@ -187,6 +189,21 @@ def shared(server: database.DatabaseUrls) -> Callable[[str], Shared]:
         return Shared(server, f"shared_{name}", template)
 
     return of
+
+
+@contextmanager
+def database_of(server: database.DatabaseUrls, revision: str) -> Iterator[Engine]:
+    """Yield an engine on a database as an earlier version, of the migration `revision`, left it."""
+    with new_database(server, f"grade_ml_of_{revision}_{next(_numbers)}", "template1") as url:
+        engine = database.connect(url)
+        migrations = Config()
+        folder = Path(database.__file__).parent / "migrations"
+        migrations.set_main_option("script_location", str(folder))
+        with engine.begin() as connection:
+            migrations.attributes["connection"] = connection
+            command.upgrade(migrations, revision)
+        yield engine
+        engine.dispose()
 
 
 @pytest.fixture

@@ -58,6 +58,18 @@ def test_no_domain_room_imports_dagster():
     ]
 
 
+def test_only_the_assets_of_models_train():
+    """What trains has checks, figures and a stage; nothing does so under another name."""
+    assets = PACKAGE / "orchestration" / "assets"
+    training = {
+        module.stem
+        for module in assets.glob("*.py")
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("grade_ml.training")
+    }
+    assert training == {"models"}
+
+
 def test_workspace_and_pyproject_name_the_same_module_and_location():
     workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())
     (location,) = workspace["load_from"]

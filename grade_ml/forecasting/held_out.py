@@ -5,8 +5,8 @@ What weights and bands are learned from these rows stands in `combination` and `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -56,16 +56,22 @@ class HeldOut:
             {name: stacked(found)[known] for name, found in answers.items()},
         )
 
+    def only(self, methods: Collection[Method]) -> HeldOut:
+        """Return the rows with the answers of `methods`, in their order."""
+        return replace(self, answers={name: self.answers[name] for name in methods})
+
     @classmethod
     def together(cls, parts: Sequence[HeldOut]) -> HeldOut:
-        """Return the rows of all parts, with the methods that all of them have."""
-        shared = [name for name in parts[0].answers if all(name in one.answers for one in parts)]
+        """Return the rows of all parts, which have the same methods."""
         return cls(
             course=np.concatenate([one.course for one in parts]),
             horizon=np.concatenate([one.horizon for one in parts]),
             truth=np.concatenate([one.truth for one in parts]),
             submitted=np.concatenate([one.submitted for one in parts]),
-            answers={name: np.concatenate([one.answers[name] for one in parts]) for name in shared},
+            answers={
+                name: np.concatenate([one.answers[name] for one in parts])
+                for name in parts[0].answers
+            },
         )
 
 

@@ -77,6 +77,7 @@ trajectory_model = sa.Table(
     sa.Column("version", sa.Integer, primary_key=True),
     sa.Column("as_of", sa.Date, nullable=False, comment="what it was fitted on had ended by then"),
     sa.Column("sections", JSONB, nullable=False, comment="hash by section"),
+    sa.Column("accepted", sa.Boolean, nullable=False, comment="its verdicts let it serve"),
 )
 
 
@@ -189,9 +190,28 @@ def newest_model(connection: Connection, as_of: date) -> tuple[int, Mapping[str,
     return None if row is None else (row.version, row.sections)
 
 
+def models_by_merit(connection: Connection, as_of: date) -> list[tuple[int, bool]]:
+    """Return the models that know nothing after the day: version, and whether it may serve.
+
+    Those that may come first, and among them the newest.
+    """
+    column = trajectory_model.c
+    rows = connection.execute(
+        sa.select(column.version, column.accepted)
+        .where(column.as_of <= as_of)
+        .order_by(column.accepted.desc(), column.as_of.desc(), column.version.desc())
+    )
+    return [(row.version, row.accepted) for row in rows]
+
+
 def remember_model(
-    connection: Connection, version: int, as_of: date, sections: Mapping[str, int]
+    connection: Connection,
+    version: int,
+    as_of: date,
+    sections: Mapping[str, int],
+    *,
+    accepted: bool,
 ) -> None:
-    """Write down a model and what it was fitted on."""
-    row = {"version": version, "as_of": as_of, "sections": dict(sections)}
+    """Write down a model, what it was fitted on, and whether its verdicts let it serve."""
+    row = {"version": version, "as_of": as_of, "sections": dict(sections), "accepted": accepted}
     connection.execute(insert(trajectory_model).values(row))

@@ -32,6 +32,7 @@ from grade_ml.forecasting.contract import (
     Method,
     Panel,
 )
+from grade_ml.forecasting.evaluation import figures
 from grade_ml.forecasting.forecasters import FORECASTERS
 from grade_ml.forecasting.held_out import HeldOut, folds, stacked
 from grade_ml.forecasting.panels import day_of, thinned
@@ -192,11 +193,14 @@ class Fitted:
         Columns `FORECASTS`; as_of is the panel's day.
     panels
         With truth: what they are about.
+    figures
+        As `evaluation.figures` returns them.
     """
 
     model: Trajectory
     forecasts: pd.DataFrame
     panels: tuple[Panel, ...]
+    figures: Mapping[str, float]
 
 
 def fit(  # noqa: PLR0913
@@ -256,14 +260,9 @@ def fit(  # noqa: PLR0913
         rows.append(HeldOut.of(held, answers))
         asked.append((held, answers))
         _keep_better(kinds, rows[-1])
+    shared = [name for name in kinds if all(name in one.answers for one in rows)]
+    rows = [one.only(shared) for one in rows]
     together = HeldOut.together(rows)
-    together = HeldOut(
-        together.course,
-        together.horizon,
-        together.truth,
-        together.submitted,
-        {name: together.answers[name] for name in together.answers if name in kinds},
-    )
     combination = Combination.learn(together)
     combined, _ = combination.combine(together.answers, together.course, together.horizon)
     on_progress("Forecasters on all sections")
@@ -288,7 +287,8 @@ def fit(  # noqa: PLR0913
         for held, answers in asked
         for k, one in enumerate(held)
     ]
-    return Fitted(model, pd.concat(frames), tuple(one for held, _ in asked for one in held))
+    seen = tuple(one for held, _ in asked for one in held)
+    return Fitted(model, pd.concat(frames), seen, figures(rows))
 
 
 def _keep_better(kinds: dict[Method, type[Forecaster]], rows: HeldOut) -> None:

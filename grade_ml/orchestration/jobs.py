@@ -60,9 +60,10 @@ collect_external_data = define_asset_job(
 
 generate_time_series_forecasts = define_asset_job(
     "generate_time_series_forecasts",
-    AssetSelection.groups("features", "forecasts"),
-    description="Computes features and sequences of the day, forecasts every remaining score of "
-    "every running enrollment of the courses, and says what follows from it.",
+    AssetSelection.groups("features", "forecasts") | AssetSelection.assets("trajectory_model"),
+    description="Computes features and sequences of the day, trains the model of remaining scores "
+    "where much has changed, forecasts every remaining score of every running enrollment of the "
+    "courses, and says what follows from it.",
     executor_def=in_process_executor,
     tags={"dagster/max_runtime": 3 * 3600},
 )

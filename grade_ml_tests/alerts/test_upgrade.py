@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 
 from grade_ml.alerts import conditions
 from grade_ml.core import database
-from grade_ml_tests.conftest import new_database
+from grade_ml_tests.conftest import database_of
 
 
 def test_open_and_past_alerts_stay_and_are_not_told_again(server):
-    with new_database(server, "grade_ml_before_alerts", "template1") as url:
-        engine = database.connect(url)
-        migrations = Config()
-        folder = Path(database.__file__).parent / "migrations"
-        migrations.set_main_option("script_location", str(folder))
-        with engine.begin() as connection:
-            migrations.attributes["connection"] = connection
-            command.upgrade(migrations, "0012")
+    with database_of(server, "0012") as engine:
         with engine.begin() as connection:
             connection.execute(
                 sa.text(
@@ -38,4 +27,3 @@ def test_open_and_past_alerts_stay_and_are_not_told_again(server):
             wrong = {"job night": "failed"}
             over = conditions.record(connection, wrong, lambda one: True, ["mail"], now)
         assert [one.title for one in over] == ["Recovered: health of maths"]
-        engine.dispose()

@@ -22,7 +22,7 @@ from grade_ml.early_warning.risk_model import RiskModel
 from grade_ml.forecasting.trajectory import NAME
 from grade_ml.registry.registry import Registry
 from grade_ml.registry.workspace import Workspace
-from grade_ml.serving.forecasts import forecast_running
+from grade_ml.serving.forecasts import ServedTrajectory, forecast_running
 from grade_ml_tests.ensemble.campus import store as fill
 from grade_ml_tests.factories import PSEUDONYMS
 from grade_ml_tests.forecasting.campus import AT, TODAY, campus, compute, fitted, workspace
@@ -55,7 +55,7 @@ def courses(engine: Engine, settings: Settings, tmp_path: Path) -> list[str]:
     )
     for day in (EARLIER, TODAY):
         with workspace(engine, settings, day) as some:
-            forecast_running(some, names, one.model, version.version)
+            forecast_running(some, names, ServedTrajectory(one.model, version.version))
     return names
 
 

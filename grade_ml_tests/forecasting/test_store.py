@@ -6,11 +6,14 @@ from dataclasses import replace
 from datetime import date, timedelta
 
 import pandas as pd
+import sqlalchemy as sa
 from sqlalchemy import Engine
 
+from grade_ml.core import database
 from grade_ml.core.frames import sound
 from grade_ml.forecasting import store
 from grade_ml.forecasting.contract import ACTIVITY, Forecasts, schema
+from grade_ml_tests.conftest import database_of
 from grade_ml_tests.forecasting.campus import TODAY, said
 
 YESTERDAY = TODAY - timedelta(days=1)
@@ -79,9 +82,28 @@ def test_a_course_without_forecasts_says_why(engine: Engine):
 
 
 def test_a_model_serves_only_days_on_which_what_it_knows_had_ended(engine: Engine):
+    before = YESTERDAY - timedelta(days=1)
     with engine.begin() as connection:
-        store.remember_model(connection, 1, YESTERDAY, {"s": 2**63 - 1})
-        store.remember_model(connection, 2, TODAY, {"s": -5, "t": 7})
-        assert store.newest_model(connection, TODAY) == (2, {"s": -5, "t": 7})
-        assert store.newest_model(connection, YESTERDAY) == (1, {"s": 2**63 - 1})
-        assert store.newest_model(connection, YESTERDAY - timedelta(days=1)) is None
+        store.remember_model(connection, 1, before, {"s": 2**63 - 1}, accepted=True)
+        store.remember_model(connection, 2, YESTERDAY, {"s": -5, "t": 7}, accepted=True)
+        store.remember_model(connection, 3, TODAY, {"s": 0}, accepted=False)
+        assert store.newest_model(connection, TODAY) == (3, {"s": 0})
+        assert store.newest_model(connection, YESTERDAY) == (2, {"s": -5, "t": 7})
+        assert store.newest_model(connection, before) == (1, {"s": 2**63 - 1})
+        assert store.newest_model(connection, before - timedelta(days=1)) is None
+        assert store.models_by_merit(connection, TODAY) == [(2, True), (1, True), (3, False)]
+        assert store.models_by_merit(connection, before) == [(1, True)]
+
+
+def test_models_of_the_time_before_verdicts_may_serve(server):
+    with database_of(server, "0006") as engine:
+        with engine.begin() as connection:
+            connection.execute(
+                sa.text(
+                    "insert into forecasts.trajectory_model values (4, '2025-11-10', '{\"s\": 1}')"
+                )
+            )
+        database.migrate(engine)
+        with engine.connect() as connection:
+            assert store.models_by_merit(connection, TODAY) == [(4, True)]
+            assert store.newest_model(connection, TODAY) == (4, {"s": 1})

@@ -57,6 +57,8 @@ FETCHED = (
     "industry_trends",
 )
 EXTERNAL = (*FETCHED, "course_difficulty", "external_features")
+#: What panels of sections are made of.
+PANELS = {"grade_snapshots", "score_sequences", "sections"}
 #: What brings records in; it has neither rows nor columns of its own.
 DELIVERIES = ("gradebook_sync", "inbox_deliveries")
 GRAPH = {
@@ -90,10 +92,10 @@ GRAPH = {
         "score_sequences": {"sections", "enrollments", "assignments", "results"},
     },
     "forecasts": {
-        "trajectory_forecasts": {"grade_snapshots", "score_sequences", "sections"},
-        "risk_periods": {"trajectory_forecasts"},
+        "trajectory_forecasts": {"trajectory_model", *PANELS},
+        "risk_periods": {"trajectory_forecasts", "trajectory_model", *PANELS},
         "interventions": {"risk_periods"},
-        "performance_anomalies": {"trajectory_forecasts"},
+        "performance_anomalies": {"trajectory_forecasts", "trajectory_model", *PANELS},
     },
     "models": {
         "baseline_model": {
@@ -126,6 +128,7 @@ GRAPH = {
             "grade_snapshots",
             "pooled_ensemble",
         },
+        "trajectory_model": PANELS,
     },
     "monitoring": {
         "drift_report": {"grade_predictions", "grade_snapshots"},

@@ -47,7 +47,12 @@ def test_a_night_forecasts_everybody_and_past_days_stay_and_can_be_said_again(
     early = TODAY - timedelta(days=21)
     first = forecast(settings, instance, courses, early)
     assert first.success, first.all_events[-1]
-    (run,) = first.asset_materializations_for_node("trajectory_forecasts")[:1]
+    (trained,) = first.asset_materializations_for_node("trajectory_model")
+    assert (
+        trained.metadata["fitted"].value and "became champion" in trained.metadata["outcome"].value
+    )
+    assert len(trained.metadata["weights"].records) >= 4
+    assert trained.metadata["rmse"].value < trained.metadata["naive_rmse"].value
     before = stored(engine, early)
     assert len(before) > 100 and set(before["course_id"]) == set(courses)
 
@@ -59,16 +64,17 @@ def test_a_night_forecasts_everybody_and_past_days_stay_and_can_be_said_again(
         stored(engine, TODAY)
     )
     # No section has ended since: the model of the earlier day serves, and its words are kept.
-    assert metadata["trained"].value.startswith("no")
-    assert metadata["model_version"].value == run.metadata["model_version"].value
-    assert len(metadata["weights"].records) >= 4
+    (kept,) = tonight.asset_materializations_for_node("trajectory_model")
+    assert not kept.metadata["fitted"].value
+    assert metadata["model_version"].value == trained.metadata["model_version"].value == 1
     assert metadata["degraded"].value == []
-    passed = {
-        one.asset_key.to_user_string(): one.passed
-        for one in tonight.get_asset_check_evaluations()
-        if one.check_name == "complete"
-    }
-    assert passed == {"trajectory_forecasts": True, "risk_periods": True}
+    checks = tonight.get_asset_check_evaluations()
+    passed = {(one.asset_key.to_user_string(), one.check_name): one.passed for one in checks}
+    complete = ("trajectory_model", "trajectory_forecasts", "risk_periods")
+    for check in ("better_than_naive", "intervals_cover"):
+        assert passed.pop(("trajectory_model", check))
+    assert {asset for asset, name in passed if name == "complete"} == set(complete)
+    assert all(passed.values())
     pd.testing.assert_frame_equal(stored(engine, early), before)
 
     again = forecast(settings, instance, courses[:1], early)

@@ -94,7 +94,9 @@ def test_a_week_of_nights(settings: Settings, engine: Engine, instance, courses,
         for one in tonight.get_asset_check_evaluations()
         if not one.passed
     }
-    reasons = {"trajectory_forecasts": "tensorflow is not installed"}
+    reasons = dict.fromkeys(
+        ("trajectory_model", "trajectory_forecasts"), "tensorflow is not installed"
+    )
     assert warnings.keys() == reasons.keys()
     for asset, reason in reasons.items():
         assert warnings[asset][:2] == ("complete", AssetCheckSeverity.WARN)
@@ -168,6 +170,7 @@ def in_a_process_of_its_own(environment: dict[str, str], as_of: date) -> None:
     report = json.loads(ran.stdout.strip().splitlines()[-1])
     assert report["success"]
     assert {one["asset"] for one in report["assets"]} >= {
+        "trajectory_model",
         "trajectory_forecasts",
         "risk_periods",
         "interventions",

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from grade_ml.core.settings import Settings
 from grade_ml.forecasting import store
-from grade_ml.serving.forecasts import forecast_running
+from grade_ml.serving.forecasts import ServedTrajectory, forecast_running
 from grade_ml_tests.ensemble.campus import store as fill
 from grade_ml_tests.forecasting.campus import TODAY, campus, compute, fitted, workspace
 
@@ -18,14 +18,14 @@ def test_old_features_are_told_and_forecasts_of_an_earlier_day_stay(
 ):
     fill(engine, campus())
     courses = compute(engine, settings, campus(), TODAY)
-    model = fitted().model
+    served = ServedTrajectory(fitted().model, 1)
     with workspace(engine, settings) as some:
-        said = forecast_running(some, courses, model, 1)
+        said = forecast_running(some, courses, served)
     assert len(said.forecasts) and not any("features of" in reason for reason in said.degraded)
     assert not said.forecasts.duplicated(["section_id", "student_id", "assignment_id"]).any()
 
     with workspace(engine, settings, TODAY + timedelta(days=2)) as some:
-        stale = forecast_running(some, courses, model, 1)
+        stale = forecast_running(some, courses, served)
         assert any("features of 2025-11-10" in reason for reason in stale.degraded)
         kept = store.read_forecasts(some.connection, TODAY)
     assert len(kept) == len(said.forecasts)

@@ -23,6 +23,7 @@ from grade_ml.core.process import peak_megabytes
 from grade_ml.orchestration import plots
 from grade_ml.orchestration.courses import Courses, course_asset
 from grade_ml.orchestration.degradation import complete, is_complete
+from grade_ml.orchestration.reporting import forecasts
 from grade_ml.orchestration.resources import Platform
 from grade_ml.orchestration.retrying import retried
 
@@ -66,6 +67,15 @@ _POOLED = [
         blocking=True,
     ),
     *_conditions("pooled_ensemble", "better_than_baseline", blocking=False),
+]
+#: Not blocking: where one fails, the model before it serves on.
+_TRAJECTORY = [
+    AssetCheckSpec(
+        "better_than_naive",
+        asset="trajectory_model",
+        description="On sections it had not seen, it errs less than the best naive forecaster.",
+    ),
+    *_conditions("trajectory_model", "intervals_cover", blocking=False),
 ]
 _TRUTH = ["sections", "enrollments", "assignments", "results"]
 
@@ -307,4 +317,37 @@ def grade_predictions(courses: Courses, platform: Platform) -> MaterializeResult
     )
 
 
-MODEL_ASSETS = [baseline_model, pooled_ensemble, course_ensemble, grade_predictions]
+@asset(
+    group_name="models",
+    deps=["grade_snapshots", "score_sequences", "sections"],
+    check_specs=[*_TRAJECTORY, complete("trajectory_model")],
+    kinds={"lightgbm", "tensorflow", "mlflow"},
+    owners=["team:ml-engineering"],
+    code_version="1",
+    pool="training",
+)
+@retried
+def trajectory_model(
+    context: AssetExecutionContext, platform: ResourceParam[Platform]
+) -> MaterializeResult:  # type: ignore[type-arg]
+    """Train the forecasters of remaining scores, their bands and risk, where much has changed."""
+    from grade_ml.training.trajectory import train_trajectory
+
+    training = train_trajectory(platform.workspace, on_progress=context.log.info)
+    return MaterializeResult(
+        metadata={"as_of": platform.as_of.isoformat(), **forecasts.of_model(training)},
+        check_results=[
+            *_check_results(training, _TRAJECTORY),
+            is_complete(training.model.degraded),
+        ],
+        data_version=DataVersion(f"{training.version.version}-{training.version.data_version}"),
+    )
+
+
+MODEL_ASSETS = [
+    baseline_model,
+    pooled_ensemble,
+    course_ensemble,
+    grade_predictions,
+    trajectory_model,
+]
