@@ -59,7 +59,8 @@ def hash_rows(frame: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.Series:
     total, key = np.zeros(len(frame), dtype=np.uint64), pseudonyms.row_key
     for name, column in frame.items():
         codes, values = pd.factorize(column)
-        texts = [f"{v:.9g}" if isinstance(v, float | int) else str(v) for v in values.tolist()]
+        # Added to 0, the negative zero, which equals zero, has its text, too.
+        texts = [f"{v + 0:.9g}" if isinstance(v, float | int) else str(v) for v in values.tolist()]
         named = np.array([f"{name}={text}" for text in texts] or [""], dtype=object)
         hashed = pd.util.hash_array(named, hash_key=key)
         total += np.where(codes < 0, np.uint64(0), hashed[codes])
