@@ -1,20 +1,27 @@
-"""Computes the stored snapshots and sequences of chosen courses anew from the gradebook."""
+"""Computes the stored snapshots and sequences of chosen courses from the gradebook.
+
+Three jobs of a night want the features of the day. The first computes them; those after it find
+them as new as the records, and a load in between makes them compute again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version as installed_version
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from grade_ml.core.frames import reasons, sound
+from grade_ml.core.hashing import digest
 from grade_ml.features.sequences import score_sequences
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
-from grade_ml.features.store import SEQUENCES, Frames
+from grade_ml.features.store import SEQUENCES, SNAPSHOTS, Frames
 from grade_ml.features.validation import schema
 from grade_ml.gradebook import frames
 from grade_ml.gradebook.attributes import SOURCES, Declarations
+from grade_ml.gradebook.catalog import newest_load
 from grade_ml.gradebook.institution import Institution
 from grade_ml.gradebook.schema import enrollment, section
 
@@ -24,10 +31,14 @@ AT_ONCE = 20_000
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What was stored of a course: rows, and how many enrollments were left out, by reason."""
+    """What is stored of a course: rows, and how many enrollments were left out, by reason.
+
+    `unchanged` where an earlier run of the day had computed it from the same records.
+    """
 
     rows: int
     left_out: Mapping[str, int]
+    unchanged: bool = False
 
 
 def refresh(
@@ -38,10 +49,12 @@ def refresh(
 ) -> dict[str, Refreshed]:
     """Compute and store the snapshots of `courses` as of the day of `stored`.
 
-    The result for a course does not depend on which others are refreshed with it.
+    The result for a course does not depend on which others are refreshed with it. What the day has
+    computed already from the same records and by the same rules stays.
     """
-    found = {}
-    for some in _groups(connection, courses):
+    origin = _origin(connection, _as_lists(declared))
+    found = _unchanged(stored, SNAPSHOTS, courses, origin)
+    for some in _groups(connection, [one for one in courses if one not in found]):
         gradebook = frames.read(connection, some)
         chosen = gradebook.sections[gradebook.sections["course_id"].isin(some)]
         made = grade_snapshots(gradebook, weekly_cuts(chosen, stored.as_of), stored.as_of, declared)
@@ -49,8 +62,8 @@ def refresh(
         course_of_row = snapshots["course_id"].astype("string[pyarrow]")
         for course in some:
             rows = snapshots[course_of_row == course]
-            stored.write(course, rows)
             left_out = reasons(odd[odd["course_id"] == course])
+            stored.write(course, rows, SNAPSHOTS, {"origin": origin, "left_out": left_out})
             found[course] = Refreshed(len(rows), left_out)
     return found
 
@@ -60,21 +73,50 @@ def refresh_sequences(
     stored: Frames,
     courses: Collection[str],
     institution: Institution,
-) -> dict[str, int]:
-    """Compute and store the score sequences of `courses`; return the rows of each.
+) -> dict[str, Refreshed]:
+    """Compute and store the score sequences of `courses`, where they changed as in `refresh`.
 
     They bear the day from which on each thing is known; nothing in them is left out by date.
     """
-    counts = {}
-    for some in _groups(connection, courses):
+    origin = _origin(connection, institution.version)
+    found = _unchanged(stored, SEQUENCES, courses, origin)
+    for some in _groups(connection, [one for one in courses if one not in found]):
         gradebook = frames.read(connection, some, without=["activity"])
         sequences = score_sequences(gradebook, some, institution)
         course_of_row = sequences["course_id"].astype("string[pyarrow]")
         for course in some:
             rows = sequences[course_of_row == course]
-            stored.write(course, rows, SEQUENCES)
-            counts[course] = len(rows)
-    return counts
+            stored.write(course, rows, SEQUENCES, {"origin": origin, "left_out": {}})
+            found[course] = Refreshed(len(rows), {})
+    return found
+
+
+def _as_lists(declared: Declarations) -> list[list[str]]:
+    uses = (declared.usable, declared.protected, declared.identifying)
+    return [sorted(names) for names in uses]
+
+
+def _origin(connection: Connection, rules: object) -> str | None:
+    """Return what frames are computed from and by, as a digest; None where nothing was loaded.
+
+    Asked before the records are read: a load that comes in between makes a frame look older than
+    it is, and it is computed once more.
+    """
+    load = newest_load(connection)
+    return digest([load.key, rules, installed_version("grade-ml")]) if load else None
+
+
+def _unchanged(
+    stored: Frames, kind: str, courses: Collection[str], origin: str | None
+) -> dict[str, Refreshed]:
+    """Return the courses whose frame of the day has this origin."""
+    found = {}
+    for course in courses if origin else ():
+        known = stored.computed(course, kind)
+        if known and known[1].get("origin") == origin:
+            rows, notes = known
+            found[course] = Refreshed(rows, notes["left_out"], unchanged=True)
+    return found
 
 
 def _groups(connection: Connection, courses: Collection[str]) -> Iterator[list[str]]:

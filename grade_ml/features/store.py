@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import pandas as pd
@@ -40,7 +41,7 @@ KEPT_DAYS = 14
 _JOBS = {SNAPSHOTS: "train_traditional_models", SEQUENCES: "generate_time_series_forecasts"}
 
 _SUFFIX = ".parquet"
-_COURSE, _AS_OF, _HASHES = b"course_id", b"as_of", b"section_hashes"
+_COURSE, _AS_OF, _HASHES, _NOTES = b"course_id", b"as_of", b"section_hashes", b"notes"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,21 @@ class Frames:
             for course, path in self._wanted(courses, kind).items()
         }
 
-    def write(self, course: str, rows: pd.DataFrame, kind: str = SNAPSHOTS) -> None:
+    def computed(self, course: str, kind: str = SNAPSHOTS) -> tuple[int, dict[str, Any]] | None:
+        """Return rows and notes of the frame that was computed for the very day; None: none was."""
+        path = self._path(course, kind)
+        if not path.exists():
+            return None
+        described = _described(path)
+        return described.num_rows, json.loads(described.metadata.get(_NOTES, b"{}"))
+
+    def write(
+        self,
+        course: str,
+        rows: pd.DataFrame,
+        kind: str = SNAPSHOTS,
+        notes: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         """Store the frame of `course` for the day; a reader sees the one before or the whole new.
 
         The frames of more than `KEPT_DAYS` before are removed, those of later days stay.
@@ -127,16 +142,17 @@ class Frames:
             With a column section_id.
         kind
             What the frame is: `SNAPSHOTS` or `SEQUENCES`.
+        notes
+            What `computed` is to tell of it, as JSON can hold it.
         """
-        folder = self._folder(kind)
-        path = folder / file_name(course) / _name(self.as_of)
-        write_whole(path, self._file(course, rows))
+        folder, path = self._folder(kind), self._path(course, kind)
+        write_whole(path, self._file(course, rows, notes))
         oldest = self.as_of - timedelta(days=KEPT_DAYS)
         for day, other in _stored(folder, course):
             if day < oldest or (day == self.as_of and other != path):
                 other.unlink(missing_ok=True)
 
-    def _file(self, course: str, rows: pd.DataFrame) -> bytes:
+    def _file(self, course: str, rows: pd.DataFrame, notes: Mapping[str, Any]) -> bytes:
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -146,6 +162,7 @@ class Frames:
             _COURSE: course.encode(),
             _AS_OF: self.as_of.isoformat().encode(),
             _HASHES: json.dumps(section_hashes(rows, self.pseudonyms)).encode(),
+            _NOTES: json.dumps(dict(notes), sort_keys=True).encode(),
         }
         buffer = pa.BufferOutputStream()
         parquet.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
@@ -154,6 +171,9 @@ class Frames:
 
     def _folder(self, kind: str) -> UPath:
         return UPath(self.root) / "features" / kind
+
+    def _path(self, course: str, kind: str) -> UPath:
+        return self._folder(kind) / file_name(course) / (self.as_of.isoformat() + _SUFFIX)
 
     def _wanted(self, courses: Collection[str] | None, kind: str) -> dict[str, UPath]:
         """Return the day's file of each course, in order of course."""
@@ -174,10 +194,6 @@ class Frames:
     def _newest(self, stored: Mapping[date, UPath]) -> UPath | None:
         days = [day for day in stored if day <= self.as_of]
         return stored[max(days)] if days else None
-
-
-def _name(day: date) -> str:
-    return day.isoformat() + _SUFFIX
 
 
 def _stored(folder: UPath, course: str) -> Iterator[tuple[date, UPath]]:

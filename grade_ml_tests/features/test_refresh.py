@@ -1,17 +1,21 @@
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
+import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from grade_ml.campus import simulated
 from grade_ml.core.frames import reasons, sound
-from grade_ml.features.refresh import refresh
+from grade_ml.features.refresh import refresh, refresh_sequences
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
-from grade_ml.features.store import Frames
+from grade_ml.features.store import SEQUENCES, SNAPSHOTS, Frames
 from grade_ml.features.validation import schema
+from grade_ml.gradebook.attributes import declarations
+from grade_ml.gradebook.institution import DEFAULTS, Institution
+from grade_ml.gradebook.schema import load as load_table
 from grade_ml_tests.ensemble.campus import store
 from grade_ml_tests.factories import PSEUDONYMS
 
@@ -32,6 +36,53 @@ def test_a_course_does_not_depend_on_those_beside_it(engine: Engine, tmp_path: P
     assert only == {courses[1]: counts[courses[1]]}
     assert all(one.rows and not one.left_out for one in counts.values())
     pd.testing.assert_frame_equal(alone.snapshots(courses[1:2]), together.snapshots(courses[1:2]))
+
+
+def test_what_the_day_computed_from_the_same_records_stays(engine: Engine, tmp_path: Path) -> None:
+    campus = simulated.gradebook(simulated.CampusConfig(students=30, courses=2, terms=2), TODAY)
+    store(engine, campus)
+    courses = sorted(campus.courses["course_id"])
+    kinds = (SNAPSHOTS, SEQUENCES)
+
+    def unchanged(day: date = TODAY, rules: Institution = DEFAULTS) -> list[bool]:
+        frames, declared = Frames(str(tmp_path), day, PSEUDONYMS), declarations(rules)
+        with engine.begin() as connection:
+            found = refresh(connection, frames, courses, declared)
+            listed = refresh_sequences(connection, frames, courses, rules)
+            plain = refresh(connection, Frames(str(tmp_path / "plain"), day, PSEUDONYMS), courses)
+        rows = {name: one.rows for name, one in found.items()}
+        assert rows == {name: one.rows for name, one in plain.items()}
+        assert rows == {name: len(frames.snapshots([name])) for name in courses}
+        same = [{one.unchanged for one in of.values()} for of in (found, listed)]
+        assert all(len(one) == 1 for one in same)
+        return [True in one for one in same]
+
+    def load() -> None:
+        with engine.begin() as connection:
+            connection.execute(
+                sa.insert(load_table).values(
+                    source="simulated",
+                    loaded_at=datetime.now(UTC),
+                    rows_loaded={},
+                    rows_unchanged={},
+                    rows_quarantined=0,
+                    courses=courses[:1],
+                )
+            )
+
+    # Rows that no load tells of may be any.
+    assert unchanged() == unchanged() == [False, False]
+    load()
+    assert unchanged() == [False, False]
+    files = {path: path.read_bytes() for path in (tmp_path / "features").rglob("*.parquet")}
+    assert len(files) == len(courses) * len(kinds)
+    assert unchanged() == [True, True]
+    assert files == {path: path.read_bytes() for path in files}
+    load()
+    assert unchanged() == [False, False]
+    assert unchanged() == [True, True]
+    assert unchanged(TODAY + timedelta(days=1)) == [False, False]
+    assert unchanged(rules=DEFAULTS.model_copy(update={"pass_mark": 50.0})) == [True, False]
 
 
 def test_what_is_wrong_with_one_enrollment_is_left_out_alone() -> None:

@@ -1,5 +1,8 @@
 """The group `features`: point-in-time snapshots and score sequences, kept per course."""
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from dagster import (
     MaterializeResult,
     TableColumn,
@@ -9,6 +12,9 @@ from dagster import (
 from grade_ml.features.catalogue import ATTRIBUTES, FEATURES, KEYS, SEQUENCE_COLUMNS
 from grade_ml.orchestration.courses import Courses, course_asset
 from grade_ml.orchestration.resources import Platform
+
+if TYPE_CHECKING:
+    from grade_ml.features.refresh import Refreshed
 
 _COLUMNS = TableSchema(
     [
@@ -42,10 +48,7 @@ def grade_snapshots(courses: Courses, platform: Platform) -> MaterializeResult[N
 
     with platform.workspace() as workspace:
         found = refresh(workspace.connection, workspace.frames, courses.keys, platform.declared)
-    for key, one in found.items():
-        odd = {"left_out": dict(one.left_out)} if one.left_out else {}
-        courses.add_asset_metadata({"dagster/row_count": one.rows, **odd}, partition_key=key)
-    return MaterializeResult(metadata={"as_of": platform.as_of.isoformat()})
+    return _told(courses, platform, found)
 
 
 @course_asset(
@@ -65,12 +68,26 @@ def score_sequences(courses: Courses, platform: Platform) -> MaterializeResult[N
     from grade_ml.features.refresh import refresh_sequences
 
     with platform.workspace() as workspace:
-        counts = refresh_sequences(
+        found = refresh_sequences(
             workspace.connection, workspace.frames, courses.keys, platform.institution
         )
-    for key, rows in counts.items():
-        courses.add_asset_metadata({"dagster/row_count": rows}, partition_key=key)
-    return MaterializeResult(metadata={"as_of": platform.as_of.isoformat()})
+    return _told(courses, platform, found)
+
+
+def _told(
+    courses: Courses, platform: Platform, found: "Mapping[str, Refreshed]"
+) -> MaterializeResult[None]:
+    """Tell of each course how many rows are stored, and whether an earlier run made them."""
+    for key, one in found.items():
+        figures = {"dagster/row_count": one.rows, "unchanged": one.unchanged}
+        odd = {"left_out": dict(one.left_out)} if one.left_out else {}
+        courses.add_asset_metadata(figures | odd, partition_key=key)
+    return MaterializeResult(
+        metadata={
+            "as_of": platform.as_of.isoformat(),
+            "computed": sum(not one.unchanged for one in found.values()),
+        }
+    )
 
 
 FEATURE_ASSETS = [grade_snapshots, score_sequences]
