@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from grade_ml.alerts import outbox
 from grade_ml.alerts.channels import PARAGRAPH, Notice
 from grade_ml.core import texts
+from grade_ml.core.policy import TablePolicy
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ condition = sa.Table(
     sa.Column("opened_at", sa.TIMESTAMP(timezone=True), primary_key=True),
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("recovered_at", sa.TIMESTAMP(timezone=True)),
+    info=TablePolicy("alerts", time="opened_at").info,
 )
 _IS_OPEN = condition.c.recovered_at.is_(None)
 

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from grade_ml.alerts.channels import Channel, Notice, send, title
 from grade_ml.core import texts
+from grade_ml.core.policy import TablePolicy
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ outbox = sa.Table(
     sa.Column("problem", sa.Text, nullable=False, server_default="", comment="of the last attempt"),
     sa.Column("sent_at", sa.TIMESTAMP(timezone=True)),
     sa.Column("given_up_at", sa.TIMESTAMP(timezone=True)),
+    info=TablePolicy("alerts", time="recorded_at").info,
 )
 _WAITS = outbox.c.sent_at.is_(None) & outbox.c.given_up_at.is_(None)
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from grade_ml.core.database import copy_frame, read_frame
+from grade_ml.core.policy import TablePolicy
 from grade_ml.forecasting.contract import FORECASTS
 from grade_ml.forecasting.store import assignment_forecast, course_run, metadata
 
@@ -33,6 +34,7 @@ def _table(
             for one, kind in columns.items()
         ),
         sa.Column("course_id", sa.Text, nullable=False),
+        info=TablePolicy("early_warning", personal=("student_id",), time="as_of").info,
     )
 
 

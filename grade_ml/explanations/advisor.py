@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from grade_ml.core.database import read_frame, upsert_frame
 from grade_ml.core.errors import NotReadyError
 from grade_ml.core.optional import FAMILIES
+from grade_ml.core.policy import TablePolicy
 from grade_ml.ensemble.rows import ENROLLMENT
 from grade_ml.explanations import store
 from grade_ml.explanations.contract import Explanation
@@ -60,6 +61,7 @@ advice = sa.Table(
     sa.Column("model_version", sa.Integer, nullable=False),
     sa.Column("features_hash", sa.Text, nullable=False, comment="of the exact explanation"),
     sa.Column("body", JSONB, nullable=False),
+    info=TablePolicy("explanations", personal=("student_id", "body"), time="as_of").info,
 )
 _STATE = ["section_id", "student_id", "as_of", "model_name", "model_version", "features_hash"]
 

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import JSONB
 
 from grade_ml.core.database import read_frame, upsert_frame
+from grade_ml.core.policy import TablePolicy
 from grade_ml.explanations.contract import Account, Attributions, Explanation
 from grade_ml.explanations.decision_paths import Path
 from grade_ml.gradebook.schema import section
@@ -47,6 +48,7 @@ attribution = sa.Table(
     sa.Column("grade_error", sa.Double, comment="how far the sum is from the number; points"),
     sa.Column("risk_error", sa.Double, nullable=False),
     sa.Column("degraded", JSONB, nullable=False, server_default=sa.text("'[]'")),
+    info=TablePolicy("explanations", personal=("student_id",), time="as_of").info,
 )
 reference = sa.Table(
     "reference",
@@ -59,6 +61,7 @@ reference = sa.Table(
     sa.Column("feature", sa.Text, primary_key=True),
     sa.Column("share", sa.Double, nullable=False, comment="of all importance, 0-1"),
     sa.Column("spread", sa.Double, nullable=False, comment="standard deviation over retrains"),
+    info=TablePolicy("explanations").info,
 )
 importance = sa.Table(
     "importance",
@@ -78,6 +81,7 @@ importance = sa.Table(
     sa.Column("band_low", sa.Double, comment="of the share, in training terms and over retrains"),
     sa.Column("band_high", sa.Double),
     sa.Column("alarm", sa.Boolean, nullable=False),
+    info=TablePolicy("explanations", time="as_of").info,
 )
 decision_path = sa.Table(
     "decision_path",
@@ -91,6 +95,7 @@ decision_path = sa.Table(
     sa.Column("model_version", sa.Integer, nullable=False),
     sa.Column("features_hash", sa.Text, nullable=False),
     sa.Column("body", JSONB, nullable=False),
+    info=TablePolicy("explanations", personal=("student_id",), time="as_of").info,
 )
 fairness = sa.Table(
     "fairness",
@@ -109,6 +114,7 @@ fairness = sa.Table(
     sa.Column("gap_high", sa.Double, nullable=False),
     sa.Column("most", sa.Double, comment="the largest gap that is allowed"),
     sa.Column("exceeds", sa.Boolean, nullable=False),
+    info=TablePolicy("explanations", time="as_of").info,
 )
 
 #: The course_id of what concerns all courses together.

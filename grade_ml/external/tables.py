@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
+from grade_ml.core.policy import TablePolicy
+
 metadata = sa.MetaData(schema="external")
 _moment = sa.DateTime(timezone=True)
 
@@ -30,6 +32,7 @@ observation = sa.Table(
     sa.Column("fetched_at", _moment, nullable=False),
     sa.Column("value", sa.Double, comment="null: the provider says that it has none"),
     sa.Column("unit", sa.Text, nullable=False),
+    info=TablePolicy("external", time="observed_on").info,
 )
 feature = sa.Table(
     "feature",
@@ -42,6 +45,7 @@ feature = sa.Table(
     sa.Column("age_hours", sa.Double),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
+    info=TablePolicy("external", time="day").info,
 )
 collection = sa.Table(
     "collection",
@@ -54,6 +58,7 @@ collection = sa.Table(
     sa.Column("rows_new", sa.BigInteger, nullable=False),
     sa.Column("requests", sa.BigInteger, nullable=False),
     sa.Column("problem", sa.Text, comment="null: all of it came"),
+    info=TablePolicy("external", time="collected_at").info,
 )
 response = sa.Table(
     "response",
@@ -69,10 +74,12 @@ response = sa.Table(
     sa.Column("validated_at", _moment, nullable=False, comment="last found to be current"),
     sa.Column("problem", sa.Text),
     sa.Column("body", sa.LargeBinary, nullable=False),
+    info=TablePolicy("external", time="fetched_at", backed_up=False).info,
 )
 rate_limit = sa.Table(
     "rate_limit",
     metadata,
     sa.Column("source", sa.Text, primary_key=True),
     sa.Column("next_at", _moment, nullable=False),
+    info=TablePolicy("external", time="next_at", backed_up=False).info,
 )

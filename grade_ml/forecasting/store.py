@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from grade_ml.core.database import copy_frame, read_frame
+from grade_ml.core.policy import TablePolicy
 from grade_ml.forecasting.contract import ACTIVITY, FORECASTS, Forecasts
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ assignment_forecast = sa.Table(
     _number("low95", "95% lie between"),
     _number("high95", "95% lie between"),
     sa.Column("method", sa.Text, nullable=False, comment="forecaster that counts most"),
+    info=TablePolicy("forecasting", personal=("student_id",), time="as_of").info,
 )
 activity_forecast = sa.Table(
     "activity_forecast",
@@ -59,6 +61,7 @@ activity_forecast = sa.Table(
     _number("mean", "expected actions in the week"),
     _number("low80", "80% lie between"),
     _number("high80", "80% lie between"),
+    info=TablePolicy("forecasting", personal=("student_id",), time="as_of").info,
 )
 course_run = sa.Table(
     "course_run",
@@ -70,6 +73,7 @@ course_run = sa.Table(
     sa.Column("fallbacks", JSONB, nullable=False, comment="of the whole run, by reason"),
     sa.Column("nothing", sa.Text, nullable=False, comment="why there is nothing; empty: there is"),
     sa.Column("degraded", JSONB, nullable=False),
+    info=TablePolicy("forecasting", time="as_of").info,
 )
 trajectory_model = sa.Table(
     "trajectory_model",
@@ -78,6 +82,7 @@ trajectory_model = sa.Table(
     sa.Column("as_of", sa.Date, nullable=False, comment="what it was fitted on had ended by then"),
     sa.Column("sections", JSONB, nullable=False, comment="hash by section"),
     sa.Column("accepted", sa.Boolean, nullable=False, comment="its verdicts let it serve"),
+    info=TablePolicy("training", time="as_of").info,
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, Table, text
 
 from grade_ml.core import database
 from grade_ml.core.errors import SourceError
+from grade_ml.core.policy import outdated
 from grade_ml.core.texts import line
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.bundle import PROBLEM_COLUMNS, RANK, ROW, Batch, Bundle, Repeats, problems
@@ -29,9 +30,6 @@ from grade_ml.gradebook.schema import Status
 #: Called with what is being done and how many rows were just read, 0 for steps without a count.
 Progress = Callable[[str, int], None]
 
-#: How long a row stays in quarantine once no delivery has it any more: a term, in which somebody
-#: may ask why a score is missing.
-KEPT_DAYS = 120
 #: Problems that a report quotes; all of them stand in the quarantine.
 SAMPLE = 20
 #: Characters of a problem in a report.
@@ -166,10 +164,8 @@ def load(
 
 
 def forget(connection: Connection, day: date) -> None:
-    """Delete from the quarantine what no delivery of the last `KEPT_DAYS` days had."""
-    column = schema.quarantine.c.seen_at
-    before = datetime.combine(day, time(), UTC) - timedelta(days=KEPT_DAYS)
-    connection.execute(schema.quarantine.delete().where(column < before))
+    """Delete from the quarantine what no delivery had for as long as it is kept."""
+    connection.execute(schema.quarantine.delete().where(outdated(schema.quarantine, day)))
 
 
 class _Load:

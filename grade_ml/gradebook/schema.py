@@ -8,6 +8,8 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
+from grade_ml.core.policy import TablePolicy
+
 SCHEMA = "gradebook"
 metadata = sa.MetaData(schema=SCHEMA)
 
@@ -60,6 +62,7 @@ student = sa.Table(
     metadata,
     sa.Column("student_id", sa.Text, primary_key=True),
     sa.Column("attributes", JSONB, nullable=False, server_default=sa.text("'{}'")),
+    info=TablePolicy("gradebook", personal=("student_id", "attributes")).info,
 )
 term = sa.Table(
     "term",
@@ -69,6 +72,7 @@ term = sa.Table(
     sa.Column("starts_on", sa.Date, nullable=False),
     sa.Column("ends_on", sa.Date, nullable=False),
     sa.CheckConstraint("starts_on <= ends_on", name="term_dates_in_order"),
+    info=TablePolicy("gradebook", time="ends_on").info,
 )
 course = sa.Table(
     "course",
@@ -76,6 +80,7 @@ course = sa.Table(
     sa.Column("course_id", sa.Text, primary_key=True),
     sa.Column("title", sa.Text),
     sa.Column("subject", sa.Text),
+    info=TablePolicy("gradebook").info,
 )
 section = sa.Table(
     "section",
@@ -91,6 +96,7 @@ section = sa.Table(
         "grading_policy in ('points', 'categories', 'weights', 'equal')",
         name="section_grading_policy",
     ),
+    info=TablePolicy("gradebook", time="ends_on").info,
 )
 enrollment = sa.Table(
     "enrollment",
@@ -104,6 +110,9 @@ enrollment = sa.Table(
     sa.CheckConstraint(
         "outcome in ('pass', 'fail', 'distinction', 'withdrawn')", name="enrollment_outcome"
     ),
+    info=TablePolicy(
+        "gradebook", personal=("student_id", "outcome", "attributes"), time="enrolled_on"
+    ).info,
 )
 assignment = sa.Table(
     "assignment",
@@ -124,6 +133,7 @@ assignment = sa.Table(
     ),
     sa.CheckConstraint("weight >= 0", name="assignment_weight"),
     sa.CheckConstraint("max_score > 0", name="assignment_max_score"),
+    info=TablePolicy("gradebook", time="due_on").info,
 )
 result = sa.Table(
     "result",
@@ -147,6 +157,9 @@ result = sa.Table(
         "status in ('graded', 'submitted', 'missing', 'exempt', 'incomplete')",
         name="result_status",
     ),
+    info=TablePolicy(
+        "gradebook", personal=("student_id", "status", "score"), time="graded_on"
+    ).info,
 )
 earlier_result = sa.Table(
     "earlier_result",
@@ -166,6 +179,7 @@ earlier_result = sa.Table(
     sa.Column("submitted_on", sa.Date),
     sa.Column("graded_on", sa.Date),
     sa.Column("late", sa.Boolean),
+    info=TablePolicy("gradebook", personal=("student_id", "status", "score"), time="until").info,
 )
 activity = sa.Table(
     "activity",
@@ -176,6 +190,7 @@ activity = sa.Table(
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("count", sa.BigInteger, nullable=False),
     sa.CheckConstraint("count >= 0", name="activity_count"),
+    info=TablePolicy("gradebook", personal=("student_id", "count"), time="day").info,
 )
 quarantine = sa.Table(
     "quarantine",
@@ -190,6 +205,9 @@ quarantine = sa.Table(
     sa.Column(
         "seen_at", sa.DateTime(timezone=True), nullable=False, comment="when a delivery had it last"
     ),
+    # Once no delivery has a row any more it stays for a term, in which somebody may ask why a
+    # score is missing.
+    info=TablePolicy("gradebook", personal=("value",), time="seen_at", days=120).info,
 )
 load = sa.Table(
     "load",
@@ -203,6 +221,7 @@ load = sa.Table(
     sa.Column("rows_quarantined", sa.BigInteger, nullable=False),
     sa.Column("courses", JSONB, nullable=False, comment="ids of the courses that changed"),
     sa.Column("notes", JSONB, nullable=False, comment="what the summary said besides counts"),
+    info=TablePolicy("gradebook", time="loaded_at").info,
 )
 delivery = sa.Table(
     "delivery",
@@ -214,6 +233,7 @@ delivery = sa.Table(
     sa.Column("dates", JSONB, nullable=False, comment="file -> how new it is, see inbox"),
     sa.Column("loaded_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("moved_at", sa.DateTime(timezone=True), comment="null: still in the inbox"),
+    info=TablePolicy("gradebook", time="loaded_at").info,
 )
 oneroster_sync = sa.Table(
     "oneroster_sync",
@@ -222,6 +242,7 @@ oneroster_sync = sa.Table(
     sa.Column("endpoint", sa.Text, primary_key=True),
     sa.Column("read_at", sa.DateTime(timezone=True), nullable=False, comment="start of the sync"),
     sa.Column("bulk_at", sa.DateTime(timezone=True), nullable=False, comment="of the last bulk"),
+    info=TablePolicy("gradebook", time="read_at").info,
 )
 
 #: The eight tables in an order in which every reference points backwards.

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import JSONB, distinct_on, insert
 
 from grade_ml.core.database import read_frame
+from grade_ml.core.policy import TablePolicy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,7 @@ report = sa.Table(
     sa.Column("as_of", sa.Date, primary_key=True),
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("body", JSONB, nullable=False),
+    info=TablePolicy("monitoring", time="as_of").info,
 )
 matured_error = sa.Table(
     "matured_error",
@@ -43,6 +45,7 @@ matured_error = sa.Table(
     sa.Column("scores", sa.Integer, nullable=False, comment="of the batch"),
     sa.Column("error", sa.Double, nullable=False, comment="their mean error, points"),
     sa.Column("z", sa.Double, nullable=False, comment="in standard deviations of training terms"),
+    info=TablePolicy("monitoring", time="matured_on").info,
 )
 
 #: The course_id of what concerns all courses together.

@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 
 from grade_ml.core import database
 from grade_ml.core.errors import StageError
+from grade_ml.core.policy import TablePolicy
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ transition = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("figures", JSONB, nullable=False),
     sa.Column("confirmed_at", sa.TIMESTAMP(timezone=True), comment="null: aliases may be behind"),
+    info=TablePolicy("registry", time="decided_at").info,
 )
 
 _LOCK = 7146004

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 
 from grade_ml.core.database import read_frame, upsert_frame
+from grade_ml.core.policy import TablePolicy
 from grade_ml.registry.registry import Alias
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ grade_prediction = sa.Table(
     sa.Column("upper95", sa.Double),
     sa.Column("risk", sa.Double, comment="probability of fail or withdrawal, 0-1"),
     sa.Column("degraded", JSONB, nullable=False, server_default=sa.text("'[]'")),
+    info=TablePolicy("serving", personal=("student_id",), time="as_of").info,
 )
 NUMBERS = ("grade", "lower80", "upper80", "lower95", "upper95", "risk")
 

@@ -23,6 +23,7 @@ from sqlalchemy import Connection
 
 from grade_ml.core.errors import ArtifactError, NotReadyError
 from grade_ml.core.hashing import digest, section_hashes
+from grade_ml.core.policy import TablePolicy
 from grade_ml.core.process import peak_megabytes
 from grade_ml.core.resampling import Improvement, improvement
 from grade_ml.ensemble import course as courses
@@ -70,6 +71,7 @@ course_training = sa.Table(
     sa.Column("kept", sa.Boolean, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("trained_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    info=TablePolicy("training", time="trained_at").info,
 )
 
 

@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
+from grade_ml.core.policy import TablePolicy
+
 metadata = sa.MetaData(schema="training")
 
 request = sa.Table(
@@ -29,6 +31,7 @@ request = sa.Table(
     sa.Column("run_id", sa.Text, comment="of the training that answered"),
     sa.Column("version", sa.Integer, comment="of the course's model that it registered"),
     sa.Column("outcome", sa.Text, comment="of that training, in words"),
+    info=TablePolicy("training", time="asked_at").info,
 )
 _IS_OPEN = request.c.answered_at.is_(None)
 

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
 from grade_ml.core.errors import SourceError
+from grade_ml.core.policy import TablePolicy
 from grade_ml.gradebook import frames
 from grade_ml.gradebook.bundle import ROW, Batch, Bundle, Origin, from_frames
 from grade_ml.gradebook.frames import Gradebook
-from grade_ml.gradebook.loading import KEPT_DAYS, LoadReport, forget, load
+from grade_ml.gradebook.loading import LoadReport, forget, load
+from grade_ml.gradebook.schema import quarantine
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DAY = pd.Timestamp("2024-01-31")
@@ -358,9 +360,11 @@ def test_a_row_leaves_the_quarantine_a_set_time_after_its_last_delivery(engine: 
         return _quarantine(engine)["value"].tolist()
 
     assert deliver(tables, 0) == ["stranger"]
-    assert deliver(tables, KEPT_DAYS) == ["stranger"]
-    assert deliver(sound, 2 * KEPT_DAYS) == ["stranger"]
+    kept = TablePolicy.of(quarantine).days
+    assert kept
+    assert deliver(tables, kept) == ["stranger"]
+    assert deliver(sound, 2 * kept) == ["stranger"]
     with engine.begin() as connection:
-        forget(connection, NOW.date() + timedelta(days=2 * KEPT_DAYS))
+        forget(connection, NOW.date() + timedelta(days=2 * kept))
     assert _quarantine(engine)["value"].tolist() == ["stranger"]
-    assert deliver(sound, 2 * KEPT_DAYS + 2) == []
+    assert deliver(sound, 2 * kept + 2) == []

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from grade_ml.core.policy import TablePolicy
 from grade_ml.gradebook.schema import SCHEMA
 
 metadata = sa.MetaData(schema=SCHEMA)
 
 
-def _table(name: str, *columns: sa.Column[object]) -> sa.Table:
+def _table(name: str, *columns: sa.Column[object], personal: tuple[str, ...] = ()) -> sa.Table:
     return sa.Table(
         f"oneroster_{name}",
         metadata,
         sa.Column("sourced_id", sa.Text, primary_key=True),
         sa.Column("modified", sa.DateTime, comment="dateLastModified, UTC"),
         *columns,
+        info=TablePolicy("gradebook", personal=personal, time="modified").info,
     )
 
 
@@ -63,6 +65,7 @@ enrollment = _table(
     sa.Column("student_id", sa.Text, nullable=False),
     sa.Column("begins_on", sa.Date),
     sa.Column("ends_on", sa.Date),
+    personal=("student_id",),
 )
 result = _table(
     "result",
@@ -74,16 +77,19 @@ result = _table(
     sa.Column("scale", sa.Text),
     sa.Column("dated_on", sa.Date),
     sa.Column("late", sa.Boolean),
+    personal=("student_id", "status", "points", "words"),
 )
 system = sa.Table(
     "oneroster_system",
     metadata,
     sa.Column("class_id", sa.Text, primary_key=True),
     sa.Column("system", sa.Text, nullable=False, comment="which last delivered the class"),
+    info=TablePolicy("gradebook").info,
 )
 text = sa.Table(
     "oneroster_text",
     metadata,
     sa.Column("text", sa.Text, primary_key=True, comment="of the institution's, case-folded"),
     sa.Column("per_cent", sa.Double, nullable=False),
+    info=TablePolicy("gradebook").info,
 )

@@ -1,0 +1,76 @@
+"""Every table of the database is declared once, with a policy that fits it and a description."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections import Counter
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import Engine
+
+import grade_ml
+from grade_ml.core.policy import TablePolicy, data_dictionary
+
+DICTIONARY = Path(__file__).parents[1] / "docs" / "data-dictionary.md"
+ROOMS = {found.name for found in pkgutil.iter_modules(grade_ml.__path__) if found.ispkg}
+#: What alembic keeps for itself.
+NOT_OURS = {"public.alembic_version"}
+
+
+def every_table() -> list[sa.Table]:
+    """Return the tables that the package's modules declare, each as often as it is declared."""
+    below = ("cli", "core", "definitions", "orchestration")
+    names = [
+        found.name
+        for found in pkgutil.walk_packages(grade_ml.__path__, "grade_ml.")
+        if found.name.split(".")[1] not in below
+    ]
+    declared = {
+        id(value): value
+        for name in names
+        for value in vars(importlib.import_module(name)).values()
+        if isinstance(value, sa.MetaData)
+    }
+    return [table for one in declared.values() for table in one.tables.values()]
+
+
+def test_every_table_is_declared_once(engine: Engine) -> None:
+    inspector = sa.inspect(engine)
+    there = {
+        f"{schema}.{table}"
+        for schema in inspector.get_schema_names()
+        if schema != "information_schema"
+        for table in inspector.get_table_names(schema)
+    }
+    declared = Counter(table.fullname for table in every_table())
+    assert there - NOT_OURS == set(declared)
+    assert set(declared.values()) == {1}
+
+
+def test_a_policy_names_what_there_is(engine: Engine) -> None:
+    inspector = sa.inspect(engine)
+    for table in every_table():
+        policy = TablePolicy.of(table)
+        columns = {
+            str(column["name"]): column["type"]
+            for column in inspector.get_columns(table.name, table.schema)
+        }
+        assert {column.name for column in table.columns} == set(columns), table.fullname
+        assert policy.owner in ROOMS, table.fullname
+        assert set(policy.personal) <= set(columns), table.fullname
+        assert ("student_id" in columns) == ("student_id" in policy.personal), table.fullname
+        assert policy.days is None or policy.time, table.fullname
+        if policy.time:
+            assert isinstance(columns[policy.time], sa.Date | sa.DateTime), table.fullname
+
+
+def test_the_data_dictionary_is_that_of_the_tables() -> None:
+    assert DICTIONARY.read_text() == data_dictionary(every_table()), (
+        f"{DICTIONARY.name} is out of date; make it anew by python -m {__name__}."
+    )
+
+
+if __name__ == "__main__":
+    DICTIONARY.write_text(data_dictionary(every_table()))
