@@ -37,6 +37,7 @@ from grade_ml.campus import simulated
 from grade_ml.campus.providers.server import serve
 from grade_ml.campus.simulated import CampusConfig
 from grade_ml.core import database
+from grade_ml.core.clock import Clock
 from grade_ml.core.settings import Settings
 from grade_ml.external import features
 from grade_ml.external.catalog import facts, sources
@@ -92,7 +93,7 @@ def _collect(
     """Collect days and describe them; return the seconds and the requests."""
     asked = sources(external, _records(gradebook))
     start = time.perf_counter()
-    with Client(engine, NOW) as client:
+    with Client(engine, NOW, Clock()) as client:
         done = collect(engine, client, asked, window, external.place)
     with engine.begin() as connection:
         features.refresh(connection, facts(external), window, external.place, NOW)
@@ -141,7 +142,7 @@ def _oulad(folder: Path) -> dict[str, Any]:
         )
         sections = gradebook.sections
         days = Window(sections["starts_on"].min().date(), sections["ends_on"].max().date())
-        with Client(engine, NOW) as client:
+        with Client(engine, NOW, Clock()) as client:
             collect(engine, client, [source], days, place)
         with engine.begin() as connection:
             features.refresh(connection, [source.about], days, place, NOW)

@@ -23,6 +23,7 @@ import httpx
 
 from grade_ml.campus.providers import oneroster
 from grade_ml.campus.simulated import Campus, CampusConfig
+from grade_ml.core.clock import Clock
 from grade_ml.core.process import peak_megabytes
 from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
 from grade_ml.gradebook.rest.sync import Synced, sync
@@ -51,7 +52,9 @@ def main() -> None:
                 server = OneRosterSettings(_env_file=None, **named)
                 now = datetime.combine(day, clock(0, 30), UTC)
                 started = time.perf_counter()
-                found = sync(engine, settings, server, now=now, on_progress=_tell(started))
+                found = sync(
+                    engine, settings, server, now=now, clock=Clock(), on_progress=_tell(started)
+                )
                 done.append((found, time.perf_counter() - started))
     (first, first_s), (night, night_s) = done
     assert first.report and night.report

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import date
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
 
 from grade_ml.core import database
+from grade_ml.core.clock import Clock
 from grade_ml.core.errors import NotFoundError, NotReadyError
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.rows import NAIVE, PREDICTED, Model
@@ -220,7 +221,7 @@ class PredictiveAnalyticsEngine:
                 self._registry,
                 self._settings.storage_root,
                 as_of,
-                datetime.now(UTC),
+                Clock().now(),
                 self._institution,
             )
             known = load_enrollment(workspace, course_id, answer.section_id, student_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import click
 
 from grade_ml.cli.parameters import DAY
 from grade_ml.core import database
+from grade_ml.core.clock import Clock
 from grade_ml.core.settings import Settings
 from grade_ml.core.texts import terminal
 
@@ -54,7 +55,7 @@ def oulad(folder: Path, shift_to_today: bool, as_json: bool) -> None:
     from grade_ml.gradebook import oulad as source
 
     settings = Settings.from_environment()
-    today = settings.date_at(datetime.now(UTC)) if shift_to_today else None
+    today = settings.date_at(Clock().now()) if shift_to_today else None
     _load(settings, source.bundle(folder, today), as_json)
 
 
@@ -81,7 +82,7 @@ def oneroster(path: Path, allow_vanishing: bool, as_json: bool) -> None:
     settings = Settings.from_environment()
     bundle = source.bundle(
         path,
-        settings.date_at(datetime.now(UTC)),
+        settings.date_at(Clock().now()),
         institution.read(settings.institution),
         vanishing_share=1.0 if allow_vanishing else settings.vanishing_share,
     )
@@ -169,7 +170,7 @@ def _run(
         progress("Preparing the database", 0)
         engine = database.connect(database.start(settings).grade_ml)
         database.migrate(engine)
-        now = datetime.now(UTC)
+        now = Clock().now()
         report = store(engine, now, progress)
         progress("Looking at the grades", 0)
         decided = institution.read(settings.institution)

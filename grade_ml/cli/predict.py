@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from grade_ml.cli.parameters import DAY, IDENTIFIER
+from grade_ml.core.clock import Clock
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.settings import Settings
 from grade_ml.core.texts import readable
@@ -97,7 +98,7 @@ def command(  # noqa: PLR0913, PLR0917 - one for each option
     if forecast and (explains or goal is not None):
         raise click.UsageError("--forecast tells the remaining work instead: ask for it alone.")
     settings = Settings.from_environment()
-    day = as_of or settings.date_at(datetime.now(UTC))
+    day = as_of or settings.date_at(Clock().now())
     engine = PredictiveAnalyticsEngine(settings)
     try:
         if forecast:

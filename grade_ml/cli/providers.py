@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 from threading import Event
 
 import click
 
+from grade_ml.core.clock import Clock
 from grade_ml.core.settings import Settings
 
 #: How often to see whether a new day has come.
@@ -49,7 +49,7 @@ def command(  # noqa: PLR0913, PLR0917 - one for each option
     college = CampusConfig(
         students=college_students, courses=college_courses, terms=3, seed=seed + 1
     )
-    with serve(config, settings.date_at(datetime.now(UTC)), port, college) as server:
+    with serve(config, settings.date_at(Clock().now()), port, college) as server:
         lets_in = "\n".join(f"  {name}={value}" for name, value in variables(server.url).items())
         click.echo(
             f"Simulated providers at {server.url}; nothing they say is real.\n"
@@ -60,6 +60,6 @@ def command(  # noqa: PLR0913, PLR0917 - one for each option
         )
         try:
             while not Event().wait(DAY_SECONDS):
-                server.today = settings.date_at(datetime.now(UTC))
+                server.today = settings.date_at(Clock().now())
         except KeyboardInterrupt:
             click.echo("Stopped.")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grade_ml.core import database, embedded_postgres
+from grade_ml.core.clock import Clock
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.masking import masked
 from grade_ml.core.optional import degraded
@@ -195,7 +196,7 @@ def _jobs(settings: Settings) -> dict[str, Any]:
 def _daemon_alive(instance: DagsterInstance) -> bool:
     beats = instance.get_daemon_heartbeats().values()
     newest = max((beat.timestamp for beat in beats), default=0.0)
-    return datetime.now(UTC).timestamp() - newest < DAEMON_SECONDS
+    return Clock().now().timestamp() - newest < DAEMON_SECONDS
 
 
 def _last_run(instance: DagsterInstance, job: str) -> dict[str, Any] | None:

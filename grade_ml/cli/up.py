@@ -14,7 +14,6 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from typing import IO, TYPE_CHECKING, Any
@@ -23,8 +22,9 @@ import click
 
 from grade_ml.cli.supervision import Child, rotate, stop
 from grade_ml.core import database, embedded_postgres
+from grade_ml.core.clock import Clock
 from grade_ml.core.errors import AlreadyRunningError, GradeMLError, ServiceError
-from grade_ml.core.locks import holder, open_private
+from grade_ml.core.locks import acquire
 from grade_ml.core.masking import masked
 from grade_ml.core.permissions import make_private
 from grade_ml.core.process import Identity
@@ -125,20 +125,17 @@ def _only_one(home: Path, url: str) -> Iterator[_Record]:
     require_writable(home, "Set GRADE_ML_HOME to a folder that can be written.")
     make_private(home)
     path = home / "up.lock"
-    with open_private(path) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            running = where(home)
-            if running is None:
-                raise AlreadyRunningError(
-                    f"{holder(path)} holds {path}.", "Wait until it is up, or stop that process."
-                ) from error
-            raise AlreadyRunningError(
-                "grade-ml is already up at {} (process {}).".format(*running),
-                "Open it there, or stop that process first.",
-            ) from error
-        file.seek(0)
+    try:
+        file = acquire(path, fcntl.LOCK_EX, wait_seconds=0)
+    except AlreadyRunningError as error:
+        running = where(home)
+        if running is None:
+            raise
+        raise AlreadyRunningError(
+            "grade-ml is already up at {} (process {}).".format(*running),
+            "Open it there, or stop that process first.",
+        ) from error
+    with file:
         _stop_leftovers(file.read())
         record = _Record(file, url)
         record.write([])
@@ -315,7 +312,7 @@ class _Launch:
         pseudonyms = Pseudonyms.of_installation(self._settings)
         registry = Registry(url, self._settings.storage_root, pseudonyms)
         registry.prepare()
-        Stages(gradebook, registry, datetime.now(UTC)).reconcile()
+        Stages(gradebook, registry, Clock().now()).reconcile()
 
     def _start_children(self, *children: Child) -> None:
         for child in children:
@@ -365,7 +362,7 @@ class _Launch:
         from grade_ml.campus.simulated import example
 
         with database.reachable(gradebook) as connection:
-            found = example(connection, self._settings.date_at(datetime.now(UTC)))
+            found = example(connection, self._settings.date_at(Clock().now()))
         if found:
             student, course = (quote(line(one)) for one in found)
             click.echo(f"Then try: grade-ml predict --student {student} --course {course}")
@@ -423,7 +420,7 @@ def _providers_port(port: int) -> int:
 def _load_campus(gradebook: Engine, settings: Settings) -> None:
     from grade_ml.campus.simulated import CampusConfig, load_campus
 
-    load_campus(gradebook, settings, CampusConfig(), loaded_at=datetime.now(UTC))
+    load_campus(gradebook, settings, CampusConfig(), loaded_at=Clock().now())
 
 
 def remember_dagster_home(env_file: Path, home: Path) -> None:

@@ -21,6 +21,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import ArgumentError, OperationalError
 
 from grade_ml.core.errors import ConfigurationError, GradeMLError, ServiceError
+from grade_ml.core.locks import DatabaseLock
 from grade_ml.core.permissions import keep_private
 from grade_ml.core.settings import URLS
 
@@ -142,7 +143,7 @@ def _create_missing(url: str) -> None:
     engine = create_engine(with_driver(url, "psycopg"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         # Two processes may start at once; the lock makes create-if-missing safe between them.
-        connection.execute(text("select pg_advisory_lock(7146001)"))
+        DatabaseLock.DATABASES.wait_connected(connection)
         existing = set(connection.execute(text("select datname from pg_database")).scalars())
         for name in DATABASES:
             if name not in existing:
@@ -177,7 +178,7 @@ def migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with reachable(engine) as connection:
-        connection.execute(text("select pg_advisory_xact_lock(7146002)"))
+        DatabaseLock.MIGRATION.wait(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -241,17 +242,15 @@ def require_answer(url: str) -> None:
 
 
 @contextmanager
-def only_one(engine: Engine, lock: int) -> Iterator[bool]:
-    """Say whether this process alone holds the advisory lock of that number, until the block ends.
+def only_one(engine: Engine, lock: DatabaseLock) -> Iterator[bool]:
+    """Say whether this process alone holds the lock, until the block ends.
 
     The lock belongs to a connection of its own, so the death of the process frees it.
     """
     with reachable(engine):
         pass
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        held = bool(
-            connection.execute(text("select pg_try_advisory_lock(:lock)"), {"lock": lock}).scalar()
-        )
+        held = lock.take_connected(connection)
         try:
             yield held
         finally:

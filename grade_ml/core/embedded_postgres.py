@@ -28,7 +28,7 @@ from typing import IO, Any
 import psutil
 
 from grade_ml.core.errors import ConfigurationError, ServiceError
-from grade_ml.core.locks import acquire
+from grade_ml.core.locks import acquire, is_last
 from grade_ml.core.permissions import POSTGRES_USER, let_in, make_private
 from grade_ml.core.settings import URLS
 from grade_ml.core.sockets import socket_directory
@@ -97,13 +97,8 @@ def release(directory: Path) -> None:
     directory = directory.expanduser().resolve()
     if directory not in _held:
         return
-    with (
-        _starting_or_stopping(directory),
-        _held.pop(directory) as held,
-        contextlib.suppress(BlockingIOError),
-    ):
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _postmaster(directory):
+    with _starting_or_stopping(directory), _held.pop(directory) as held:
+        if is_last(held) and _postmaster(directory):
             _programs().run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(directory))
 
 

@@ -1,4 +1,4 @@
-"""What every client of HTTP needs, whatever it asks for: bounds, pauses, a clock, safe redirects.
+"""What every client of HTTP needs, whatever it asks for: bounds, pauses, safe redirects.
 
 A server that was asked may lead elsewhere, but never into a private network that only this machine
 sees, never to another scheme, and never with credentials.
@@ -11,10 +11,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.request import getproxies, proxy_bypass
+
+from grade_ml.core.clock import Clock
 
 if TYPE_CHECKING:
     import httpx
@@ -92,18 +94,6 @@ def client(**options: Any) -> httpx.Client:
         # httpx hands on no backend of its own; httpcore has the place for it.
         transport._pool._network_backend = Backend()
     return made
-
-
-class Clock:
-    """The time that limits go by, and waiting for them."""
-
-    def now(self) -> datetime:
-        """Return the moment."""
-        return datetime.now(UTC)
-
-    def sleep(self, seconds: float) -> None:
-        """Wait."""
-        time.sleep(seconds)
 
 
 def persistently(action: Callable[[], T], attempts: int, clock: Clock) -> T:

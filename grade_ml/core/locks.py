@@ -1,4 +1,7 @@
-"""Files that one process at a time may hold; the kernel gives them back however it ends."""
+"""What one process at a time may hold: files, and numbers in PostgreSQL.
+
+Both are given back however a process ends, by the kernel and by the end of its connection.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ import os
 import re
 import time
 from contextlib import suppress
+from enum import IntEnum
 from pathlib import Path
 from typing import IO
 
 import psutil
+from sqlalchemy import Connection, text
 
 from grade_ml.core.errors import AlreadyRunningError, ServiceError
 
@@ -20,6 +25,36 @@ WAIT_SECONDS = 120
 #: A wait that is longer than starting the server usually takes is told.
 _SILENT_SECONDS = 5
 _KERNELS_LIST = Path("/proc/locks")
+
+
+class DatabaseLock(IntEnum):
+    """Every advisory lock of PostgreSQL that grade_ml takes; a number counts in one database."""
+
+    #: Two processes may start at once and make what is missing: databases, tables of each kind.
+    DATABASES = 7146001
+    MIGRATION = 7146002
+    #: One load at a time changes the gradebook.
+    LOAD = 7146003
+    REGISTRY = 7146005
+    TUNING = 7146010
+    #: One transition of a model's version at a time.
+    TRANSITION = 7146004
+    #: One process at a time empties the inbox, or reads the OneRoster server.
+    INBOX = 7146020
+    ONEROSTER = 7146021
+
+    def wait(self, connection: Connection) -> None:
+        """Hold it until the transaction ends, as soon as nobody else does."""
+        connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": self.value})
+
+    def wait_connected(self, connection: Connection) -> None:
+        """Hold it until the connection closes, as soon as nobody else does."""
+        connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": self.value})
+
+    def take_connected(self, connection: Connection) -> bool:
+        """Hold it until the connection closes, unless somebody else does; return whether."""
+        query = text("select pg_try_advisory_lock(:lock)")
+        return bool(connection.execute(query, {"lock": self.value}).scalar())
 
 
 def open_private(path: Path) -> IO[str]:
@@ -59,16 +94,26 @@ def acquire(path: Path, kind: int, wait_seconds: float = WAIT_SECONDS) -> IO[str
             return file
         except BlockingIOError as error:
             waited = time.monotonic() - begun
-            if waited > wait_seconds:
+            if waited >= wait_seconds:
                 file.close()
                 raise AlreadyRunningError(
-                    f"{holder(path)} holds {path} for more than {wait_seconds:.0f} seconds.",
+                    f"{holder(path)} holds {path}"
+                    + (f" for more than {wait_seconds:.0f} seconds." if wait_seconds else "."),
                     "Stop that process, if it hangs, and try again.",
                 ) from error
         if waited > _SILENT_SECONDS and not told:
             logging.getLogger(__name__).warning("Waiting for %s, held by %s.", path, holder(path))
             told = True
         time.sleep(0.05)
+
+
+def is_last(shared: IO[str]) -> bool:
+    """Return whether no other process shares the lock file; if none does, none can from now on."""
+    try:
+        fcntl.flock(shared, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def holder(path: Path) -> str:

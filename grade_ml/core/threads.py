@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 #: Below this many rows per thread, threads wait for each other longer than they work: on a busy
 #: machine of two cores a fit on 3,000 rows took 25 s with two threads and 3 s with one.
 _ROWS_PER_THREAD = 15_000
+#: Of any pool, and of a child that computes; a machine for this has two cores at least.
 MOST = 2
 
 

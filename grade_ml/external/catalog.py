@@ -8,9 +8,10 @@ from grade_ml.external.course_difficulty import CourseDifficulty, Records
 from grade_ml.external.economic_indicators import EconomicIndicators
 from grade_ml.external.industry_trends import IndustryTrends
 from grade_ml.external.job_market import JobMarket
-from grade_ml.external.protocol import About, Source
+from grade_ml.external.protocol import About
 from grade_ml.external.settings import ExternalSettings
 from grade_ml.external.social_sentiment import SocialSentiment
+from grade_ml.external.source import Source
 from grade_ml.external.weather import Weather
 
 _FETCHED = (

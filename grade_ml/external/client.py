@@ -21,6 +21,7 @@ from sqlalchemy import Engine
 from sqlalchemy.dialects.postgresql import insert
 
 from grade_ml.core import http, texts
+from grade_ml.core.clock import Clock
 from grade_ml.external.protocol import About, PayloadError, ProviderError, Request
 from grade_ml.external.tables import rate_limit, response
 
@@ -70,19 +71,21 @@ class Client:
         The database that holds answers and limits.
     now
         The moment of the collection, by which answers are current or not.
+    clock
+        What limits go by.
     """
 
     def __init__(
         self,
         engine: Engine,
         now: datetime,
+        clock: Clock,
         manners: Manners = Manners(),
-        clock: http.Clock | None = None,
     ) -> None:
         self.now = now
         self._engine = engine
         self._manners = manners
-        self._clock = clock or http.Clock()
+        self._clock = clock
         self._http = http.client(
             timeout=manners.silence_s,
             headers={"User-Agent": f"grade_ml ({manners.contact})"},

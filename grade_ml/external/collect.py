@@ -12,7 +12,8 @@ from grade_ml.core.errors import GradeMLError
 from grade_ml.external import store
 from grade_ml.external.client import Client
 from grade_ml.external.frames import observations
-from grade_ml.external.protocol import Observation, Place, Source, Window
+from grade_ml.external.protocol import Observation, Place, Window
+from grade_ml.external.source import Source
 from grade_ml.external.store import Collection
 
 logger = logging.getLogger(__name__)

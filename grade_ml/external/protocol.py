@@ -1,4 +1,4 @@
-"""What a source of external observations is: its facts, its one function, its errors.
+"""What sources of external observations speak of: their facts, requests, observations, errors.
 
 Light on purpose: the definitions of assets read the facts of every source at import.
 """
@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from grade_ml.core.errors import GradeMLError
-
-if TYPE_CHECKING:
-    from grade_ml.external.client import Client
 
 #: What the place of an observation about a course begins with.
 COURSE_PLACE = "course/"
@@ -230,24 +227,3 @@ class Observation(NamedTuple):
     available_at: datetime
     value: float | None
     place: str | None = None
-
-
-class Source(Protocol):
-    """Eight of them exist; `docs/external-data.md` says how to add one."""
-
-    @property
-    def about(self) -> About:
-        """The facts."""
-
-    def fetch(
-        self, client: Client, window: Window, place: Place, now: datetime
-    ) -> Iterable[Observation]:
-        """Yield the observations about the days of `window`.
-
-        What is yielded before an error is kept.
-
-        Raises
-        ------
-        GradeMLError
-            The provider failed, or something has to be set first.
-        """

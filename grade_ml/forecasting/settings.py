@@ -32,8 +32,6 @@ class ForecastSettings:
     epochs: int = 12
     #: Sequences that the network learns from in one epoch.
     most_sequences: int = 30_000
-    #: Threads of LightGBM and of the network's process.
-    threads: int = 2
     #: Sections that are new or changed, as a share of those learned from, that call for a new fit.
     changed: float = 0.02
 

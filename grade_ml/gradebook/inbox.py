@@ -34,6 +34,7 @@ from grade_ml.core.errors import (
     ServiceError,
     SourceError,
 )
+from grade_ml.core.locks import DatabaseLock
 from grade_ml.core.settings import Settings
 from grade_ml.core.storage import open_file, write_whole
 from grade_ml.core.texts import readable
@@ -46,8 +47,6 @@ from grade_ml.gradebook.plausibility import with_findings
 from grade_ml.gradebook.schema import delivery as table
 from grade_ml.gradebook.schema import load as loads
 
-#: The advisory lock of who works on the inbox.
-LOCK = 7146020
 #: What is not the delivery's fault: it stays, and the next time it is tried again.
 _NOT_ITS_FAULT = (ServiceError, ConfigurationError, OutOfMemoryError, AlreadyRunningError)
 #: How new each file of a delivery is: its newest dateLastModified, and when it was written.
@@ -125,7 +124,7 @@ def empty(
             "No inbox is set.", "Set GRADE_ML_INBOX to a folder, or to s3://… or the like."
         )
     root = UPath(settings.inbox)
-    with database.only_one(engine, LOCK) as alone:
+    with database.only_one(engine, DatabaseLock.INBOX) as alone:
         if not alone:
             return Emptied(notes=("Another process loads from the inbox; it takes all there is.",))
         inbox = look(root)

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, Table, text
 
 from grade_ml.core import database
 from grade_ml.core.errors import SourceError
+from grade_ml.core.locks import DatabaseLock
 from grade_ml.core.policy import outdated
 from grade_ml.core.texts import line
 from grade_ml.gradebook import schema
@@ -127,7 +128,7 @@ def load(
     """
     progress = on_progress or (lambda step, rows: None)
     with database.reachable(engine) as connection:
-        connection.execute(text("select pg_advisory_xact_lock(7146003)"))
+        DatabaseLock.LOAD.wait(connection)
         connection.execute(text(f"set local work_mem = '{WORK_MEMORY}'"))
         work = _Load(connection, bundle, progress)
         work.stage()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dagster import Definitions, in_process_executor
 
+from grade_ml.core.clock import Clock
 from grade_ml.core.settings import Settings
 from grade_ml.external.settings import ExternalSettings
 from grade_ml.gradebook.rest.settings import OneRosterSettings
@@ -40,6 +41,7 @@ def build_defs(
     settings: Settings | None = None,
     external: ExternalSettings | None = None,
     server: OneRosterSettings | None = None,
+    clock: Clock | None = None,
 ) -> Definitions:
     """Return everything that Dagster is to know; nothing is connected to.
 
@@ -67,7 +69,7 @@ def build_defs(
         jobs=JOBS,
         schedules=build_schedules(settings, server),
         sensors=sensors(settings),
-        resources={"platform": platform_resource(settings)},
+        resources={"platform": platform_resource(settings, clock or Clock())},
         # Starting a process for each step costs more than most steps take.
         executor=in_process_executor,
     )

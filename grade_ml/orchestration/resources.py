@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from dagster import Field, InitResourceContext, Noneable, ResourceDefinition, resource
 
 from grade_ml.core import database
+from grade_ml.core.clock import Clock
 from grade_ml.core.dates import parse_date
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.settings import Settings
@@ -41,11 +42,12 @@ class Platform:
 
     settings: Settings
     chosen: date | None = None
+    clock: Clock = field(default_factory=Clock)
 
     @cached_property
     def as_of(self) -> date:
         """The date at which this run computes: its configuration, the setting, or today."""
-        return self.chosen or self.settings.date_at(datetime.now(UTC))
+        return self.chosen or self.settings.date_at(self.clock.now())
 
     @cached_property
     def now(self) -> datetime:
@@ -53,7 +55,7 @@ class Platform:
 
         One moment for the whole run.
         """
-        moment, zone = datetime.now(UTC), self.settings.zone
+        moment, zone = self.clock.now(), self.settings.zone
         if moment.astimezone(zone).date() == self.as_of:
             return moment
         return datetime.combine(self.as_of + timedelta(days=1), time(), zone).astimezone(UTC)
@@ -140,7 +142,7 @@ def _engine(url: str) -> Engine:
     return engine
 
 
-def platform_resource(settings: Settings) -> ResourceDefinition:
+def platform_resource(settings: Settings, clock: Clock) -> ResourceDefinition:
     """Return the resource `platform`; its one option `as_of` replays a date (YYYY-MM-DD)."""
 
     @resource(
@@ -155,7 +157,7 @@ def platform_resource(settings: Settings) -> ResourceDefinition:
         description="Gradebook, storage and model registry, opened when first used.",
     )
     def platform(context: InitResourceContext) -> Iterator[Platform]:
-        opened = Platform(settings, _date(context.resource_config["as_of"]))
+        opened = Platform(settings, _date(context.resource_config["as_of"]), clock)
         try:
             yield opened
         finally:

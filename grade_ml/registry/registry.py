@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
 from upath import UPath
 
 from grade_ml.core import database
 from grade_ml.core.errors import ArtifactError, ServiceError
+from grade_ml.core.locks import DatabaseLock
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.features.attributes import ATTRIBUTE, barred
 from grade_ml.gradebook.attributes import SOURCES, Declarations
@@ -115,7 +114,6 @@ class Registry:
 
     @cached_property
     def _client(self) -> MlflowClient:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow.tracking import MlflowClient
 
         # Creating its tables, MLflow reports 30 lines that mean nothing to a user.
@@ -133,7 +131,7 @@ class Registry:
         engine = database.connect(self.tracking_uri)
         with database.reachable(engine) as connection:
             # The first connection creates MLflow's tables; two at once break each other.
-            connection.execute(sa.text("select pg_advisory_xact_lock(7146003)"))
+            DatabaseLock.REGISTRY.wait(connection)
             client = connect()
         engine.dispose()
         return client

@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 
 from grade_ml.core import database
 from grade_ml.core.errors import StageError
+from grade_ml.core.locks import DatabaseLock
 from grade_ml.core.policy import TablePolicy
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 
@@ -49,8 +50,6 @@ transition = sa.Table(
     sa.Column("confirmed_at", sa.TIMESTAMP(timezone=True), comment="null: aliases may be behind"),
     info=TablePolicy("registry", time="decided_at").info,
 )
-
-_LOCK = 7146004
 
 
 class Stage(StrEnum):
@@ -161,7 +160,7 @@ class Stages:
     def _alone(self) -> Iterator[None]:
         """Wait for other processes' transitions; the death of one of them ends its own."""
         with database.reachable(self.engine) as connection:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            DatabaseLock.TRANSITION.wait(connection)
             yield
 
     def _repair(self, name: str | None) -> None:

@@ -36,6 +36,7 @@ import sqlalchemy as sa
 from grade_ml.core.database import reachable, with_driver
 from grade_ml.core.errors import OutOfMemoryError
 from grade_ml.core.hashing import digest
+from grade_ml.core.locks import DatabaseLock
 from grade_ml.core.optional import FAMILIES
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.threads import MOST, limited_threads, threads
@@ -620,8 +621,7 @@ def _storage(url: str) -> Iterator[RDBStorage]:
     engine = sa.create_engine(url)
     try:
         with reachable(engine) as connection:
-            # Two processes may start at once.
-            connection.execute(sa.text("select pg_advisory_xact_lock(7146010)"))
+            DatabaseLock.TUNING.wait(connection)
             connection.execute(sa.text(f"create schema if not exists {SCHEMA}"))
     finally:
         engine.dispose()

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from grade_ml.campus.providers.server import ProviderServer, serve
 from grade_ml.campus.simulated import CampusConfig
-from grade_ml.core.http import Clock
+from grade_ml.core.clock import Clock
 from grade_ml.external.client import Client, Manners
 from grade_ml.external.settings import ExternalSettings
 
@@ -72,7 +72,7 @@ def client(engine: Engine, clock: FakeClock) -> Iterator[Callable[..., Client]]:
     opened = []
 
     def make(now: datetime = NOON, **options: float) -> Client:
-        client = Client(engine, now, Manners(**{"silence_s": 5, **options}), clock)
+        client = Client(engine, now, clock, Manners(**{"silence_s": 5, **options}))
         opened.append(client)
         return client
 

@@ -14,8 +14,9 @@ from grade_ml.external import ical
 from grade_ml.external.academic_calendar import AcademicCalendar
 from grade_ml.external.campus_events import CampusEvents
 from grade_ml.external.ical import occurrences
-from grade_ml.external.protocol import PayloadError, Place, ProviderError, Source, Window
+from grade_ml.external.protocol import PayloadError, Place, ProviderError, Window
 from grade_ml.external.settings import ExternalSettings
+from grade_ml.external.source import Source
 
 LONDON = Place(51.5, -0.1, "GBR", "Europe/London")
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)

@@ -104,7 +104,7 @@ def test_last_modified_is_asked_with(client: Callable, url: str):
 
 def test_the_queue_is_one_for_all_clients(engine: Engine, clock: FakeClock, url: str):
     for number in range(7):
-        with Client(engine, NOON, clock=clock) as client:
+        with Client(engine, NOON, clock) as client:
             client.get(ABOUT, Request(f"{url}/{number}"), bytes)
     # Three at once, then one each ten seconds.
     assert clock.slept == pytest.approx(40, abs=0.1)
@@ -131,7 +131,7 @@ def test_secrets_are_sent_and_not_kept(client: Callable, engine: Engine, url: st
 
 
 def test_who_asks_is_named(engine: Engine, clock: FakeClock, url: str):
-    with Client(engine, NOON, Manners("registrar@example.edu"), clock) as client:
+    with Client(engine, NOON, clock, Manners("registrar@example.edu")) as client:
         client.get(ABOUT, Request(f"{url}/x"), bytes)
     assert "registrar@example.edu" in Handler.seen[0][1]["User-Agent"]
 

@@ -17,8 +17,9 @@ from grade_ml.external import features
 from grade_ml.external.catalog import facts, sources
 from grade_ml.external.client import ATTEMPTS, Client
 from grade_ml.external.collect import collect
-from grade_ml.external.protocol import Source, Window
+from grade_ml.external.protocol import Window
 from grade_ml.external.settings import ExternalSettings
+from grade_ml.external.source import Source
 from grade_ml.external.store import Collection, last_good
 from grade_ml_tests.external.conftest import NOON, TODAY, FakeClock
 

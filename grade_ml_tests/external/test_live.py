@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
+from grade_ml.core.clock import Clock
 from grade_ml.external.catalog import sources
 from grade_ml.external.client import Client
 from grade_ml.external.collect import collect
@@ -23,7 +24,7 @@ def test_a_real_provider(engine: Engine, name: str):
     now = datetime.now(UTC)
     window = Window((now - timedelta(days=20)).date(), now.date())
     (source,) = [one for one in sources(settings, None) if one.about.name == name]
-    with Client(engine, now) as client:
+    with Client(engine, now, Clock()) as client:
         done = collect(engine, client, [source], window, settings.place)[name]
     assert done.problem is None
     assert done.rows_new > 0

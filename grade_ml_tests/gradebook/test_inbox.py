@@ -21,10 +21,11 @@ from upath import UPath
 
 from grade_ml.core import database
 from grade_ml.core.errors import ConfigurationError, ServiceError
+from grade_ml.core.locks import DatabaseLock
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.arrivals import PATIENCE, QUIET, Delivery, Inbox, look
-from grade_ml.gradebook.inbox import LOCK, Emptied, empty
+from grade_ml.gradebook.inbox import Emptied, empty
 from grade_ml_tests.gradebook.deliveries import CSV, school, write_folder, write_zip
 
 
@@ -334,7 +335,7 @@ def test_what_was_moved_before_the_kill_can_be_delivered_again(inbox, take, engi
 
 def test_two_at_once_load_once(inbox, take, engine):
     write_zip(inbox / "night.zip", school())
-    with database.only_one(engine, LOCK) as alone:
+    with database.only_one(engine, DatabaseLock.INBOX) as alone:
         assert alone
         second = take()
     assert second.outcomes == () and "Another process" in second.notes[0]

@@ -25,15 +25,16 @@ from grade_ml.campus.providers import oneroster
 from grade_ml.campus.providers.server import ProviderServer, serve
 from grade_ml.campus.simulated import CampusConfig
 from grade_ml.core import database
+from grade_ml.core.clock import Clock
 from grade_ml.core.errors import AlreadyRunningError, ConfigurationError, ServiceError
-from grade_ml.core.http import Clock
+from grade_ml.core.locks import DatabaseLock
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import frames, schema
 from grade_ml.gradebook.rest import client as http_client
 from grade_ml.gradebook.rest.client import Client, Counts
 from grade_ml.gradebook.rest.export import _Reading, download, endpoints
 from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
-from grade_ml.gradebook.rest.sync import LOCK, Synced, sync
+from grade_ml.gradebook.rest.sync import Synced, sync
 from grade_ml_tests.sites import site
 
 COLLEGE = CampusConfig(students=60, courses=4, terms=2, seed=5)
@@ -299,12 +300,13 @@ def test_what_is_not_set_is_named(engine, settings):
                 settings,
                 OneRosterSettings(_env_file=None, **said),
                 now=datetime.now(UTC),
+                clock=Patience(),
             )
         assert named in str(raised.value)
 
 
 def test_a_link_does_not_take_the_token_to_another_server(sis):
-    with Client(settings_of(sis)) as asked:
+    with Client(settings_of(sis), Patience()) as asked:
         assert asked._same_server("/x?offset=1").startswith(sis.url)
         with pytest.raises(ServiceError, match=r"example\.org"):
             asked._same_server("https://example.org/x?offset=1")
@@ -324,7 +326,10 @@ def test_no_redirect_takes_a_request_to_another_server_of_this_network(path):
             client_id="us",
             client_secret="hush",
         )
-        with Client(settings) as asked, pytest.raises(ServiceError, match="leads") as raised:
+        with (
+            Client(settings, Patience()) as asked,
+            pytest.raises(ServiceError, match="leads") as raised,
+        ):
             asked.read("users", None, len)
         assert neighbour.asked == [] and "hush" not in str(raised.value)
 
@@ -352,7 +357,7 @@ def test_a_page_of_half_characters_or_of_endless_depth_is_no_defect_of_ours(tmp_
 
 
 def test_names_of_people_are_not_written_down(sis, tmp_path: Path):
-    with Client(settings_of(sis)) as asked:
+    with Client(settings_of(sis), Patience()) as asked:
         for name in endpoints("1.2"):
             download(asked, "1.2", name, None, tmp_path)
     written = {path.name: path.read_text() for path in tmp_path.iterdir()}
@@ -367,6 +372,7 @@ _KILLED = """
 import os, signal
 from datetime import datetime
 from grade_ml.core import database
+from grade_ml.core.clock import Clock
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook.rest import settings, sync
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
@@ -383,6 +389,7 @@ sync.sync(
     installation,
     settings.OneRosterSettings.from_environment(),
     now=datetime.fromisoformat(os.environ["NOW"]),
+    clock=Clock(),
 )
 """
 
@@ -414,7 +421,7 @@ def test_a_kill_at_any_moment_is_made_good_by_the_next_sync(at, run, sis, engine
 
 
 def test_two_at_once_do_not_mix(run, engine):
-    with database.only_one(engine, LOCK), pytest.raises(AlreadyRunningError):
+    with database.only_one(engine, DatabaseLock.ONEROSTER), pytest.raises(AlreadyRunningError):
         run()
     run()
 

@@ -53,6 +53,6 @@ def test_a_server_that_is_away_fails_the_run_with_its_reason(
     for name, value in oneroster.settings("http://127.0.0.1:1").items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv(f"{PREFIX}TOKEN_URL", "http://127.0.0.1:1/token")
-    monkeypatch.setattr("grade_ml.core.http.Clock.sleep", lambda self, seconds: None)
+    monkeypatch.setattr("grade_ml.core.clock.Clock.sleep", lambda self, seconds: None)
     report = run_job(settings, instance, "sync_gradebook")
     assert "cannot be reached" in report.failures["gradebook_sync"]

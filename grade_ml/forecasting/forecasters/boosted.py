@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from grade_ml.core.threads import MOST
 from grade_ml.forecasting.contract import Counts, Estimate, Forecaster, Method, Panel
 from grade_ml.forecasting.rows import Rows, rows
-from grade_ml.forecasting.settings import SETTINGS
 from grade_ml.forecasting.slots import Slots
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ class Boosted(Forecaster):
             return []
         matrix = _matrix(panels, self.slots)
         submit, given = (
-            np.asarray(self.boosters[name].predict(matrix, num_threads=SETTINGS.threads))
-            for name in _QUESTIONS
+            np.asarray(self.boosters[name].predict(matrix, num_threads=MOST)) for name in _QUESTIONS
         )
         given = np.clip(given, 0, 100)
         ends = np.cumsum([one.shape[0] * one.shape[1] for one in panels])[:-1]
@@ -112,7 +111,7 @@ def _train(name: str, matrix: Rows, target: Any, seed: int) -> Booster:
         "seed": seed,
         "deterministic": True,
         "force_col_wise": True,
-        "num_threads": SETTINGS.threads,
+        "num_threads": MOST,
         "verbosity": -1,
     }
     data = lightgbm.Dataset(matrix, target, params={"verbosity": -1, "max_bin": 127})

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from grade_ml.core.errors import ServiceError
+from grade_ml.core.threads import MOST
 from grade_ml.forecasting.contract import Counts, Estimate, Floats, Forecaster, Method, Panel
 from grade_ml.forecasting.panels import thinned
 from grade_ml.forecasting.rows import names, rows
@@ -210,7 +211,7 @@ class NetworkProcess:
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="grade_ml_network_"))
-        threads = str(SETTINGS.threads)
+        threads = str(MOST)
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
         capped = {"OMP_NUM_THREADS": threads, "TF_ENABLE_ONEDNN_OPTS": "0"}
         self._errors = (self._folder / "errors").open("wb")

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 
 from grade_ml.core import http
+from grade_ml.core.clock import Clock
 from grade_ml.core.errors import ConfigurationError, ServiceError
 from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
 
@@ -78,11 +79,13 @@ class Client:
     ----------
     settings
         Complete, see `OneRosterSettings.require`.
+    clock
+        What limits and tokens go by.
     """
 
-    def __init__(self, settings: OneRosterSettings, clock: http.Clock | None = None) -> None:
+    def __init__(self, settings: OneRosterSettings, clock: Clock) -> None:
         self._settings = settings
-        self._clock = clock or http.Clock()
+        self._clock = clock
         self._http = http.client(timeout=SILENCE_S)
         self._lock = Lock()
         self._token, self._token_ends = "", datetime.min.replace(tzinfo=UTC)

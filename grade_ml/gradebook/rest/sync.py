@@ -18,8 +18,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
 from sqlalchemy.dialects.postgresql import insert
 
-from grade_ml.core import database, http
+from grade_ml.core import database
+from grade_ml.core.clock import Clock
 from grade_ml.core.errors import AlreadyRunningError, ServiceError, SourceError
+from grade_ml.core.locks import DatabaseLock
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import institution, oneroster
 from grade_ml.gradebook.bundle import followed_by
@@ -30,8 +32,6 @@ from grade_ml.gradebook.rest.export import OPTIONAL, download, endpoints, write_
 from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
 from grade_ml.gradebook.schema import oneroster_sync as table
 
-#: The advisory lock of who syncs.
-LOCK = 7146021
 #: A delta begins so long before the last sync began: clocks differ, and rows are written late.
 OVERLAP = timedelta(hours=1)
 #: Then everything is read anew, since a delta does not name what a server has forgotten. Some hours
@@ -67,9 +67,9 @@ def sync(  # noqa: PLR0913 - one for each thing that differs
     server: OneRosterSettings,
     *,
     now: datetime,
+    clock: Clock,
     full: bool = False,
     on_progress: Progress | None = None,
-    clock: http.Clock | None = None,
 ) -> Synced:
     """Read what changed on the server since the last sync, and load it.
 
@@ -93,7 +93,7 @@ def sync(  # noqa: PLR0913 - one for each thing that differs
     """
     server.require()
     url = str(server.url)
-    with database.only_one(engine, LOCK) as alone:
+    with database.only_one(engine, DatabaseLock.ONEROSTER) as alone:
         if not alone:
             raise AlreadyRunningError(
                 "Another process reads from the OneRoster server.", "Wait until it has ended."

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dagster import (
@@ -42,7 +41,7 @@ def inbox_deliveries(platform: ResourceParam[Platform]) -> Iterator[MaterializeR
     """
     from grade_ml.gradebook import inbox
 
-    done = inbox.empty(platform.engine, platform.settings, now=datetime.now(UTC))
+    done = inbox.empty(platform.engine, platform.settings, now=platform.clock.now())
     reports = [one.report for one in done.outcomes if one.report]
     told = "\n".join(str(one) for one in done.outcomes) + "\n".join(done.notes)
     yield MaterializeResult(
@@ -82,7 +81,14 @@ def gradebook_sync_asset(server: OneRosterSettings) -> AssetsDefinition:
         """Load what changed on the OneRoster server of GRADE_ML_ONEROSTER_URL."""
         from grade_ml.gradebook.rest.sync import sync
 
-        done = sync(platform.engine, platform.settings, server, now=platform.now, full=config.full)
+        done = sync(
+            platform.engine,
+            platform.settings,
+            server,
+            now=platform.now,
+            clock=platform.clock,
+            full=config.full,
+        )
         read = [f"{name}: {rows:,} rows, {done.modes[name]}" for name, rows in done.rows.items()]
         return MaterializeResult(
             metadata={

@@ -162,7 +162,7 @@ def _collect(
     names = {about.name for about in chosen}
     records = _records(platform) if "course_difficulty" in names else None
     wanted = [one for one in sources(settings, records) if one.about.name in names]
-    with Client(platform.engine, platform.now, Manners(settings.contact)) as client:
+    with Client(platform.engine, platform.now, platform.clock, Manners(settings.contact)) as client:
         return collect(platform.engine, client, wanted, window, settings.place)
 
 

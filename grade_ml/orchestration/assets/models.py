@@ -1,7 +1,6 @@
 """The group `models`: the trained baseline and the predictions made with the champion."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -98,7 +97,7 @@ def baseline_model(platform: ResourceParam[Platform]) -> MaterializeResult:  # t
     with platform.workspace() as workspace:
         results = finished_in(workspace.connection, platform.as_of, platform.institution)
     data = TrainingData.stored(workspace.frames, results, platform.declared)
-    training = train(data, platform.stages, trained_at=datetime.now(UTC))
+    training = train(data, platform.stages, trained_at=platform.clock.now())
     return MaterializeResult(
         metadata=_training_metadata(training, perf_counter() - started),
         check_results=_check_results(training, _BASELINE),
@@ -213,7 +212,7 @@ def pooled_ensemble(
             TrainingData.stored(workspace.frames, results, platform.declared),
             platform.stages,
             workspace.connection,
-            trained_at=datetime.now(UTC),
+            trained_at=platform.clock.now(),
             tune=partial(
                 tune,
                 storage_url=platform.urls.grade_ml,
@@ -267,13 +266,13 @@ def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[N
                 workspace.as_of,
                 platform.stages,
                 connection,
-                trained_at=datetime.now(UTC),
+                trained_at=platform.clock.now(),
                 institution=workspace.institution,
                 changes=feedback.changes(workspace, platform.models),
             )
         )
         answers = [requests.Answer(one.course_id, one.reason) for one in outcomes]
-        requests.answer(connection, answers, courses.run_id, datetime.now(UTC))
+        requests.answer(connection, answers, courses.run_id, platform.clock.now())
     for one in outcomes:
         figures = {"kept": one.kept, "fitted": one.fitted, "outcome": one.reason}
         courses.add_asset_metadata(figures, partition_key=one.course_id)

@@ -6,7 +6,6 @@ What is to be told and by which channel it is still to be sent is kept by the ro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 
 from dagster import (
     DagsterRun,
@@ -33,7 +32,7 @@ def _alerting(
     from grade_ml.alerts import channels, conditions, outbox
     from grade_ml.core.settings import AlertSettings
 
-    configured, now = channels.configured(AlertSettings.from_environment()), datetime.now(UTC)
+    configured, now = channels.configured(AlertSettings.from_environment()), platform.clock.now()
     with platform.connection() as connection:
         notices = conditions.record(connection, wrong, watched, configured, now)
     outbox.deliver(platform.connection, configured, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from dagster import (
     DagsterInstance,
@@ -48,7 +48,7 @@ def _look(
 
     from grade_ml.gradebook.arrivals import look
 
-    root, now = platform.settings.inbox, datetime.now(UTC)
+    root, now = platform.settings.inbox, platform.clock.now()
     if root is None:
         return SkipReason("No inbox is watched; set GRADE_ML_INBOX to a folder or s3://….")
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -63,7 +62,7 @@ def drift_retraining(
             asked = requests.newest(connection, as_of)
             act, wait = permitted(confirmed, asked, busy, as_of)
             new = list(_requests(known, act, as_of))
-            requests.ask(connection, new, datetime.now(UTC))
+            requests.ask(connection, new, platform.clock.now())
     except UNREADABLE as error:
         return unreadable(error)
     before = [
