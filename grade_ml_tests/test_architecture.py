@@ -191,3 +191,16 @@ def test_every_link_leads_to_a_file(page: str):
     links = re.findall(r"\]\(([^)#]+)", (REPOSITORY / page).read_text())
     folder = (REPOSITORY / page).parent
     assert [link for link in links if "://" not in link and not (folder / link).exists()] == []
+
+
+def test_no_process_changes_its_own_environment_but_for_libraries_and_children():
+    changes = re.compile(
+        r"environ\[[^]]*\] *=[^=]|environ *\|=|environ\.(setdefault|update|pop)|putenv|del os\.env"
+    )
+    changing = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if changes.search(path.read_text())
+    }
+    # Variables that OpenMP and MLflow read when they are loaded; what Python's children read.
+    assert changing == {"__init__.py", "core/process.py"}

@@ -9,31 +9,49 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import click
 
 from grade_ml.cli.parameters import IDENTIFIER
-from grade_ml.cli.up import providers_url, providers_variables
+from grade_ml.cli.up import providers_url
 from grade_ml.core.errors import GradeMLError
 from grade_ml.core.settings import Settings
 from grade_ml.core.texts import terminal
+from grade_ml.orchestration.job_descriptions import JOB_DESCRIPTIONS
 
 if TYPE_CHECKING:
     from dagster import DagsterRun
     from rich.console import Console
 
+    from grade_ml.external.settings import ExternalSettings
+    from grade_ml.gradebook.rest.settings import OneRosterSettings
     from grade_ml.orchestration.running import RunReport, StepListener
 
 #: Of an asset's figures, those that a summary shows; `--json` has all of them.
 _HEADLINES = ("model_version", "all_rmse", "all_mae", "all_coverage80", "all_auc", "all_brier")
 
 
+def _job(name: str) -> str:
+    """Return the name and the description as two or three lines, which click leaves as they are."""
+    told = fill(JOB_DESCRIPTIONS[name], 76, initial_indent="  ", subsequent_indent="  ")
+    return f"{name}\n{told}\n"
+
+
 #: Dagster writes down within a second or two that a step was interrupted.
 _INSIST_SECONDS = 5
 
 
-@click.command("run")
+_HELP = f"""Run JOB now, in this process, and wait for it.
+
+The run appears in the Dagster UI like any other. The jobs:
+
+\b
+{"".join(map(_job, sorted(JOB_DESCRIPTIONS)))}"""
+
+
+@click.command("run", help=_HELP)
 @click.argument("job", type=IDENTIFIER)
 @click.option(
     "--course",
@@ -54,21 +72,15 @@ _INSIST_SECONDS = 5
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(job: str, courses: tuple[str, ...], wait_minutes: float, as_json: bool) -> None:
-    """Run JOB now, in this process, and wait for it.
-
-    JOB is train_traditional_models (features, baseline, predictions), refresh_gradebook (checks
-    and features only), generate_time_series_forecasts (every remaining score), load_inbox (what has
-    been delivered), sync_gradebook (what changed on the OneRoster server) or collect_external_data
-    (the world around, today). The run appears in the Dagster UI like any
-    other.
-    """
+    """Do what the help says."""
     from rich.console import Console
 
+    from grade_ml.orchestration.build import build_defs
     from grade_ml.orchestration.instance import open_instance
     from grade_ml.orchestration.running import Follower, run_job
 
     settings = Settings.from_environment()
-    _join_demo(settings)
+    definitions = build_defs(settings, *_providers(settings))
     console = Console(stderr=True)
     with (
         _interruptible(job),
@@ -76,7 +88,7 @@ def command(job: str, courses: tuple[str, ...], wait_minutes: float, as_json: bo
         _progress(console) as on_step,
     ):
         follower = Follower(on_step, lambda run: _tell(console, run, wait_minutes), wait_minutes)
-        report = run_job(settings, instance, job, courses, follower)
+        report = run_job(settings, instance, job, courses, follower, definitions=definitions)
     if as_json:
         click.echo(json.dumps(report.to_dict()))
     else:
@@ -139,11 +151,22 @@ def _tell(console: Console, run: DagsterRun, minutes: float) -> None:
     )
 
 
-def _join_demo(settings: Settings) -> None:
-    """Ask the same simulated providers as a running `up --demo`, unless any are set here."""
+def _providers(settings: Settings) -> tuple[ExternalSettings, OneRosterSettings]:
+    """Return whom to ask: as set, else the same simulated providers as a running `up --demo`."""
+    from grade_ml.campus.providers import oneroster
+    from grade_ml.external.settings import ExternalSettings
+    from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
+
+    external, server = ExternalSettings.from_environment(), OneRosterSettings.from_environment()
     url = providers_url(settings.home)
-    if url is not None:
-        os.environ |= providers_variables(url)
+    if url and not external.model_fields_set:
+        external = ExternalSettings(providers_url=url)
+    if url and not server.model_fields_set:
+        said = oneroster.settings(url).items()
+        server = OneRosterSettings.model_validate(
+            {name.removeprefix(PREFIX).lower(): value for name, value in said}
+        )
+    return external, server
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dagster import Definitions, in_process_executor
 
 from grade_ml.core.clock import Clock
-from grade_ml.core.settings import Settings
+from grade_ml.core.settings import AlertSettings, Settings
 from grade_ml.external.settings import ExternalSettings
 from grade_ml.gradebook.rest.settings import OneRosterSettings
 from grade_ml.orchestration.assets.deliveries import gradebook_sync_asset, inbox_deliveries
@@ -41,6 +41,7 @@ def build_defs(
     settings: Settings | None = None,
     external: ExternalSettings | None = None,
     server: OneRosterSettings | None = None,
+    alerts: AlertSettings | None = None,
     clock: Clock | None = None,
 ) -> Definitions:
     """Return everything that Dagster is to know; nothing is connected to.
@@ -68,7 +69,7 @@ def build_defs(
         asset_checks=[*GRADEBOOK_CHECKS, *map(all_courses, COURSE_ASSETS)],
         jobs=JOBS,
         schedules=build_schedules(settings, server),
-        sensors=sensors(settings),
+        sensors=sensors(settings, alerts or AlertSettings.from_environment()),
         resources={"platform": platform_resource(settings, clock or Clock())},
         # Starting a process for each step costs more than most steps take.
         executor=in_process_executor,

@@ -106,15 +106,18 @@ class Phase:
     span: tuple[str, str] | None
 
 
-def run_job(
+def run_job(  # noqa: PLR0913 - one for each thing that differs
     settings: Settings,
     instance: DagsterInstance,
     name: str,
     courses: Collection[str] = (),
     follower: Follower = Follower(),
+    *,
+    definitions: Definitions | None = None,
 ) -> RunReport:
     """Run the job `name` for `courses` (none given: for all) and report on it.
 
+    Without `definitions`, they are those of `settings` and of what the environment says besides.
     The partitions are brought in step with the gradebook first. A job of days runs for the current
     day instead. A failure of a step is in the report, not raised. While another run holds a pool
     that this one needs, it waits.
@@ -134,7 +137,7 @@ def run_job(
     if name not in [job.name for job in JOBS]:
         known = ", ".join(job.name for job in JOBS)
         raise NotFoundError(f"There is no job {name!r}.", f"Known jobs: {known}.")
-    definitions = build_defs(settings)
+    definitions = definitions or build_defs(settings)
     job = definitions.resolve_job_def(name)
     spans: Sequence[tuple[str, str] | None]
     if job.partitions_def is None or isinstance(job.partitions_def, DailyPartitionsDefinition):

@@ -23,6 +23,8 @@ from grade_ml.core.process import Identity
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import schema
 from grade_ml.orchestration.instance import open_instance, process_tag
+from grade_ml.orchestration.job_descriptions import JOB_DESCRIPTIONS
+from grade_ml.orchestration.jobs import JOBS
 from grade_ml_tests.launch import wait_until
 from grade_ml_tests.orchestration.conftest import TODAY, fill
 
@@ -41,6 +43,17 @@ def courses(engine: Engine) -> None:
 
 def run(*arguments: str):
     return CliRunner().invoke(command, arguments)
+
+
+def test_the_help_names_every_job_without_waiting_for_dagster():
+    code = (
+        "import sys; from click.testing import CliRunner; from grade_ml.cli.run import command; "
+        "print(CliRunner().invoke(command, ['--help']).output, 'dagster' in sys.modules)"
+    )
+    told = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert told.split()[-1] == "False"
+    assert {job.name for job in JOBS} <= set(told.split())
+    assert set(JOB_DESCRIPTIONS) == {job.name for job in JOBS}
 
 
 @pytest.mark.usefixtures("installation", "courses")

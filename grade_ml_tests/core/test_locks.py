@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from grade_ml.cli import up
-from grade_ml.core import embedded_postgres, locks
+from grade_ml.core import database, embedded_postgres, locks
 from grade_ml.core.errors import AlreadyRunningError
+from grade_ml.core.locks import DatabaseLock
+from grade_ml_tests import REPOSITORY
 
 pytestmark = pytest.mark.security
 _HOLD = """
@@ -102,3 +105,37 @@ def test_a_lock_file_is_private(tmp_path: Path, before: int | None):
     finally:
         os.umask(old)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_locks_are_taken_in_one_place_only():
+    package = REPOSITORY / "grade_ml"
+    taking = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if re.search(r"pg_(try_)?advisory|fcntl\.(flock|lockf)\(", path.read_text())
+    }
+    assert taking == {"core/locks.py"}
+
+
+def test_no_two_locks_have_one_number():
+    assert len({one.value for one in DatabaseLock}) == len(DatabaseLock.__members__)
+
+
+def test_a_lock_of_a_transaction_ends_with_it(gradebook_url: str):
+    engine = database.connect(gradebook_url)
+    with engine.connect() as connection, engine.connect() as other:
+        with connection.begin():
+            DatabaseLock.LOAD.wait(connection)
+            assert not DatabaseLock.LOAD.take_connected(other)
+            assert DatabaseLock.MIGRATION.take_connected(other)
+        assert DatabaseLock.LOAD.take_connected(other)
+        other.invalidate()
+    engine.dispose()
+
+
+def test_who_shares_a_lock_file_is_not_the_last(tmp_path: Path):
+    path = tmp_path / "a.lock"
+    with locks.acquire(path, fcntl.LOCK_SH) as ours:
+        with held(path, fcntl.LOCK_SH):
+            assert not locks.is_last(ours)
+        assert locks.is_last(ours)

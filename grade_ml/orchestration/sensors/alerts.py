@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from dagster import (
+    DagsterInstance,
     DagsterRun,
     DagsterRunStatus,
     DefaultSensorStatus,
     ResourceParam,
     RunsFilter,
+    SensorDefinition,
     SensorEvaluationContext,
     SkipReason,
     sensor,
 )
 
+from grade_ml.core.settings import AlertSettings
 from grade_ml.orchestration.in_flight import covered
 from grade_ml.orchestration.jobs import JOBS
 from grade_ml.orchestration.partitions import course
@@ -25,14 +28,49 @@ from grade_ml.orchestration.resources import Platform
 from grade_ml.orchestration.sensors.reading import UNREADABLE, unreadable
 
 
+def alert_sensors(settings: AlertSettings) -> list[SensorDefinition]:
+    """Return the sensors that tell by the channels of `settings`."""
+
+    @sensor(default_status=DefaultSensorStatus.RUNNING, minimum_interval_seconds=300)
+    def health_alerts(
+        context: SensorEvaluationContext, platform: ResourceParam[Platform]
+    ) -> SkipReason:
+        """Tell once when a course's model needs care, and once when it no longer does."""
+        from grade_ml.monitoring.store import newest_health
+
+        try:
+            with platform.connection() as connection:
+                found = newest_health(connection, platform.as_of)
+            wrong = {f"{HEALTH_OF}{name}": says for name, says in found.items() if says}
+            current = {f"{HEALTH_OF}{name}" for name in found}
+            return _alerting(platform, settings, wrong, current.__contains__)
+        except UNREADABLE as error:
+            return unreadable(error, "state of alerts")
+
+    @sensor(default_status=DefaultSensorStatus.RUNNING, minimum_interval_seconds=60)
+    def run_failure_alerts(
+        context: SensorEvaluationContext, platform: ResourceParam[Platform]
+    ) -> SkipReason:
+        """Tell once when a job failed, and once when it has worked again for the same courses."""
+        wrong = _failed_jobs(context.instance)
+        try:
+            return _alerting(platform, settings, wrong, lambda subject: subject.startswith(JOB))
+        except UNREADABLE as error:
+            return unreadable(error, "state of alerts")
+
+    return [health_alerts, run_failure_alerts]
+
+
 def _alerting(
-    platform: Platform, wrong: Mapping[str, str], watched: Callable[[str], bool]
+    platform: Platform,
+    settings: AlertSettings,
+    wrong: Mapping[str, str],
+    watched: Callable[[str], bool],
 ) -> SkipReason:
     """Record what is wrong, then send what is due, whoever recorded it."""
     from grade_ml.alerts import channels, conditions, outbox
-    from grade_ml.core.settings import AlertSettings
 
-    configured, now = channels.configured(AlertSettings.from_environment()), platform.clock.now()
+    configured, now = channels.configured(settings), platform.clock.now()
     with platform.connection() as connection:
         notices = conditions.record(connection, wrong, watched, configured, now)
     outbox.deliver(platform.connection, configured, now)
@@ -43,42 +81,18 @@ def _alerting(
     return SkipReason("\n".join([*first, *([f"{more} more were not sent."] if more > 0 else [])]))
 
 
-@sensor(default_status=DefaultSensorStatus.RUNNING, minimum_interval_seconds=300)
-def health_alerts(
-    context: SensorEvaluationContext, platform: ResourceParam[Platform]
-) -> SkipReason:
-    """Tell once when a course's model needs care, and once when it no longer does."""
-    from grade_ml.monitoring.store import newest_health
-
-    try:
-        with platform.connection() as connection:
-            found = newest_health(connection, platform.as_of)
-        wrong = {f"{HEALTH_OF}{name}": says for name, says in found.items() if says}
-        current = {f"{HEALTH_OF}{name}" for name in found}
-        return _alerting(platform, wrong, current.__contains__)
-    except UNREADABLE as error:
-        return unreadable(error, "state of alerts")
-
-
-@sensor(default_status=DefaultSensorStatus.RUNNING, minimum_interval_seconds=60)
-def run_failure_alerts(
-    context: SensorEvaluationContext, platform: ResourceParam[Platform]
-) -> SkipReason:
-    """Tell once when a job failed, and once when it has worked again for the same courses."""
-    known = context.instance.get_dynamic_partitions(str(course.name))
+def _failed_jobs(instance: DagsterInstance) -> dict[str, str]:
+    known = instance.get_dynamic_partitions(str(course.name))
     wrong = {}
     for job in JOBS:
         filters = RunsFilter(
             job_name=job.name, statuses=[DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
         )
-        records = context.instance.get_run_records(filters, limit=_RUNS)
+        records = instance.get_run_records(filters, limit=_RUNS)
         failed = unrepaired([record.dagster_run for record in records], known)
         if failed:
             wrong[f"{JOB}{job.name}"] = f"Run {failed.run_id} failed; the UI shows its log."
-    try:
-        return _alerting(platform, wrong, lambda subject: subject.startswith(JOB))
-    except UNREADABLE as error:
-        return unreadable(error, "state of alerts")
+    return wrong
 
 
 def unrepaired(runs: Sequence[DagsterRun], known: Sequence[str]) -> DagsterRun | None:
