@@ -28,15 +28,16 @@ from grade_ml.gradebook.institution import Institution
 from grade_ml.gradebook.institution import read as read_institution
 from grade_ml.gradebook.rules import can_be_id
 from grade_ml.registry.registry import Registry
-from grade_ml.serving.models import Models, Served
+from grade_ml.serving.models import Models, Servable, Served
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from grade_ml.core.settings import Settings
     from grade_ml.early_warning.student import StudentForecast
-    from grade_ml.explanations.contract import Explanation
+    from grade_ml.explanations.contract import Attributions, Explanation
     from grade_ml.explanations.counterfactuals import Answer
+    from grade_ml.gradebook.frames import Gradebook
 
 
 class Status(StrEnum):
@@ -139,6 +140,20 @@ class GradePrediction:
         return f"On record: {grade}, outcome {self.recorded_outcome or 'unknown'}."
 
 
+#: Two features, and the points that they add or take together.
+Pair = tuple[str, str, float]
+
+
+@dataclass(frozen=True)
+class Told:
+    """A prediction and what was asked beside it; None: not asked, or nothing is predicted."""
+
+    prediction: GradePrediction
+    explanation: Explanation | None = None
+    interactions: tuple[Pair, ...] | None = None
+    what_if: Answer | None = None
+
+
 class PredictiveAnalyticsEngine:
     """Answers questions about single enrollments from the gradebook and the champion model.
 
@@ -181,11 +196,7 @@ class PredictiveAnalyticsEngine:
         ArtifactError
             The champion's files do not match their manifest.
         """
-        with database.reachable(self._engine) as connection:
-            answer = _standing(connection, student_id, course_id, as_of)
-            if answer.status is not Status.RUNNING:
-                return _with_record(connection, answer, self._institution)
-            return _predicted(answer, *self._served(connection, answer))
+        return self.tell(student_id, course_id, as_of).prediction
 
     def forecast(self, student_id: str, course_id: str, as_of: date) -> StudentForecast:
         """Return what is expected of the remaining work in the student's latest section.
@@ -237,17 +248,8 @@ class PredictiveAnalyticsEngine:
         GradeMLError
             As `predict` does.
         """
-        from grade_ml.explanations.attribution import explain
-
-        with database.reachable(self._engine) as connection:
-            answer = _standing(connection, student_id, course_id, as_of)
-            if answer.status is not Status.RUNNING:
-                return _with_record(connection, answer, self._institution), None
-            served, row = self._served(connection, answer)
-            predicted = _predicted(answer, served, row)
-            model = f"{served.version.name} {served.version.version}"
-            told = explain(served.model, row) if len(row) else None
-            return predicted, next(told.explanations(model)) if told else None
+        told = self.tell(student_id, course_id, as_of, explain=True)
+        return told.prediction, told.explanation
 
     def what_if(
         self, student_id: str, course_id: str, goal: float, as_of: date
@@ -263,69 +265,96 @@ class PredictiveAnalyticsEngine:
         GradeMLError
             As `predict` does.
         """
-        from grade_ml.explanations.counterfactuals import what_ifs
-        from grade_ml.features.continuations import Continuation
-        from grade_ml.gradebook import frames
-
-        with database.reachable(self._engine) as connection:
-            answer = _standing(connection, student_id, course_id, as_of)
-            if answer.status is not Status.RUNNING:
-                return _with_record(connection, answer, self._institution), None
-            served, row = self._served(connection, answer)
-            predicted = _predicted(answer, served, row)
-            if row.empty:
-                return predicted, None
-            gradebook = frames.read(connection, {course_id})
-            carried = Continuation(gradebook, answer.section_id, as_of)
-            return predicted, what_ifs(served.model, carried, row, goal, seed=0)
+        told = self.tell(student_id, course_id, as_of, goal=goal)
+        return told.prediction, told.what_if
 
     def interactions(
         self, student_id: str, course_id: str, as_of: date, most: int = 5
-    ) -> list[tuple[str, str, float]]:
-        """Return the pairs of features that move the grade most together, and by how many points.
+    ) -> Sequence[Pair]:
+        """Return the pairs of features that move the grade most together.
 
         Raises
         ------
         NotReadyError
             Nothing is predicted, the baseline serves, or shap is not installed.
         """
-        from grade_ml.ensemble.baseline import BaselineModel
-        from grade_ml.ensemble.members import Task
-        from grade_ml.explanations.interactions import interactions, largest_pairs
+        found = self.tell(student_id, course_id, as_of, pairs=most).interactions
+        if found is None:
+            raise NotReadyError("Nothing is predicted of this enrollment.", "Ask for another day.")
+        return found
+
+    def tell(  # noqa: PLR0913 - what is asked, of whom
+        self,
+        student_id: str,
+        course_id: str,
+        as_of: date,
+        *,
+        explain: bool = False,
+        pairs: int = 0,
+        goal: float | None = None,
+    ) -> Told:
+        """Return what `predict` returns and what is asked beside it, all from one computation.
+
+        Parameters
+        ----------
+        explain
+            Asks for the explanation.
+        pairs
+            How many pairs of features are asked for that move the grade together.
+        goal
+            Asks what the student could do to bring the grade to so many points, 0-100.
+
+        Raises
+        ------
+        ConfigurationError
+            The goal is not between 0 and 100.
+        NotReadyError
+            Pairs are asked for, and the baseline serves or shap is not installed.
+        GradeMLError
+            As `predict` does.
+        """
+        from grade_ml.explanations.attribution import explain as attributed
+        from grade_ml.explanations.counterfactuals import what_ifs
+        from grade_ml.features.continuations import Continuation
+        from grade_ml.features.surroundings import beside
+        from grade_ml.gradebook import frames
 
         with database.reachable(self._engine) as connection:
-            answer = _standing(connection, student_id, course_id, as_of)
-            served, row = self._served(connection, answer)
-        if answer.status is not Status.RUNNING or row.empty:
-            raise NotReadyError("Nothing is predicted of this enrollment.", "Ask for another day.")
-        if isinstance(served.model, BaselineModel):
-            raise NotReadyError(
-                "Of the baseline no interactions are known.",
-                "Run grade-ml run train_advanced_ml_models.",
-            )
-        features, pairs = interactions(served.model, row, Task.GRADE)
-        return largest_pairs(features, pairs[0], most)
-
-    def _served(
-        self, connection: Connection, answer: GradePrediction
-    ) -> tuple[Served, pd.DataFrame]:
-        """Return the model that serves the course, and the enrollment's row: one, or none."""
-        from grade_ml.features.surroundings import beside
-
-        served = self._models.serving(answer.course_id)
-        row = _snapshot(connection, answer, self._declared)
-        return served, beside(connection, row, served.model.features)
+            standing = _standing(connection, student_id, course_id, as_of)
+            if standing.status is not Status.RUNNING:
+                return Told(_with_record(connection, standing, self._institution))
+            gradebook = frames.read(connection, {course_id})
+            row = _snapshot(gradebook, standing, self._declared)
+            if row.empty:
+                reason = "the records do not allow a prediction on this day"
+                return Told(replace(standing, degraded=(reason,)))
+            served = self._models.serving(course_id)
+            row = beside(connection, row, served.model.features)
+        parts = attributed(served.model, row) if explain or pairs else None
+        figures = parts.predictions if parts else served.model.predict(row)
+        prediction = _predicted(standing, served, row, figures)
+        told = Told(prediction)
+        if parts and explain:
+            model = f"{served.version.name} {served.version.version}"
+            told = replace(told, explanation=next(parts.explanations(model)))
+        if parts and pairs:
+            told = replace(told, interactions=_pairs(served.model, row, parts, pairs))
+        if goal is not None:
+            carried = Continuation(gradebook, standing.section_id, as_of)
+            now = float(figures["grade"].iloc[0])
+            answer = what_ifs(served.model, carried, row, goal, seed=0, now=now)
+            told = replace(told, what_if=answer)
+        return told
 
     @cached_property
     def _models(self) -> Models:
         return Models(self._registry)
 
 
-def _predicted(answer: GradePrediction, served: Served, row: pd.DataFrame) -> GradePrediction:
-    if row.empty:
-        reason = "the records do not allow a prediction on this day"
-        return replace(answer, degraded=(reason,))
-    predicted = served.model.predict(row).iloc[0]
+def _predicted(
+    answer: GradePrediction, served: Served, row: pd.DataFrame, predictions: pd.DataFrame
+) -> GradePrediction:
+    predicted = predictions.iloc[0]
     figures: dict[str, Any] = {name: _number(predicted[name]) for name in PREDICTED}
     reservations = _reservations(served.model, answer, predicted["grade"])
     return replace(
@@ -336,6 +365,20 @@ def _predicted(answer: GradePrediction, served: Served, row: pd.DataFrame) -> Gr
         model_version=served.version.version,
         degraded=(*served.degraded, *reservations),
     )
+
+
+def _pairs(model: Servable, row: pd.DataFrame, parts: Attributions, most: int) -> tuple[Pair, ...]:
+    from grade_ml.ensemble.baseline import BaselineModel
+    from grade_ml.ensemble.members import Task
+    from grade_ml.explanations.interactions import interactions, largest_pairs
+
+    if isinstance(model, BaselineModel):
+        raise NotReadyError(
+            "Of the baseline no interactions are known.",
+            "Run grade-ml run train_advanced_ml_models.",
+        )
+    features, amounts = interactions(model, row, Task.GRADE, parts)
+    return tuple(largest_pairs(features, amounts[0], most))
 
 
 def _standing(
@@ -428,17 +471,15 @@ def _status(enrollment: RowMapping, as_of: date) -> Status:
 
 
 def _snapshot(
-    connection: Connection, answer: GradePrediction, declared: Declarations
+    gradebook: Gradebook, answer: GradePrediction, declared: Declarations
 ) -> pd.DataFrame:
     """Return the enrollment's features as of the day of the question: one row, or none."""
     import pandas as pd
 
     from grade_ml.features.snapshots import grade_snapshots
-    from grade_ml.gradebook import frames
 
     day = float((answer.as_of - answer.starts_on).days)
     cuts = pd.DataFrame({"section_id": [answer.section_id], "cut_day": [day]})
-    gradebook = frames.read(connection, {answer.course_id})
     rows = grade_snapshots(gradebook, cuts, answer.as_of, declared)
     mine: pd.DataFrame = rows[rows["student_id"].astype(str) == answer.student_id]
     return mine

@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from grade_ml.ensemble.rows import PREDICTED
 from grade_ml.explanations.counterfactuals import Status as WhatIfStatus
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.registry.registry import ModelVersion, Registry
 from grade_ml_tests.ensemble.campus import TODAY, campus, fit, make_champion, store
 
 
@@ -212,6 +214,66 @@ def test_what_could_still_be_done_is_told(asked, gradebook, model, settings, tmp
     assert nearer.what_ifs and all(one.grade >= goal for one in nearer.what_ifs)
     student, course, _ = pick(gradebook, "ended")
     assert asked.what_if(student, course, 60.0, TODAY)[1] is None
+
+
+def test_nothing_to_explain_is_told_before_a_model_is_loaded(asked, gradebook) -> None:
+    """There is no model at all, and none is missed."""
+    for condition in ("ended", "withdrawn"):
+        student, course, _ = pick(gradebook, condition)
+        with pytest.raises(NotReadyError, match="Nothing is predicted"):
+            asked.interactions(student, course, TODAY)
+
+
+def test_what_is_asked_together_is_read_and_loaded_once(
+    engine, gradebook, model, settings, tmp_path
+) -> None:
+    """Every wish more costs neither a read of the records nor a load of the model."""
+    make_champion(settings, model, tmp_path / "model")
+    store(engine, gradebook)
+    student, course, _ = pick(gradebook, "running")
+
+    def cost(**wishes: Any) -> tuple[int, int]:
+        asked = PredictiveAnalyticsEngine(settings)
+        asked._registry.__class__ = _Counting
+        before = _scans(engine)
+        told = asked.tell(student, course, TODAY, **wishes)
+        assert (told.explanation is None) == ("explain" not in wishes)
+        assert (told.what_if is None) == ("goal" not in wishes)
+        fetched = asked._registry.fetched
+        asked.close()
+        return _scans(engine) - before, fetched
+
+    alone = cost()
+    assert alone[0] > 0 and alone[1] == 1
+    assert cost(explain=True) == cost(goal=100.0) == cost(explain=True, goal=100.0) == alone
+
+
+class _Counting(Registry):
+    """A registry that counts how often a model's files are asked for."""
+
+    fetched = 0
+
+    def fetch(self, version: ModelVersion) -> Path:
+        self.fetched += 1
+        return super().fetch(version)
+
+
+def _scans(engine: Engine) -> int:
+    """Return how often the server has read results, once every other connection has ended."""
+    others = sa.text(
+        "select count(*) from pg_stat_activity where datname = current_database() "
+        "and pid <> pg_backend_pid() and backend_type = 'client backend'"
+    )
+    scans = sa.text(
+        "select seq_scan + coalesce(idx_scan, 0) from pg_stat_user_tables "
+        "where schemaname = 'gradebook' and relname = 'result'"
+    )
+    engine.dispose()
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        # A connection that ends tells the server first what it did.
+        while connection.execute(others).scalar_one():
+            pass
+        return int(connection.execute(scans).scalar_one())
 
 
 @pytest.mark.security

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -15,7 +16,7 @@ from grade_ml.core.clock import Clock
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.settings import Settings
 from grade_ml.core.texts import readable
-from grade_ml.engine import PredictiveAnalyticsEngine
+from grade_ml.engine import Pair, PredictiveAnalyticsEngine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from grade_ml.explanations.contract import Explanation
 
 _PICTURES = (".png", ".svg")
+#: Pairs of features that are named; more are noise.
+PAIRS = 5
 
 
 @click.command()
@@ -127,20 +130,22 @@ def _predicted(  # noqa: PLR0913, PLR0917 - what is asked, of whom
     goal: float | None,
 ) -> tuple[dict[str, Any], list[str], Explanation | None]:
     """Return the answer as values and as lines, and the explanation that was asked for."""
-    told, answer = None, None
-    if goal is not None:
-        prediction, answer = engine.what_if(student_id, course_id, goal, day)
-    if explains:
-        prediction, told = engine.explain(student_id, course_id, day)
-    elif goal is None:
-        prediction = engine.predict(student_id, course_id, day)
-    pairs = engine.interactions(student_id, course_id, day) if interactions and told else []
-    values = prediction.to_dict()
+    found = engine.tell(
+        student_id,
+        course_id,
+        day,
+        explain=explains,
+        pairs=PAIRS if interactions else 0,
+        goal=goal,
+    )
+    told, answer = found.explanation, found.what_if
+    pairs = found.interactions or ()
+    values = found.prediction.to_dict()
     values |= {"explanation": _plain(told)} if explains else {}
     values |= {"interactions": pairs} if interactions else {}
     values |= {} if goal is None else {"what_if": answer.to_dict() if answer else None}
     lines = [*(_words(told, pairs) if told else []), *(answer.in_words("en") if answer else [])]
-    return values, [prediction.in_words(), *lines], told
+    return values, [found.prediction.in_words(), *lines], told
 
 
 def _waterfall(told: Explanation) -> Figure:
@@ -159,7 +164,7 @@ def _save(picture: Figure, path: Path) -> None:
         ) from error
 
 
-def _words(told: Explanation, pairs: list[tuple[str, str, float]]) -> list[str]:
+def _words(told: Explanation, pairs: Sequence[Pair]) -> list[str]:
     from grade_ml.explanations.words import described, in_words
 
     together = [f"  {value:+7.2f}  {described(a)}, {described(b)}" for a, b, value in pairs]

@@ -213,8 +213,14 @@ def next_goal(grade: float, goals: Sequence[float]) -> float | None:
     return next((goal for goal in goals if goal > grade), None)
 
 
-def what_ifs(
-    model: Model, carried: Continuation, today: pd.DataFrame, goal: float, seed: int
+def what_ifs(  # noqa: PLR0913
+    model: Model,
+    carried: Continuation,
+    today: pd.DataFrame,
+    goal: float,
+    seed: int,
+    *,
+    now: float | None = None,
 ) -> Answer:
     """Return what would bring the forecast to `goal`, or that nothing would.
 
@@ -230,6 +236,8 @@ def what_ifs(
         Points, 0-100.
     seed
         Of DiCE's draws; the same seed gives the same answer.
+    now
+        What `model` predicts of `today`, points, where it has been asked already.
 
     Raises
     ------
@@ -242,7 +250,8 @@ def what_ifs(
         raise ConfigurationError(
             f"A final grade of {goal:g} is no goal.", "Name one between 0 and 100 points."
         )
-    now = float(model.predict(today)["grade"].iloc[0])
+    if now is None:
+        now = float(model.predict(today)["grade"].iloc[0])
     if math.isnan(now):
         return Answer(goal, Status.UNKNOWN, now)
     pieces = carried.pieces(str(today["student_id"].iloc[0]))

@@ -21,18 +21,27 @@ from grade_ml.ensemble.members.lightgbm import LightGBM
 from grade_ml.ensemble.members.xgboost import XGBoost
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.explanations.attribution import ensemble_of, explain
+from grade_ml.explanations.contract import Attributions
 
 Floats = npt.NDArray[np.float64]
 
 
 def interactions(
-    model: PooledModel | CourseModel, rows: pd.DataFrame, task: Task
+    model: PooledModel | CourseModel,
+    rows: pd.DataFrame,
+    task: Task,
+    told: Attributions | None = None,
 ) -> tuple[tuple[str, ...], Floats]:
     """Return the features, and per row what each pair adds: shape (rows, features, features).
 
     The unit is that of `explain`: points, or log-odds. Each matrix is symmetric, and its rows sum
     to the contributions. The network and the naive forecasts add to the diagonal alone: of the
     network no interactions are known.
+
+    Parameters
+    ----------
+    told
+        What `explain` says of the rows, where it has been asked already.
 
     Raises
     ------
@@ -45,7 +54,7 @@ def interactions(
     if part is None:
         raise NotReadyError(f"The model predicts no {task}.", "Train it on sections with outcomes.")
     known = rows.reset_index(drop=True)
-    told = explain(model, known)
+    told = told or explain(model, known)
     if known.empty:  # of which the libraries make no matrix
         return told.features, np.zeros((0, len(told.features), len(told.features)))
     progress = known["progress"].to_numpy(np.float64)
