@@ -18,6 +18,7 @@ from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.registry.registry import ModelVersion, Registry
 from grade_ml_tests.ensemble.campus import TODAY, campus, fit, make_champion, store
+from grade_ml_tests.launch import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -233,9 +234,9 @@ def test_what_is_asked_together_is_read_and_loaded_once(
     student, course, _ = pick(gradebook, "running")
 
     def cost(**wishes: Any) -> tuple[int, int]:
+        before = _scans(engine)
         asked = PredictiveAnalyticsEngine(settings)
         asked._registry.__class__ = _Counting
-        before = _scans(engine)
         told = asked.tell(student, course, TODAY, **wishes)
         assert (told.explanation is None) == ("explain" not in wishes)
         assert (told.what_if is None) == ("goal" not in wishes)
@@ -271,8 +272,9 @@ def _scans(engine: Engine) -> int:
     engine.dispose()
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         # A connection that ends tells the server first what it did.
-        while connection.execute(others).scalar_one():
-            pass
+        wait_until(
+            lambda: not connection.execute(others).scalar_one(), "the end of other connections"
+        )
         return int(connection.execute(scans).scalar_one())
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import ArtifactError, NotReadyError, OutOfMemoryError
+from grade_ml.core.frames import empty, together
 from grade_ml.core.process import guard_memory
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.threads import limited_threads, threads
@@ -84,6 +85,8 @@ _ONLY = {
         }
     ),
 }
+#: Columns of how much importance differs between fits.
+SPREAD = {"task": "object", "phase": "object", "feature": "object", "spread": "float64"}
 _MODEL, _FITTED, _HELD_OUT = "model.json", "calibration.skops", "held_out.parquet"
 
 
@@ -149,6 +152,10 @@ class PooledModel:
         Those of the audit's groups (see `groups.bands_of`).
     degraded
         Why it is less than it could be, such as a member that is not installed; empty: it is not.
+    importance_spread
+        The standard deviation of each feature's share of importance between fits on unchanged
+        data, by task and phase: columns of `SPREAD`. No rows: it is unknown, as it is of what
+        earlier versions of the program have trained.
     """
 
     parts: Mapping[Task, Part]
@@ -165,6 +172,7 @@ class PooledModel:
     audit: pd.DataFrame
     held_out: pd.DataFrame
     bands: Bands
+    importance_spread: pd.DataFrame = field(default_factory=partial(empty, SPREAD))
 
     @cached_property
     def features(self) -> tuple[str, ...]:
@@ -231,6 +239,7 @@ class PooledModel:
             "section_versions": dict(self.section_versions),
             "audit": self.audit.to_dict("list"),
             "bands": dict(self.bands),
+            "importance_spread": self.importance_spread.to_dict("list"),
         }
         (directory / _MODEL).write_text(json.dumps(described, indent=1, sort_keys=True))
 
@@ -267,6 +276,10 @@ class PooledModel:
                 audit=pd.DataFrame(described["audit"]),
                 held_out=pd.read_parquet(directory / _HELD_OUT),
                 bands=described.get("bands", {}),
+                importance_spread=together(
+                    [pd.DataFrame(described.get("importance_spread", {}), columns=[*SPREAD])],
+                    SPREAD,
+                ),
             )
         except ArtifactError:
             raise

@@ -90,6 +90,11 @@ def ensemble_of(model: PooledModel | CourseModel) -> tuple[PooledModel, Correcti
     return model, None
 
 
+def pooled_of(model: Servable) -> PooledModel | None:
+    """Return the ensemble behind `model`; None: it is the baseline."""
+    return None if isinstance(model, BaselineModel) else ensemble_of(model)[0]
+
+
 _SAMPLED = "contributions of {} are sampled by permutation: {}"
 
 

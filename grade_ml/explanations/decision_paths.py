@@ -16,14 +16,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.encoding import Encoder
 from grade_ml.ensemble.members import Task
-from grade_ml.ensemble.members.contract import Matrix
+from grade_ml.ensemble.members.contract import Matrix, View
 from grade_ml.ensemble.members.forest import Forest
 from grade_ml.ensemble.members.lightgbm import LightGBM
 from grade_ml.ensemble.members.xgboost import XGBoost
 from grade_ml.ensemble.pooled import Part
+from grade_ml.explanations.attribution import ensemble_of, pooled_of
 from grade_ml.explanations.settings import SETTINGS
+from grade_ml.serving.models import Servable
 
 Floats = npt.NDArray[np.float64]
 
@@ -139,6 +142,37 @@ class Surrogate:
         for row, known, leaf in zip(filled, matrix, leaves, strict=True):
             steps = tuple(_walk(tree, row, known, self.encoder))
             yield Path(SURROGATE, steps, float(tree.value[leaf, 0, 0]), self.fidelity)
+
+
+@dataclass(frozen=True)
+class Trees:
+    """What leads to a model's grades in one course; None: there is no such tree."""
+
+    surrogate: Surrogate | None
+    part: Part | None
+
+    @classmethod
+    def of(cls, model: Servable, rows: pd.DataFrame, seed: int) -> Trees:
+        """Return the trees of `model`, the surrogate learnt from `rows` of the course."""
+        grade = model.predict(rows)["grade"].to_numpy(np.float64)
+        surrogate = Surrogate.fit(rows, grade, _encoder(model), seed)
+        pooled = pooled_of(model)
+        return cls(surrogate, pooled.parts.get(Task.GRADE) if pooled else None)
+
+    def paths(self, rows: pd.DataFrame) -> list[list[Path]]:
+        """Return the ways of all rows through each of the trees."""
+        through = list(self.surrogate.paths(rows)) if self.surrogate else []
+        within = member_paths(self.part, rows) or [] if self.part else []
+        return [paths for paths in (through, within) if paths]
+
+
+def _encoder(model: Servable) -> Encoder:
+    """Return an encoder of what the model of the grade reads, on the course's own scale."""
+    if isinstance(model, BaselineModel):
+        return model.encoder
+    parts = ensemble_of(model)[0].parts
+    part = parts.get(Task.GRADE) or next(iter(parts.values()))
+    return part.encoders[View.OWN_SCALE]
 
 
 #: Below every value that a feature has.

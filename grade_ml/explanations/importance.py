@@ -8,20 +8,23 @@ contributions are is said in `attribution`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.frames import empty, together
-from grade_ml.core.threads import limited_threads
 from grade_ml.ensemble.evaluation import PHASES, in_phase
-from grade_ml.ensemble.members import MEMBERS, Member, Task
-from grade_ml.ensemble.pooled import PooledModel, Workload
+from grade_ml.ensemble.importance import SETTINGS as SPREAD
+from grade_ml.ensemble.members import Task
+from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.ensemble.rows import ENROLLMENT
 from grade_ml.explanations.attribution import explain
+from grade_ml.explanations.contract import Explanation
 from grade_ml.explanations.settings import SETTINGS
+from grade_ml.explanations.store import matrix_of
 from grade_ml.serving.models import Servable
 
 Floats = npt.NDArray[np.float64]
@@ -29,7 +32,13 @@ Floats = npt.NDArray[np.float64]
 _COLUMNS = ["feature", "importance", "low", "high", "share", "share_low", "share_high"]
 #: Columns of what importance was in training terms.
 REFERENCE = {"task": "object", "feature": "object", "share": "float64", "spread": "float64"}
-_SPREAD = {"task": "object", "phase": "object", "feature": "object", "spread": "float64"}
+_WEIGHED = {
+    **dict.fromkeys(_COLUMNS, "float64"),
+    **dict.fromkeys(("feature", "task", "grouping", "group_name"), "object"),
+    **dict.fromkeys(("band_low", "band_high"), "float64"),
+    "students": "int64",
+    "alarm": "bool",
+}
 _EXPECTED = {"task": "object", "feature": "object", "share": "float64", "error": "float64"}
 
 
@@ -113,86 +122,6 @@ def phase_of(progress: float) -> str:
     return next(name for name, (_, high) in PHASES.items() if progress <= high)
 
 
-def retrain_spread(
-    model: PooledModel, snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int
-) -> pd.DataFrame:
-    """Return how much a feature's share differs between fits on unchanged data.
-
-    The stack's boosted member is fitted again and again, each time on half of the students of its
-    training terms, and explains the same rows. A stack of five varies less than one member does, so
-    the band is wide rather than narrow.
-
-    Parameters
-    ----------
-    snapshots, outcomes
-        Of training sections, as for `pooled.fit`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        task, phase, feature, spread (standard deviation of the share). No rows where no boosted
-        member is installed or there are no training rows.
-    """
-    rows = _training_sample(model, snapshots, outcomes, seed)
-    found = []
-    with limited_threads(len(rows) * SETTINGS.work):
-        for task, part in model.parts.items():
-            kind = _boosted()
-            if kind is None or len(rows) < SETTINGS.least_students:
-                continue
-            load = Workload.of(task, rows, part.encoders)
-            names = part.encoders[kind.view(task)].features
-            shares: dict[str, list[Floats]] = {phase: [] for phase in PHASES}
-            for half in _halves(rows["student_id"], seed):
-                member = load.fit(kind, half, model.parameters[task][kind.name], seed)
-                for phase, probe in _probes(rows, seed):
-                    parts = member.contributions(load.matrices[kind.view(task)][probe])
-                    sizes = np.abs(parts[:, :-1]).mean(axis=0)
-                    shares[phase].append(sizes / max(sizes.sum(), 1e-12))
-            found += [
-                pd.DataFrame(
-                    {"task": str(task), "phase": phase, "feature": names}
-                    | {"spread": np.std(some, axis=0, ddof=1)}
-                )
-                for phase, some in shares.items()
-                if some
-            ]
-    return together(found, _SPREAD)
-
-
-def _boosted() -> type[Member] | None:
-    boosted = [kind for kind in MEMBERS if kind.name in {"lightgbm", "xgboost", "catboost"}]
-    installed = {kind.name: kind for kind in boosted if kind.available()}
-    return installed.get("lightgbm") or next(iter(installed.values()), None)
-
-
-def _training_sample(
-    model: PooledModel, snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int
-) -> pd.DataFrame:
-    known = snapshots[snapshots["section_id"].astype(str).isin(model.sections)]
-    if len(known) > SETTINGS.retrain_rows:
-        known = known.sample(SETTINGS.retrain_rows, random_state=seed)
-    truth = outcomes[[*ENROLLMENT, "final_grade", "at_risk"]].astype(dict.fromkeys(ENROLLMENT, str))
-    joined = known.astype(dict.fromkeys(ENROLLMENT, str)).merge(truth, on=ENROLLMENT)
-    return joined[joined["at_risk"].notna()].reset_index(drop=True)
-
-
-def _halves(students: pd.Series, seed: int) -> Iterator[npt.NDArray[np.bool_]]:
-    codes, names = pd.factorize(students.astype(object))
-    random = np.random.default_rng(seed)
-    for _ in range(SETTINGS.retrains):
-        chosen = random.permutation(len(names))[: max(len(names) // 2, 1)]
-        yield np.isin(codes, chosen)
-
-
-def _probes(rows: pd.DataFrame, seed: int) -> Iterator[tuple[str, npt.NDArray[np.intp]]]:
-    random = np.random.default_rng(seed)
-    for phase in PHASES:
-        places = np.flatnonzero(in_phase(rows["progress"], phase))
-        if places.size:
-            yield phase, np.sort(random.permutation(places)[: SETTINGS.probe_rows])
-
-
 def expected(
     model: PooledModel, served: Servable, snapshots: pd.DataFrame, phase: str, seed: int
 ) -> pd.DataFrame:
@@ -215,7 +144,7 @@ def expected(
     rows = snapshots[known & in_phase(snapshots["progress"], phase)]
     if rows["student_id"].nunique() < SETTINGS.least_students:
         return empty(_EXPECTED)
-    rows = rows.sample(min(SETTINGS.probe_rows, len(rows)), random_state=seed)
+    rows = rows.sample(min(SPREAD.probe_rows, len(rows)), random_state=seed)
     told = explain(served, rows, seed)
     students = rows["student_id"].astype(object).to_numpy()
     found = []
@@ -224,6 +153,23 @@ def expected(
         error = (one["share_high"] - one["share_low"]) / (2 * 1.96)
         found.append(one.assign(task=str(task), error=error)[list(_EXPECTED)])
     return together(found, _EXPECTED)
+
+
+def with_spread(usual: pd.DataFrame, spread: pd.DataFrame, phase: str) -> pd.DataFrame:
+    """Return `REFERENCE`: how far a share varies by the students and by the fit, taken together.
+
+    Parameters
+    ----------
+    usual
+        As `expected` returns it.
+    spread
+        Of the ensemble, as `spread_between_fits` returns it.
+    """
+    fits = spread.loc[spread["phase"] == phase, ["task", "feature", "spread"]]
+    both = usual.merge(fits, on=["task", "feature"], how="left")
+    # The member that was fitted again reads no column of other views: there students alone count.
+    chance = both[["spread", "error"]].fillna(0.0).to_numpy(np.float64)
+    return both[["task", "feature", "share"]].assign(spread=np.hypot(*chance.T))
 
 
 def judged(found: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
@@ -251,3 +197,63 @@ def judged(found: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     watched = found["feature"].isin(usual) | (found.index < SETTINGS.watched)
     outside = (found["share_low"] > high) | (found["share_high"] < low)
     return found.assign(band_low=low, band_high=high, alarm=outside & watched)
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """The importance of one course's features, as it is stored, and what is said of it.
+
+    `alarms` are the features whose share left its band; `reason` tells why there is no band.
+    """
+
+    course_id: str
+    rows: pd.DataFrame
+    alarms: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def weigh(
+    told: Sequence[Explanation],
+    people: pd.DataFrame,
+    groups: Mapping[str, str],
+    reference: pd.DataFrame,
+    seed: int,
+) -> pd.DataFrame:
+    """Return the importance of one course's features, judged, and that in groups of students.
+
+    Parameters
+    ----------
+    people
+        section_id, student_id, and the columns of `groups`.
+    groups
+        The column of each protected attribute.
+    reference
+        `REFERENCE` of training terms; without rows nothing is judged.
+    """
+    keys = pd.DataFrame(
+        {
+            "section_id": [one.section_id for one in told],
+            "student_id": [one.student_id for one in told],
+        }
+    ).merge(people, on=ENROLLMENT, how="left")
+    students = keys["student_id"].to_numpy(dtype=str)
+    parts = []
+    for task in Task:
+        contributions, _ = matrix_of(told, task)
+        features = [str(name) for name in contributions.columns]
+        sizes = contributions.to_numpy(np.float64)
+        whole = importance(sizes, features, students, seed)
+        if whole.empty:
+            continue
+        own = reference[reference["task"] == str(task)]
+        rows = judged(whole, own).assign(task=str(task), grouping="", group_name="")
+        parts.append(rows.assign(students=len(set(students))))
+        main = whole["feature"].head(SETTINGS.watched)
+        for name, column in groups.items():
+            for value, places in keys.groupby(column, observed=True).indices.items():
+                count = len(set(students[places]))
+                if count >= SETTINGS.least_students:
+                    group = importance(sizes[places], features, students[places], seed)
+                    rows = group[group["feature"].isin(main)].assign(task=str(task), alarm=False)
+                    parts.append(rows.assign(grouping=name, group_name=str(value), students=count))
+    return together(parts, _WEIGHED)

@@ -21,12 +21,6 @@ class ExplanationSettings:
 
     #: Resamples of students behind an interval.
     resamples: int = 400
-    #: Fits of one member, each on half of the students, behind the band of retrains. Half samples
-    #: vary as much as fits on all students of another year do (Shao & Tu 1995).
-    retrains: int = 8
-    #: Rows that such a fit sees, and rows of one phase on which importance is compared.
-    retrain_rows: int = 20_000
-    probe_rows: int = 500
     #: Width of the band in standard deviations: a dozen features of a hundred courses are looked at
     #: each night.
     band: float = 3.0

@@ -1,4 +1,4 @@
-"""The room's tables: attributions, importance and its references, decision paths, fairness.
+"""The room's tables: attributions, advice, importance and its references, paths, fairness.
 
 Everything is written by key, so that writing the same again changes nothing, and a day in the past
 can be computed anew. No foreign key ties them to the gradebook, whose loader may replace an
@@ -8,7 +8,7 @@ enrollment at any time.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -21,14 +21,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from grade_ml.core.database import read_frame, upsert_frame
 from grade_ml.core.policy import TablePolicy
+from grade_ml.ensemble.rows import ENROLLMENT
 from grade_ml.explanations.contract import Account, Attributions, Explanation
 from grade_ml.explanations.decision_paths import Path
 from grade_ml.gradebook.schema import section
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from grade_ml.registry.registry import ModelVersion
 
 metadata = sa.MetaData(schema="explanations")
 
@@ -49,6 +48,20 @@ attribution = sa.Table(
     sa.Column("risk_error", sa.Double, nullable=False),
     sa.Column("degraded", JSONB, nullable=False, server_default=sa.text("'[]'")),
     info=TablePolicy("explanations", personal=("student_id",), time="as_of").info,
+)
+advice = sa.Table(
+    "advice",
+    metadata,
+    sa.Column("section_id", sa.Text, primary_key=True),
+    sa.Column("student_id", sa.Text, primary_key=True),
+    sa.Column("as_of", sa.Date, primary_key=True, comment="the day of the features"),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("course_id", sa.Text, nullable=False),
+    sa.Column("model_name", sa.Text, nullable=False),
+    sa.Column("model_version", sa.Integer, nullable=False),
+    sa.Column("features_hash", sa.Text, nullable=False, comment="of the exact explanation"),
+    sa.Column("body", JSONB, nullable=False),
+    info=TablePolicy("explanations", personal=("student_id", "body"), time="as_of").info,
 )
 reference = sa.Table(
     "reference",
@@ -123,35 +136,33 @@ EVERYWHERE = ""
 _DIGITS = 7
 
 
-def write_attributions(  # noqa: PLR0913, PLR0917
-    connection: Connection,
-    found: Attributions,
-    rows: pd.DataFrame,
-    hashes: Sequence[str],
-    version: ModelVersion,
-    degraded: Sequence[str] = (),
-) -> None:
-    """Store the explanations of `rows`.
+def attribution_rows(
+    found: Attributions, state: pd.DataFrame, degraded: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return explanations as rows of the table.
 
     Parameters
     ----------
-    rows
-        The snapshots that were explained, in order: course_id and cut_on are read.
-    hashes
-        Of what the model read, per row.
+    state
+        What each was made from, in order: the columns of the table from as_of to features_hash.
     degraded
         Why the model is less than it could be, besides what `found` says of the explanation.
+
+    Raises
+    ------
+    ValueError
+        A number is not finite.
     """
     told = list(found.explanations())
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         {
             "section_id": [one.section_id for one in told],
             "student_id": [one.student_id for one in told],
-            "as_of": rows["cut_on"].to_numpy(),
-            "course_id": rows["course_id"].astype(object).to_numpy(),
-            "model_name": version.name,
-            "model_version": version.version,
-            "features_hash": list(hashes),
+            "as_of": state["as_of"].to_numpy(),
+            "course_id": state["course_id"].to_numpy(),
+            "model_name": state["model_name"].to_numpy(),
+            "model_version": state["model_version"].to_numpy(),
+            "features_hash": state["features_hash"].to_numpy(),
             "grade": [None if one.grade is None else _text(one.grade) for one in told],
             "risk": [_text(one.risk) for one in told],
             "feature_values": [_json(_known(one.values)) for one in told],
@@ -160,7 +171,11 @@ def write_attributions(  # noqa: PLR0913, PLR0917
             "degraded": json.dumps([*degraded, *found.degraded]),
         }
     )
-    upsert_frame(connection, attribution, frame)
+
+
+def write_attributions(connection: Connection, rows: pd.DataFrame) -> None:
+    """Store explanations; rows as `attribution_rows` makes them."""
+    upsert_frame(connection, attribution, rows)
 
 
 def _text(account: Account) -> str:
@@ -261,6 +276,35 @@ def types_of(table: sa.Table) -> dict[str, str]:
         sa.Boolean: "bool",
     }
     return {column.name: by_sql.get(type(column.type), "object") for column in table.columns}
+
+
+def write_advice(
+    connection: Connection, kind: str, state: pd.DataFrame, bodies: pd.DataFrame
+) -> None:
+    """Store advice of one kind.
+
+    Parameters
+    ----------
+    state
+        What the explanations beside it were made from: the columns of the table.
+    bodies
+        section_id, student_id and body, a JSON text.
+    """
+    known = state[[one.name for one in advice.columns if one.name in state]]
+    rows = known.astype(dict.fromkeys(ENROLLMENT, object)).merge(bodies, on=ENROLLMENT)
+    upsert_frame(connection, advice, rows.assign(kind=kind))
+
+
+def read_advice(
+    connection: Connection, kind: str, courses: Collection[str], as_of: date
+) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    """Return the newest advice of running enrollments that is not later than `as_of`, by course."""
+    query = newest(advice, courses, as_of).where(advice.c.kind == kind)
+    rows = _read(connection, query, ["course_id", "body"])
+    return {
+        str(course): tuple(json.loads(body) for body in own["body"])
+        for course, own in rows.groupby("course_id")
+    }
 
 
 def write_reference(connection: Connection, rows: pd.DataFrame) -> None:

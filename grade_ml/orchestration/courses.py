@@ -1,9 +1,9 @@
 """Assets with a partition for each course, of which one that fails costs the others nothing.
 
-A body works on all courses of its run at once, since most of the work is shared. Where it fails, it
-is called again on halves until the failing courses are alone. The step then succeeds for the
-others, so that later steps go on with them; those that failed are not materialized and say why, and
-the check `all_courses` of the asset fails the run in a step of its own, on which nothing depends.
+A body works on all courses of its run at once, since most of the work is shared; `settle` finds the
+failing ones. The step then succeeds for the others, so that later steps go on with them; those that
+failed are not materialized and say why, and the check `all_courses` of the asset fails the run in a
+step of its own, on which nothing depends.
 """
 
 import inspect
@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 from dagster import (
     AssetCheckExecutionContext,
@@ -34,21 +34,12 @@ from dagster import (
 )
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
-from grade_ml.core.database import is_lost
-from grade_ml.core.errors import (
-    ConfigurationError,
-    GradeMLError,
-    OutOfMemoryError,
-    ServiceError,
-)
+from grade_ml.core.errors import GradeMLError
+from grade_ml.core.settling import place, settle
 from grade_ml.orchestration.partitions import course, many_courses
 from grade_ml.orchestration.resources import Platform
 from grade_ml.orchestration.retrying import retried
 
-#: What no course is the cause of.
-_COMMON = (ConfigurationError, OutOfMemoryError, ServiceError)
-#: So many courses fail alike, and none succeeds: the cause is taken for one of all.
-_ENOUGH = 5
 #: With it Dagster materializes nothing by itself: it would materialize every course of the run.
 _BY_HAND = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
 _CHECK, _REASON = "all_courses", "failed"
@@ -69,7 +60,6 @@ class Courses:
 
 
 Body = Callable[[Courses, Platform], MaterializeResult[Any]]
-T = TypeVar("T")
 
 
 def course_asset(**options: Any) -> Callable[[Body], AssetsDefinition]:
@@ -99,6 +89,8 @@ def course_asset(**options: Any) -> Callable[[Body], AssetsDefinition]:
                     body, Courses(keys, context.log, context.run.run_id), platform
                 ),
             )
+            if not parts:
+                raise next(iter(failed.values()))
             if len(parts) == 1 and not failed:
                 courses, result = parts[0]
                 for key, metadata in courses.told.items():
@@ -116,44 +108,6 @@ def _called(
     body: Body, courses: Courses, platform: Platform
 ) -> tuple[Courses, MaterializeResult[Any]]:
     return courses, body(courses, platform)
-
-
-def settle(
-    keys: Sequence[str], work: Callable[[Sequence[str]], T]
-) -> tuple[list[T], dict[str, Exception]]:
-    """Return what `work` says of parts of `keys` that hold all but the failing ones, and those.
-
-    Raises
-    ------
-    Exception
-        No key is the cause: an error of `_COMMON`, or one with which each of the first keys failed
-        at the same place.
-    """
-    done: list[T] = []
-    failed: dict[str, Exception] = {}
-
-    def attempt(some: Sequence[str]) -> None:
-        try:
-            done.append(work(some))
-        except _COMMON:
-            raise
-        except Exception as error:
-            if is_lost(error):
-                raise
-            if len(some) > 1:
-                # Every second one, so that the first that are alone come from everywhere.
-                attempt(some[::2])
-                attempt(some[1::2])
-                return
-            failed[some[0]] = error
-            alike = len({_place(one) for one in failed.values()}) == 1
-            if not done and alike and len(failed) == min(_ENOUGH, len(keys)):
-                raise
-
-    attempt(keys)
-    if not done:
-        raise next(iter(failed.values()))
-    return done, failed
 
 
 def _by_hand(
@@ -191,12 +145,7 @@ def _reason(error: Exception) -> str:
     """Return why, without the words of a foreign error: they may hold a student's id."""
     if isinstance(error, GradeMLError):
         return str(error)
-    return f"{type(error).__name__} {_place(error)}"
-
-
-def _place(error: Exception) -> str:
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"in {last.name}, line {last.lineno} of {last.filename}"
+    return f"{type(error).__name__} {place(error)}"
 
 
 def all_courses(definition: AssetsDefinition) -> AssetChecksDefinition:

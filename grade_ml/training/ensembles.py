@@ -30,6 +30,7 @@ from grade_ml.ensemble import course as courses
 from grade_ml.ensemble import pooled as ensembles
 from grade_ml.ensemble.baseline import NAME as BASELINE
 from grade_ml.ensemble.course import Change, CourseModel, Fitted
+from grade_ml.ensemble.importance import spread_between_fits
 from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel, Progress
 from grade_ml.ensemble.rows import (
     NAIVE,
@@ -150,6 +151,7 @@ def train_pooled(  # noqa: PLR0913 - what a version must be traceable to
         model,
         choices={**model.choices, "external": admitted.to_dict()},
         section_versions=versions,
+        importance_spread=spread_between_fits(model, rows, results, seed),
         degraded=tuple(dict.fromkeys([*model.degraded, *tuned.degraded])),
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from grade_ml.core.errors import ArtifactError, NotReadyError, OutOfMemoryError
 from grade_ml.ensemble import pooled
 from grade_ml.ensemble.evaluation import cut_table
+from grade_ml.ensemble.importance import spread_between_fits
 from grade_ml.ensemble.members import MEMBERS, Task
 from grade_ml.ensemble.members.catboost import CatBoost
 from grade_ml.ensemble.pooled import PooledModel
@@ -419,3 +421,29 @@ def test_unequal_explanations_are_found(model: PooledModel, data: Data) -> None:
     parts = {Task.GRADE: replace(part, members={name: wrong})}
     judged = {one.name: one for one in verdicts(replace(model, parts=parts), None, data[0])}
     assert not judged["explanations_add_up"].passed
+
+
+def test_the_spread_between_fits_is_repeatable_and_kept_with_the_model(
+    model: PooledModel, data: Data, tmp_path: Path
+) -> None:
+    spread = spread_between_fits(model, *data, seed=0)
+    assert set(spread["phase"]) == {"early", "middle", "late"}
+    assert spread["spread"].between(0, 0.5).all() and spread["spread"].max() > 0
+    pd.testing.assert_frame_equal(spread, spread_between_fits(model, *data, seed=0))
+    replace(model, importance_spread=spread).save(tmp_path)
+    pd.testing.assert_frame_equal(PooledModel.load(tmp_path).importance_spread, spread)
+
+
+def test_the_spread_of_what_an_earlier_version_trained_is_unknown(
+    model: PooledModel, data: Data, tmp_path: Path
+) -> None:
+    assert model.importance_spread.empty
+    model.save(tmp_path)
+    file = tmp_path / "model.json"
+    described = json.loads(file.read_text())
+    del described["importance_spread"]
+    file.write_text(json.dumps(described))
+    loaded = PooledModel.load(tmp_path)
+    assert loaded.importance_spread.empty
+    assert list(loaded.importance_spread) == list(pooled.SPREAD)
+    pd.testing.assert_frame_equal(loaded.predict(data[0]), model.predict(data[0]))

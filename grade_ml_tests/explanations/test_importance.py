@@ -13,7 +13,7 @@ from grade_ml.explanations.importance import (
     importance,
     judged,
     phase_of,
-    retrain_spread,
+    with_spread,
 )
 
 FEATURES = ["big", "small", "nothing"]
@@ -106,13 +106,19 @@ def test_phases(progress: float, phase: str):
     assert phase_of(progress) == phase
 
 
-def test_fits_on_unchanged_data_stay_in_their_band(ensemble: PooledModel, data):
-    spread = retrain_spread(ensemble, *data, seed=0)
-    assert set(spread["phase"]) == {"early", "middle", "late"}
-    assert spread["spread"].between(0, 0.5).all()
-    again = retrain_spread(ensemble, *data, seed=0)
-    pd.testing.assert_frame_equal(spread, again)
+def test_what_importance_was_in_training_terms(ensemble: PooledModel, data):
     rows = data[0][data[0]["course_id"] == "course 1"]
     usual = expected(ensemble, ensemble, rows, "middle", seed=0)
     assert usual.groupby("task")["share"].sum().tolist() == pytest.approx([1, 1])
     assert expected(ensemble, ensemble, rows.head(8), "early", seed=0).empty
+
+
+def test_a_band_is_as_wide_as_students_and_fits_vary_together():
+    usual = pd.DataFrame(
+        {"task": "grade", "feature": ["a", "b"], "share": [0.6, 0.4], "error": [0.03, 0.02]}
+    )
+    fits = pd.DataFrame(
+        {"task": "grade", "phase": ["late", "early"], "feature": "a", "spread": [0.04, 0.5]}
+    )
+    found = with_spread(usual, fits, "late").set_index("feature")["spread"]
+    assert found.to_dict() == pytest.approx({"a": 0.05, "b": 0.02})

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from grade_ml.core.frames import empty
+from grade_ml.ensemble.importance import spread_between_fits
 from grade_ml.ensemble.members import Task
+from grade_ml.ensemble.pooled import SPREAD
 from grade_ml.explanations import store
 from grade_ml.explanations.attribution import explain
 from grade_ml.explanations.effects import effect
@@ -22,7 +24,6 @@ from grade_ml.explanations.importance import (
     expected,
     importance,
     judged,
-    retrain_spread,
 )
 from grade_ml.explanations.interactions import interactions, largest_pairs
 
@@ -62,8 +63,8 @@ def test_a_reference_without_rows_of_training_terms(ensemble, data):
             "share": "float64",
             "error": "float64",
         }
-    spread = retrain_spread(ensemble, rows.head(0), data[1], 0)
-    assert spread.empty and list(spread) == ["task", "phase", "feature", "spread"]
+    spread = spread_between_fits(ensemble, rows.head(0), data[1], 0)
+    assert spread.empty and list(spread) == list(SPREAD)
 
 
 @pytest.mark.parametrize("name", ["ensemble", "of_course", "plain"])

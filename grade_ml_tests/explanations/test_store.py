@@ -61,8 +61,16 @@ def told(ensemble, data) -> tuple[Attributions, pd.DataFrame]:
 
 def write(engine: Engine, told: tuple[Attributions, pd.DataFrame], mark: str = "x") -> None:
     with engine.begin() as connection:
-        marks = [mark] * len(told[0])
-        store.write_attributions(connection, *told, marks, VERSION, ["a member is missing"])
+        found, rows = told
+        state = rows.assign(
+            as_of=rows["cut_on"],
+            course_id=rows["course_id"].astype(object),
+            model_name=VERSION.name,
+            model_version=VERSION.version,
+            features_hash=mark,
+        )
+        described = store.attribution_rows(found, state, ["a member is missing"])
+        store.write_attributions(connection, described)
 
 
 def test_what_is_read_adds_up_and_is_what_was_written(running: Engine, told):

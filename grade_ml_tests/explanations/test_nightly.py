@@ -1,0 +1,297 @@
+"""Explanations and advice of a small campus: what is new, what is kept, who is left out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Engine
+
+from grade_ml.core import database
+from grade_ml.core.settings import Settings
+from grade_ml.ensemble.importance import spread_between_fits
+from grade_ml.explanations import nightly, pictures, store
+from grade_ml.explanations.advice import Kind
+from grade_ml.explanations.contract import TOLERANCE
+from grade_ml.explanations.messages import languages
+from grade_ml.explanations.narratives import Reader
+from grade_ml.gradebook import schema
+from grade_ml.gradebook.institution import DEFAULTS
+from grade_ml.registry.registry import Registry
+from grade_ml.registry.workspace import Workspace
+from grade_ml.serving.models import Models
+from grade_ml.training.baseline import finished
+from grade_ml_tests.conftest import installation, new_database
+from grade_ml_tests.monitoring.world import TODAY, fill, register, world
+
+pytestmark = pytest.mark.slow
+
+COURSES = world().courses
+
+
+@dataclass(frozen=True)
+class Campus:
+    """One installation whose predictions are explained; what a test writes is rolled back."""
+
+    engine: Engine
+    registry: Registry
+    root: str
+
+    @contextmanager
+    def workspace(self) -> Iterator[Workspace]:
+        with self.engine.connect() as connection:
+            now = datetime(2025, 11, 24, 20, tzinfo=UTC)
+            yield Workspace(connection, self.registry, self.root, TODAY, now)
+
+
+@pytest.fixture(scope="module")
+def campus(server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campus]:
+    made = world()
+    spread = spread_between_fits(
+        made.model, made.snapshots, finished(made.gradebook, TODAY, DEFAULTS), seed=0
+    )
+    with (
+        new_database(server, "explained", "grade_ml") as url,
+        installation(server, url, tmp_path_factory.mktemp("explained")) as settings,
+    ):
+        engine = database.connect(url)
+        model = replace(made.model, importance_spread=spread)
+        found = Campus(
+            engine, fill(settings, engine, replace(made, model=model)), settings.storage_root
+        )
+        with found.workspace() as workspace:
+            nightly.attributions(workspace, Models(found.registry), COURSES)
+            workspace.connection.commit()
+        yield found
+        engine.dispose()
+
+
+@pytest.fixture
+def workspace(campus: Campus) -> Iterator[Workspace]:
+    with campus.workspace() as workspace:
+        yield workspace
+
+
+@pytest.fixture
+def models(campus: Campus) -> Models:
+    return Models(campus.registry)
+
+
+def test_what_changed_is_explained_anew_and_nothing_else(
+    settings: Settings, engine: Engine
+) -> None:
+    root, registry = settings.storage_root, fill(settings, engine, world())
+    own = Campus(engine, registry, root)
+
+    def look() -> dict[str, tuple[int, int]]:
+        with own.workspace() as workspace:
+            found = nightly.attributions(workspace, Models(registry), COURSES)
+            workspace.connection.commit()
+        assert all(one.adds_up and not one.degraded for one in found.values())
+        assert max(one.grade_error for one in found.values()) <= TOLERANCE
+        return {name: (one.rows, one.fresh) for name, one in found.items()}
+
+    first = look()
+    assert all(rows == fresh for rows, fresh in first.values())
+    assert sum(rows for rows, _ in first.values()) > 50
+    assert look() == {name: (rows, 0) for name, (rows, _) in first.items()}
+
+    # One student of one course has other features.
+    name = max(first, key=lambda one: first[one])
+    with own.workspace() as workspace:
+        change(workspace, name, [0], 3.25)
+    assert {key: fresh for key, (_, fresh) in look().items() if fresh} == {name: 1}
+
+    # A new version of the model: every row is explained anew.
+    register(registry, world().model)
+    assert all(rows == fresh for rows, fresh in look().values())
+
+
+def change(workspace: Workspace, course: str, places: list[int], score: float) -> list[str]:
+    """Give some current snapshots of a course another mean score; return whose they are."""
+    snapshots = workspace.frames.snapshots([course])
+    current = snapshots.index[snapshots["cut_on"] == pd.Timestamp(TODAY)]
+    chosen = current[places]
+    snapshots.loc[chosen, "score_mean"] = np.float32(score)
+    workspace.frames.write(course, snapshots)
+    return snapshots.loc[chosen, "student_id"].astype(str).tolist()
+
+
+def test_importance_groups_paths_and_effects_follow_from_what_is_explained(
+    workspace: Workspace, models: Models
+) -> None:
+    weighed = nightly.importance(workspace, models, COURSES)
+    groups, reason = nightly.fairness(workspace, models)
+    ways = nightly.paths(workspace, models, COURSES)
+    assert nightly.paths(workspace, models, COURSES) == ways
+    rows = store.read_importance(workspace.connection, TODAY, None, TODAY - timedelta(days=7))
+    told = store.read_explanations(workspace.connection, COURSES[:1], TODAY)
+    effects = nightly.effects(workspace, models, COURSES, ["missed_share", "grade_rate_so_far"])
+
+    everybody = rows[rows["grouping"] == ""]
+    shares = everybody.groupby(["course_id", "task"])["share"].sum()
+    assert shares.to_numpy() == pytest.approx(np.ones(len(shares)))
+    assert set(shares.index.get_level_values("course_id")) == {store.EVERYWHERE, *COURSES}
+    assert {"gender", "age_band"} & set(rows["grouping"])
+    judged = everybody[everybody["band_low"].notna()]
+    assert set(judged["course_id"]) == {key for key, one in weighed.items() if not one.reason}
+    assert len(judged)
+    main = nightly.main_features(workspace)
+    assert 0 < len(main) <= 12 and main["importance"].is_monotonic_decreasing
+
+    assert not reason and {"mae", "selection_rate"} <= set(groups["metric"])
+    for one in ways.values():
+        assert "surrogate" in {path.tree.split()[0] for *_, path in one.paths}
+        assert not one.degraded
+    assert {one.feature for one in effects} <= {"missed_share", "grade_rate_so_far"}
+
+    today = everybody[everybody["course_id"] == COURSES[0]]
+    for figure in (
+        pictures.waterfall(told[0]),
+        pictures.beeswarm(*store.matrix_of(told, "grade"), "points"),
+        pictures.importance_bars(today.query("task == 'grade'")),
+        pictures.importance_over_time(today),
+        pictures.decision_path(ways[COURSES[0]].paths[0][-1]),
+        pictures.effects(effects),
+        pictures.gaps(groups),
+    ):
+        figure.canvas.draw()
+
+
+def test_no_member_is_fitted_to_weigh_features(settings: Settings, engine: Engine) -> None:
+    """A model without its spread, as earlier versions made them, has no band, and says so."""
+    own = Campus(engine, fill(settings, engine, world()), settings.storage_root)
+    models = Models(own.registry)
+    with own.workspace() as workspace:
+        nightly.attributions(workspace, models, COURSES[:1])
+        (one,) = nightly.importance(workspace, models, COURSES[:1]).values()
+        assert "unknown" in one.reason and not one.alarms
+        assert len(one.rows) and one.rows["band_low"].isna().all()
+        assert store.read_reference(workspace.connection, "pooled", 1).empty
+
+
+def test_advice_is_given_once_and_again_only_where_something_changed(
+    workspace: Workspace, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    courses = COURSES[:1]
+    (told,) = nightly.narratives(workspace, models, courses).values()
+    assert told.fresh == len(told.bodies) > 20
+    for body in told.bodies:
+        assert body["problems"] == []
+        told_to = {reader: sorted(texts) for reader, texts in body["texts"].items()}
+        assert told_to == {str(reader): list(languages()) for reader in Reader}
+    text = json.dumps(told.bodies)
+    students = set(world().gradebook.students["student_id"])
+    assert not [name for name in students if f'"{name}"' in text or f" {name} " in text]
+
+    (opinions,) = nightly.second_opinions(workspace, models, courses).values()
+    assert 0 < opinions.fresh == len(opinions.bodies)
+    for body in opinions.bodies:
+        assert body["reason"] and (bool(body["effects"]) != bool(body["hidden"]))
+
+    (answers,) = nightly.what_ifs(workspace, models, courses).values()
+    assert 0 < answers.fresh == len(answers.bodies)
+    for body in answers.bodies:
+        assert body["words"]["en"] and body["words"]["de"]
+        assert all(one["grade"] >= body["goal"] for one in body["what_ifs"])
+
+    (again,) = nightly.narratives(workspace, models, courses).values()
+    assert again == replace(told, fresh=0)
+    assert nightly.second_opinions(workspace, models, courses)[courses[0]].fresh == 0
+    advice = store.advice
+    one = workspace.connection.execute(sa.select(advice).limit(1)).one()
+    workspace.connection.execute(
+        sa.update(advice)
+        .where(advice.c.student_id == one.student_id, advice.c.kind == str(Kind.NARRATIVE))
+        .values(features_hash="old")
+    )
+    assert nightly.narratives(workspace, models, courses)[courses[0]].fresh == 1
+
+    monkeypatch.setitem(sys.modules, "lime", None)
+    (without,) = nightly.second_opinions(workspace, models, courses).values()
+    assert without.bodies == () and "lime is not installed" in without.degraded[0]
+
+
+@pytest.mark.parametrize("places", [[0], [3, 7, 11]])
+@pytest.mark.parametrize("score", [np.inf, -np.inf])
+def test_an_enrollment_that_cannot_be_explained_costs_only_itself(
+    campus: Campus, models: Models, tmp_path: Path, places: list[int], score: float
+) -> None:
+    shutil.copytree(Path(campus.root) / "features", tmp_path / "features")
+    course = COURSES[0]
+    with replace(campus, root=str(tmp_path)).workspace() as workspace:
+        connection = workspace.connection
+        before = stored(connection, course)
+        odd = change(workspace, course, places, score)
+        connection.execute(sa.delete(store.attribution))
+        found = nightly.attributions(workspace, models, COURSES)
+        assert stored(connection, course) == [one for one in before if one["student_id"] not in odd]
+        assert [
+            why.startswith(f"no explanation of {len(odd)} enrollments: ")
+            for why in found[course].degraded
+        ] == [True]
+        assert not [one for name, one in found.items() if one.degraded and name != course]
+        ways = nightly.paths(workspace, models, COURSES)[course]
+        others = {str(one["student_id"]) for one in before} - {*odd}
+        assert others and others <= {student for _, student, _ in ways.paths}
+        (opinions,) = nightly.second_opinions(workspace, models, [course]).values()
+        assert opinions.bodies and not opinions.degraded
+
+
+def stored(connection: sa.Connection, course: str) -> list[dict[str, object]]:
+    query = sa.select(store.attribution).where(store.attribution.c.course_id == course)
+    ordered = query.order_by(store.attribution.c.section_id, store.attribution.c.student_id)
+    return [dict(row) for row in connection.execute(ordered).mappings()]
+
+
+def unenroll(connection: sa.Connection, student: str) -> None:
+    for table in (schema.activity, schema.result, schema.enrollment):
+        connection.execute(sa.delete(table).where(table.c.student_id == student))
+
+
+def garble(connection: sa.Connection, student: str) -> None:
+    own = store.attribution.c
+    connection.execute(
+        sa.update(store.attribution)
+        .where(own.student_id == student)
+        .values(feature_values={"weight_remaining": "?", "score_mean": "?", "progress": 0.5})
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "what", "spoil"),
+    [
+        (nightly.what_ifs, "what if", unenroll),
+        (nightly.narratives, "narrative", garble),
+    ],
+)
+def test_an_enrollment_that_cannot_be_advised_costs_only_itself(
+    workspace: Workspace,
+    models: Models,
+    make: Callable[..., dict[str, nightly.Advice]],
+    what: str,
+    spoil: Callable[[sa.Connection, str], None],
+) -> None:
+    connection, course = workspace.connection, COURSES[0]
+    make(workspace, models, [course])
+    advice = store.advice.c
+    whole = sa.select(advice.student_id, advice.body).where(advice.course_id == course)
+    before = {who: body for who, body in connection.execute(whole.order_by(advice.student_id))}
+    student = list(before)[len(before) // 2]
+    connection.execute(sa.delete(store.advice))
+    spoil(connection, student)
+    (found,) = make(workspace, models, [course]).values()
+    after = {who: body for who, body in connection.execute(whole)}
+    assert {*before} - {*after} == {student}
+    assert [why.startswith(f"no {what} of 1 enrollments: ") for why in found.degraded] == [True]
+    assert student not in str(found.degraded)
