@@ -113,7 +113,7 @@ def test_what_changed_is_explained_anew_and_nothing_else(
     assert {key: fresh for key, (_, fresh) in look().items() if fresh} == {name: 1}
 
     # A new version of the model: every row is explained anew.
-    register(registry, world().model)
+    register(engine, registry, world().model)
     assert all(rows == fresh for rows, fresh in look().values())
 
 

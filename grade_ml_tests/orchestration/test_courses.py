@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 
 from grade_ml.core.errors import NotReadyError, ServiceError
 from grade_ml.core.settings import Settings
-from grade_ml.orchestration.courses import Courses, all_courses, course_asset, settle
+from grade_ml.core.settling import settle
+from grade_ml.orchestration.courses import Courses, all_courses, course_asset
 from grade_ml.orchestration.partitions import course, range_tags
 from grade_ml.orchestration.resources import Platform
 

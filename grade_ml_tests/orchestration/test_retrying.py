@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 
 from grade_ml.core.database import reachable
 from grade_ml.core.errors import ServiceError
+from grade_ml.core.settling import settle
 from grade_ml.orchestration import retrying
-from grade_ml.orchestration.courses import settle
 from grade_ml.orchestration.retrying import retried
 
 pytestmark = pytest.mark.security
