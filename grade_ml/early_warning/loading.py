@@ -6,7 +6,7 @@ Nothing is computed here; the tables are in `store`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 import pandas as pd
@@ -103,7 +103,7 @@ def load(workspace: Workspace, courses: Collection[str]) -> Known:
     ArtifactError
         The model's files do not match their manifest.
     """
-    versions, models = _models(workspace, courses)
+    versions, models = _models(workspace, courses, workspace.as_of)
     return Known(
         running(workspace, courses),
         forecasts.read_forecasts(workspace.connection, workspace.as_of, courses=courses),
@@ -120,14 +120,14 @@ def load_news(workspace: Workspace, courses: Collection[str]) -> News:
     NotReadyError, ArtifactError
         As in `load`.
     """
-    versions, models = _models(workspace, courses)
-    then = replace(workspace, as_of=workspace.as_of - timedelta(days=SETTINGS.new_days))
-    now, before = running(workspace, courses).panels, running(then, courses).panels
-    since = then.as_of - timedelta(days=_LOOK_BACK)
+    versions, models = _models(workspace, courses, workspace.as_of)
+    then = workspace.as_of - timedelta(days=SETTINGS.new_days)
+    now, before = running(workspace, courses).panels, running(workspace, courses, then).panels
+    since = then - timedelta(days=_LOOK_BACK)
     return News(
         now,
         before,
-        store.newest_forecasts(workspace.connection, _lately_due(now), since, then.as_of),
+        store.newest_forecasts(workspace.connection, _lately_due(now), since, then),
         {course: models[version] for course, version in versions.items()},
     )
 
@@ -150,8 +150,8 @@ def load_enrollment(workspace: Workspace, course: str, section: str, student: st
             f"Run grade-ml run generate_time_series_forecasts --course {course}; the schedule "
             "does it every night.",
         )
-    then = replace(workspace, as_of=made_on)
-    now, (model,) = running(then, [course]), _models(then, [course])[1].values()
+    (model,) = _models(workspace, [course], made_on)[1].values()
+    now = running(workspace, [course], made_on)
     stored = forecasts.read_forecasts(connection, made_on, courses=[course], student=student)
     own = stored[stored["section_id"] == section].sort_values("horizon", ignore_index=True)
     stale = f"the newest forecast is that of {made_on}"
@@ -179,13 +179,13 @@ def load_enrollment(workspace: Workspace, course: str, section: str, student: st
 
 
 def _models(
-    workspace: Workspace, courses: Collection[str]
+    workspace: Workspace, courses: Collection[str], day: date
 ) -> tuple[Mapping[str, int], Mapping[int, RiskModel]]:
     """Return by course the version with which it was forecast on the day, and the risk models."""
-    versions = store.versions(workspace.connection, courses, workspace.as_of)
+    versions = store.versions(workspace.connection, courses, day)
     if missing := sorted(set(courses) - set(versions)):
         raise NotReadyError(
-            f"There are no forecasts of {workspace.as_of} for {', '.join(missing)}.",
+            f"There are no forecasts of {day} for {', '.join(missing)}.",
             "Run grade-ml run generate_time_series_forecasts; it makes them first.",
         )
     registry = workspace.registry

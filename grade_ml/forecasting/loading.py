@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import pandas as pd
 import sqlalchemy as sa
@@ -49,36 +50,42 @@ class Running:
     stale: tuple[str, ...]
 
 
-def running(workspace: Workspace, courses: Collection[str]) -> Running:
-    """Return the running sections of `courses` that have something to come, as known on the day.
+def running(workspace: Workspace, courses: Collection[str], on: date | None = None) -> Running:
+    """Return the running sections of `courses` that have something to come, as known on a day.
 
     Features that were not computed on the day are the newest before it, and that is said.
+
+    Parameters
+    ----------
+    on
+        A day before the workspace's, whose frames tell of it as well; None: the workspace's.
 
     Raises
     ------
     NotReadyError
         The features of a course have not been computed.
     """
+    day = on or workspace.as_of
     sections = sections_where(
         workspace,
         section.c.course_id.in_(sorted(courses)),
-        sa.literal(workspace.as_of).between(section.c.starts_on, section.c.ends_on),
+        sa.literal(day).between(section.c.starts_on, section.c.ends_on),
     )
     found: list[Panel] = []
     weekly, old = [], set()
     for sequences, snapshots in frames(workspace, sorted(courses)):
         own = snapshots[
             snapshots["section_id"].astype(object).isin(set(sections["section_id"]))
-            & (snapshots["cut_on"] <= pd.Timestamp(workspace.as_of))
+            & (snapshots["cut_on"] <= pd.Timestamp(day))
         ]
         newest = own.groupby("section_id", observed=True)["cut_on"].transform("max")
-        today = own[own["cut_on"] == newest]
-        old |= {day for day in today["cut_on"].dt.date if day != workspace.as_of}
-        found += panels(sequences, today, on=workspace.as_of)
+        last = own[own["cut_on"] == newest]
+        old |= {cut for cut in last["cut_on"].dt.date if cut != day}
+        found += panels(sequences, last, on=day)
         weekly.append(own)
     return Running(
         found,
         sections,
         pd.concat(weekly, ignore_index=True) if weekly else pd.DataFrame(),
-        tuple(f"features of {day}, not of {workspace.as_of}" for day in sorted(old)),
+        tuple(f"features of {cut}, not of {day}" for cut in sorted(old)),
     )

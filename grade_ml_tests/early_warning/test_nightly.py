@@ -34,9 +34,15 @@ TABLES = (risk_store.risk_period, risk_store.intervention, risk_store.anomaly)
 
 @pytest.fixture
 def courses(engine: Engine, settings: Settings, tmp_path: Path) -> list[str]:
-    """Courses of the small campus, forecast today and a week ago."""
+    """Courses of the small campus, forecast today and a week ago, from features of both days."""
     fill(engine, campus())
-    names = compute(engine, settings, campus(), TODAY)
+    compute(engine, settings, campus(), EARLIER)
+    return forecast(engine, settings, tmp_path, EARLIER, TODAY)
+
+
+def forecast(engine: Engine, settings: Settings, tmp_path: Path, *days: date) -> list[str]:
+    """Compute the features of the last day and forecast all; return the courses."""
+    names = compute(engine, settings, campus(), days[-1])
     folder = tmp_path / "model"
     folder.mkdir()
     one = fitted()
@@ -53,7 +59,7 @@ def courses(engine: Engine, settings: Settings, tmp_path: Path) -> list[str]:
         code_version="code",
         trained_at=AT,
     )
-    for day in (EARLIER, TODAY):
+    for day in days:
         with workspace(engine, settings, day) as some:
             forecast_running(some, names, ServedTrajectory(one.model, version.version))
     return names
@@ -127,6 +133,18 @@ def the_command_tells(ask: Callable[..., Result], period: pd.Series, folder: Pat
     assert "generate_time_series_forecasts" in never.exception.remedy
     own = ask(GRADE_ML_INTERVENTIONS=str(folder / "none.csv"))
     assert isinstance(own.exception, SourceError)
+
+
+def test_the_first_night_knows_nothing_of_the_week_before(
+    engine: Engine, settings: Settings, tmp_path: Path
+):
+    fill(engine, campus())
+    names = forecast(engine, settings, tmp_path, TODAY)
+    with workspace(engine, settings) as some:
+        night(some, names)
+    assert len(stored(engine, risk_store.risk_period, TODAY))
+    # Activity needs no forecast of the week before; results do.
+    assert set(stored(engine, risk_store.anomaly, TODAY)["kind"]) <= {"activity"}
 
 
 def test_without_forecasts_of_the_day_it_is_said(engine: Engine, settings: Settings):
