@@ -1,4 +1,4 @@
-"""`grade-ml status`: what runs, what the gradebook holds, what was computed from it, what lacks."""
+"""`grade-ml status`: what runs, what the gradebook holds, what was computed, what is wrong."""
 
 from __future__ import annotations
 
@@ -9,25 +9,31 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from grade_ml.core import database, embedded_postgres
 from grade_ml.core.clock import Clock
-from grade_ml.core.errors import ConfigurationError
+from grade_ml.core.errors import ArtifactError, ConfigurationError
 from grade_ml.core.masking import masked
 from grade_ml.core.optional import degraded
 from grade_ml.core.settings import Settings
 from grade_ml.core.storage import require_writable
-from grade_ml.core.texts import terminal
+from grade_ml.core.texts import line, terminal
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
     from rich.console import Console
 
+    from grade_ml.registry.registry import ModelVersion, Registry
+
 #: The daemon reports every 30 seconds.
 DAEMON_SECONDS = 90
+#: A course that was not judged for so many days is not spoken of.
+_JUDGED_DAYS = 3
+#: Lines of one kind.
+_SHOWN = 10
 #: One that is down is known after `CONNECT_SECONDS`; this is for one that connects, then hangs.
 ANSWER_SECONDS = 45
 
@@ -35,7 +41,7 @@ ANSWER_SECONDS = 45
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def command(as_json: bool) -> None:
-    """Say how the installation is: services, gradebook, runs, champions, what is missing.
+    """Say how the installation is: services, records, runs, models, alerts, what is missing.
 
     Ends with status 0 also where something is wrong: then it says what.
     """
@@ -46,7 +52,7 @@ def command(as_json: bool) -> None:
     else:
         from rich.console import Console
 
-        _print(Console(highlight=False), report)
+        show(Console(highlight=False), report)
 
 
 #: Some of the databases are embedded, some elsewhere, and asking one would start the embedded.
@@ -62,13 +68,9 @@ def collect(settings: Settings) -> dict[str, Any]:
     services = _services(settings)
     report: dict[str, Any] = {"home": str(settings.home), "services": services}
     if services["postgresql"] == "never started":
-        elsewhere = {
-            "gradebook": settings.database_url,
-            "predictions": settings.database_url,
-            "jobs": settings.dagster_postgres_url,
-            "champions": settings.mlflow_tracking_uri,
-        }
-        report |= {name: None if url is None else _UNKNOWN for name, url in elsewhere.items()}
+        urls = (settings.database_url, settings.dagster_postgres_url, settings.mlflow_tracking_uri)
+        for url, sections in zip(urls, _SERVICES, strict=True):
+            report |= dict.fromkeys(sections, None if url is None else _UNKNOWN)
     else:
         report |= _ask(settings)
     return {**report, "degraded": degraded()}
@@ -181,6 +183,50 @@ def _predictions(settings: Settings) -> dict[str, Any] | None:
     return {"as_of": newest[0].isoformat(), "enrollments": newest[1]} if newest else None
 
 
+def _monitoring(settings: Settings) -> dict[str, Any]:
+    from grade_ml.monitoring.store import Kind, newest_health, signals
+    from grade_ml.training import requests
+
+    as_of = settings.date_at(Clock().now())
+    engine = database.connect(database.start(settings).grade_ml)
+    with database.reachable(engine) as connection:
+        health = newest_health(connection, as_of, _JUDGED_DAYS)
+        newest = {
+            one.course_id: one
+            for one in signals(connection, as_of, days=_JUDGED_DAYS)
+            if one.kind is Kind.DRIFT
+        }
+        asked = requests.newest(connection, as_of)
+    engine.dispose()
+    return {
+        "courses": len(health),
+        "in_need": {name: says for name, says in health.items() if says},
+        "drifted": {name: one.says for name, one in newest.items() if one.says},
+        "asked_to_train": {
+            name: {"asked_on": one.asked_on.isoformat(), "reason": one.reason}
+            for name, one in asked.items()
+            if not one.is_answered
+        },
+    }
+
+
+def _alerts(settings: Settings) -> dict[str, Any]:
+    from grade_ml.alerts import conditions, outbox
+
+    engine = database.connect(database.start(settings).grade_ml)
+    with database.reachable(engine) as connection:
+        unsent = outbox.unsent(connection, Clock().now())
+        found = {
+            "open": [
+                {"subject": one.subject, "since": one.opened_at.isoformat(), "message": one.message}
+                for one in conditions.open_conditions(connection)
+            ],
+            "unsent": [str(one) for one in unsent],
+        }
+    engine.dispose()
+    return found
+
+
 def _jobs(settings: Settings) -> dict[str, Any]:
     from grade_ml.orchestration.instance import end_dead_runs, open_instance
     from grade_ml.orchestration.jobs import JOBS
@@ -213,39 +259,82 @@ def _last_run(instance: DagsterInstance, job: str) -> dict[str, Any] | None:
     return None
 
 
-def _champions(settings: Settings) -> dict[str, Any]:
-    from grade_ml.core.pseudonyms import Pseudonyms
-    from grade_ml.registry.registry import Alias, Registry
+def _incomplete(settings: Settings) -> dict[str, list[str]]:
+    """Return by asset why it made do with less, as the newest answer of its check says."""
+    from dagster import AssetCheckKey
 
-    pseudonyms = Pseudonyms.of_installation(settings)
-    registry = Registry(database.start(settings).mlflow, settings.storage_root, pseudonyms)
+    from grade_ml.orchestration.degradation import NAME
+    from grade_ml.orchestration.instance import open_instance
+
+    with open_instance(settings) as instance:
+        keys = [AssetCheckKey(key, NAME) for key in instance.all_asset_keys()]
+        storage = instance.event_log_storage
+        found = storage.get_latest_asset_check_execution_by_key(keys) if keys else {}
+        answers = {
+            key.asset_key.to_user_string(): record.event.asset_check_evaluation
+            for key, record in found.items()
+            if record.event
+        }
+    return {
+        name: [*map(str, cast(Sequence[str], answer.metadata["degraded"].value))]
+        for name, answer in sorted(answers.items())
+        if answer and not answer.passed
+    }
+
+
+def _champions(settings: Settings) -> dict[str, Any]:
+    from grade_ml.orchestration.resources import Platform
+    from grade_ml.registry.registry import Alias
+
+    registry = Platform(settings).registry
     return {
         version.name: {
             "version": version.version,
             "trained_at": version.trained_at.isoformat(),
             "metrics": dict(version.metrics),
+            "refused": _refused(registry, version),
         }
         for version in registry.holders(Alias.CHAMPION)
     }
 
 
+def _refused(registry: Registry, version: ModelVersion) -> str | None:
+    """Return why the version may not serve; None: it may."""
+    try:
+        registry.fetch(version)
+    except ArtifactError as error:
+        return error.message
+    return None
+
+
 _SECTIONS: dict[str, Callable[[Settings], Any]] = {
     "gradebook": _gradebook,
     "predictions": _predictions,
+    "monitoring": _monitoring,
+    "alerts": _alerts,
     "jobs": _jobs,
+    "incomplete": _incomplete,
     "champions": _champions,
 }
 #: Sections of one service, in their order: what comes first makes its tables.
-_SERVICES = (("gradebook", "predictions"), ("jobs",), ("champions",))
+_SERVICES = (
+    ("gradebook", "predictions", "monitoring", "alerts"),
+    ("jobs", "incomplete"),
+    ("champions",),
+)
 
 
-def _print(console: Console, report: dict[str, Any]) -> None:
+def show(console: Console, report: dict[str, Any]) -> None:
+    """Print what `collect` returned."""
     printers: dict[str, tuple[str, Callable[[Any], list[str]]]] = {
         "services": ("Services", _print_services),
         "gradebook": ("Gradebook", _print_gradebook),
         "predictions": ("Predictions", _print_predictions),
         "jobs": ("Last runs", _print_jobs),
+        "alerts": ("Open alerts", _print_alerts),
         "champions": ("Champion models", _print_champions),
+        "monitoring": ("Health of the courses' models", _print_monitoring),
+        "incomplete": ("Made do with less", _print_incomplete),
         "degraded": ("Not installed", _print_degraded),
     }
     console.print(f"grade_ml, data in {report['home']}", markup=False)
@@ -255,8 +344,9 @@ def _print(console: Console, report: dict[str, Any]) -> None:
         if isinstance(section, dict) and "error" in section:
             console.print(terminal(f"  cannot be read: {section['error']}"), style="red")
         else:
-            for line in printer(section):
-                console.print(terminal(f"  {line}"))
+            # Names are not cut or folded: whoever reads them copies them.
+            for one in printer(section):
+                console.print(terminal(f"  {one}"), soft_wrap=True)
 
 
 def _print_services(services: dict[str, Any]) -> list[str]:
@@ -289,8 +379,10 @@ def _print_predictions(predictions: dict[str, Any] | None) -> list[str]:
 def _print_jobs(jobs: dict[str, Any] | None) -> list[str]:
     if jobs is None:
         return ["None yet."]
+    width = max(map(len, jobs["last_runs"]))
     lines = [
-        f"{name:<26} " + (f"{run['status']}, {_moment(run['created_at'])}" if run else "never ran")
+        f"{name:<{width}}  "
+        + (f"{run['status']}, {_moment(run['created_at'])}" if run else "never ran")
         for name, run in jobs["last_runs"].items()
     ]
     if not jobs["daemon_alive"]:
@@ -298,11 +390,49 @@ def _print_jobs(jobs: dict[str, Any] | None) -> list[str]:
     return lines
 
 
+def _print_alerts(alerts: dict[str, Any] | None) -> list[str]:
+    if alerts is None or not (alerts["open"] or alerts["unsent"]):
+        return ["None."]
+    told = [
+        f"{one['subject']}, since {_moment(one['since'])}: {line(one['message'])}"
+        for one in alerts["open"]
+    ]
+    return _some(told) + _some(alerts["unsent"])
+
+
 def _print_champions(champions: dict[str, Any] | None) -> list[str]:
     return [
         f"{name}, version {champion['version']}, trained {_moment(champion['trained_at'])}"
+        + (
+            f"; REFUSED, the next in line answers: {champion['refused']}"
+            * bool(champion["refused"])
+        )
         for name, champion in (champions or {}).items()
     ] or ["None yet; run `grade-ml run train_traditional_models`, or wait for 02:00."]
+
+
+def _print_monitoring(monitoring: dict[str, Any] | None) -> list[str]:
+    if monitoring is None or not monitoring["courses"]:
+        return ["Not judged lately; `monitor_model_performance` does so every two hours."]
+    need, drifted = monitoring["in_need"], monitoring["drifted"]
+    asked = monitoring["asked_to_train"]
+    return [
+        f"{monitoring['courses']} courses: {len(need)} in need, {len(drifted)} drifted, "
+        f"{len(asked)} asked to be trained again",
+        *_some([f"in need: {name}, {says}" for name, says in need.items()]),
+        *_some([f"drifted: {name}, {says}" for name, says in drifted.items()]),
+        *_some([f"to train: {name}, asked on {one['asked_on']}" for name, one in asked.items()]),
+    ]
+
+
+def _print_incomplete(incomplete: dict[str, list[str]] | None) -> list[str]:
+    told = [f"{name}: {why}" for name, some in (incomplete or {}).items() for why in some]
+    return _some(told) or ["Nothing."]
+
+
+def _some(lines: list[str]) -> list[str]:
+    more = len(lines) - _SHOWN
+    return lines[:_SHOWN] + ([f"… and {more} more; --json has all"] if more > 0 else [])
 
 
 def _print_degraded(sentences: list[str]) -> list[str]:

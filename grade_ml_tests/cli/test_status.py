@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -10,16 +11,26 @@ from threading import Thread
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
+from dagster import AssetCheckEvaluation, AssetKey, AssetMaterialization, MetadataValue
+from rich.console import Console
 from sqlalchemy import Engine
 
-from grade_ml.cli.status import command
+from grade_ml.alerts import conditions, outbox
+from grade_ml.cli.status import command, show
 from grade_ml.core.database import DatabaseUrls
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import schema
+from grade_ml.monitoring import store as monitoring
+from grade_ml.monitoring.store import Kind
+from grade_ml.orchestration.instance import open_instance
+from grade_ml.orchestration.jobs import JOBS
+from grade_ml.orchestration.resources import Platform
 from grade_ml.registry.registry import Registry
+from grade_ml.training import requests
+from grade_ml.training.requests import Request
 from grade_ml_tests.conftest import as_environment
 from grade_ml_tests.conftest import installation as installation_of
-from grade_ml_tests.factories import PSEUDONYMS
+from grade_ml_tests.factories import PSEUDONYMS, let_serve
 from grade_ml_tests.launch import Installation
 
 
@@ -36,6 +47,12 @@ def status() -> dict:
     ran = CliRunner().invoke(command, ["--json"], catch_exceptions=False)
     assert ran.exit_code == 0
     return json.loads(ran.stdout)
+
+
+def printed(report: dict, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    show(console, report)
+    return console.file.getvalue()
 
 
 def test_an_installation_that_never_started_stays_untouched(
@@ -60,6 +77,11 @@ def test_an_empty_gradebook_without_runs(installation: Settings):
     assert report["jobs"]["daemon_alive"] is False
     assert report["champions"] == {}
     assert report["services"]["postgresql"] == "elsewhere"
+    for width in (80, 120):
+        lines = printed(report, width).splitlines()
+        for job in JOBS:
+            (own,) = [one for one in lines if one.split()[:1] == [job.name]]
+            assert own.endswith("  never ran") and len(own) <= width
 
 
 @pytest.mark.usefixtures("installation")
@@ -92,10 +114,69 @@ def test_a_database_that_does_not_answer_is_said_and_not_raised(monkeypatch: pyt
     assert "cannot be read" in CliRunner().invoke(command).stdout
 
 
+@pytest.mark.slow
+def test_what_is_wrong_is_told(installation: Settings, engine: Engine, tmp_path: Path):
+    today, now = datetime.now(UTC).date(), datetime.now(UTC)
+    with engine.begin() as connection:
+        conditions.record(connection, {"job night": "Run 7 failed"}, bool, ["pager"], now)
+        low = {"score": 41.0, "needs": True, "worst": "drift: 9 of 70 features drifted"}
+        fine = {"score": 90.0, "needs": False, "worst": ""}
+        monitoring.write(connection, Kind.HEALTH, today, {"A": low, "B": fine})
+        monitoring.write(connection, Kind.DRIFT, today, {"A": {"says": "score_mean drifted"}})
+        asked = Request("A", "scores are lower", today, today, "drift-A-A")
+        requests.ask(connection, [asked], now)
+
+    def down(notices) -> str:
+        raise OSError("no route to host")
+
+    outbox.deliver(engine.begin, {"pager": down}, now)
+    with open_instance(installation) as instance:
+        reason = "xgboost is not installed"
+        evaluation = AssetCheckEvaluation(
+            asset_key=AssetKey("pooled_ensemble"),
+            check_name="complete",
+            passed=False,
+            metadata={"degraded": MetadataValue.json([reason])},
+        )
+        instance.report_runless_asset_event(AssetMaterialization("pooled_ensemble"))
+        instance.report_runless_asset_event(evaluation)
+    files = tmp_path / "model"
+    files.mkdir()
+    (files / "model.json").write_text("{}")
+    registry = Platform(installation).registry
+    for name, features in (("fine", ["score_mean"]), ("odd", ["attribute_name"])):
+        version = registry.register(
+            name,
+            files,
+            metrics={},
+            parameters={},
+            features=features,
+            data_version="d",
+            code_version="c",
+            trained_at=now,
+        )
+        let_serve(engine, registry, version)
+
+    report = status()
+    assert [one["subject"] for one in report["alerts"]["open"]] == ["job night"]
+    (unsent,) = report["alerts"]["unsent"]
+    assert "pager" in unsent and "no route to host" in unsent
+    assert report["monitoring"]["in_need"] == {"A": "41 of 100; drift: 9 of 70 features drifted"}
+    assert report["monitoring"]["drifted"] == {"A": "score_mean drifted"}
+    assert report["monitoring"]["asked_to_train"]["A"]["asked_on"] == today.isoformat()
+    assert report["incomplete"] == {"pooled_ensemble": [reason]}
+    refused = {name: one["refused"] for name, one in report["champions"].items()}
+    assert refused["fine"] is None and "attributes that no model may read" in refused["odd"]
+    shown = printed(report)
+    for said in ("job night", "Not sent by pager", "1 in need, 1 drifted, 1 asked", reason):
+        assert said in shown
+    assert "REFUSED" in next(one for one in shown.splitlines() if "odd, version" in one)
+
+
 #: What cannot be told while that service is down.
 SECTIONS = {
-    "GRADE_ML_DATABASE_URL": {"gradebook", "predictions"},
-    "DAGSTER_POSTGRES_URL": {"jobs"},
+    "GRADE_ML_DATABASE_URL": {"gradebook", "predictions", "monitoring", "alerts"},
+    "DAGSTER_POSTGRES_URL": {"jobs", "incomplete"},
     "MLFLOW_TRACKING_URI": {"champions"},
 }
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK"
@@ -186,7 +267,7 @@ def test_a_service_that_is_down_hides_only_what_it_knows(  # noqa: PLR0917
     for name, value in (made | {variable: url.format(place=place)}).items():
         monkeypatch.setenv(name, value)
     report = status()
-    sections = ("gradebook", "predictions", "jobs", "champions")
+    sections = set().union(*SECTIONS.values())
     errors = {name: report[name]["error"] for name in sections if "error" in (report[name] or {})}
     assert set(errors) == SECTIONS[variable], errors
     assert "hunter2" not in json.dumps(report)
@@ -204,6 +285,6 @@ def test_status_ends_though_nothing_answers(tmp_path: Path, listen: Callable[...
     )
     ran = installation.command("status")
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("cannot be read") == 4
+    assert ran.stdout.count("cannot be read") == 7
     assert "no answer within" in " ".join(ran.stdout.split())
     assert "hunter2" not in ran.stdout + ran.stderr
