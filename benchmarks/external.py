@@ -155,8 +155,7 @@ def _database() -> Iterator[Engine]:
     # Before the server's own end is registered, hence after it.
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     settings = Settings(_env_file=None, home=home)
-    engine = database.connect(database.start(settings).grade_ml)
-    database.migrate(engine)
+    engine = database.migrated(database.start(settings).grade_ml)
     yield engine
     engine.dispose()
 

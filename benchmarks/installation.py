@@ -18,8 +18,7 @@ def temporary_installation() -> Iterator[tuple[Settings, Engine]]:
     """Yield the settings of an empty installation and an engine on its `grade_ml` database."""
     with tempfile.TemporaryDirectory(prefix="grade_ml_benchmark_") as home:
         settings = Settings(_env_file=None, home=Path(home))
-        engine = database.connect(database.start(settings).grade_ml)
-        database.migrate(engine)
+        engine = database.migrated(database.start(settings).grade_ml)
         try:
             yield settings, engine
         finally:

@@ -20,7 +20,6 @@ from sqlalchemy import Connection, RowMapping
 from grade_ml.core import database
 from grade_ml.core.clock import Clock
 from grade_ml.core.errors import NotFoundError, NotReadyError
-from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.rows import NAIVE, PREDICTED, Model
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.attributes import Declarations, declarations
@@ -165,16 +164,10 @@ class PredictiveAnalyticsEngine:
 
     def __init__(self, settings: Settings) -> None:
         urls = database.start(settings)
-        self._engine = database.connect(urls.grade_ml)
-        database.migrate(self._engine)
+        self._engine = database.migrated(urls.grade_ml)
         self._institution = read_institution(settings.institution)
         self._declared = declarations(self._institution)
-        self._registry = Registry(
-            urls.mlflow,
-            settings.storage_root,
-            Pseudonyms.of_installation(settings),
-            self._declared,
-        )
+        self._registry = Registry.of_installation(settings, urls.mlflow, self._declared)
         self._settings = settings
 
     def close(self) -> None:

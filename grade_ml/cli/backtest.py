@@ -139,8 +139,7 @@ def _gradebook(settings: Settings, terms: tuple[str, ...]) -> Gradebook:
     """Read the courses that are taught in `terms`, whole."""
     from grade_ml.gradebook import frames
 
-    engine = database.connect(database.start(settings).grade_ml)
-    database.migrate(engine)
+    engine = database.migrated(database.start(settings).grade_ml)
     section = schema.section.c
     try:
         with database.reachable(engine) as connection:

@@ -168,8 +168,7 @@ def _run(
 
     with _Progress() as progress:
         progress("Preparing the database", 0)
-        engine = database.connect(database.start(settings).grade_ml)
-        database.migrate(engine)
+        engine = database.migrated(database.start(settings).grade_ml)
         now = Clock().now()
         report = store(engine, now, progress)
         progress("Looking at the grades", 0)

@@ -150,8 +150,7 @@ def _gradebook(settings: Settings) -> dict[str, Any]:
 
     from grade_ml.gradebook import schema
 
-    engine = database.connect(database.start(settings).grade_ml)
-    database.migrate(engine)
+    engine = database.migrated(database.start(settings).grade_ml)
     count = sa.select(sa.func.count())
     with database.reachable(engine) as connection:
         rows = {

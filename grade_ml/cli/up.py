@@ -242,9 +242,8 @@ class _Launch:
         click.echo(f"Data in {self._settings.home}{hint}")
         with _step("PostgreSQL"):
             urls = database.start(self._settings)
-        gradebook = database.connect(urls.grade_ml)
         with _step("Tables of grade_ml"):
-            database.migrate(gradebook)
+            gradebook = database.migrated(urls.grade_ml)
         with _step("Tables of Dagster"):
             self._prepare_dagster()
         if demo and _is_demo(gradebook):
@@ -305,12 +304,10 @@ class _Launch:
             remember_dagster_home(REPOSITORY / ".env", self._dagster_home)
 
     def _prepare_registry(self, url: str, gradebook: Engine) -> None:
-        from grade_ml.core.pseudonyms import Pseudonyms
         from grade_ml.registry.registry import Registry
         from grade_ml.registry.transition import Stages
 
-        pseudonyms = Pseudonyms.of_installation(self._settings)
-        registry = Registry(url, self._settings.storage_root, pseudonyms)
+        registry = Registry.of_installation(self._settings, url)
         registry.prepare()
         Stages(gradebook, registry, Clock().now()).reconcile()
 

@@ -164,6 +164,19 @@ def connect(url: str) -> Engine:
     )
 
 
+def migrated(url: str) -> Engine:
+    """Return an engine on the `grade_ml` database of `url`, whose tables are up to date.
+
+    Raises
+    ------
+    ServiceError
+        The database does not answer.
+    """
+    engine = connect(url)
+    migrate(engine)
+    return engine
+
+
 def migrate(engine: Engine) -> None:
     """Bring the `grade_ml` database to the newest schema; safe to call at the same time twice.
 

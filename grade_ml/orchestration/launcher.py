@@ -16,7 +16,6 @@ from contextlib import suppress
 from typing import Any
 
 from dagster import DagsterRun
-from dagster._config.config_schema import UserConfigSchema
 from dagster._core.launcher.base import (
     CheckRunHealthResult,
     LaunchRunContext,
@@ -27,10 +26,11 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
 
 from grade_ml.core.process import Identity
+from grade_ml.orchestration.configurable import WithoutOptions
 from grade_ml.orchestration.instance import KILLED, is_dead, process_of, process_tag
 
 
-class ProcessLauncher(RunLauncher[Any], ConfigurableClass):
+class ProcessLauncher(WithoutOptions, RunLauncher[Any], ConfigurableClass):
     """Starts a process for each run, watches it, and can end it."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
@@ -43,11 +43,6 @@ class ProcessLauncher(RunLauncher[Any], ConfigurableClass):
     def inst_data(self) -> ConfigurableClassData | None:
         """Return what dagster.yaml says."""
         return self._inst_data
-
-    @classmethod
-    def config_type(cls) -> UserConfigSchema:
-        """Return the options in dagster.yaml: none."""
-        return {}
 
     @classmethod
     def from_config_value(

@@ -87,11 +87,9 @@ class Platform:
     @cached_property
     def registry(self) -> Registry:
         """The model registry."""
-        from grade_ml.core.pseudonyms import Pseudonyms
         from grade_ml.registry.registry import Registry
 
-        pseudonyms = Pseudonyms.of_installation(self.settings)
-        return Registry(self.urls.mlflow, self.settings.storage_root, pseudonyms, self.declared)
+        return Registry.of_installation(self.settings, self.urls.mlflow, self.declared)
 
     @property
     def stages(self) -> Stages:
@@ -137,9 +135,7 @@ class Platform:
 @cache
 def _engine(url: str) -> Engine:
     """Return an engine on migrated tables: the code server needs it 10,000 times a day."""
-    engine = database.connect(url)
-    database.migrate(engine)
-    return engine
+    return database.migrated(url)
 
 
 def platform_resource(settings: Settings, clock: Clock) -> ResourceDefinition:

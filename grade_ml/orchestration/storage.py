@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import psycopg2
-from dagster._config.config_schema import UserConfigSchema
 from dagster._grpc import server_watcher
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
@@ -24,18 +23,14 @@ from grade_ml.core import database
 from grade_ml.core.errors import ServiceError
 from grade_ml.core.process import keep_apart
 from grade_ml.core.settings import Settings
+from grade_ml.orchestration.configurable import WithoutOptions
 
 #: UI and daemon ask the code server each second whether it is still the same: 1% of a core.
 server_watcher.WATCH_INTERVAL = 5
 
 
-class GradeMLStorage(DagsterPostgresStorage):
+class GradeMLStorage(WithoutOptions, DagsterPostgresStorage):
     """Run, event log and schedule storage on the `dagster` database of the settings."""
-
-    @classmethod
-    def config_type(cls) -> UserConfigSchema:
-        """Return the options in dagster.yaml: none."""
-        return {}
 
     @classmethod
     def from_config_value(

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
     from mlflow.tracking import MlflowClient
 
+    from grade_ml.core.settings import Settings
+
 
 _REPLACES = (
     "the next training replaces it (grade-ml run train_traditional_models, then "
@@ -111,6 +113,14 @@ class Registry:
     ) -> None:
         self.tracking_uri, self.pseudonyms, self.declared = tracking_uri, pseudonyms, declared
         self._models = UPath(storage_root) / "models"
+
+    @classmethod
+    def of_installation(
+        cls, settings: Settings, tracking_uri: str, declared: Declarations = SOURCES
+    ) -> Registry:
+        """Return that of an installation; nothing is connected to."""
+        pseudonyms = Pseudonyms.of_installation(settings)
+        return cls(tracking_uri, settings.storage_root, pseudonyms, declared)
 
     @cached_property
     def _client(self) -> MlflowClient:

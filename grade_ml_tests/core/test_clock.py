@@ -6,7 +6,6 @@ import ast
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -69,8 +68,8 @@ def test_only_the_clock_reads_the_time():
     found = {
         f"{path.relative_to(PACKAGE)}:{line}"
         for path in PACKAGE.rglob("*.py")
-        if "migrations" not in path.parts
-        for line in readings(Path(path).read_text())
+        if "migrations" not in path.parts and re.search(r"now|today|time", path.read_text())
+        for line in readings(path.read_text())
     }
     assert {one.partition(":")[0] for one in found} == {"core/clock.py"}, sorted(found)
 

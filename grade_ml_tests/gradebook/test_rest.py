@@ -52,18 +52,18 @@ class Patience(Clock):
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[ProviderServer]:
+def served() -> Iterator[ProviderServer]:
     with serve(CampusConfig(), TODAY, college=COLLEGE) as sis:
         yield sis
 
 
 @pytest.fixture
-def sis(shared: ProviderServer) -> Iterator[ProviderServer]:
-    yield shared
-    shared.behave()
-    shared.today = TODAY
-    shared.retry_after = 1
-    shared.requests.clear()
+def sis(served: ProviderServer) -> Iterator[ProviderServer]:
+    yield served
+    served.behave()
+    served.today = TODAY
+    served.retry_after = 1
+    served.requests.clear()
 
 
 def settings_of(sis: ProviderServer, version: str = "1.2", **others: Any) -> OneRosterSettings:

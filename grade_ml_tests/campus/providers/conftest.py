@@ -18,17 +18,17 @@ TODAY = date(2026, 3, 10)
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[ProviderServer]:
+def served() -> Iterator[ProviderServer]:
     with serve(CONFIG, TODAY) as server:
         yield server
 
 
 @pytest.fixture
-def server(shared: ProviderServer) -> Iterator[ProviderServer]:
-    yield shared
-    shared.behave()
-    shared.today = TODAY
-    shared.requests.clear()
+def server(served: ProviderServer) -> Iterator[ProviderServer]:
+    yield served
+    served.behave()
+    served.today = TODAY
+    served.requests.clear()
 
 
 class Client:
