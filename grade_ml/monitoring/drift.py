@@ -15,10 +15,9 @@ import pandas as pd
 
 from grade_ml.monitoring import quality
 from grade_ml.monitoring.courses import Course
-from grade_ml.monitoring.sections import Comparison, Usual, classified, compare, judge
+from grade_ml.monitoring.sections import Comparison, Usual, compare, judge
 from grade_ml.monitoring.windows import Sides, windows
 from grade_ml.two_sample.columns import Column
-from grade_ml.two_sample.multivariate import Multivariate
 
 #: The level of one report, shared by the model's features and its output.
 _ALPHA = 0.05
@@ -85,7 +84,6 @@ class Judged(Compared):
 
     features: pd.DataFrame
     output: pd.DataFrame
-    multivariate: Multivariate | None
     courses_compared: int
     reference_rows: int
     current_rows: int
@@ -100,7 +98,7 @@ class Comparing:
     parts: Mapping[str, Comparison]
 
 
-def comparing(course: Course, seed: int) -> Comparing:
+def comparing(course: Course) -> Comparing:
     """Compare running sections of the course with past ones; what is usual is not asked."""
     about: dict[str, Any] = {"model": course.champion.name, "degraded": course.champion.degraded}
     if course.reason:
@@ -109,8 +107,7 @@ def comparing(course: Course, seed: int) -> Comparing:
     about |= {"same_for_class": found.same_for_class, "cut_on": found.cut_on}
     if found.reason:
         return Comparing(Looked(**about, reason=found.reason), {})
-    alpha = _ALPHA * _SHARES["features"]
-    parts = {"features": classified(compare(found.features), alpha=alpha, seed=seed)}
+    parts = {"features": compare(found.features)}
     if found.output:
         parts["output"] = compare(found.output)
     about |= {"past_sections": parts["features"].freedom + 1}
@@ -152,7 +149,6 @@ def judged(one: Comparing, known: Mapping[str, Usual], seed: int) -> Drift:
         | {"drifted": bool(drifted), "says": f"{says}{more} drifted" if drifted else ""},
         features=table[_KEPT],
         output=outputs[_KEPT],
-        multivariate=reports["features"].multivariate,
         courses_compared=known["features"].courses,
         reference_rows=sizes[0],
         current_rows=sizes[1],

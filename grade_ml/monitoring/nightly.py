@@ -48,7 +48,7 @@ def drift(workspace: Workspace, models: Models, names: Sequence[str]) -> dict[st
 def compared(workspace: Workspace, models: Models, names: Sequence[str]) -> dict[str, Comparing]:
     """Compare running sections of the courses with past ones; what is usual is not asked."""
     found = load.courses(workspace, models, names)
-    return {one.course_id: drifts.comparing(one, workspace.seed) for one in found}
+    return {one.course_id: drifts.comparing(one) for one in found}
 
 
 def performance(

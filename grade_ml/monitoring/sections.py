@@ -9,7 +9,7 @@ ones have on one another. How students are permuted is `drift`'s matter.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,6 @@ from grade_ml.monitoring.windows import Sides
 from grade_ml.two_sample import drift
 from grade_ml.two_sample.columns import COMPARED, Column, Kind, columns
 from grade_ml.two_sample.drift import DriftReport
-from grade_ml.two_sample.multivariate import Multivariate
 from grade_ml.two_sample.permutation import Bools, Floats, Ints, Units, labellings, make_units
 
 
@@ -41,8 +40,6 @@ class Comparison:
         Past sections less one: what `usual` rests on.
     figures
         Of each feature by its name, those of `drift.DriftReport.features` that need no chance.
-    multivariate
-        What a classifier says; None where it was not asked.
     """
 
     columns: tuple[Column, ...]
@@ -51,7 +48,6 @@ class Comparison:
     usual: pd.Series
     freedom: int
     figures: Mapping[Hashable, dict[str, float]]
-    multivariate: Multivariate | None = None
 
     @property
     def tested(self) -> list[Column]:
@@ -92,15 +88,6 @@ def compare(sides: Sides) -> Comparison:
         max(past - 1, 0),
         drift.figures(tested, units, labellings(units, 0, seed=0), ~is_past),
     )
-
-
-def classified(one: Comparison, *, alpha: float, seed: int) -> Comparison:
-    """Return `one` with what a classifier says, which decides nothing: it tells any two classes."""
-    if len(one.tested) < 2:
-        return one
-    with limited_threads(sum(one.sizes)):
-        found = drift.together(one.tested, one.units(seed), alpha, seed)
-    return replace(one, multivariate=found)
 
 
 def _effects(tested: Sequence[Column], sections: Bools, is_past: Bools) -> Floats:
@@ -246,7 +233,8 @@ def judge(one: Comparison, usual: Usual, *, alpha: float, seed: int) -> DriftRep
     return DriftReport(
         drifted=bool(features["drifted"].any()),
         features=features,
-        multivariate=one.multivariate,
+        # Any two classes differ together: a classifier would tell each from the one before it.
+        multivariate=None,
         alpha=alpha,
         reference_units=units.reference,
         current_units=units.current,

@@ -54,7 +54,6 @@ def drift_figures(report: Drift) -> dict[str, Any]:
     if isinstance(report, Judged):
         found |= {
             "drifted_features": int(report.features["drifted"].sum()),
-            "told_apart_auc": report.multivariate.auc if report.multivariate else None,
             "reference_rows": report.reference_rows,
             "current_rows": report.current_rows,
         }
