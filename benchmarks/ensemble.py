@@ -43,18 +43,18 @@ from grade_ml.features.refresh import refresh
 from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
 from grade_ml.features.store import Frames
 from grade_ml.gradebook import frames, oulad
-from grade_ml.gradebook.attributes import SOURCES
 from grade_ml.gradebook.catalog import course_ids
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.gradebook.loading import load
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.registry.registry import Registry
+from grade_ml.training import course
+from grade_ml.training import pooled as training_of_pooled
 from grade_ml.training.backtest import backtest, without_terms
-from grade_ml.training.baseline import TrainingData, finished, finished_in
-from grade_ml.training.ensembles import train_courses, train_pooled
+from grade_ml.training.data import TrainingData, finished
 from grade_ml.training.tuning import tune
-from installation import temporary_installation
+from installation import opening, temporary_installation
 
 OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"
 TODAY = date(2026, 11, 24)
@@ -366,21 +366,13 @@ def _refresh(engine: sa.Engine, settings: Settings, names: list[str]) -> float:
 
 
 def _night(engine: sa.Engine, settings: Settings, registry: Registry) -> float:
-    root, started = settings.storage_root, time.perf_counter()
-    with engine.begin() as connection:
-        data = TrainingData.stored(
-            Frames(root, TODAY, PSEUDONYMS), finished_in(connection, TODAY, DEFAULTS), SOURCES
-        )
-        training = train_pooled(
-            data,
-            registry,
-            connection,
-            trained_at=NIGHT,
-            tune=partial(tune, storage_url="", seconds=0, pseudonyms=PSEUDONYMS),
-            on_progress=_say,
-        )
-        names = course_ids(connection)
-        found = list(train_courses(names, root, TODAY, registry, connection, trained_at=NIGHT))
+    started = time.perf_counter()
+    opened = opening(engine, registry, settings.storage_root, NIGHT)
+    with opened() as workspace:
+        data, names = TrainingData.read(workspace), course_ids(workspace.connection)
+    search = partial(tune, storage_url="", seconds=0, pseudonyms=PSEUDONYMS)
+    training = training_of_pooled.train(data, opened, tune=search, on_progress=_say)
+    found = list(course.train(names, opened))
     _say(f"{training.reason}; {sum(one.fitted for one in found)} of {len(found)} courses fitted")
     return round(time.perf_counter() - started, 1)
 

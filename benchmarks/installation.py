@@ -5,12 +5,15 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Engine
 
 from grade_ml.core import database, embedded_postgres
 from grade_ml.core.settings import Settings
+from grade_ml.registry.registry import Registry
+from grade_ml.registry.workspace import Opening, Workspace
 
 
 @contextmanager
@@ -24,3 +27,14 @@ def temporary_installation() -> Iterator[tuple[Settings, Engine]]:
         finally:
             engine.dispose()
             embedded_postgres.release(settings.postgres_dir)
+
+
+def opening(engine: Engine, registry: Registry, root: str, now: datetime) -> Opening:
+    """Return what opens the stores at a moment, each time in a transaction of its own."""
+
+    @contextmanager
+    def opened() -> Iterator[Workspace]:
+        with engine.begin() as connection:
+            yield Workspace(connection, registry, root, now.date(), now)
+
+    return opened

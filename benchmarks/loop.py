@@ -43,10 +43,11 @@ from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.models import Models
 from grade_ml.serving.predictions import read_predictions
 from grade_ml.serving.scoring import score_running
-from grade_ml.training.baseline import finished
-from grade_ml.training.ensembles import changed_since, train_courses
+from grade_ml.training import course
+from grade_ml.training.course import changed_since
+from grade_ml.training.data import finished
 from grade_ml.training.requests import Request
-from installation import temporary_installation
+from installation import opening, temporary_installation
 
 #: The newest term; the model is trained in its seventh week and grading changes in its twelfth.
 TERM = newest_term(date(2025, 11, 1))
@@ -221,9 +222,9 @@ def _replay(found: Term, engine: Engine, registry: Registry, root: str, names: l
     day = TRAINED
     while day < ENDED:
         with engine.begin() as connection:
-            score_running(connection, registry, root, names, day)
             now = datetime(day.year, day.month, day.day, tzinfo=UTC)
             workspace, models = Workspace(connection, registry, root, day, now), Models(registry)
+            score_running(workspace, names)
             losses = nightly.performance(workspace, models, names)
             nightly.concept(workspace, models, names)
             if any(getattr(one, "says", "") for one in losses.values()):
@@ -232,15 +233,8 @@ def _replay(found: Term, engine: Engine, registry: Registry, root: str, names: l
             # What was told of a change is looked at anew every night.
             again = set(changed_since(connection)) | act.keys()
             if again:
-                done = train_courses(
-                    sorted(again),
-                    root,
-                    day,
-                    Stages(engine, registry, now),
-                    connection,
-                    trained_at=now,
-                    changes=feedback.changes(workspace, models),
-                )
+                changes = feedback.changes(workspace, models)
+                done = course.train(sorted(again), opening(engine, registry, root, now), changes)
                 outcomes = [f"{one.course_id}: {one.reason}" for one in done]
             if act:
                 found.asked[day] = sorted(act)

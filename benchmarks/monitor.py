@@ -25,19 +25,17 @@ from grade_ml.core.settings import Settings
 from grade_ml.ensemble.pooled import NAME, PooledModel
 from grade_ml.features.refresh import refresh
 from grade_ml.features.store import Frames
-from grade_ml.gradebook.attributes import SOURCES
 from grade_ml.gradebook.catalog import course_ids
-from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.monitoring import nightly, store
 from grade_ml.monitoring.store import Kind
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.models import Models
 from grade_ml.serving.predictions import write_predictions
-from grade_ml.training.baseline import TrainingData, finished_in
-from grade_ml.training.ensembles import train_pooled
+from grade_ml.training import pooled
+from grade_ml.training.data import TrainingData
 from grade_ml.training.tuning import Tuned
-from installation import temporary_installation
+from installation import opening, temporary_installation
 
 #: The twelfth week of a term; the term before has ended.
 TODAY = date(2026, 10, 26)
@@ -78,14 +76,12 @@ def prepared(engine: Engine, settings: Settings, config: simulated.CampusConfig)
         names = course_ids(connection)
         frames = Frames(settings.storage_root, TODAY, registry.pseudonyms)
         refresh(connection, frames, names)
-        training = train_pooled(
-            TrainingData.stored(frames, finished_in(connection, TODAY, DEFAULTS), SOURCES),
-            registry,
-            connection,
-            trained_at=NIGHT,
-            tune=lambda *_: Tuned(brief()),
-        )
-        assert registry.get(NAME, Alias.CHAMPION) == training.version
+    opened = opening(engine, registry, settings.storage_root, NIGHT)
+    with opened() as workspace:
+        data = TrainingData.read(workspace)
+    training = pooled.train(data, opened, tune=lambda *_: Tuned(brief()))
+    assert registry.get(NAME, Alias.CHAMPION) == training.version
+    with engine.begin() as connection:
         for first in range(0, len(names), AT_ONCE):
             some = names[first : first + AT_ONCE]
             _predict(connection, frames, some, training.model, training.version)

@@ -20,7 +20,7 @@ from grade_ml.monitoring.retraining import SETTINGS, decided
 from grade_ml.monitoring.store import Kind
 from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.models import Models
-from grade_ml.training.ensembles import changed_since
+from grade_ml.training.course import changed_since
 
 
 def changes(workspace: Workspace, models: Models) -> dict[str, Change]:

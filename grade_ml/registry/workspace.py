@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
@@ -47,3 +49,7 @@ class Workspace:
     def stages(self) -> Stages:
         """What moves versions between stages, in transactions of its own."""
         return Stages(self.connection.engine, self.registry, self.now)
+
+
+#: Opens one transaction; work that takes long opens several, and none while it computes.
+Opening = Callable[[], AbstractContextManager[Workspace]]

@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 from grade_ml.features.store import Frames
 from grade_ml.features.surroundings import beside
 from grade_ml.gradebook.schema import section
-from grade_ml.registry.registry import Alias, Registry
+from grade_ml.registry.registry import Alias
+from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.models import Models, Served
 from grade_ml.serving.predictions import write_predictions
 
@@ -50,10 +51,8 @@ class Scored:
         return tuple(sorted(f"{name} {number}" for name, number in pairs.to_numpy()))
 
 
-def score_running(
-    connection: Connection, registry: Registry, root: str, courses: Collection[str], as_of: date
-) -> Scored:
-    """Predict from the newest stored snapshots that are not later than `as_of`, and store it.
+def score_running(workspace: Workspace, courses: Collection[str]) -> Scored:
+    """Predict from the newest stored snapshots that are not later than the day, and store it.
 
     Each course's champion answers, and the pooled challenger beside it. A prediction bears the date
     of its snapshot: if the features were not computed today, it is what would have been said on
@@ -64,8 +63,9 @@ def score_running(
     NotReadyError
         There is no champion, or no snapshot of the courses.
     """
-    models = Models(registry)
-    snapshots = current_snapshots(connection, Frames(root, as_of, registry.pseudonyms), courses)
+    connection, as_of = workspace.connection, workspace.as_of
+    models = Models(workspace.registry)
+    snapshots = current_snapshots(connection, workspace.frames, courses)
     answering = list(by_model(models, snapshots, courses))
     parts = [_store(connection, served, rows, as_of, Alias.CHAMPION) for served, rows in answering]
     challenger = models.challenger()

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import date
 from importlib.metadata import version as installed_version
@@ -32,14 +31,15 @@ from grade_ml.forecasting.trajectory import NAME, Fitted, Progress, Trajectory, 
 from grade_ml.gradebook.schema import section
 from grade_ml.registry.registry import Alias, ModelVersion
 from grade_ml.registry.transition import Evidence, Stage, Stages
-from grade_ml.registry.workspace import Workspace
-from grade_ml.training.baseline import Training, Verdict, covers
+from grade_ml.registry.workspace import Opening, Workspace
+from grade_ml.training.steps import Training
+from grade_ml.training.verdicts import Verdict, covers
 
 _WEEKLY = ["course_id", "section_id", "student_id", "cut_day", "activity_last_7"]
 
 
 def train_trajectory(
-    opened: Callable[[], AbstractContextManager[Workspace]],
+    opened: Opening,
     *,
     offered: Collection[Method] = tuple(FORECASTERS),
     on_progress: Progress = lambda message: None,

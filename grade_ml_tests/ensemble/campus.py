@@ -15,7 +15,7 @@ from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.registry.registry import Registry
-from grade_ml.training.baseline import finished
+from grade_ml.training.data import finished
 from grade_ml_tests.factories import PSEUDONYMS, let_serve
 
 TODAY = date(2025, 11, 10)

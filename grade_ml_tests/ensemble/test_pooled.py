@@ -21,7 +21,7 @@ from grade_ml.ensemble.members.catboost import CatBoost
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.ensemble.rows import PREDICTED, with_outcomes
 from grade_ml.features.attributes import PROTECTED
-from grade_ml.training.ensembles import verdicts
+from grade_ml.training.verdicts import of_pooled
 from grade_ml_tests.ensemble.quick import quick
 from grade_ml_tests.ensemble.snapshots import snapshots
 from grade_ml_tests.factories import PSEUDONYMS
@@ -251,7 +251,7 @@ def test_a_missing_library_leaves_a_smaller_ensemble(
     for part in model.parts.values():
         assert not {one.library for one in part.members.values()} & set(missing)
     assert_predicts(model, frame)
-    assert len(verdicts(model, None, frame)) == 5
+    assert len(of_pooled(model, {}, frame)) == 5
 
 
 def test_a_model_whose_library_has_gone_is_refused(
@@ -337,7 +337,7 @@ def test_outcomes_without_variation_train(changes: dict[str, object]) -> None:
         assert_predicts(model, frame)
     if "at_risk" in changes:
         assert (predicted["risk"] > 0.9 if changes["at_risk"] else predicted["risk"] < 0.1).all()
-    assert all(isinstance(verdict.passed, bool) for verdict in verdicts(model, None, frame))
+    assert all(isinstance(verdict.passed, bool) for verdict in of_pooled(model, {}, frame))
 
 
 @pytest.mark.parametrize("where", ["section 0", pytest.param("s3", marks=pytest.mark.slow)])
@@ -408,7 +408,7 @@ def test_surroundings_are_read_where_there_are_any() -> None:
 
 
 def test_unequal_explanations_are_found(model: PooledModel, data: Data) -> None:
-    judged = {one.name: one for one in verdicts(model, None, data[0])}
+    judged = {one.name: one for one in of_pooled(model, {}, data[0])}
     assert judged["explanations_add_up"].passed
     part = model.parts[Task.GRADE]
     name, member = next(iter(part.members.items()))
@@ -419,7 +419,7 @@ def test_unequal_explanations_are_found(model: PooledModel, data: Data) -> None:
 
     wrong = Wrong(**{name: getattr(member, name) for name in member.__dataclass_fields__})
     parts = {Task.GRADE: replace(part, members={name: wrong})}
-    judged = {one.name: one for one in verdicts(replace(model, parts=parts), None, data[0])}
+    judged = {one.name: one for one in of_pooled(replace(model, parts=parts), {}, data[0])}
     assert not judged["explanations_add_up"].passed
 
 

@@ -30,7 +30,7 @@ from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.registry.registry import Registry
 from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.models import Models
-from grade_ml.training.baseline import finished
+from grade_ml.training.data import finished
 from grade_ml_tests.conftest import installation, new_database
 from grade_ml_tests.monitoring.world import TODAY, fill, register, world
 

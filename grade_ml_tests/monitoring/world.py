@@ -23,7 +23,7 @@ from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.registry.registry import ModelVersion, Registry
 from grade_ml.serving.predictions import write_predictions
-from grade_ml.training.baseline import finished
+from grade_ml.training.data import finished
 from grade_ml_tests.ensemble.campus import store
 from grade_ml_tests.ensemble.quick import quick
 from grade_ml_tests.factories import PSEUDONYMS, let_serve

@@ -19,7 +19,8 @@ from grade_ml.gradebook.attributes import declarations
 from grade_ml.gradebook.institution import Institution, Use
 from grade_ml.registry.registry import Alias, Registry
 from grade_ml.registry.transition import Stage, Stages, transition
-from grade_ml.training.baseline import TrainingData, train
+from grade_ml.training.baseline import train
+from grade_ml.training.data import TrainingData
 from grade_ml_tests.ensemble.snapshots import snapshots
 from grade_ml_tests.factories import PSEUDONYMS
 
@@ -50,7 +51,7 @@ def test_a_champion_that_reads_what_none_may_is_replaced(
     frame, truth = data
     # As all frames were once, and some still are until the next night.
     old = frame.assign(attribute_sex=frame["protected_gender"], attribute_mood=np.float32(1))
-    first = train(TrainingData.of(old, truth, PSEUDONYMS), stages, trained_at=NOW)
+    first = train(TrainingData.of(old, truth, PSEUDONYMS), stages)
     assert registry.get(NAME, Alias.CHAMPION) == first.version
     with pytest.raises(ArtifactError) as caught:
         registry.fetch(first.version)
@@ -61,17 +62,17 @@ def test_a_champion_that_reads_what_none_may_is_replaced(
     frames = Frames(settings.storage_root, NOW.date(), PSEUDONYMS)
     frames.write("all", old)
     stored = TrainingData.stored(frames, truth, registry.declared)
-    second = train(stored, stages, trained_at=NOW)
+    second = train(stored, stages)
     assert second.fitted and registry.get(NAME, Alias.CHAMPION) == second.version
     read = {name for name in second.model.features if name.startswith("attribute_")}
     assert read == {"attribute_region", "attribute_studied_credits"}
-    assert not train(stored, stages, trained_at=NOW).fitted
+    assert not train(stored, stages).fitted
 
     # From one day to the next the institution protects one that it did not.
     declared = declarations(Institution(attributes={"region": Use.PROTECTED}))
     stricter = Registry(registry.tracking_uri, settings.storage_root, PSEUDONYMS, declared)
     stored = TrainingData.stored(frames, truth, declared)
-    third = train(stored, replace(stages, registry=stricter), trained_at=NOW)
+    third = train(stored, replace(stages, registry=stricter))
     assert third.fitted and "attribute_region" not in third.model.features
 
 
@@ -83,27 +84,27 @@ def passed(training) -> dict[str, bool]:
 def test_the_first_good_model_becomes_champion_and_is_not_fitted_twice(
     data: Data, stages: Stages, registry: Registry
 ):
-    first = train(TrainingData.of(*data, PSEUDONYMS), stages, trained_at=NOW)
+    first = train(TrainingData.of(*data, PSEUDONYMS), stages)
     assert first.fitted and first.accepted, first.verdicts
     assert registry.get(NAME, Alias.CHAMPION) == first.version
     frame, truth = data
     shuffled = frame.sample(frac=1, random_state=1), truth.sample(frac=1, random_state=1)
-    again = train(TrainingData.of(*shuffled, PSEUDONYMS), stages, trained_at=NOW)
+    again = train(TrainingData.of(*shuffled, PSEUDONYMS), stages)
     assert not again.fitted and again.accepted
     assert again.version == first.version
     changed = frame, truth.assign(final_grade=truth["final_grade"] * 0.99)
-    assert train(TrainingData.of(*changed, PSEUDONYMS), stages, trained_at=NOW).version.version == 2
+    assert train(TrainingData.of(*changed, PSEUDONYMS), stages).version.version == 2
 
 
 def test_a_model_that_carrying_on_beats_does_not_become_champion(
     data: Data, stages: Stages, registry: Registry
 ):
     frame, truth = data
-    champion = train(TrainingData.of(frame, truth, PSEUDONYMS), stages, trained_at=NOW)
+    champion = train(TrainingData.of(frame, truth, PSEUDONYMS), stages)
     known = frame.merge(truth, on=["section_id", "student_id"])["final_grade"]
     oracle = frame.assign(**{NAIVE: known.to_numpy("float32")})
     oracle["grade_if_nothing_more"] = 0.0
-    training = train(TrainingData.of(oracle, truth, PSEUDONYMS), stages, trained_at=NOW)
+    training = train(TrainingData.of(oracle, truth, PSEUDONYMS), stages)
     assert not passed(training)["better_than_naive"]
     assert training.version.version == champion.version.version + 1
     assert registry.get(NAME, Alias.CHAMPION) == champion.version
@@ -120,9 +121,9 @@ def test_a_model_that_carrying_on_beats_does_not_become_champion(
 def test_a_champion_that_cannot_be_read_is_replaced(
     data: Data, stages: Stages, registry: Registry, settings: Settings, engine: Engine
 ):
-    first = train(TrainingData.of(*data, PSEUDONYMS), stages, trained_at=NOW)
+    first = train(TrainingData.of(*data, PSEUDONYMS), stages)
     for file in Path(settings.storage_root, "models", first.version.run_id).rglob("*.skops"):
         file.write_bytes(b"damaged")
-    second = train(TrainingData.of(*data, PSEUDONYMS), stages, trained_at=NOW)
+    second = train(TrainingData.of(*data, PSEUDONYMS), stages)
     assert second.fitted
     assert registry.get(NAME, Alias.CHAMPION) == second.version != first.version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from importlib.metadata import version as installed_version
@@ -31,12 +32,17 @@ from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS, Institution, Use
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 from grade_ml.registry.transition import Evidence, Stage, Stages, transition
+from grade_ml.registry.workspace import Opening, Workspace
 from grade_ml.serving.models import Models
 from grade_ml.serving.predictions import read_predictions
-from grade_ml.serving.scoring import score_running
-from grade_ml.training.baseline import Training, TrainingData, finished
-from grade_ml.training.ensembles import CourseOutcome, train_courses, train_pooled, verdicts
+from grade_ml.serving.scoring import Scored, score_running
+from grade_ml.training import course
+from grade_ml.training import pooled as training_of_pooled
+from grade_ml.training.course import CourseOutcome
+from grade_ml.training.data import TrainingData, finished
+from grade_ml.training.steps import Training
 from grade_ml.training.tuning import Tuned
+from grade_ml.training.verdicts import of_pooled
 from grade_ml_tests.ensemble.campus import TODAY, campus, make_champion, store
 from grade_ml_tests.ensemble.quick import quick
 from grade_ml_tests.ensemble.snapshots import snapshots
@@ -80,16 +86,31 @@ def plain() -> BaselineModel:
     return baseline.fit(*snapshots(sections=4, students=20, weeks=3), seed=0)
 
 
+def opening(engine: Engine, registry: Registry, root: str) -> Opening:
+    """Return what opens the stores of a test on `TODAY`."""
+
+    @contextmanager
+    def opened() -> Iterator[Workspace]:
+        with engine.begin() as connection:
+            yield Workspace(connection, registry, root, TODAY, NOW)
+
+    return opened
+
+
 @pytest.fixture
-def stages(settings: Settings, engine: Engine) -> Stages:
+def registry(settings: Settings) -> Registry:
     assert settings.mlflow_tracking_uri
-    registry = Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
-    return Stages(engine, registry, NOW)
+    return Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
 
 
 @pytest.fixture
-def registry(stages: Stages) -> Registry:
-    return stages.registry
+def opened(settings: Settings, engine: Engine, registry: Registry) -> Opening:
+    return opening(engine, registry, settings.storage_root)
+
+
+@pytest.fixture
+def stages(engine: Engine, registry: Registry) -> Stages:
+    return Stages(engine, registry, NOW)
 
 
 @pytest.fixture
@@ -104,13 +125,12 @@ def tuned(rows: pd.DataFrame, results: pd.DataFrame, last: Parameters | None) ->
 
 
 def train(
-    connection: Connection,
-    stages: Stages,
+    opened: Opening,
     snapshots: pd.DataFrame,
     results: pd.DataFrame,
 ) -> Training[PooledModel]:
     data = TrainingData.of(snapshots, results, PSEUDONYMS)
-    return train_pooled(data, stages, connection, trained_at=NOW, tune=tuned)
+    return training_of_pooled.train(data, opened, tune=tuned)
 
 
 def register(stages: Stages, model: PooledModel, *through: Stage) -> ModelVersion:
@@ -132,8 +152,8 @@ def register(stages: Stages, model: PooledModel, *through: Stage) -> ModelVersio
 
 
 def store_snapshots(settings: Settings, world: World) -> None:
-    for course, rows in world.snapshots.groupby("course_id", observed=True):
-        Frames(settings.storage_root, TODAY, PSEUDONYMS).write(str(course), rows)
+    for name, rows in world.snapshots.groupby("course_id", observed=True):
+        Frames(settings.storage_root, TODAY, PSEUDONYMS).write(str(name), rows)
 
 
 def damage(settings: Settings, version: ModelVersion) -> None:
@@ -178,9 +198,9 @@ def promotions(connection: Connection) -> list[Told]:
 
 
 def test_the_first_version_serves_and_unchanged_data_are_not_fitted_again(
-    world: World, stages: Stages, registry: Registry, connection: Connection
+    world: World, opened: Opening, registry: Registry, connection: Connection
 ) -> None:
-    first = train(connection, stages, world.snapshots, world.results)
+    first = train(opened, world.snapshots, world.results)
     assert first.fitted and first.accepted, first.verdicts
     assert first.reason == "became champion: there was no champion"
     assert registry.get(NAME, Alias.CHAMPION) == first.version
@@ -193,7 +213,7 @@ def test_the_first_version_serves_and_unchanged_data_are_not_fitted_again(
     assert {one["source"] for one in first.model.choices["external"]["trials"]}
 
     shuffled = world.snapshots.sample(frac=1, random_state=1), world.results[::-1]
-    again = train(connection, stages, *shuffled)
+    again = train(opened, *shuffled)
     assert not again.fitted and again.accepted
     assert again.reason == "version 1 is kept: nothing changed"
 
@@ -201,7 +221,7 @@ def test_the_first_version_serves_and_unchanged_data_are_not_fitted_again(
 
 
 def test_a_little_change_keeps_the_model(
-    world: World, model: PooledModel, stages: Stages, connection: Connection
+    world: World, model: PooledModel, opened: Opening, stages: Stages, connection: Connection
 ) -> None:
     section = str(world.results["section_id"].iloc[0])
     odd = world.results["section_id"] == section
@@ -211,19 +231,24 @@ def test_a_little_change_keeps_the_model(
     register(stages, replace(model, section_versions=versions), *SERVING)
     odd = known["section_id"] == section
     changed = known.assign(final_grade=known["final_grade"].where(~odd, 1.0))
-    training = train(connection, stages, world.ended, changed)
+    training = train(opened, world.ended, changed)
     share = odd.mean()
     assert not training.fitted
     assert 0 < share < 0.05
     assert training.reason == f"version 1 is kept: {share:.1%} of the outcomes changed"
 
 
-def test_a_better_version_becomes_champion(
-    world: World, model: PooledModel, stages: Stages, registry: Registry, connection: Connection
+def test_a_better_version_becomes_champion(  # noqa: PLR0917
+    world: World,
+    model: PooledModel,
+    opened: Opening,
+    stages: Stages,
+    registry: Registry,
+    connection: Connection,
 ) -> None:
     champion = register(stages, with_worse_past(model), *SERVING)
-    training = train(connection, stages, world.snapshots, corrected(world.results))
-    assert training.reason.startswith("became champion: improvement +")
+    training = train(opened, world.snapshots, corrected(world.results))
+    assert training.reason.startswith("became champion: improvement on version 1: +")
     assert registry.get(NAME, Alias.CHAMPION) == training.version
     assert promotions(connection) == [(NAME, 1, 2)]
     assert stages.of(champion) is Stage.RETIRED
@@ -237,23 +262,28 @@ def test_a_better_version_becomes_champion(
 
 
 @pytest.mark.slow
-def test_an_equal_version_stays_challenger(
-    world: World, model: PooledModel, stages: Stages, registry: Registry, connection: Connection
+def test_an_equal_version_stays_challenger(  # noqa: PLR0917
+    world: World,
+    model: PooledModel,
+    opened: Opening,
+    stages: Stages,
+    registry: Registry,
+    connection: Connection,
 ) -> None:
     champion = register(stages, model, *SERVING)
-    training = train(connection, stages, world.snapshots, corrected(world.results))
+    training = train(opened, world.snapshots, corrected(world.results))
     assert training.fitted and training.accepted
-    assert training.reason.startswith("stays challenger of version 1: improvement ")
+    assert training.reason.startswith("stays challenger: improvement on version 1: ")
     assert registry.get(NAME, Alias.CHALLENGER) == training.version
     assert registry.get(NAME, Alias.CHAMPION) == champion
     assert promotions(connection) == []
-    again = train(connection, stages, world.snapshots, corrected(world.results))
+    again = train(opened, world.snapshots, corrected(world.results))
     assert again.reason == "version 2 is kept: nothing changed"
 
 
 @pytest.mark.slow
 def test_a_version_that_carrying_on_beats_has_no_alias(
-    world: World, stages: Stages, registry: Registry, connection: Connection
+    world: World, opened: Opening, registry: Registry, connection: Connection
 ) -> None:
     known = world.ended.merge(
         world.results.astype({"section_id": "string", "student_id": "string"}),
@@ -263,7 +293,7 @@ def test_a_version_that_carrying_on_beats_has_no_alias(
     # The naive forecast is never wrong, and no member is told of it.
     oracle = world.ended.assign(grade_if_nothing_more=0.0)
     oracle[NAIVE] = known.to_numpy("float32")
-    training = train(connection, stages, oracle, world.results)
+    training = train(opened, oracle, world.results)
     assert not training.accepted
     assert "better_than_naive" in training.reason
     assert training.reason.startswith("stays a candidate")
@@ -277,17 +307,18 @@ def test_a_version_that_carrying_on_beats_has_no_alias(
 def test_a_champion_that_cannot_be_read_is_replaced(  # noqa: PLR0917
     world: World,
     model: PooledModel,
+    challenged: bool,
+    opened: Opening,
     stages: Stages,
     registry: Registry,
     connection: Connection,
     settings: Settings,
-    challenged: bool,
 ) -> None:
     champion = register(stages, model, *SERVING)
     if challenged:
         register(stages, model, Stage.CHALLENGER)
     damage(settings, champion)
-    training = train(connection, stages, world.snapshots, world.results)
+    training = train(opened, world.snapshots, world.results)
     assert training.fitted
     assert training.reason.startswith("became champion: version 1 cannot serve")
     assert registry.get(NAME, Alias.CHAMPION) == training.version
@@ -297,10 +328,8 @@ def test_a_champion_that_cannot_be_read_is_replaced(  # noqa: PLR0917
 def test_verdicts_name_what_is_missing(model: PooledModel, plain: BaselineModel) -> None:
     poor = {"rmse": 30.0, "naive_rmse": 20.0, "coverage80": 0.5, "coverage95": 0.9, "ece": 0.5}
     evaluation = replace(model.evaluation, metrics={"all": poor | {"brier": 0.3}})
-    version = ModelVersion(
-        "baseline", 1, "r", "0", plain.evaluation.flat(), {}, (), "d", "c", NOW, None
-    )
-    judged = verdicts(replace(model, evaluation=evaluation), version, None)
+    metrics = plain.evaluation.flat()
+    judged = of_pooled(replace(model, evaluation=evaluation), metrics, None)
     assert {one.name: one.passed for one in judged} == {
         "better_than_naive": False,
         "better_than_baseline": False,
@@ -309,18 +338,19 @@ def test_verdicts_name_what_is_missing(model: PooledModel, plain: BaselineModel)
         "explanations_add_up": True,
     }
     unknown = replace(model, evaluation=replace(model.evaluation, metrics={"all": {"rmse": None}}))
-    assert all(one.passed for one in verdicts(unknown, version, None))
+    assert all(one.passed for one in of_pooled(unknown, metrics, None))
 
 
 def test_the_next_in_line_serves_and_says_so(  # noqa: PLR0917
     world: World,
     model: PooledModel,
     plain: BaselineModel,
+    tmp_path: Path,
+    opened: Opening,
     stages: Stages,
     registry: Registry,
-    settings: Settings,
     connection: Connection,
-    tmp_path: Path,
+    settings: Settings,
 ) -> None:
     with pytest.raises(NotReadyError, match="No model has been trained"):
         Models(registry).serving(MATHS)
@@ -348,7 +378,7 @@ def test_the_next_in_line_serves_and_says_so(  # noqa: PLR0917
     ] * 2
     assert "pooled version 1 cannot serve" in served.degraded[0]
     assert "model.json" in served.degraded[0]
-    scored = score_running(connection, registry, settings.storage_root, [MATHS], TODAY)
+    scored = score(opened, MATHS)
     assert scored.models == ("baseline 1",)
     assert scored.degraded == served.degraded
     rows = read_predictions(connection, as_of=TODAY)
@@ -358,17 +388,17 @@ def test_the_next_in_line_serves_and_says_so(  # noqa: PLR0917
 def test_champion_and_challenger_predict_side_by_side(  # noqa: PLR0917
     world: World,
     model: PooledModel,
+    opened: Opening,
     stages: Stages,
-    registry: Registry,
-    settings: Settings,
     connection: Connection,
+    settings: Settings,
 ) -> None:
     store_snapshots(settings, world)
     champion = register(stages, model, *SERVING)
-    alone = score_running(connection, registry, settings.storage_root, [MATHS, OTHER], TODAY)
+    alone = score(opened, MATHS, OTHER)
     assert alone.challenged == 0
     challenger = register(stages, replace(model, base_rate=0.1), Stage.CHALLENGER)
-    scored = score_running(connection, registry, settings.storage_root, [MATHS, OTHER], TODAY)
+    scored = score(opened, MATHS, OTHER)
     newest = world.snapshots["cut_on"] == world.snapshots["cut_on"].max()
     enrollments = world.snapshots[newest & world.snapshots["course_id"].isin([MATHS, OTHER])]
     assert scored.challenged == len(scored.predictions) == len(enrollments) > 0
@@ -382,28 +412,24 @@ def test_champion_and_challenger_predict_side_by_side(  # noqa: PLR0917
 
 
 def correct(
-    connection: Connection,
-    stages: Stages,
-    settings: Settings,
-    *courses: str,
-    changes: Mapping[str, Change] | None = None,
+    opened: Opening, *courses: str, changes: Mapping[str, Change] | None = None
 ) -> list[CourseOutcome]:
-    root = settings.storage_root
-    return list(
-        train_courses(
-            courses, root, TODAY, stages, connection, trained_at=NOW, changes=changes or {}
-        )
-    )
+    return list(course.train(courses, opened, changes or {}))
+
+
+def score(opened: Opening, *courses: str) -> Scored:
+    with opened() as workspace:
+        return score_running(workspace, courses)
 
 
 def test_a_model_that_reads_what_none_may_steps_aside_and_is_replaced(  # noqa: PLR0917
     world: World,
     model: PooledModel,
+    tmp_path: Path,
     stages: Stages,
     registry: Registry,
-    settings: Settings,
     connection: Connection,
-    tmp_path: Path,
+    settings: Settings,
 ) -> None:
     frame, truth = snapshots(sections=4, students=20, weeks=3)
     plain = baseline.fit(frame.drop(columns="attribute_region"), truth, seed=0)
@@ -421,14 +447,14 @@ def test_a_model_that_reads_what_none_may_steps_aside_and_is_replaced(  # noqa: 
     assert "train_advanced_ml_models" in reason
     assert Models(stricter).challenger() is None
     store_snapshots(settings, world)
-    (outcome,) = correct(connection, replace(stages, registry=stricter), settings, MATHS)
+    (outcome,) = correct(opening(stages.engine, stricter, settings.storage_root), MATHS)
     assert not outcome.fitted and "region (protected)" in outcome.reason
 
     data = TrainingData.stored(
         Frames(settings.storage_root, TODAY, PSEUDONYMS), world.results, declared
     )
-    training = train_pooled(
-        data, replace(stages, registry=stricter), connection, trained_at=NOW, tune=tuned
+    training = training_of_pooled.train(
+        data, opening(stages.engine, stricter, settings.storage_root), tune=tuned
     )
     assert training.fitted and training.reason.startswith("became champion: version 1 cannot serve")
     assert "attribute_region" not in training.model.features
@@ -441,14 +467,16 @@ def test_a_model_whose_students_another_secret_hides_is_replaced_and_removed(  #
     model: PooledModel,
     stages: Stages,
     registry: Registry,
-    settings: Settings,
     connection: Connection,
+    settings: Settings,
 ) -> None:
     old = register(stages, model, *SERVING)
     mine = Registry(registry.tracking_uri, settings.storage_root, Pseudonyms(b"another"))
     with pytest.raises(NotReadyError, match="not registered under this installation's secret"):
         Models(mine).pooled_champion()
-    training = train(connection, replace(stages, registry=mine), world.snapshots, world.results)
+    training = train(
+        opening(stages.engine, mine, settings.storage_root), world.snapshots, world.results
+    )
     assert training.reason.startswith("became champion: version 1 cannot serve")
     assert Models(mine).serving(MATHS).version == training.version
     assert not set(training.model.held_out["student"]) & set(model.held_out["student"])
@@ -462,17 +490,18 @@ def test_a_model_whose_students_another_secret_hides_is_replaced_and_removed(  #
 def test_a_course_is_corrected_once_and_serves_itself(  # noqa: PLR0917
     world: World,
     model: PooledModel,
+    opened: Opening,
     stages: Stages,
     registry: Registry,
-    settings: Settings,
     connection: Connection,
+    settings: Settings,
 ) -> None:
     store_snapshots(settings, world)
-    (nothing,) = correct(connection, stages, settings, MATHS)
+    (nothing,) = correct(opened, MATHS)
     assert (nothing.kept, nothing.fitted) == (False, False)
     assert nothing.reason == "No ensemble has been trained yet."
     champion = register(stages, with_perfect_past(model, but_low_in=MATHS), *SERVING)
-    first, other = correct(connection, stages, settings, MATHS, OTHER)
+    first, other = correct(opened, MATHS, OTHER)
     assert first.kept and first.fitted, first.reason
     assert first.model and first.model.pooled_version == champion.version
     assert other.fitted and not other.kept
@@ -481,30 +510,30 @@ def test_a_course_is_corrected_once_and_serves_itself(  # noqa: PLR0917
     assert registry.get(name_of(OTHER), Alias.CHAMPION) is None
     assert promotions(connection) == [(name_of(MATHS), None, 1)]
 
-    again = correct(connection, stages, settings, MATHS, OTHER)
+    again = correct(opened, MATHS, OTHER)
     assert [(one.kept, one.fitted) for one in again] == [(True, False), (False, False)]
     assert all(one.reason.startswith("nothing changed: ") for one in again)
     assert registry.get(name_of(MATHS), Alias.CHAMPION) == version
 
-    scored = score_running(connection, registry, settings.storage_root, [MATHS, OTHER], TODAY)
+    scored = score(opened, MATHS, OTHER)
     assert scored.models == (f"{name_of(MATHS)} 1", "pooled 1")
 
     # Scores of the running section have changed: that comes on top, and stays the next night.
     change = Change(date(2025, 11, 5), -0.3, Improvement(0.2, 0.1, 0.3, 100, 50))
-    (told,) = correct(connection, stages, settings, MATHS, changes={MATHS: change})
+    (told,) = correct(opened, MATHS, changes={MATHS: change})
     assert told.fitted and "points to come are -30%" in told.reason
     assert told.model and first.model and told.model.changed_on == change.since
-    lower = score_running(connection, registry, settings.storage_root, [MATHS], TODAY)
+    lower = score(opened, MATHS)
     assert lower.models == (f"{name_of(MATHS)} 2",)
     assert lower.of_course(MATHS)["mean_grade"] < scored.of_course(MATHS)["mean_grade"] - 1
-    (kept,) = correct(connection, stages, settings, MATHS)
+    (kept,) = correct(opened, MATHS)
     assert kept.kept and not kept.fitted and str(change.since) in kept.reason
     served = Models(registry).serving(MATHS).model
     assert isinstance(served, CourseModel) and served.changed_on == change.since
 
     # Another champion, of which the course has nothing to correct.
     register(stages, with_perfect_past(model), *SERVING)
-    (gone,) = correct(connection, stages, settings, MATHS)
+    (gone,) = correct(opened, MATHS)
     assert gone.fitted and not gone.kept
     assert registry.get(name_of(MATHS), Alias.CHAMPION) is None
     assert stages.of(registry.at(name_of(MATHS), 2)) is Stage.RETIRED

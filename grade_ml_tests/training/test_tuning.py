@@ -24,7 +24,11 @@ from grade_ml.ensemble.pooled import Workload
 from grade_ml.ensemble.rows import training_rows
 from grade_ml.ensemble.stacking import loss
 from grade_ml.training import tuning
-from grade_ml.training.tuning import Tuned, tune
+from grade_ml.training.tuning import Tuned, studies, tune
+from grade_ml.training.tuning import contest as contests
+from grade_ml.training.tuning.contest import Contest, contest_of, mean_loss
+from grade_ml.training.tuning.search import Search
+from grade_ml.training.tuning.settings import SETTINGS
 from grade_ml_tests.ensemble.snapshots import snapshots
 from grade_ml_tests.factories import PSEUDONYMS
 
@@ -121,7 +125,7 @@ def forget_everything(url: str) -> None:
 
 
 def stored(url: str) -> list[optuna.Study]:
-    with tuning._storage(url) as storage:
+    with studies.opened(url) as storage:
         names = optuna.get_all_study_names(storage)
         return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
@@ -157,7 +161,7 @@ def test_the_search_lowers_the_loss_and_says_by_how_much(data, gradebook_url):
         least = [value for _, value in study.progress]
         assert least == sorted(least, reverse=True)
         # Those that were stopped early say nothing of importance.
-        enough = len(study.history) >= tuning.SETTINGS.importance_trials
+        enough = len(study.history) >= SETTINGS.importance_trials
         assert set(study.importance) == ({"alpha", "columns"} if enough else set())
 
 
@@ -182,7 +186,7 @@ def test_the_loss_is_that_of_the_parameters_that_are_returned(data, gradebook_ur
     rows = training_rows(*data, pooled.SETTINGS.max_rows, 0)
     views = {view: pooled.encoder_of(rows, view) for view in View}
     for study in found.studies:
-        contest, _ = tuning._contest(Workload.of(study.task, rows, views), 0)
+        contest, _ = contest_of(Workload.of(study.task, rows, views), 0)
         *_, (value, _) = contest.losses(Ridge, found.parameters[study.task]["ridge"], 0)
         assert value == pytest.approx(study.loss, rel=1e-12)
 
@@ -200,7 +204,7 @@ def test_what_is_better_on_average_and_not_on_each_fold_is_not_taken(
         each = next(told[contest.load.task])
         return ((float(np.mean(each[: n + 1])), each[n]) for n in range(FOLDS))
 
-    monkeypatch.setattr(tuning._Contest, "losses", losses)
+    monkeypatch.setattr(Contest, "losses", losses)
     found = run(data, gradebook_url, trials=4)
     for study in found.studies:
         assert study.better == (2,)
@@ -250,7 +254,7 @@ def test_new_data_are_a_new_study(data, gradebook_url):
 
 
 def test_old_studies_are_forgotten(data, gradebook_url, monkeypatch):
-    monkeypatch.setattr(tuning, "SETTINGS", replace(tuning.SETTINGS, kept_studies=3))
+    monkeypatch.setattr(studies, "SETTINGS", replace(SETTINGS, kept_studies=3))
     run(data, gradebook_url, trials=1, seed=0)
     run(data, gradebook_url, trials=1, seed=1)
     kept = stored(gradebook_url)
@@ -285,7 +289,7 @@ def test_no_trial_starts_after_the_time_is_over(data, gradebook_url):
 
 
 def test_no_trial_starts_that_would_not_fit(data, gradebook_url, monkeypatch):
-    monkeypatch.setattr(tuning._Search, "mean_seconds", lambda search: 50.0)
+    monkeypatch.setattr(Search, "mean_seconds", lambda search: 50.0)
     found = run(data, gradebook_url, seconds=40)
     assert all(one.trials == 0 for one in found.studies)
 
@@ -360,10 +364,10 @@ def test_without_optuna_parameters_stay_and_it_is_said(data, monkeypatch):
 
 
 def test_trials_are_judged_by_students_they_do_not_learn_from(data, monkeypatch):
-    monkeypatch.setattr(tuning, "SETTINGS", replace(tuning.SETTINGS, max_rows=300))
+    monkeypatch.setattr(contests, "SETTINGS", replace(SETTINGS, max_rows=300))
     rows = training_rows(*data, pooled.SETTINGS.max_rows, 0)
     load = Workload.of(Task.RISK, rows, {view: pooled.encoder_of(rows, view) for view in View})
-    contest, problem = tuning._contest(load, 0)
+    contest, problem = contest_of(load, 0)
     assert not problem
     assert len(contest.folds) == FOLDS
     learned = pd.concat([rows.loc[train, "student_id"] for train, _ in contest.folds])
@@ -401,16 +405,16 @@ def test_a_score_of_risk_is_judged_as_the_stack_would_read_it():
     target = (random.random(odds.size) < 1 / (1 + np.exp(-odds))).astype(float)
     weight = np.ones(odds.size)
     plain = loss(odds, target, Task.RISK).mean()
-    value = tuning.mean_loss(odds, target, weight, Task.RISK)
+    value = mean_loss(odds, target, weight, Task.RISK)
     assert value == pytest.approx(plain, rel=1e-3)
     assert value <= plain
-    assert tuning.mean_loss(0.1 * odds + 7, target, weight, Task.RISK) == pytest.approx(value)
+    assert mean_loss(0.1 * odds + 7, target, weight, Task.RISK) == pytest.approx(value)
     noise = random.normal(size=odds.size)
     share = target.mean()
     base = -share * np.log(share) - (1 - share) * np.log(1 - share)
     for bad in (-odds, np.zeros(odds.size), noise):
-        assert tuning.mean_loss(bad, target, weight, Task.RISK) == pytest.approx(base, rel=1e-3)
-    assert tuning.mean_loss(odds, np.zeros(odds.size), weight, Task.RISK) < 1e-3
+        assert mean_loss(bad, target, weight, Task.RISK) == pytest.approx(base, rel=1e-3)
+    assert mean_loss(odds, np.zeros(odds.size), weight, Task.RISK) < 1e-3
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from grade_ml.early_warning.risk_periods import Evaluation
     from grade_ml.forecasting.contract import Forecasts
     from grade_ml.forecasting.trajectory import Trajectory
-    from grade_ml.training.baseline import Training
+    from grade_ml.training.steps import Training
 
 #: Rows of the table of weights: the cells of all courses together come first.
 SHOWN = 200

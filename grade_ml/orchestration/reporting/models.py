@@ -1,0 +1,140 @@
+"""What Dagster shows of the trainings of grade and risk, and of what they predict."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, MetadataValue, TableRecord
+
+from grade_ml.core.process import peak_megabytes
+from grade_ml.orchestration import plots
+from grade_ml.orchestration.courses import Courses
+
+if TYPE_CHECKING:
+    from grade_ml.ensemble.evaluation import Evaluation
+    from grade_ml.ensemble.pooled import PooledModel
+    from grade_ml.serving.scoring import Scored
+    from grade_ml.training.course import CourseOutcome
+    from grade_ml.training.steps import Training
+    from grade_ml.training.tuning import Study
+
+
+def of_training(training: "Training[Any]", seconds: float) -> dict[str, Any]:
+    """Return what became of a training that took so many seconds, and the model's figures."""
+    version, evaluation = training.version, training.model.evaluation
+    overall = {f"all_{name}": value for name, value in _known(evaluation.metrics["all"]).items()}
+    return {
+        "model_version": version.version,
+        "champion": training.accepted,
+        "fitted": training.fitted,
+        "outcome": training.reason or "fitted",
+        **_pictures(evaluation),
+        "phases": _phases(evaluation),
+        **overall,
+        "sections": len(training.model.sections),
+        "features": len(training.model.features),
+        "feature_list": ", ".join(training.model.features),
+        "training_seconds": seconds,
+        "peak_megabytes": peak_megabytes(),
+        "data_version": version.data_version,
+        "manifest_sha256": version.manifest_sha256,
+    }
+
+
+def of_ensemble(training: "Training[PooledModel]", seconds: float) -> dict[str, Any]:
+    """Return the same of the ensemble, with its card and how its parameters were found."""
+    from grade_ml.training.card import card
+
+    model = training.model
+    return {
+        **of_training(training, seconds),
+        **_searches(training.studies),
+        "model_card": MetadataValue.md(card(model, training.version)),
+        "degraded": list(model.degraded),
+        "choices": dict(model.choices),
+    }
+
+
+def of_corrections(outcomes: "Sequence[CourseOutcome]", courses: Courses) -> dict[str, Any]:
+    """Return how many courses are corrected, and tell `courses` what became of each."""
+    for one in outcomes:
+        figures = {"kept": one.kept, "fitted": one.fitted, "outcome": one.reason}
+        courses.add_asset_metadata(figures, partition_key=one.course_id)
+    return {
+        "courses": len(outcomes),
+        "corrected": sum(one.kept for one in outcomes),
+        "fitted": sum(one.fitted for one in outcomes),
+    }
+
+
+def of_predictions(scored: "Scored", courses: Courses) -> dict[str, Any]:
+    """Return which models answered, and tell `courses` their figures."""
+    for key in courses.keys:
+        figures = scored.of_course(key)
+        rows = figures.pop("rows")
+        courses.add_asset_metadata({"dagster/row_count": rows, **figures}, partition_key=key)
+    return {
+        "models": list(scored.models),
+        "challenged": scored.challenged,
+        "degraded": list(scored.degraded),
+    }
+
+
+def _known(figures: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def _phases(evaluation: "Evaluation") -> MetadataValue:
+    """Return one row for each third of a section."""
+    return plots.table(
+        [TableRecord({"phase": phase, **figures}) for phase, figures in evaluation.metrics.items()]
+    )
+
+
+def _pictures(evaluation: "Evaluation") -> dict[str, Any]:
+    curve, sample = evaluation.calibration.to_dict("list"), evaluation.sample.to_dict("list")
+    return {
+        "calibration": plots.calibration(
+            "Risk on unseen sections", curve["predicted"], curve["observed"]
+        ),
+        "predicted_against_actual": plots.agreement(
+            "Grades on unseen sections", sample["predicted"], sample["actual"]
+        ),
+    }
+
+
+def _searches(studies: "Sequence[Study]") -> dict[str, Any]:
+    """Return how the searches for parameters went, and which parameters mattered."""
+    if not studies:
+        return {}
+    tasks = sorted({str(study.task) for study in studies})
+    history = {
+        task: {study.member: study.progress for study in studies if study.task == task}
+        for task in tasks
+    }
+    importance = {
+        task: {study.member: study.importance for study in studies if study.task == task}
+        for task in tasks
+    }
+    return {
+        "tuning": plots.histories("Loss of the best parameters so far", history),
+        "tuning_importance": plots.shares("What told good parameters from bad", importance),
+        "tuning_trials": sum(study.trials for study in studies),
+    }
+
+
+def check_results(
+    training: "Training[Any]", conditions: Collection[AssetCheckSpec]
+) -> list[AssetCheckResult]:
+    """Return a training's verdicts; one whose condition is blocking is an error where it failed."""
+    blocking = {spec.name for spec in conditions if spec.blocking}
+    return [
+        AssetCheckResult(
+            check_name=verdict.name,
+            passed=verdict.passed,
+            severity=AssetCheckSeverity.ERROR
+            if verdict.name in blocking
+            else AssetCheckSeverity.WARN,
+            metadata=verdict.figures,
+        )
+        for verdict in training.verdicts
+    ]

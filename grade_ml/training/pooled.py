@@ -1,0 +1,234 @@
+"""The pooled ensemble of a night: data, fit, verdicts, transition.
+
+It is fitted anew where the data of more than a few sections changed, or the program did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import pandas as pd
+
+from grade_ml.core.errors import ArtifactError
+from grade_ml.core.process import peak_megabytes
+from grade_ml.core.pseudonyms import Pseudonyms
+from grade_ml.core.resampling import Improvement, improvement
+from grade_ml.ensemble import pooled
+from grade_ml.ensemble.baseline import NAME as BASELINE
+from grade_ml.ensemble.course import losses
+from grade_ml.ensemble.importance import spread_between_fits
+from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel, Progress
+from grade_ml.ensemble.rows import data_version, row_pseudonyms
+from grade_ml.external.features import read_wide
+from grade_ml.external.protocol import Window
+from grade_ml.features.surroundings import PREFIX, columns_of, with_surroundings
+from grade_ml.gradebook.frames import read_table
+from grade_ml.gradebook.schema import section
+from grade_ml.registry.registry import Alias, ModelVersion, Registry
+from grade_ml.registry.transition import Evidence, Stage
+from grade_ml.registry.workspace import Opening
+from grade_ml.serving.models import Models
+from grade_ml.training.admission import Admission, admission
+from grade_ml.training.data import TrainingData
+from grade_ml.training.settings import SETTINGS
+from grade_ml.training.steps import Training, program, register, remove_exposed
+from grade_ml.training.tuning import Tuned
+from grade_ml.training.verdicts import of_pooled
+
+#: From a version's data and the last parameters to new ones.
+Tuner = Callable[[pd.DataFrame, pd.DataFrame, Parameters | None], Tuned]
+
+
+def train(
+    data: TrainingData,
+    opened: Opening,
+    *,
+    tune: Tuner,
+    on_progress: Progress = lambda message: None,
+) -> Training[PooledModel]:
+    """Fit the pooled ensemble, register it, and let it become challenger and champion if it may.
+
+    Parameters
+    ----------
+    opened
+        Opens a transaction, for as long as something is read.
+    tune
+        Finds parameters, starting from those of the last version.
+
+    Raises
+    ------
+    NotReadyError
+        Too few enrollments have an outcome.
+    """
+    with opened() as workspace:
+        stages, seed = workspace.stages, workspace.seed
+    stages.reconcile()
+    registry, models = stages.registry, Models(stages.registry)
+    readable, champion = list(models.pooled_versions()), registry.get(NAME, Alias.CHAMPION)
+    # A challenger that is up to date does not make up for a champion that cannot be read.
+    for current in readable if champion is None or champion in readable else ():
+        model = models.pooled[current.version]
+        if why := _up_to_date(current, model, data):
+            reason = f"version {current.version} is kept: {why}"
+            judged = of_pooled(model, _baseline(registry), None)
+            return Training(current, model, judged, False, reason)
+    started = perf_counter()
+    previous = models.pooled[readable[0].version].parameters if readable else None
+    around = _around(data.snapshots, opened)
+    on_progress("Trying which external sources tell of grades")
+    rows, admitted = _with_admitted(data, around, seed)
+    tuned = tune(rows, data.results, previous)
+    model = _fit(rows, data, tuned, admitted, registry.pseudonyms, seed, on_progress)
+    version = register(
+        registry,
+        NAME,
+        model,
+        parameters=_flat(model.parameters)
+        | {"seed": seed, "sections": len(model.sections), "pass_marks": data.pass_marks},
+        data_version=data_version(data.versions),
+        trained_at=stages.now,
+        costs={"training_seconds": perf_counter() - started, "peak_megabytes": peak_megabytes()},
+    )
+    judged = of_pooled(model, _baseline(registry), rows)
+    training = Training(version, model, judged, True, studies=tuned.studies)
+    if training.accepted:
+        stages.transition(version, Stage.CHALLENGER, training.evidence("meets every condition"))
+        deserved, evidence = _against(champion, models, model, rows, around.wide, seed)
+        if deserved:
+            stages.transition(version, Stage.CHAMPION, evidence)
+        reason = f"{'became champion' if deserved else 'stays challenger'}: {evidence.reason}"
+    else:
+        failed = ", ".join(verdict.name for verdict in judged if not verdict.passed)
+        reason = f"stays a candidate: {failed} failed"
+    remove_exposed(NAME, stages)
+    return replace(training, reason=reason)
+
+
+def _baseline(registry: Registry) -> Mapping[str, float]:
+    version = registry.get(BASELINE, Alias.CHAMPION)
+    return version.metrics if version else {}
+
+
+def _up_to_date(current: ModelVersion, model: PooledModel, data: TrainingData) -> str:
+    """Return why a version need not be fitted anew; empty: it must."""
+    if current.code_version != program():
+        return ""
+    now, before = data.versions, model.section_versions
+    changed = [name for name in now.keys() | before.keys() if now.get(name) != before.get(name)]
+    sizes = data.results["section_id"].astype(str).value_counts()
+    share = float(sizes.reindex(changed).fillna(1).sum() / max(sizes.sum(), 1))
+    if share >= SETTINGS.refit_share:
+        return ""
+    return "nothing changed" if share == 0 else f"{share:.1%} of the outcomes changed"
+
+
+@dataclass(frozen=True)
+class _Around:
+    """What surrounded the sections: observations by day and place, and the sections themselves."""
+
+    wide: pd.DataFrame
+    sections: pd.DataFrame
+
+
+def _around(snapshots: pd.DataFrame, opened: Opening) -> _Around:
+    days = snapshots["cut_on"].dt.date
+    with opened() as workspace:
+        wide = read_wide(workspace.connection, Window(days.min(), days.max()))
+        return _Around(wide, read_table(workspace.connection, section))
+
+
+def _with_admitted(
+    data: TrainingData, around: _Around, seed: int
+) -> tuple[pd.DataFrame, Admission]:
+    """Return the snapshots with the external columns that may enter, and how that was decided."""
+    everything = with_surroundings(data.snapshots, around.wide)
+    verdict = admission(everything, data.results, around.sections, seed=seed)
+    kept = [*data.snapshots.columns, *columns_of(everything, verdict.sources)]
+    return everything[kept], verdict
+
+
+def _fit(  # noqa: PLR0913, PLR0917 - what a model learns from, and what its card tells
+    rows: pd.DataFrame,
+    data: TrainingData,
+    tuned: Tuned,
+    admitted: Admission,
+    pseudonyms: Pseudonyms,
+    seed: int,
+    on_progress: Progress,
+) -> PooledModel:
+    model = pooled.fit(
+        rows,
+        data.results,
+        seed,
+        pseudonyms,
+        parameters=tuned.parameters,
+        on_progress=on_progress,
+    )
+    return replace(
+        model,
+        choices={**model.choices, "external": admitted.to_dict()},
+        section_versions=data.versions,
+        importance_spread=spread_between_fits(model, rows, data.results, seed),
+        degraded=tuple(dict.fromkeys([*model.degraded, *tuned.degraded])),
+    )
+
+
+def _against(  # noqa: PLR0913, PLR0917 - two models, and what both are asked
+    champion: ModelVersion | None,
+    models: Models,
+    challenger: PooledModel,
+    rows: pd.DataFrame,
+    wide: pd.DataFrame,
+    seed: int,
+) -> tuple[bool, Evidence]:
+    """Return whether `challenger` deserves the place of the champion, and why."""
+    if champion is None:
+        return True, Evidence("there was no champion")
+    try:
+        old = models.pooled[champion.version]
+    except ArtifactError as error:
+        return True, Evidence(f"version {champion.version} cannot serve: {error}")
+    gain = _paired(challenger, old, rows, wide, models.registry.pseudonyms, seed)
+    reason = f"improvement on version {champion.version}: {gain}"
+    evidence = Evidence(reason, gain.figures if gain else {})
+    return gain is not None and gain.is_sure, evidence
+
+
+def _paired(  # noqa: PLR0913, PLR0917 - two models, and what both are asked
+    challenger: PooledModel,
+    champion: PooledModel,
+    rows: pd.DataFrame,
+    wide: pd.DataFrame,
+    pseudonyms: Pseudonyms,
+    seed: int,
+) -> Improvement | None:
+    """Compare both on rows that neither had seen: held out by both, or new to the champion."""
+    ours = challenger.held_out
+    new = ours[~ours["section_id"].isin(champion.sections)]
+    known = ours.merge(champion.held_out[["row", "grade", "risk"]], on="row", suffixes=("", "_old"))
+    parts = [known]
+    if len(new):
+        unseen = rows[rows["section_id"].astype(str).isin(new["section_id"].unique())]
+        # The champion may read sources that the challenger does not.
+        plain = unseen.loc[:, ~unseen.columns.str.startswith(PREFIX)]
+        old = champion.predict(with_surroundings(plain, wide)).assign(
+            row=row_pseudonyms(unseen, pseudonyms).to_numpy()
+        )
+        parts.append(new.merge(old[["row", "grade", "risk"]], on="row", suffixes=("", "_old")))
+    both = pd.concat(parts, ignore_index=True)
+    if both.empty:
+        return None
+    before = both[["grade_old", "risk_old"]].set_axis(["grade", "risk"], axis=1)
+    pair = losses(before, both[["grade", "risk"]], both)
+    return improvement(*pair, both["student"].to_numpy(), seed)
+
+
+def _flat(parameters: Parameters) -> dict[str, float]:
+    return {
+        f"{task}.{member}.{name}": value
+        for task, members in parameters.items()
+        for member, values in members.items()
+        for name, value in values.items()
+    }

@@ -1,0 +1,106 @@
+"""What trainings do beside fitting: they register and promote, and remove what must not stay."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from grade_ml.ensemble.evaluation import Evaluation
+from grade_ml.registry.registry import ModelVersion, Registry
+from grade_ml.registry.transition import Evidence, Stage, Stages
+from grade_ml.training.tuning import Study
+from grade_ml.training.verdicts import Verdict
+
+Fitted = TypeVar("Fitted")
+
+
+class Model(Protocol):
+    """What can be registered."""
+
+    @property
+    def features(self) -> Sequence[str]:
+        """The columns that it reads."""
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What it showed on rows that it had not seen."""
+
+    def save(self, folder: Path) -> None:
+        """Write its files."""
+
+
+@dataclass(frozen=True)
+class Training(Generic[Fitted]):
+    """What came of training; `fitted` is False where the last version was still up to date."""
+
+    version: ModelVersion
+    model: Fitted
+    verdicts: tuple[Verdict, ...]
+    fitted: bool
+    #: Why it was not fitted, or what became of it, in words.
+    reason: str = ""
+    #: The searches for parameters that came before.
+    studies: tuple[Study, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether every verdict allows this version to serve."""
+        return all(verdict.passed for verdict in self.verdicts)
+
+    def evidence(self, reason: str) -> Evidence:
+        """Return the verdicts' figures, for what `reason` says."""
+        judged = ((one.name, one.figures.items()) for one in self.verdicts)
+        return Evidence(reason, {f"{of}_{name}": x for of, found in judged for name, x in found})
+
+
+def program() -> str:
+    """Return the version of the program, with which a model is trained anew."""
+    return installed_version("grade-ml")
+
+
+def register(  # noqa: PLR0913 - what a version must be traceable to
+    registry: Registry,
+    name: str,
+    model: Model,
+    *,
+    parameters: Mapping[str, object],
+    data_version: str,
+    trained_at: datetime,
+    costs: Mapping[str, float] | None = None,
+) -> ModelVersion:
+    """Store `model` as the next version of `name`, a candidate; its metrics are its evaluation.
+
+    Parameters
+    ----------
+    costs
+        Metrics beside: seconds, memory.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder))
+        return registry.register(
+            name,
+            Path(folder),
+            metrics={**model.evaluation.flat(), **(costs or {})},
+            parameters=parameters,
+            features=model.features,
+            data_version=data_version,
+            code_version=program(),
+            trained_at=trained_at,
+        )
+
+
+def promote(stages: Stages, version: ModelVersion, evidence: Evidence) -> None:
+    """Make a candidate champion."""
+    for stage in (Stage.CHALLENGER, Stage.CHAMPION):
+        stages.transition(version, stage, evidence)
+
+
+def remove_exposed(name: str, stages: Stages) -> None:
+    """Remove the versions of `name` that keep values of students under another secret or none."""
+    for version in stages.registry.exposed(name):
+        stages.remove(version, "keeps values of students under another secret, or none")
