@@ -24,10 +24,10 @@ from grade_ml.core.errors import ConfigurationError, GradeMLError, ServiceError
 from grade_ml.core.locks import DatabaseLock
 from grade_ml.core.permissions import keep_private
 from grade_ml.core.settings import URLS
+from grade_ml.core.types import arrow_types
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
     from grade_ml.core.settings import Settings
 
@@ -271,23 +271,17 @@ def only_one(engine: Engine, lock: DatabaseLock) -> Iterator[bool]:
             connection.invalidate()
 
 
-def read_frame(
-    connection: Connection, query: Select[Any], types: dict[str, pa.DataType]
-) -> pd.DataFrame:
+def read_frame(connection: Connection, query: Select[Any]) -> pd.DataFrame:
     """Return the rows of `query` as a frame, transferred by COPY (about 1 million rows a second).
 
-    Parameters
-    ----------
-    query
-        A select whose column names are exactly the keys of `types`.
-    types
-        Arrow type per column. Strings come back as `string[pyarrow]`, dates as `datetime64[ns]`
-        at midnight, integers with missing values as float64, booleans as bool.
+    Texts, and what `core.types` knows no other type of, come back as `string[pyarrow]`, dates as
+    `datetime64[ns]` at midnight, integers with missing values as float64, booleans as bool.
     """
     import pandas as pd
     import pyarrow as pa
     from pyarrow import csv
 
+    types = arrow_types(query)
     sql = query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})  # type: ignore[no-untyped-call]
     buffer = io.BytesIO()
     driver: Any = connection.connection.driver_connection
@@ -303,7 +297,7 @@ def read_frame(
     table = csv.read_csv(
         buffer,
         convert_options=csv.ConvertOptions(
-            column_types={k: pa.bool_() if pa.types.is_boolean(v) else v for k, v in types.items()},
+            column_types=types,
             include_columns=list(types),
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,

@@ -132,15 +132,8 @@ def newest_forecasts(
 
 
 def _typed(connection: Connection, query: sa.Select[Any], types: dict[str, Any]) -> pd.DataFrame:
-    import pyarrow as pa
-
-    arrow = {sa.Date: pa.date32(), sa.Double: pa.float64(), sa.BigInteger: pa.int64()}
-    frame = read_frame(
-        connection,
-        query,
-        {name: arrow.get(type(kind), pa.string()) for name, kind in types.items()},
-    )
-    texts = {name: "object" for name, kind in types.items() if type(kind) not in arrow}
+    frame = read_frame(connection, query)
+    texts = {name: "object" for name, kind in types.items() if isinstance(kind, sa.Text)}
     return frame.astype(texts)
 
 

@@ -21,6 +21,7 @@ from grade_ml.core.errors import NotReadyError
 from grade_ml.core.frames import empty, reasons, together
 from grade_ml.core.optional import FAMILIES
 from grade_ml.core.settling import settle
+from grade_ml.core.types import pandas_types
 from grade_ml.ensemble.groups import Bands, grouped
 from grade_ml.ensemble.members import Task
 from grade_ml.ensemble.rows import ENROLLMENT
@@ -144,7 +145,7 @@ def importance(workspace: Workspace, models: Models, courses: Sequence[str]) -> 
     people = rows[[*ENROLLMENT, *groups.values()]].astype(dict.fromkeys(ENROLLMENT, object))
     people = grouped(people, "student_id", _bands(models))
     found = {name: _weighed(workspace, models, name, people, groups) for name in courses}
-    stored = together((one.rows for one in found.values()), store.types_of(store.importance))
+    stored = together((one.rows for one in found.values()), pandas_types(store.importance))
     if len(stored):
         store.write_importance(workspace.connection, stored)
         _weigh_everywhere(workspace)
@@ -166,7 +167,7 @@ def _weighed(
     people: pd.DataFrame,
     groups: Mapping[str, str],
 ) -> Weighed:
-    types = store.types_of(store.importance)
+    types = pandas_types(store.importance)
     told = store.read_explanations(workspace.connection, [course], workspace.as_of)
     if not told:
         return Weighed(course, empty(types), reason="no running enrollment is explained")
@@ -300,7 +301,7 @@ def fairness(workspace: Workspace, models: Models) -> tuple[pd.DataFrame, str]:
         rows = with_attributes(pooled.held_out, students, enrollments, *used)
         found = figures_of_groups(rows, workspace.seed, pooled.bands)
     except NotReadyError as error:
-        return empty(store.types_of(store.fairness)), str(error)
+        return empty(pandas_types(store.fairness)), str(error)
     if found.empty:
         return found, "no protected attribute has two groups that are large enough"
     found = found.assign(

@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,9 +25,6 @@ from grade_ml.ensemble.rows import ENROLLMENT
 from grade_ml.explanations.contract import Account, Attributions, Explanation
 from grade_ml.explanations.decision_paths import Path
 from grade_ml.gradebook.schema import section
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 metadata = sa.MetaData(schema="explanations")
 
@@ -267,17 +264,6 @@ def newest(table: sa.Table, courses: Collection[str], as_of: date) -> sa.Select[
     )
 
 
-def types_of(table: sa.Table) -> dict[str, str]:
-    """Return the columns of a table with their pandas types, for a frame without rows."""
-    by_sql: dict[type[Any], str] = {
-        sa.Date: "datetime64[ns]",
-        sa.Double: "float64",
-        sa.Integer: "int64",
-        sa.Boolean: "bool",
-    }
-    return {column.name: by_sql.get(type(column.type), "object") for column in table.columns}
-
-
 def write_advice(
     connection: Connection, kind: str, state: pd.DataFrame, bodies: pd.DataFrame
 ) -> None:
@@ -370,19 +356,8 @@ def read_fairness(connection: Connection, as_of: date) -> pd.DataFrame:
 
 
 def _read(connection: Connection, query: sa.Select[Any], names: Iterable[str]) -> pd.DataFrame:
-    import pyarrow as pa
-
-    by_sql: dict[type[Any], pa.DataType] = {
-        sa.Date: pa.date32(),
-        sa.Double: pa.float64(),
-        sa.Integer: pa.int64(),
-        sa.Boolean: pa.bool_(),
-    }
     columns = [query.selected_columns[name] for name in names]
-    types = {one.name: by_sql.get(type(one.type), pa.string()) for one in columns}
-    return read_frame(
-        connection, query.with_only_columns(*columns, maintain_column_froms=True), types
-    )
+    return read_frame(connection, query.with_only_columns(*columns, maintain_column_froms=True))
 
 
 def matrix_of(told: Sequence[Explanation], task: str) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -20,7 +20,7 @@ from grade_ml.core.policy import TablePolicy
 from grade_ml.forecasting.contract import ACTIVITY, FORECASTS, Forecasts
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 metadata = sa.MetaData(schema="forecasts")
 
@@ -157,19 +157,8 @@ def _read(  # noqa: PLR0913, PLR0917
         query = query.where(table.c.course_id.in_(sorted(courses)))
     if student is not None:
         query = query.where(table.c.student_id == student)
-    frame = read_frame(connection, query.order_by(*table.primary_key), _arrow(table, columns))
+    frame = read_frame(connection, query.order_by(*table.primary_key))
     return frame.astype({name: kind[0] for name, kind in columns.items()})
-
-
-def _arrow(table: sa.Table, columns: Mapping[str, tuple[Any, ...]]) -> dict[str, pa.DataType]:
-    import pyarrow as pa
-
-    by_sql: dict[type[Any], pa.DataType] = {
-        sa.Date: pa.date32(),
-        sa.Double: pa.float64(),
-        sa.BigInteger: pa.int64(),
-    }
-    return {name: by_sql.get(type(table.c[name].type), pa.string()) for name in columns}
 
 
 def newest_day(connection: Connection, as_of: date, course: str) -> date | None:

@@ -107,7 +107,7 @@ def read(
     """
     queries = _queries(courses)
     queries |= {name: queries[name].where(sa.false()) for name in without}
-    frames = {table.name: _read(connection, table, queries[table.name]) for table in _READ}
+    frames = {table.name: _read(connection, queries[table.name]) for table in _READ}
     return Gradebook(
         students=frames["student"],
         terms=frames["term"],
@@ -129,24 +129,12 @@ def read_table(
     The columns are as in `Gradebook`.
     """
     query = sa.select(table).where(*conditions).order_by(*table.primary_key)
-    return _read(connection, table, query)
+    return _read(connection, query)
 
 
-def _read(connection: Connection, table: sa.Table, query: Select[Any]) -> pd.DataFrame:
-    frame = read_frame(connection, query, _arrow_types(table))
+def _read(connection: Connection, query: Select[Any]) -> pd.DataFrame:
+    frame = read_frame(connection, query)
     return frame.astype({"late": "boolean"}) if "late" in frame else frame
-
-
-def _arrow_types(table: sa.Table) -> dict[str, Any]:
-    import pyarrow as pa
-
-    by_sql = {
-        sa.Date: pa.date32(),
-        sa.Double: pa.float64(),
-        sa.BigInteger: pa.int64(),
-        sa.Boolean: pa.bool_(),
-    }
-    return {column.name: by_sql.get(type(column.type), pa.string()) for column in table.columns}
 
 
 def _queries(courses: Collection[str] | None) -> dict[str, Select[Any]]:

@@ -201,8 +201,6 @@ def _scores(
 def _predictions(
     connection: Connection, sections: pd.DataFrame, as_of: date, pseudonyms: Pseudonyms
 ) -> pd.DataFrame:
-    import pyarrow as pa
-
     table, section = grade_prediction.c, schema.section.c
     week = sa.func.div(table.as_of - section.starts_on, 7)
     names = ("section_id", "student_id", "as_of", "model_name", "model_version", *NUMBERS)
@@ -217,9 +215,7 @@ def _predictions(
         )
         .order_by(table.section_id, table.student_id, week, table.as_of.desc())
     )
-    types = {name: pa.string() for name in names} | {name: pa.float64() for name in NUMBERS}
-    types |= {"as_of": pa.date32(), "model_version": pa.int64()}
-    rows = read_frame(connection, newest, types).rename(columns={"as_of": "on"})
+    rows = read_frame(connection, newest).rename(columns={"as_of": "on"})
     rows = rows.astype({"section_id": object}).merge(sections, on="section_id")
     length = (rows["ends_on"] - rows["starts_on"]).dt.days.clip(lower=1)
     return rows.assign(

@@ -199,18 +199,14 @@ def matured_errors(
     connection: Connection, as_of: date, courses: Collection[str] | None = None
 ) -> pd.DataFrame:
     """Return course_id and columns `concept.STREAM` of what had matured by `as_of`, in order."""
-    import pyarrow as pa
-
     column = matured_error.c
-    types = {"matured_on": pa.date32(), **dict.fromkeys(("batch", "scores"), pa.int64())}
-    types |= dict.fromkeys(("error", "z"), pa.float64())
     order = ("matured_on", "section_id", "assignment_id", "batch")
     names = ["course_id", *order, "scores", "error", "z"]
     query = sa.select(*(column[name] for name in names)).where(column.matured_on <= as_of)
     if courses is not None:
         query = query.where(column.course_id.in_(sorted(courses)))
     query = query.order_by(*(column[name] for name in order))
-    return read_frame(connection, query, {name: types.get(name, pa.string()) for name in names})
+    return read_frame(connection, query)
 
 
 #: What JSON knows as it is; a report of all courses has a million of them.

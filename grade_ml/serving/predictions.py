@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import sqlalchemy as sa
@@ -21,8 +21,6 @@ from grade_ml.core.policy import TablePolicy
 from grade_ml.registry.registry import Alias
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from grade_ml.registry.registry import ModelVersion
 
 metadata = sa.MetaData(schema="ensemble")
@@ -100,15 +98,4 @@ def read_predictions(
     )
     if sections is not None:
         newest = newest.where(table.section_id.in_(sorted(sections)))
-    return read_frame(connection, newest, _arrow_types())
-
-
-def _arrow_types() -> dict[str, pa.DataType]:
-    import pyarrow as pa
-
-    by_sql: dict[type[Any], pa.DataType] = {
-        sa.Date: pa.date32(),
-        sa.Double: pa.float64(),
-        sa.Integer: pa.int64(),
-    }
-    return {c.name: by_sql.get(type(c.type), pa.string()) for c in grade_prediction.columns}
+    return read_frame(connection, newest)

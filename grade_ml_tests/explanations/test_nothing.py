@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from grade_ml.core.frames import empty
+from grade_ml.core.types import pandas_types
 from grade_ml.ensemble.importance import spread_between_fits
 from grade_ml.ensemble.members import Task
 from grade_ml.ensemble.pooled import SPREAD
@@ -96,6 +97,6 @@ def test_what_is_stored_of_no_course(engine: Engine):
             (store.importance, store.read_importance(connection, TODAY, ["c"], TODAY)),
             (store.fairness, store.read_fairness(connection, TODAY)),
         ):
-            assert found.empty and list(found) == list(store.types_of(table))
+            assert found.empty and list(found) == list(pandas_types(table))
         contributions, values = store.matrix_of([], "grade")
         assert contributions.empty and values.empty

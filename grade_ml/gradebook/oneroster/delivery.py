@@ -24,7 +24,7 @@ from grade_ml.gradebook.oneroster.reading import SOURCES, STUDENT, Source, witho
 from grade_ml.gradebook.oneroster.vanishing import ENDED, REMOVED, WITHDRAWN, Whole, vanished
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 #: Results that are held at a time.
 CHUNK = 250_000
@@ -416,13 +416,14 @@ class Delivery:
 
     def _attempts(self, first: int) -> pd.DataFrame:
         """Return the rows of some of the results that are to be derived anew."""
-        types = {c.name: _arrow(c) for c in tables.result.columns if c.name not in _NOT_DERIVED}
-        types |= {ROW: _arrow(schema.activity.c.count), RANK: _arrow(schema.activity.c.count)}
-        rows = sa.table("attempt_row", *map(sa.column, (*types, "number")))
-        query = sa.select(*(rows.c[name] for name in types)).where(
+        derived = [c for c in tables.result.columns if c.name not in _NOT_DERIVED]
+        numbers = [sa.column(name, sa.BigInteger()) for name in (ROW, RANK)]
+        columns = [*(sa.column(c.name, c.type) for c in derived), *numbers]
+        rows = sa.table("attempt_row", *columns, sa.column("number", sa.BigInteger()))
+        query = sa.select(*(rows.c[column.name] for column in columns)).where(
             rows.c.number.between(first + 1, first + CHUNK)
         )
-        return database.read_frame(self._connection, query, types)
+        return database.read_frame(self._connection, query)
 
     def _table(self, table: Table, name: str = "") -> pd.DataFrame:
         """Return a small table of the mirror, with the lines of the rows of a delivered file."""
@@ -436,28 +437,13 @@ class Delivery:
                 .subquery()
             )
             source = table.outerjoin(delivered, delivered.c.sourced_id == table.c.sourced_id)
-            line = sa.func.coalesce(delivered.c[ROW], 0)
+            line = sa.func.coalesce(delivered.c[ROW], 0, type_=sa.BigInteger)
         columns = [c for c in table.columns if c.name != "modified"]
-        types = {c.name: _arrow(c) for c in columns}
         query = sa.select(*columns, line.label(ROW)).select_from(source)
-        return database.read_frame(
-            self._connection, query, {**types, ROW: _arrow(schema.activity.c.count)}
-        )
+        return database.read_frame(self._connection, query)
 
 
 _NOT_DERIVED = ("sourced_id", "modified")
-
-
-def _arrow(column: sa.Column[Any]) -> pa.DataType:
-    import pyarrow as pa
-
-    by_sql = {
-        sa.Date: pa.date32(),
-        sa.Double: pa.float64(),
-        sa.Boolean: pa.bool_(),
-        sa.BigInteger: pa.int64(),
-    }
-    return by_sql.get(type(column.type), pa.string())
 
 
 def _news(derived: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
