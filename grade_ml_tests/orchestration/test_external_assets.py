@@ -29,6 +29,8 @@ from grade_ml.orchestration.running import QUIET, run_job
 from grade_ml_tests.orchestration.conftest import TODAY
 from grade_ml_tests.orchestration.test_plots import png
 
+IN_MEMORY = True
+
 FETCHED = {
     "weather": "open-meteo",
     "economic_indicators": "world-bank",

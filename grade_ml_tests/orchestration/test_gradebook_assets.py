@@ -18,6 +18,8 @@ from grade_ml.orchestration.assets.gradebook import SOURCES
 from grade_ml.orchestration.running import QUIET
 from grade_ml_tests.orchestration.test_plots import png
 
+IN_MEMORY = True
+
 NAMES = [source.name for source in SOURCES]
 
 
