@@ -147,9 +147,8 @@ class Shared:
 
     def _emptied(self, connection: Connection) -> bool:
         found = connection.execute(text(_SCHEMA)).scalar()
-        if found != self._schema and self._schema is not None:
+        if self._template != "template1" and found != self._schema:
             return False
-        self._schema = found
         tables = [
             name
             for name, table in connection.execute(text(_TABLES)).all()
@@ -195,8 +194,7 @@ def shared(server: database.DatabaseUrls) -> Callable[[str], Shared]:
 
     @cache
     def of(name: str) -> Shared:
-        template = "grade_ml" if name == "gradebook" else "template1"
-        return Shared(server, f"shared_{name}", template)
+        return Shared(server, f"{name}_shared", "grade_ml" if name == "grade_ml" else "template1")
 
     return of
 
@@ -219,7 +217,7 @@ def database_of(server: database.DatabaseUrls, revision: str) -> Iterator[Engine
 @pytest.fixture
 def gradebook_url(shared: Callable[[str], Shared]) -> Iterator[str]:
     """An empty, migrated `grade_ml` database."""
-    one = shared("gradebook")
+    one = shared("grade_ml")
     yield one.url
     one.empty()
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grade_ml.orchestration import catalog
+from grade_ml.orchestration.in_flight import covered
 from grade_ml.orchestration.partitions import course, range_tags, ranges
 
 keys = st.lists(st.sampled_from("abcdefgh"), unique=True)
@@ -13,7 +14,7 @@ keys = st.lists(st.sampled_from("abcdefgh"), unique=True)
 @given(known=keys, chosen=st.sets(st.sampled_from("abcdefgh")))
 def test_ranges_cover_exactly_what_is_chosen(known: list[str], chosen: set[str]):
     spans = list(ranges(known, chosen))
-    found = [catalog.covered(known, range_tags(*span)) for span in spans]
+    found = [covered(known, range_tags(*span)) for span in spans]
     assert set().union(*found) == chosen & set(known)
     assert sum(len(part) for part in found) == len(chosen & set(known))
 
