@@ -95,9 +95,10 @@ def register(  # noqa: PLR0913 - what a version must be traceable to
 
 
 def promote(stages: Stages, version: ModelVersion, evidence: Evidence) -> None:
-    """Make a candidate champion."""
-    for stage in (Stage.CHALLENGER, Stage.CHAMPION):
-        stages.transition(version, stage, evidence)
+    """Make a candidate champion, or a challenger whose process died before it did so."""
+    if stages.of(version) is Stage.CANDIDATE:
+        stages.transition(version, Stage.CHALLENGER, evidence)
+    stages.transition(version, Stage.CHAMPION, evidence)
 
 
 def remove_exposed(name: str, stages: Stages) -> None:

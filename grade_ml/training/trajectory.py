@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import date
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from time import perf_counter
 
@@ -30,9 +29,9 @@ from grade_ml.forecasting.settings import SETTINGS
 from grade_ml.forecasting.trajectory import NAME, Fitted, Progress, Trajectory, fit
 from grade_ml.gradebook.schema import section
 from grade_ml.registry.registry import Alias, ModelVersion
-from grade_ml.registry.transition import Evidence, Stage, Stages
+from grade_ml.registry.transition import Stage
 from grade_ml.registry.workspace import Opening, Workspace
-from grade_ml.training.steps import Training
+from grade_ml.training.steps import Training, program, promote
 from grade_ml.training.verdicts import Verdict, covers
 
 _WEEKLY = ["course_id", "section_id", "student_id", "cut_day", "activity_last_7"]
@@ -173,7 +172,7 @@ def _register(
             },
             features=fitted.panels[0].feature_names,
             data_version=str(sum(hashes.values()) % 2**64),
-            code_version=installed_version("grade-ml"),
+            code_version=program(),
             trained_at=workspace.now,
         )
 
@@ -206,16 +205,9 @@ def _let_serve(training: Training[Trajectory], workspace: Workspace) -> str:
     stage = stages.of(version)
     if stage not in (Stage.CANDIDATE, Stage.CHALLENGER):
         return f"is {stage}; what serves is left as it is"
-    _promote(training, stages, stage)
+    promote(stages, version, training.evidence("meets every condition"))
     before = f"in the place of version {champion.version}" if champion else "where there was none"
     return f"became champion {before}"
-
-
-def _promote(training: Training[Trajectory], stages: Stages, stage: Stage) -> None:
-    evidence: Evidence = training.evidence("meets every condition")
-    if stage is Stage.CANDIDATE:
-        stages.transition(training.version, Stage.CHALLENGER, evidence)
-    stages.transition(training.version, Stage.CHAMPION, evidence)
 
 
 def _day(version: ModelVersion) -> date:
