@@ -70,6 +70,22 @@ def test_only_the_assets_of_models_train():
     assert training == {"models"}
 
 
+def test_nothing_but_a_transition_moves_the_alias_of_a_model_or_deletes_a_version():
+    registry = PACKAGE / "registry" / "registry.py"
+    calls = {
+        (module, node.func.attr)
+        for module in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    of_mlflow = re.compile(
+        r"(set|delete)_registered_model_alias|delete_(model_version|registered_model)"
+    )
+    assert {module for module, name in calls if of_mlflow.fullmatch(name)} == {registry}
+    ours = {module for module, name in calls if name in {"_point", "_remove"}}
+    assert ours == {PACKAGE / "registry" / "transition.py"}
+
+
 def test_workspace_and_pyproject_name_the_same_module_and_location():
     workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())
     (location,) = workspace["load_from"]

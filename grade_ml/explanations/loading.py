@@ -74,7 +74,7 @@ def batches(
     NotReadyError
         No model has been trained, or no snapshots have been computed.
     """
-    rows = current_snapshots(workspace.connection, workspace.frames, courses)
+    rows = current_snapshots(workspace, courses)
     for served, own in by_model(models, rows, courses):
         for part in split(own):
             yield _batch(workspace, served, part)

@@ -140,7 +140,7 @@ def importance(workspace: Workspace, models: Models, courses: Sequence[str]) -> 
 
     With it goes what holds over all courses, from what is known of each of the last week.
     """
-    rows = current_snapshots(workspace.connection, workspace.frames, courses)
+    rows = current_snapshots(workspace, courses)
     groups = protected_columns(rows.columns)
     people = rows[[*ENROLLMENT, *groups.values()]].astype(dict.fromkeys(ENROLLMENT, object))
     people = grouped(people, "student_id", _bands(models))
@@ -315,7 +315,7 @@ def effects(
     workspace: Workspace, models: Models, courses: Sequence[str], features: Sequence[str]
 ) -> list[Effect]:
     """Return the effects of `features` in the current rows of the model most of them have."""
-    rows = current_snapshots(workspace.connection, workspace.frames, courses)
+    rows = current_snapshots(workspace, courses)
     served, own = max(by_model(models, rows, courses), key=lambda one: len(one[1]))
     if own.empty:
         return []

@@ -10,7 +10,6 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from grade_ml.features.store import Frames
 from grade_ml.features.surroundings import beside
 from grade_ml.gradebook.schema import section
 from grade_ml.registry.registry import Alias
@@ -65,7 +64,7 @@ def score_running(workspace: Workspace, courses: Collection[str]) -> Scored:
     """
     connection, as_of = workspace.connection, workspace.as_of
     models = Models(workspace.registry)
-    snapshots = current_snapshots(connection, workspace.frames, courses)
+    snapshots = current_snapshots(workspace, courses)
     answering = list(by_model(models, snapshots, courses))
     parts = [_store(connection, served, rows, as_of, Alias.CHAMPION) for served, rows in answering]
     challenger = models.challenger()
@@ -80,9 +79,7 @@ def score_running(workspace: Workspace, courses: Collection[str]) -> Scored:
     )
 
 
-def current_snapshots(
-    connection: Connection, frames: Frames, courses: Collection[str]
-) -> pd.DataFrame:
+def current_snapshots(workspace: Workspace, courses: Collection[str]) -> pd.DataFrame:
     """Return each running enrollment's newest stored snapshot that is not later than the day.
 
     Raises
@@ -90,8 +87,8 @@ def current_snapshots(
     NotReadyError
         There is no snapshot of the courses.
     """
-    running = _running(connection, courses, frames.as_of)
-    return _newest(frames.snapshots(courses), running, frames.as_of)
+    running = _running(workspace.connection, courses, workspace.as_of)
+    return _newest(workspace.frames.snapshots(courses), running, workspace.as_of)
 
 
 def by_model(

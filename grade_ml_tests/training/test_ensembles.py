@@ -261,6 +261,30 @@ def test_a_better_version_becomes_champion(  # noqa: PLR0917
     assert figures["students"] == training.model.held_out["student"].nunique()
 
 
+class StopError(Exception):
+    """Ends a training that has shown what it had to."""
+
+
+def test_no_transaction_is_open_while_a_model_is_fitted(
+    world: World, engine: Engine, opened: Opening
+) -> None:
+    store(engine, world.gradebook)
+    open_ones = sa.text(
+        "select count(*) from pg_stat_activity where datname = current_database() "
+        "and backend_type = 'client backend' and xact_start is not null "
+        "and pid <> pg_backend_pid()"
+    )
+
+    def look(*_: object) -> Tuned:
+        with engine.connect() as connection:
+            assert connection.execute(open_ones).scalar() == 0
+        raise StopError
+
+    data = TrainingData.of(world.snapshots, world.results, PSEUDONYMS)
+    with pytest.raises(StopError):
+        training_of_pooled.train(data, opened, tune=look)
+
+
 @pytest.mark.slow
 def test_an_equal_version_stays_challenger(  # noqa: PLR0917
     world: World,
@@ -501,7 +525,12 @@ def test_a_course_is_corrected_once_and_serves_itself(  # noqa: PLR0917
     assert (nothing.kept, nothing.fitted) == (False, False)
     assert nothing.reason == "No ensemble has been trained yet."
     champion = register(stages, with_perfect_past(model, but_low_in=MATHS), *SERVING)
-    first, other = correct(opened, MATHS, OTHER)
+    outcomes = course.train((MATHS, OTHER), opened)
+    first = next(outcomes)
+    # It is recorded before the next is begun.
+    done = sa.select(course.course_training.c.course_id)
+    assert list(connection.execute(done).scalars()) == [MATHS]
+    (other,) = outcomes
     assert first.kept and first.fitted, first.reason
     assert first.model and first.model.pooled_version == champion.version
     assert other.fitted and not other.kept
