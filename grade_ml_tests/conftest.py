@@ -22,6 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from grade_ml.core import database, embedded_postgres, masking
 from grade_ml.core.settings import Settings
+from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml_tests.factories import SECRET
 
 _numbers = itertools.count()
@@ -72,6 +73,15 @@ def forgetful() -> Iterator[None]:
     before = set(masking._known)
     yield
     masking._known.intersection_update(before)
+
+
+@pytest.fixture(scope="session")
+def baseline_of_small(tmp_path_factory: pytest.TempPathFactory) -> BaselineModel:
+    """A baseline fitted on the small campus, once in a run of however many workers."""
+    from grade_ml_tests.ensemble.campus import fitted_once
+
+    folder = tmp_path_factory.getbasetemp()
+    return fitted_once(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,12 @@ from grade_ml.core.errors import NotFoundError
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml_tests.conftest import as_environment
-from grade_ml_tests.ensemble.campus import TODAY, campus, fit, make_champion, store
+from grade_ml_tests.ensemble.campus import TODAY, make_champion, small, store
 
 
 @pytest.fixture(scope="module")
 def gradebook() -> Gradebook:
-    return campus(students=60, terms=2)
+    return small()
 
 
 @pytest.fixture
@@ -67,9 +67,9 @@ def test_what_is_not_predicted_has_no_explanation(environment, ended, tmp_path) 
 
 
 def test_an_explanation_in_words_as_json_and_as_a_picture(
-    environment, gradebook, settings, tmp_path
+    environment, gradebook, baseline_of_small, settings, tmp_path
 ) -> None:
-    make_champion(settings, fit(gradebook), tmp_path / "model")
+    make_champion(settings, baseline_of_small, tmp_path / "model")
     today = pd.Timestamp(TODAY)
     rows = gradebook.enrollments.merge(gradebook.sections, on="section_id")
     running = rows[

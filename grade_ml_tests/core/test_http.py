@@ -36,9 +36,15 @@ def other() -> Iterator[Site]:
         yield server
 
 
-def ask(url: str, method: str = "GET", client: httpx.Client | None = None, **options) -> bytes:
+def ask(
+    url: str,
+    method: str = "GET",
+    client: httpx.Client | None = None,
+    seconds: float = 3,
+    **options,
+) -> bytes:
     with client or http.client(timeout=5) as asking:
-        reply = http.send(asking, asking.build_request(method, url, **options), 3)
+        reply = http.send(asking, asking.build_request(method, url, **options), seconds)
         return http.body(reply, 1 << 20)
 
 
@@ -198,7 +204,7 @@ def test_an_ipv4_address_keeps_its_kind_however_it_is_wrapped(address):
 def slowly(first: bytes, again: bytes) -> Iterator[bytes]:
     yield first
     while True:
-        time.sleep(0.1)
+        time.sleep(0.05)
         yield again
 
 
@@ -237,7 +243,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 )
 def test_an_answer_without_end_ends_in_time(first: bytes, again: bytes):
     with raw_server(slowly(first, again)) as url, pytest.raises(http.AnswerError, match="complete"):
-        ask(url)
+        ask(url, seconds=0.5)
 
 
 def test_what_is_packed_twice_is_not_unpacked():

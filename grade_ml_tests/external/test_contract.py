@@ -46,6 +46,8 @@ FIELDS = {
 #: Series that have values where their provider has none: a post without a title is a post, and
 #: public holidays need no feed.
 INDEPENDENT = ("posts", "days_to_holiday")
+#: Two years of these are read in seconds, those of the others in half a second.
+LONG = ("campus_events", "social_sentiment")
 MONTH = Window(TODAY - timedelta(days=30), TODAY)
 THREE = [Mode.SERVER_ERROR, Mode.TIMEOUT, Mode.OFF]
 
@@ -152,6 +154,11 @@ def test_no_value_is_no_zero(collector: Collector):
     assert (of_provider["reason"] != "").all()
 
 
+@pytest.mark.parametrize(
+    "collector",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in PROVIDERS],
+    indirect=True,
+)
 def test_a_past_day_stays_as_it_was_when_the_world_moves_on(collector: Collector):
     collector.collect()
     before = collector.describe(MONTH, NOON)

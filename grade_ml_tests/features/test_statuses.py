@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grade_ml.features.continuations import Continuation
@@ -46,11 +46,16 @@ def book(*results: dict[str, Any], policy: str = "weights", **more: Any) -> Grad
     return gradebook(**(rows | more))
 
 
-def at(cut: float, records: Gradebook, student: str = "ann", of: str = "now") -> dict[str, float]:
+def described(cut: float, records: Gradebook, of: str = "now") -> pd.DataFrame:
+    """Return the snapshots of a section at a cut, by student."""
     cuts = pd.DataFrame({"section_id": [of], "cut_day": [float(cut)]})
     rows = grade_snapshots(records, cuts, TODAY)
     schema().validate(rows)
-    return dict(rows.set_index(rows["student_id"].astype(str)).loc[student])
+    return rows.set_index(rows["student_id"].astype(str))
+
+
+def at(cut: float, records: Gradebook, student: str = "ann", of: str = "now") -> dict[str, float]:
+    return dict(described(cut, records, of).loc[student])
 
 
 def agrees(row: dict[str, float], **expected: float) -> bool:
@@ -194,11 +199,13 @@ def _gradebooks(draw: st.DrawFn) -> Gradebook:
     return book(*results, policy=policy, assignments=assignments)
 
 
+@settings(max_examples=30)  # an example takes a tenth of a second
 @given(_gradebooks())
 def test_at_the_end_the_points_are_the_final_grade(records: Gradebook) -> None:
     """Features and outcomes are computed apart; where both know the grade, they agree."""
     final = outcomes(records, date(2026, 1, 1), DEFAULTS).set_index("student_id")["final_grade"]
+    rows = described(100, records)
     for student in ("ann", "bob"):
-        row = at(100, records, student)
+        row = rows.loc[student]
         if pd.notna(final[student]) and row["weight_remaining"] < 1e-3:
             assert row["grade_if_nothing_more"] == pytest.approx(final[student], abs=1e-3)

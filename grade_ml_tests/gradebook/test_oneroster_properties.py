@@ -171,7 +171,7 @@ def _grade(
     return min(100 * earned / possible, 100)
 
 
-@options(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@options(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(chance=_seeds)
 def test_final_grades_are_those_of_a_plain_calculation(
     engine: Engine, tmp_path: Path, chance: random.Random
@@ -235,7 +235,7 @@ def _write_somehow(folder: Path, rows: Rows, chance: random.Random) -> Path:
     return path
 
 
-@options(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@options(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(chance=_seeds)
 def test_every_spelling_loads_to_the_same_gradebook(
     engine: Engine, tmp_path: Path, chance: random.Random
@@ -267,6 +267,7 @@ def _content(engine: Engine) -> dict[str, list[tuple[object, ...]]]:
     }
 
 
+@pytest.mark.slow
 @options(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(chance=_seeds)
 def test_deltas_load_to_the_same_gradebook_as_the_whole_of_what_they_lead_to(

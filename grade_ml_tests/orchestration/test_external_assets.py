@@ -43,10 +43,18 @@ FETCHED = {
 SOURCES = {*FETCHED, "course_difficulty"}
 
 
-@pytest.fixture
-def providers() -> Iterator[ProviderServer]:
+@pytest.fixture(scope="module")
+def running() -> Iterator[ProviderServer]:
     with serve(CampusConfig(students=150, courses=3, terms=4), TODAY) as server:
         yield server
+
+
+@pytest.fixture
+def providers(running: ProviderServer) -> Iterator[ProviderServer]:
+    """The providers, well-behaved and not asked yet."""
+    running.requests.clear()
+    yield running
+    running.behave()
 
 
 @pytest.fixture
@@ -122,7 +130,7 @@ def test_the_current_day(defs, instance, engine, providers):
     pd.testing.assert_frame_equal(features(engine), rows)
 
 
-@pytest.mark.parametrize("name", ["weather", "campus_events"])
+@pytest.mark.parametrize("name", ["weather", pytest.param("campus_events", marks=pytest.mark.slow)])
 def test_a_dead_source_is_degraded_and_harms_no_other(defs, instance, engine, providers, name):
     providers.misbehave(FETCHED[name], "html_page")
     result = collect(defs, instance)
