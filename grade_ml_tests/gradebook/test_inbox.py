@@ -344,7 +344,8 @@ def test_two_at_once_load_once(inbox, take, engine):
 
 def test_a_database_that_is_away_leaves_everything_in_place(inbox, settings):
     write_zip(inbox / "night.zip", school())
-    away = database.connect(str(settings.database_url).replace("/grade_ml_", "/gone_"))
+    gone = sa.make_url(str(settings.database_url)).set(database="gone")
+    away = database.connect(gone.render_as_string(hide_password=False))
     chosen = settings.model_copy(update={"inbox": str(inbox)})
     with pytest.raises(ServiceError):
         empty(away, chosen, now=datetime.now(UTC) + QUIET * 2)

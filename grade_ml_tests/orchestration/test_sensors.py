@@ -97,9 +97,9 @@ def test_a_failed_read_changes_nothing_and_says_why(
     add_courses("A", "B")
     tick("course_catalog")
     assert settings.database_url
-    unreachable = settings.model_copy(
-        update={"database_url": settings.database_url.replace("/grade_ml_", "/gone_")}
-    )
+    gone = sa.make_url(str(settings.database_url)).set(database="gone")
+    elsewhere = gone.render_as_string(hide_password=False)
+    unreachable = settings.model_copy(update={"database_url": elsewhere})
     broken = build_defs(unreachable)
     for name in ("course_catalog", "gradebook_changes"):
         with _context(broken, instance) as context:
