@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import stat
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from grade_ml.core.errors import ConfigurationError, SourceError
+from grade_ml.core.hashing import checksum
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -33,7 +33,7 @@ def file_name(identifier: str) -> str:
     'MATH-101-a-f3c7c825e44b68885c04'
     """
     readable = re.sub(r"[^A-Za-z0-9]+", "-", identifier)[:_READABLE].strip("-")
-    digest = hashlib.sha256(identifier.encode()).hexdigest()[:20]
+    digest = checksum(identifier.encode())[:20]
     return f"{readable}-{digest}" if readable else digest
 
 

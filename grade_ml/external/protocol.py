@@ -5,8 +5,6 @@ Light on purpose: the definitions of assets read the facts of every source at im
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
@@ -14,6 +12,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from grade_ml.core.errors import GradeMLError
+from grade_ml.core.hashing import digest
 
 #: What the place of an observation about a course begins with.
 COURSE_PLACE = "course/"
@@ -203,8 +202,7 @@ class Request:
     @property
     def key(self) -> str:
         """What distinguishes it from other requests, as SHA-256."""
-        asked = json.dumps([self.url, self.params, self.body], sort_keys=True)
-        return hashlib.sha256(asked.encode()).hexdigest()
+        return digest([self.url, self.params, self.body], 64)
 
 
 class Observation(NamedTuple):

@@ -6,7 +6,6 @@ Only names, sizes and times are looked at, and the end of zip files; loading and
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -19,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from grade_ml.core.errors import ConfigurationError
+from grade_ml.core.hashing import checksum
 from grade_ml.core.storage import open_file
 from grade_ml.core.texts import UNSEEN, line
 
@@ -93,7 +93,7 @@ class Delivery:
     def stamp(self) -> str:
         """A text that is another one after any change."""
         facts = (self.name, self.changed_at, self.files)
-        return hashlib.sha256(repr(facts).encode()).hexdigest()
+        return checksum(repr(facts).encode())
 
     @property
     def kind(self) -> Kind | None:

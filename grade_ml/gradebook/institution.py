@@ -24,7 +24,6 @@ entry_route = "usable"
 
 from __future__ import annotations
 
-import hashlib
 import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
@@ -35,6 +34,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from grade_ml.core.errors import ConfigurationError, SourceError
+from grade_ml.core.hashing import checksum
 from grade_ml.core.storage import open_file
 
 #: Points of 100.
@@ -136,7 +136,7 @@ class Institution(_Decided):
     def version(self) -> str:
         """A text that changes when a decision does that changes labels."""
         decided = self.model_dump_json(include={"pass_mark", "at_risk", "courses"})
-        return hashlib.sha256(decided.encode()).hexdigest()[:12]
+        return checksum(decided.encode())[:12]
 
 
 #: Bytes of the file; one line for each of 10,000 courses has less.

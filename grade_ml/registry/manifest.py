@@ -5,21 +5,16 @@ Where the folder lies and what its files mean is decided elsewhere.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
 from upath import UPath
 
 from grade_ml.core.errors import ArtifactError
+from grade_ml.core.hashing import checksum
 
 MANIFEST = "manifest.json"
 _REMEDY = "Restore the folder from a backup, or train the model again and use the new version."
-
-
-def checksum(content: bytes) -> str:
-    """Return the SHA-256 of `content` as 64 hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def file_names(folder: UPath) -> list[str]:

@@ -8,7 +8,6 @@ What is changed on a day has that day as `dateLastModified`.
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from grade_ml.campus.providers.misbehaviour import Mode
 from grade_ml.campus.providers.world import World
 from grade_ml.campus.simulated import Campus, CampusConfig
 from grade_ml.campus.simulated.calendar import AGE_AT_LEAST
+from grade_ml.core.hashing import checksum
 
 #: The path of everything here, and what a client has to know.
 ROOT = "/oneroster"
@@ -51,7 +51,7 @@ def settings(url: str, version: str = "1.2") -> dict[str, str]:
 def bearer(world: World) -> str:
     """Return the token of the day; that of another day has expired."""
     said = f"{world.college}/{world.today}"
-    return f"simulated-{hashlib.sha256(said.encode()).hexdigest()[:32]}"
+    return f"simulated-{checksum(said.encode())[:32]}"
 
 
 def token(world: World, query: Query) -> Answer:

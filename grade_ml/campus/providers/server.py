@@ -5,7 +5,6 @@ Formats belong to the providers' modules; here are only connections.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import socket
 import struct
@@ -26,6 +25,7 @@ from grade_ml.campus.providers.world import World
 from grade_ml.campus.simulated import CampusConfig
 from grade_ml.core.errors import ServiceError
 from grade_ml.core.guard import Guard
+from grade_ml.core.hashing import checksum
 
 HOST = "127.0.0.1"
 LABEL = ("X-Simulated", "grade_ml")
@@ -188,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "GET" or answer.status != 200:
             self._send(answer)
             return
-        tag = f'"{hashlib.sha256(answer.body).hexdigest()[:32]}"'
+        tag = f'"{checksum(answer.body)[:32]}"'
         known = self.headers.get("If-None-Match", "")
         if tag in [one.strip().removeprefix("W/") for one in known.split(",")]:
             self._head(304, ("ETag", tag))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -19,6 +18,7 @@ from dagster import (
 )
 
 from grade_ml.core.errors import GradeMLError
+from grade_ml.core.hashing import checksum
 from grade_ml.core.settings import Settings
 from grade_ml.orchestration.jobs import load_inbox
 from grade_ml.orchestration.resources import Platform
@@ -66,7 +66,7 @@ def request(
     instance: DagsterInstance, stamps: Sequence[str], now: datetime
 ) -> RunRequest | SkipReason:
     """Return one request for what stands there, again only some time after a run that left it."""
-    stood = hashlib.sha256("".join(stamps).encode()).hexdigest()[:32]
+    stood = checksum("".join(stamps).encode())[:32]
     records = instance.get_run_records(RunsFilter(job_name=load_inbox.name, tags={STOOD: stood}))
     if any(not record.dagster_run.is_finished for record in records):
         return SkipReason("A run is loading what has arrived.")
