@@ -7,7 +7,7 @@ made elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from enum import StrEnum
@@ -144,11 +144,23 @@ Pair = tuple[str, str, float]
 
 
 @dataclass(frozen=True)
+class Narratives:
+    """An explanation in sentences, by reader and language.
+
+    `stored`: they are those of the night, which were made from the same features and model.
+    """
+
+    texts: Mapping[str, Mapping[str, str]]
+    stored: bool
+
+
+@dataclass(frozen=True)
 class Told:
     """A prediction and what was asked beside it; None: not asked, or nothing is predicted."""
 
     prediction: GradePrediction
     explanation: Explanation | None = None
+    narratives: Narratives | None = None
     interactions: tuple[Pair, ...] | None = None
     what_if: Answer | None = None
 
@@ -291,7 +303,7 @@ class PredictiveAnalyticsEngine:
         Parameters
         ----------
         explain
-            Asks for the explanation.
+            Asks for the explanation and its narratives.
         pairs
             How many pairs of features are asked for that move the grade together.
         goal
@@ -323,13 +335,16 @@ class PredictiveAnalyticsEngine:
                 return Told(replace(standing, degraded=(reason,)))
             served = self._models.serving(course_id)
             row = beside(connection, row, served.model.features)
+            told_at_night = self._narratives(connection, served, row) if explain else None
         parts = attributed(served.model, row) if explain or pairs else None
         figures = parts.predictions if parts else served.model.predict(row)
         prediction = _predicted(standing, served, row, figures)
         told = Told(prediction)
         if parts and explain:
             model = f"{served.version.name} {served.version.version}"
-            told = replace(told, explanation=next(parts.explanations(model)))
+            explanation = next(parts.explanations(model))
+            narratives = told_at_night or _narratives(explanation, figures)
+            told = replace(told, explanation=explanation, narratives=narratives)
         if parts and pairs:
             told = replace(told, interactions=_pairs(served.model, row, parts, pairs))
         if goal is not None:
@@ -338,6 +353,19 @@ class PredictiveAnalyticsEngine:
             answer = what_ifs(served.model, carried, row, goal, seed=0, now=now)
             told = replace(told, what_if=answer)
         return told
+
+    def _narratives(
+        self, connection: Connection, served: Served, row: pd.DataFrame
+    ) -> Narratives | None:
+        """Return what was told in the night of the same features and model, if that is sound."""
+        from grade_ml.explanations import store
+        from grade_ml.explanations.advice import Kind
+        from grade_ml.explanations.loading import STATE, state_of
+
+        (state,) = state_of(served, row, self._registry.pseudonyms)[STATE].to_dict("records")
+        values = {str(name): value for name, value in state.items()}
+        body = store.advice_made_from(connection, Kind.NARRATIVE, values)
+        return Narratives(body["texts"], True) if body and not body["problems"] else None
 
     @cached_property
     def _models(self) -> Models:
@@ -358,6 +386,14 @@ def _predicted(
         model_version=served.version.version,
         degraded=(*served.degraded, *reservations),
     )
+
+
+def _narratives(explanation: Explanation, predictions: pd.DataFrame) -> Narratives:
+    from grade_ml.explanations.advice import narratives
+    from grade_ml.explanations.narratives import Explained
+
+    lower, upper = predictions[["lower80", "upper80"]].iloc[0].tolist()
+    return Narratives(narratives(Explained(explanation, lower, upper))["texts"], False)
 
 
 def _pairs(model: Servable, row: pd.DataFrame, parts: Attributions, most: int) -> tuple[Pair, ...]:

@@ -16,7 +16,9 @@ from grade_ml.core.clock import Clock
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.settings import Settings
 from grade_ml.core.texts import readable
-from grade_ml.engine import Pair, PredictiveAnalyticsEngine
+from grade_ml.engine import Pair, PredictiveAnalyticsEngine, Told
+from grade_ml.explanations.messages import languages
+from grade_ml.explanations.narratives import Reader
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +54,18 @@ PAIRS = 5
 )
 @click.option("--explain", "explains", is_flag=True, help="Say what makes the difference.")
 @click.option(
+    "--reader",
+    type=click.Choice([*Reader]),
+    help="With --explain: for whom it is told in sentences. Default: adviser.",
+)
+@click.option(
+    "--language",
+    type=click.Choice(languages()),
+    default="en",
+    show_default=True,
+    help="With --explain or --goal: the language of the sentences.",
+)
+@click.option(
     "--interactions",
     is_flag=True,
     help="With --explain: name the pairs of features that move the grade together.",
@@ -81,6 +95,8 @@ def command(  # noqa: PLR0913, PLR0917 - one for each option
     course_id: str,
     as_of: date | None,
     explains: bool,
+    reader: str | None,
+    language: str,
     interactions: bool,
     goal: float | None,
     forecast: bool,
@@ -94,6 +110,8 @@ def command(  # noqa: PLR0913, PLR0917 - one for each option
     """
     if interactions and not explains:
         raise click.UsageError("--interactions belongs to an explanation: add --explain.")
+    if reader and not explains:
+        raise click.UsageError("--reader belongs to an explanation: add --explain.")
     if plot and explains == forecast:
         raise click.UsageError("--plot draws one thing: add either --explain or --forecast.")
     if plot and plot.suffix not in _PICTURES:
@@ -109,9 +127,18 @@ def command(  # noqa: PLR0913, PLR0917 - one for each option
             values, lines = found.to_dict(), [found.in_words()]
             picture = found.picture() if plot else None
         else:
-            values, lines, told = _predicted(
-                engine, student_id, course_id, day, explains, interactions, goal
+            answer = engine.tell(
+                student_id,
+                course_id,
+                day,
+                explain=explains,
+                pairs=PAIRS if interactions else 0,
+                goal=goal,
             )
+            told = answer.explanation
+            narrative = _narrative(answer, reader or Reader.ADVISER, language)
+            values = _values(answer, narrative, explains, interactions, goal is not None)
+            lines = _lines(answer, narrative, language)
             picture = _waterfall(told) if plot and told else None
     finally:
         engine.close()
@@ -120,32 +147,37 @@ def command(  # noqa: PLR0913, PLR0917 - one for each option
         _save(picture, plot)
 
 
-def _predicted(  # noqa: PLR0913, PLR0917 - what is asked, of whom
-    engine: PredictiveAnalyticsEngine,
-    student_id: str,
-    course_id: str,
-    day: date,
-    explains: bool,
-    interactions: bool,
-    goal: float | None,
-) -> tuple[dict[str, Any], list[str], Explanation | None]:
-    """Return the answer as values and as lines, and the explanation that was asked for."""
-    found = engine.tell(
-        student_id,
-        course_id,
-        day,
-        explain=explains,
-        pairs=PAIRS if interactions else 0,
-        goal=goal,
-    )
-    told, answer = found.explanation, found.what_if
-    pairs = found.interactions or ()
-    values = found.prediction.to_dict()
-    values |= {"explanation": _plain(told)} if explains else {}
-    values |= {"interactions": pairs} if interactions else {}
-    values |= {} if goal is None else {"what_if": answer.to_dict() if answer else None}
-    lines = [*(_words(told, pairs) if told else []), *(answer.in_words("en") if answer else [])]
-    return values, [found.prediction.in_words(), *lines], told
+def _narrative(answer: Told, reader: str, language: str) -> dict[str, Any] | None:
+    if answer.narratives is None:
+        return None
+    text = answer.narratives.texts[reader][language]
+    stored = answer.narratives.stored
+    return {"reader": reader, "language": language, "text": text, "stored": stored}
+
+
+def _values(
+    answer: Told, narrative: dict[str, Any] | None, explains: bool, interactions: bool, goal: bool
+) -> dict[str, Any]:
+    """Return the answer as plain values; what was not asked is not there."""
+    values = answer.prediction.to_dict()
+    if explains:
+        values |= {"explanation": _plain(answer.explanation), "narrative": narrative}
+    if interactions:
+        values |= {"interactions": answer.interactions or ()}
+    if goal:
+        values |= {"what_if": answer.what_if.to_dict() if answer.what_if else None}
+    return values
+
+
+def _lines(answer: Told, narrative: dict[str, Any] | None, language: str) -> list[str]:
+    lines = [answer.prediction.in_words()]
+    if narrative:
+        lines.append(narrative["text"])
+    if answer.explanation:
+        lines += _words(answer.explanation, answer.interactions or ())
+    if answer.what_if:
+        lines += answer.what_if.in_words(language)
+    return lines
 
 
 def _waterfall(told: Explanation) -> Figure:

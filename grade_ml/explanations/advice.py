@@ -51,9 +51,8 @@ class AdviceSettings:
 SETTINGS = AdviceSettings()
 
 
-def narratives(case: Case) -> dict[str, Any]:
+def narratives(one: Explained) -> dict[str, Any]:
     """Return what each reader is told in each language, and what of it is not stored."""
-    one = Explained(case.explanation, case.predicted["lower80"], case.predicted["upper80"])
     told = [narrate(one, reader, language) for reader in Reader for language in languages()]
     return {
         "texts": _texts(told),

@@ -26,6 +26,7 @@ from grade_ml.ensemble.groups import Bands, grouped
 from grade_ml.ensemble.members import Task
 from grade_ml.ensemble.rows import ENROLLMENT
 from grade_ml.explanations import advice, loading, store
+from grade_ml.explanations import narratives as narrated
 from grade_ml.explanations.advice import Advice, Kind
 from grade_ml.explanations.attribution import explain, pooled_of
 from grade_ml.explanations.contract import TOLERANCE, Explanation
@@ -334,9 +335,14 @@ def narratives(workspace: Workspace, models: Models, courses: Sequence[str]) -> 
 
     def plan(course: str, cases: Sequence[Case]) -> Iterable[tuple[Case, Job]]:
         del course
-        return [(case, partial(advice.narratives, case)) for case in cases]
+        return [(case, partial(_narratives, case)) for case in cases]
 
     return _advise(workspace, models, Kind.NARRATIVE, courses, plan)
+
+
+def _narratives(case: Case) -> dict[str, Any]:
+    figures = case.predicted["lower80"], case.predicted["upper80"]
+    return advice.narratives(narrated.Explained(case.explanation, *figures))
 
 
 def second_opinions(

@@ -293,6 +293,22 @@ def read_advice(
     }
 
 
+def advice_made_from(
+    connection: Connection, kind: str, state: Mapping[str, Any]
+) -> Mapping[str, Any] | None:
+    """Return the advice of one enrollment that was made from exactly this state, if there is one.
+
+    Parameters
+    ----------
+    state
+        Values of the columns of the table that tell one state from another.
+    """
+    same = (advice.c[name] == value for name, value in state.items())
+    query = sa.select(advice.c.body).where(advice.c.kind == kind, *same)
+    body: Mapping[str, Any] | None = connection.execute(query).scalar()
+    return body
+
+
 def write_reference(connection: Connection, rows: pd.DataFrame) -> None:
     """Store what importance was in training terms; columns as in the table."""
     upsert_frame(connection, reference, rows)

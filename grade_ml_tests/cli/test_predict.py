@@ -60,7 +60,10 @@ def test_what_is_not_predicted_has_no_explanation(environment, ended, tmp_path) 
     asked = ["--student", ended["student_id"], "--course", ended["course_id"], "--as-of", day]
     plain = predict(environment, *asked, "--explain", "--json")
     assert plain.exit_code == 0, plain.output
-    assert json.loads(plain.stdout)["explanation"] is None
+    answer = json.loads(plain.stdout)
+    assert answer["explanation"] is None and answer["narrative"] is None
+    alone = predict(environment, *asked, "--reader", "student")
+    assert alone.exit_code == 2 and "add --explain" in alone.output
     picture = str(tmp_path / "why.png")
     wrong = predict(environment, *asked, "--plot", picture)
     assert wrong.exit_code == 2 and "--explain or --forecast" in " ".join(wrong.output.split())
@@ -85,5 +88,12 @@ def test_an_explanation_in_words_as_json_and_as_a_picture(
     parts = plain["explanation"]["grade"]
     total = parts["baseline"] + sum(parts["contributions"].values())
     assert total + sum(parts["remainders"].values()) == pytest.approx(plain["grade"], abs=1e-3)
+    narrative = plain["narrative"]
+    assert (narrative["reader"], narrative["language"]) == ("adviser", "en")
+    assert not narrative["stored"] and narrative["text"] in words.stdout.replace("\n", " ")
+    student = json.loads(
+        predict(environment, *asked, "--json", "--reader", "student", "--language", "de").stdout
+    )["narrative"]
+    assert student["text"] != narrative["text"] and "Dein" in student["text"]
     share = plain["explanation"]["risk_probability"]["predicted"]
     assert share == pytest.approx(plain["risk"])

@@ -18,7 +18,9 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from grade_ml.core import database
+from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.settings import Settings
+from grade_ml.engine import Narratives, PredictiveAnalyticsEngine
 from grade_ml.ensemble.importance import spread_between_fits
 from grade_ml.explanations import nightly, pictures, store
 from grade_ml.explanations.advice import Kind
@@ -43,9 +45,13 @@ COURSES = world().courses
 class Campus:
     """One installation whose predictions are explained; what a test writes is rolled back."""
 
+    settings: Settings
     engine: Engine
     registry: Registry
-    root: str
+
+    @property
+    def root(self) -> str:
+        return self.settings.storage_root
 
     @contextmanager
     def workspace(self) -> Iterator[Workspace]:
@@ -66,9 +72,8 @@ def campus(server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campus]
     ):
         engine = database.connect(url)
         model = replace(made.model, importance_spread=spread)
-        found = Campus(
-            engine, fill(settings, engine, replace(made, model=model)), settings.storage_root
-        )
+        registry = fill(settings, engine, replace(made, model=model))
+        found = Campus(settings, engine, registry)
         with found.workspace() as workspace:
             nightly.attributions(workspace, Models(found.registry), COURSES)
             workspace.connection.commit()
@@ -90,8 +95,8 @@ def models(campus: Campus) -> Models:
 def test_what_changed_is_explained_anew_and_nothing_else(
     settings: Settings, engine: Engine
 ) -> None:
-    root, registry = settings.storage_root, fill(settings, engine, world())
-    own = Campus(engine, registry, root)
+    registry = fill(settings, engine, world())
+    own = Campus(settings, engine, registry)
 
     def look() -> dict[str, tuple[int, int]]:
         with own.workspace() as workspace:
@@ -170,7 +175,7 @@ def test_importance_groups_paths_and_effects_follow_from_what_is_explained(
 
 def test_no_member_is_fitted_to_weigh_features(settings: Settings, engine: Engine) -> None:
     """A model without its spread, as earlier versions made them, has no band, and says so."""
-    own = Campus(engine, fill(settings, engine, world()), settings.storage_root)
+    own = Campus(settings, engine, fill(settings, engine, world()))
     models = Models(own.registry)
     with own.workspace() as workspace:
         nightly.attributions(workspace, models, COURSES[:1])
@@ -229,7 +234,8 @@ def test_an_enrollment_that_cannot_be_explained_costs_only_itself(
 ) -> None:
     shutil.copytree(Path(campus.root) / "features", tmp_path / "features")
     course = COURSES[0]
-    with replace(campus, root=str(tmp_path)).workspace() as workspace:
+    elsewhere = campus.settings.model_copy(update={"storage": str(tmp_path)})
+    with replace(campus, settings=elsewhere).workspace() as workspace:
         connection = workspace.connection
         before = stored(connection, course)
         odd = change(workspace, course, places, score)
@@ -295,3 +301,39 @@ def test_an_enrollment_that_cannot_be_advised_costs_only_itself(
     assert {*before} - {*after} == {student}
     assert [why.startswith(f"no {what} of 1 enrollments: ") for why in found.degraded] == [True]
     assert student not in str(found.degraded)
+
+
+def test_what_was_told_at_night_is_told_again_until_something_changes(campus: Campus) -> None:
+    course = COURSES[0]
+    with campus.workspace() as workspace:
+        nightly.narratives(workspace, Models(campus.registry), [course])
+        workspace.connection.commit()
+        told = store.advice.c
+        query = sa.select(told.student_id, told.body).where(
+            told.course_id == course, told.kind == str(Kind.NARRATIVE)
+        )
+        student, body = workspace.connection.execute(query.limit(1)).one()
+    engine = PredictiveAnalyticsEngine(campus.settings)
+    try:
+        stored = engine.tell(student, course, TODAY, explain=True)
+        assert stored.narratives == Narratives(body["texts"], stored=True)
+        # Another day has other features: nothing was told of them, so the sentences are made.
+        other = engine.tell(student, course, TODAY - timedelta(days=1), explain=True)
+        assert other.narratives and not other.narratives.stored
+        assert set(other.narratives.texts) == {*map(str, Reader)}
+        mine = sa.and_(told.student_id == student, told.kind == str(Kind.NARRATIVE))
+        with campus.engine.begin() as connection:
+            connection.execute(
+                sa.update(store.advice).where(mine).values(body={**body, "problems": ["a digit"]})
+            )
+        doubtful = engine.tell(student, course, TODAY, explain=True)
+        assert doubtful.narratives == Narratives(body["texts"], stored=False)
+        with pytest.raises(ConfigurationError, match="no goal"):
+            engine.tell(student, course, TODAY, explain=True, goal=101.0)
+        pairs = engine.tell(student, course, TODAY, explain=True, pairs=3)
+        assert pairs.explanation == stored.explanation
+        assert list(pairs.interactions or ()) == list(
+            engine.interactions(student, course, TODAY, 3)
+        )
+    finally:
+        engine.close()
