@@ -55,7 +55,7 @@ PAIRS = 5
 @click.option("--explain", "explains", is_flag=True, help="Say what makes the difference.")
 @click.option(
     "--reader",
-    type=click.Choice([*Reader]),
+    type=click.Choice([str(one) for one in Reader]),
     help="With --explain: for whom it is told in sentences. Default: adviser.",
 )
 @click.option(
