@@ -391,9 +391,12 @@ def _predicted(
 def _narratives(explanation: Explanation, predictions: pd.DataFrame) -> Narratives:
     from grade_ml.explanations.advice import narratives
     from grade_ml.explanations.narratives import Explained
+    from grade_ml.explanations.store import as_kept
 
     lower, upper = predictions[["lower80", "upper80"]].iloc[0].tolist()
-    return Narratives(narratives(Explained(explanation, lower, upper))["texts"], False)
+    # From what would be stored, so that the night tells the same of the same prediction.
+    one = Explained(as_kept(explanation), lower, upper)
+    return Narratives(narratives(one)["texts"], stored=False)
 
 
 def _pairs(model: Servable, row: pd.DataFrame, parts: Attributions, most: int) -> tuple[Pair, ...]:

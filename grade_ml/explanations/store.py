@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from typing import Any
 
@@ -181,6 +181,13 @@ def _text(account: Account) -> str:
         rounded = {key: round(value, _DIGITS) for key, value in values[name].items()}
         values[name] = {key: value for key, value in rounded.items() if value}
     return _json(values)
+
+
+def as_kept(told: Explanation) -> Explanation:
+    """Return an explanation as it is read once it has been stored: without what is noise."""
+    grade = None if told.grade is None else Account(**json.loads(_text(told.grade)))
+    risk = Account(**json.loads(_text(told.risk)))
+    return replace(told, grade=grade, risk=risk, values=_known(told.values))
 
 
 def _known(values: Any) -> dict[str, Any]:
