@@ -43,19 +43,25 @@ course_training = sa.Table(
     sa.Column("kept", sa.Boolean, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("trained_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Column("changed_on", sa.Date, comment="since when the model allows for changed scores"),
+    sa.Column("changed_share", sa.Double, comment="by which share they are more, or less"),
     info=TablePolicy("training", time="trained_at").info,
 )
 
 
 @dataclass(frozen=True)
 class CourseOutcome:
-    """What came of one course's training; `fitted` is False where nothing changed."""
+    """What came of one course's training; `fitted` is False where nothing changed.
+
+    `version` is that of the model, where one was registered.
+    """
 
     course_id: str
     kept: bool
     fitted: bool
     reason: str
     model: CourseModel | None = None
+    version: int | None = None
 
 
 def train(
@@ -164,17 +170,18 @@ class _Data:
 def _train(course_id: str, data: _Data, opened: Opening, change: Change | None) -> CourseOutcome:
     of_data = f"{data.version.version}-{digest(data.sections[course_id])}"
     before = data.done.get(course_id)
-    seen, _, told = before.data_version.partition("@") if before else ("", "", "")
-    now = _told(change) if change else told
-    if before and (seen, told, before.code_version) == (of_data, now, program()):
+    told = (before.changed_on, before.changed_share) if before else _NOTHING
+    allowed = _told(change) if change else _NOTHING
+    now = allowed if change else told
+    known = (before.data_version, told, before.code_version) if before else None
+    if before and known == (of_data, now, program()):
         return CourseOutcome(course_id, before.kept, False, f"nothing changed: {before.reason}")
     rows = data.rows(course_id, opened)
     stages, fitted = data.stages, courses.fit(rows, data.pooled, data.seed)
     if change and change.share:
         shown = fitted.evaluation or data.pooled.evaluation
         fitted = Fitted(courses.changed(change, data.pooled), str(change), shown, change.gained)
-        of_data = f"{of_data}@{now}"
-    name, model = courses.name_of(course_id), None
+    name, model, number = courses.name_of(course_id), None, None
     if fitted.correction and fitted.evaluation and fitted.gained:
         model = CourseModel(
             course_id,
@@ -184,7 +191,7 @@ def _train(course_id: str, data: _Data, opened: Opening, change: Change | None) 
             tuple(sorted(rows["section_id"].unique())),
             fitted.evaluation,
             fitted.gained,
-            change.since if change and change.share else None,
+            allowed[0],
         )
         version = register(
             stages.registry,
@@ -194,26 +201,32 @@ def _train(course_id: str, data: _Data, opened: Opening, change: Change | None) 
             data_version=of_data,
             trained_at=stages.now,
         )
+        number = version.version
         promote(stages, version, Evidence(fitted.reason, model.gained.figures))
     elif champion := stages.registry.get(name, Alias.CHAMPION):
         stages.transition(champion, Stage.RETIRED, Evidence(fitted.reason))
     with opened() as workspace:
-        _remember(workspace, course_id, of_data, fitted)
-    return CourseOutcome(course_id, model is not None, True, fitted.reason, model)
+        _remember(workspace, course_id, of_data, fitted, allowed)
+    return CourseOutcome(course_id, model is not None, True, fitted.reason, model, number)
 
 
-def _told(change: Change) -> str:
-    return f"{change.since}{change.share:+.2f}" if change.share else ""
+#: Since when and by which share scores have changed, as far as a training was told.
+_Told = tuple[date | None, float | None]
+_NOTHING: _Told = (None, None)
+
+
+def _told(change: Change) -> _Told:
+    """Return what is recorded of the change: a share that differs by less is no news."""
+    return (change.since, round(change.share, 2)) if change.share else _NOTHING
 
 
 def changed_since(connection: Connection) -> dict[str, date]:
     """Return the courses that were told of a change, and since when it is."""
+    column = course_training.c
     rows = connection.execute(
-        sa.select(course_training.c.course_id, course_training.c.data_version).where(
-            course_training.c.data_version.contains("@")
-        )
+        sa.select(column.course_id, column.changed_on).where(column.changed_on.is_not(None))
     )
-    return {row.course_id: date.fromisoformat(row.data_version.split("@")[1][:10]) for row in rows}
+    return {row.course_id: row.changed_on for row in rows}
 
 
 def _fresh(
@@ -239,13 +252,15 @@ def _fresh(
     )
 
 
-def _remember(workspace: Workspace, course_id: str, data: str, fitted: Fitted) -> None:
+def _remember(workspace: Workspace, course_id: str, data: str, fitted: Fitted, told: _Told) -> None:
     values = {
         "data_version": data,
         "code_version": program(),
         "kept": fitted.correction is not None,
         "reason": fitted.reason,
         "trained_at": workspace.now,
+        "changed_on": told[0],
+        "changed_share": told[1],
     }
     workspace.connection.execute(
         insert(course_training)

@@ -160,7 +160,7 @@ def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[N
     with platform.workspace() as workspace:
         changes = feedback.changes(workspace, platform.models)
     outcomes = list(course.train(courses.keys, platform.workspace, changes))
-    answers = [requests.Answer(one.course_id, one.reason) for one in outcomes]
+    answers = [requests.Answer(one.course_id, one.reason, one.version) for one in outcomes]
     with platform.workspace() as workspace:
         requests.answer(workspace.connection, answers, courses.run_id, platform.clock.now())
     return MaterializeResult(metadata=models.of_corrections(outcomes, courses))
