@@ -15,7 +15,7 @@ from grade_ml.monitoring.store import Kind
 from grade_ml.registry.registry import Registry
 from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.models import Models
-from grade_ml.training.course import changed_since
+from grade_ml.training.course import changed_since, train
 from grade_ml_tests.monitoring.world import CHANGED, TODAY, fill, world
 
 pytestmark = pytest.mark.slow
@@ -94,7 +94,7 @@ def test_a_change_of_grading_is_seen_in_time_and_days_of_the_past_stay_as_they_w
         changes = feedback.changes(workspace, Models(registry))
         assert set(changes) >= set(asked)
         assert all(one.share < -0.1 and one.gained.is_sure for one in changes.values())
-        done = list(course.train(sorted(asked), lambda: nullcontext(workspace), changes))
+        done = list(train(sorted(asked), lambda: nullcontext(workspace), changes))
         assert all(one.model and one.model.changed_on for one in done)
         assert set(changed_since(connection)) == set(asked)
         # What was told is looked at anew; errors of the model before are not the new one's.
