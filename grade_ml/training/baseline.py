@@ -33,6 +33,7 @@ def train(data: TrainingData, stages: Stages, seed: int = 0) -> Training[Baselin
     current, champion = _usable_champion(stages.registry)
     known = current and (current.data_version, current.code_version)
     if current and champion and known == (of_data, program()):
+        remove_exposed(NAME, stages)
         return Training(current, champion, of_baseline(champion, champion), fitted=False)
     model = baseline.fit(data.snapshots, data.results, seed)
     version = register(

@@ -73,7 +73,11 @@ def train(
         if why := _up_to_date(current, model, data):
             reason = f"version {current.version} is kept: {why}"
             judged = of_pooled(model, _baseline(registry), None)
-            return Training(current, model, judged, False, reason)
+            training = Training(current, model, judged, False, reason)
+            # A candidate that nothing speaks against was left by a process that died too early.
+            if stages.of(current) is not Stage.CANDIDATE or not training.accepted:
+                remove_exposed(NAME, stages)
+                return training
     started = perf_counter()
     previous = models.pooled[readable[0].version].parameters if readable else None
     around = _around(data.snapshots, opened)

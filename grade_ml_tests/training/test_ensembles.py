@@ -285,6 +285,23 @@ def test_no_transaction_is_open_while_a_model_is_fitted(
         training_of_pooled.train(data, opened, tune=look)
 
 
+def test_a_candidate_of_a_process_that_died_does_not_pass_for_up_to_date(
+    world: World, model: PooledModel, engine: Engine, opened: Opening, stages: Stages
+) -> None:
+    store(engine, world.gradebook)
+    data = TrainingData.of(world.snapshots, world.results, PSEUDONYMS)
+    version = register(stages, replace(model, section_versions=data.versions))
+
+    def begin(*_: object) -> Tuned:
+        raise StopError
+
+    with pytest.raises(StopError):
+        training_of_pooled.train(data, opened, tune=begin)
+    for stage in SERVING:
+        stages.transition(version, stage, Evidence("arranged"))
+    assert training_of_pooled.train(data, opened, tune=begin).version == version
+
+
 @pytest.mark.slow
 def test_an_equal_version_stays_challenger(  # noqa: PLR0917
     world: World,
