@@ -30,7 +30,7 @@ class PerformanceSettings:
 
     #: A rise of less is not worth a training: the corrections that are kept gain about as much.
     rise: float = 0.10
-    #: Scores of this many days tell how it is now: some one piece of work.
+    #: Scores of this many days tell how it is now: some one assignment.
     score_days: int = 14
     #: Standard errors by which an error has to exceed that: two-sided 99%, for every course is
     #: looked at in every week.

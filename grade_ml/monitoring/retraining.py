@@ -20,8 +20,8 @@ from grade_ml.training.requests import Request
 class DecisionSettings:
     """The judgements about training again, each with its reason."""
 
-    #: Windows are as far apart as the scores of one reach back (`performance`): the same hard piece
-    #: of work is no second window. One that is older than two does not follow on the other.
+    #: Windows are as far apart as the scores of one reach back (`performance`): the same hard
+    #: assignment is no second window. One that is older than two does not follow on the other.
     window_days: int = 14
     longest_gap_days: int = 28
     #: What was learned shows after some weeks of new scores; before, the same evidence would ask
