@@ -88,6 +88,7 @@ def test_a_failed_step_is_reported_with_its_reason():
     assert {"asset": "courses", "rows": 3}.items() <= report["assets"][0].items()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("installation")
 def test_a_course_may_have_any_id(engine: Engine):
     ids = [

@@ -37,7 +37,7 @@ from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
 from grade_ml.gradebook.rest.sync import Synced, sync
 from grade_ml_tests.sites import site
 
-COLLEGE = CampusConfig(students=60, courses=4, terms=2, seed=5)
+COLLEGE = CampusConfig(students=24, courses=3, terms=2, seed=5)
 TODAY = date(2026, 3, 20)
 
 

@@ -129,6 +129,7 @@ print(register(Registry(sys.argv[1], sys.argv[2], PSEUDONYMS), Path(sys.argv[3])
 """
 
 
+@pytest.mark.slow
 def test_two_processes_register_at_once(settings: Settings, artifact: Path, tmp_path) -> None:
     import shutil
 
