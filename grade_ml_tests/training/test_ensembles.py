@@ -211,6 +211,7 @@ def test_the_first_version_serves_and_unchanged_data_are_not_fitted_again(
     assert first.model.degraded == ("nothing was tuned",)
     assert first.version.parameters["grade.catboost.rounds"] == "60"
     assert {one["source"] for one in first.model.choices["external"]["trials"]}
+    assert {"grade", "risk"} == set(first.model.importance_spread["task"])
 
     shuffled = world.snapshots.sample(frac=1, random_state=1), world.results[::-1]
     again = train(opened, *shuffled)
