@@ -57,103 +57,52 @@ FETCHED = (
     "industry_trends",
 )
 EXTERNAL = (*FETCHED, "course_difficulty", "external_features")
-#: What panels of sections are made of.
-PANELS = {"grade_snapshots", "score_sequences", "sections"}
 #: What brings records in; it has neither rows nor columns of its own.
 DELIVERIES = ("gradebook_sync", "inbox_deliveries")
+#: The assets by group. What each reads is compared with what it declares in `test_lineage`.
 GRAPH = {
     "gradebook": {
-        **{name: set() for name in DELIVERIES},
-        "students": set(),
-        "terms": set(),
-        "courses": set(),
-        "sections": {"courses", "terms"},
-        "enrollments": {"sections", "students"},
-        "assignments": {"sections"},
-        "results": {"assignments", "students"},
-        "activity": {"sections", "students"},
+        *DELIVERIES,
+        "students",
+        "terms",
+        "courses",
+        "sections",
+        "enrollments",
+        "assignments",
+        "results",
+        "activity",
     },
-    "external": {
-        **{name: set() for name in FETCHED},
-        "course_difficulty": {"sections", "enrollments", "assignments", "results"},
-        "external_features": {*FETCHED, "course_difficulty"},
-    },
+    "external": {*EXTERNAL},
     "features": {
-        "grade_snapshots": {
-            "students",
-            "terms",
-            "courses",
-            "sections",
-            "enrollments",
-            "assignments",
-            "results",
-            "activity",
-        },
-        "score_sequences": {"sections", "enrollments", "assignments", "results"},
+        "grade_snapshots",
+        "score_sequences",
     },
     "forecasts": {
-        "trajectory_forecasts": {"trajectory_model", *PANELS},
-        "risk_periods": {"trajectory_forecasts", "trajectory_model", *PANELS},
-        "interventions": {"risk_periods"},
-        "performance_anomalies": {"trajectory_forecasts", "trajectory_model", *PANELS},
+        "trajectory_forecasts",
+        "risk_periods",
+        "interventions",
+        "performance_anomalies",
     },
     "models": {
-        "baseline_model": {
-            "assignments",
-            "enrollments",
-            "grade_snapshots",
-            "results",
-            "sections",
-        },
-        "pooled_ensemble": {
-            "assignments",
-            "baseline_model",
-            "enrollments",
-            "external_features",
-            "grade_snapshots",
-            "results",
-            "sections",
-        },
-        "course_ensemble": {
-            "assignments",
-            "enrollments",
-            "grade_snapshots",
-            "pooled_ensemble",
-            "results",
-            "sections",
-        },
-        "grade_predictions": {
-            "baseline_model",
-            "course_ensemble",
-            "grade_snapshots",
-            "pooled_ensemble",
-        },
-        "trajectory_model": PANELS,
+        "baseline_model",
+        "pooled_ensemble",
+        "course_ensemble",
+        "grade_predictions",
+        "trajectory_model",
     },
     "monitoring": {
-        "drift_report": {"grade_predictions", "grade_snapshots"},
-        "performance_report": {"assignments", "enrollments", "grade_predictions", "results"},
-        "concept_drift": {"assignments", "grade_predictions", "results"},
-        "model_health": {"concept_drift", "drift_report", "performance_report"},
+        "drift_report",
+        "performance_report",
+        "concept_drift",
+        "model_health",
     },
     "explanations": {
-        "shap_explanations": {"grade_predictions", "grade_snapshots"},
-        "feature_importance": {
-            "enrollments",
-            "grade_snapshots",
-            "results",
-            "shap_explanations",
-        },
-        "decision_paths": {"grade_predictions", "grade_snapshots"},
-        "lime_explanations": {"grade_predictions", "grade_snapshots", "shap_explanations"},
-        "counterfactuals": {
-            "activity",
-            "assignments",
-            "grade_snapshots",
-            "results",
-            "shap_explanations",
-        },
-        "narratives": {"grade_predictions", "shap_explanations"},
+        "shap_explanations",
+        "feature_importance",
+        "decision_paths",
+        "lime_explanations",
+        "counterfactuals",
+        "narratives",
     },
 }
 
@@ -186,13 +135,11 @@ def test_importing_the_definitions_loads_no_heavy_library_and_prints_nothing(tmp
     assert not (tmp_path / "untouched").exists()
 
 
-def test_assets_groups_dependencies_and_partitions(definitions: Definitions):
+def test_assets_groups_and_partitions(definitions: Definitions):
     graph = definitions.resolve_asset_graph()
-    found: dict[str, dict[str, set[str]]] = {}
+    found: dict[str, set[str]] = {}
     for key in graph.materializable_asset_keys:
-        node = graph.get(key)
-        parents = {parent.to_user_string() for parent in node.parent_keys}
-        found.setdefault(node.group_name, {})[key.to_user_string()] = parents
+        found.setdefault(graph.get(key).group_name, set()).add(key.to_user_string())
     assert found == GRAPH
     partitioned = {
         key.to_user_string(): graph.get(key).partitions_def

@@ -2,6 +2,7 @@
 
 from dagster import AssetCheckSpec, MaterializeResult
 
+from grade_ml.orchestration.assets.reads import RECORDS, SERVED, SURROUNDINGS
 from grade_ml.orchestration.courses import Courses, course_asset
 from grade_ml.orchestration.degradation import complete
 from grade_ml.orchestration.resources import Platform
@@ -9,7 +10,7 @@ from grade_ml.orchestration.resources import Platform
 
 @course_asset(
     group_name="explanations",
-    deps=["grade_snapshots", "grade_predictions"],
+    deps=["sections", "grade_snapshots", *SERVED, *SURROUNDINGS],
     kinds={"xgboost", "lightgbm", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -36,7 +37,10 @@ def shap_explanations(courses: Courses, platform: Platform) -> MaterializeResult
 
 @course_asset(
     group_name="explanations",
-    deps=["grade_snapshots", "shap_explanations", "enrollments", "results"],
+    deps=[
+        *("students", "sections", "enrollments", "grade_snapshots", "shap_explanations"),
+        *(*SERVED, *SURROUNDINGS),
+    ],
     kinds={"lightgbm", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -75,7 +79,7 @@ def feature_importance(courses: Courses, platform: Platform) -> MaterializeResul
 
 @course_asset(
     group_name="explanations",
-    deps=["grade_snapshots", "grade_predictions"],
+    deps=["sections", "grade_snapshots", *SERVED, *SURROUNDINGS],
     kinds={"scikitlearn", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -94,7 +98,10 @@ def decision_paths(courses: Courses, platform: Platform) -> MaterializeResult:  
 
 @course_asset(
     group_name="explanations",
-    deps=["grade_snapshots", "grade_predictions", "shap_explanations"],
+    deps=[
+        *("sections", "grade_snapshots", "grade_predictions", "shap_explanations"),
+        *(*SERVED, *SURROUNDINGS),
+    ],
     kinds={"python", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -113,7 +120,10 @@ def lime_explanations(courses: Courses, platform: Platform) -> MaterializeResult
 
 @course_asset(
     group_name="explanations",
-    deps=["grade_snapshots", "shap_explanations", "assignments", "results", "activity"],
+    deps=[
+        *("grade_snapshots", "grade_predictions", "shap_explanations"),
+        *(*RECORDS, *SERVED, *SURROUNDINGS),
+    ],
     kinds={"python", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -132,7 +142,10 @@ def counterfactuals(courses: Courses, platform: Platform) -> MaterializeResult: 
 
 @course_asset(
     group_name="explanations",
-    deps=["grade_predictions", "shap_explanations"],
+    deps=[
+        *("sections", "grade_snapshots", "grade_predictions", "shap_explanations"),
+        *(*SERVED, *SURROUNDINGS),
+    ],
     kinds={"python", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",

@@ -10,6 +10,7 @@ from dagster import (
 )
 
 from grade_ml.features.catalogue import ATTRIBUTES, FEATURES, KEYS, SEQUENCE_COLUMNS
+from grade_ml.orchestration.assets.reads import OUTCOMES, RECORDS
 from grade_ml.orchestration.courses import Courses, course_asset
 from grade_ml.orchestration.resources import Platform
 
@@ -27,16 +28,7 @@ _COLUMNS = TableSchema(
 
 @course_asset(
     group_name="features",
-    deps=[
-        "students",
-        "terms",
-        "courses",
-        "sections",
-        "enrollments",
-        "assignments",
-        "results",
-        "activity",
-    ],
+    deps=RECORDS,
     kinds={"pandas", "parquet"},
     owners=["team:data-engineering"],
     code_version="1",
@@ -53,7 +45,7 @@ def grade_snapshots(courses: Courses, platform: Platform) -> MaterializeResult[N
 
 @course_asset(
     group_name="features",
-    deps=["sections", "enrollments", "assignments", "results"],
+    deps=["students", *OUTCOMES],
     kinds={"pandas", "parquet"},
     owners=["team:data-engineering"],
     code_version="1",

@@ -60,6 +60,8 @@ class _Source:
     name: str
     description: str
     pictures: Callable[[Connection], Pictures] = _no_pictures
+    #: Other tables that the pictures read.
+    shown_with: tuple[str, ...] = ()
 
 
 SOURCES = (
@@ -72,6 +74,7 @@ SOURCES = (
         "enrollments",
         "A student in a section, with the dates of joining and leaving and the outcome.",
         _enrollments_per_term,
+        ("sections", "terms"),
     ),
     _Source(schema.assignment, "assignments", "What is set, when it is due, how much it weighs."),
     _Source(
@@ -132,7 +135,7 @@ def _gradebook_asset(source: _Source) -> AssetsDefinition:
         name=source.name,
         group_name="gradebook",
         description=source.description + " Rows come by `grade-ml load`.",
-        deps=sorted(NAME_OF_TABLE[parent] for parent in parents),
+        deps=sorted({NAME_OF_TABLE[parent] for parent in parents} | {*source.shown_with}),
         kinds={"postgres"},
         owners=["team:data-engineering"],
         code_version="1",

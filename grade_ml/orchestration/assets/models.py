@@ -13,6 +13,7 @@ from dagster import (
     asset,
 )
 
+from grade_ml.orchestration.assets.reads import OUTCOMES, SERVED, SURROUNDINGS
 from grade_ml.orchestration.courses import Courses, course_asset
 from grade_ml.orchestration.degradation import complete, is_complete
 from grade_ml.orchestration.reporting import forecasts, models
@@ -67,12 +68,11 @@ _TRAJECTORY = [
     ),
     *_conditions("trajectory_model", "intervals_cover", blocking=False),
 ]
-_TRUTH = ["sections", "enrollments", "assignments", "results"]
 
 
 @asset(
     group_name="models",
-    deps=["grade_snapshots", *_TRUTH],
+    deps=["grade_snapshots", *OUTCOMES],
     check_specs=_BASELINE,
     kinds={"scikitlearn", "mlflow"},
     owners=["team:ml-engineering"],
@@ -102,7 +102,7 @@ def _data_version(version: "ModelVersion") -> DataVersion:
 
 @asset(
     group_name="models",
-    deps=["grade_snapshots", "baseline_model", "external_features", *_TRUTH],
+    deps=["grade_snapshots", "baseline_model", "external_features", *OUTCOMES],
     check_specs=[*_POOLED, complete("pooled_ensemble")],
     kinds={"xgboost", "lightgbm", "catboost", "scikitlearn", "mlflow"},
     owners=["team:ml-engineering"],
@@ -141,11 +141,12 @@ def pooled_ensemble(
 
 @course_asset(
     group_name="models",
-    deps=["grade_snapshots", "pooled_ensemble", *_TRUTH],
+    deps=["grade_snapshots", "baseline_model", "pooled_ensemble", *SURROUNDINGS, *OUTCOMES],
     kinds={"scipy", "mlflow"},
     owners=["team:ml-engineering"],
     code_version="1",
     pool="training",
+    metadata={"feedback": "concept_drift, drift_report and model_health of earlier days"},
 )
 def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[None]:
     """Correct the pooled ensemble for a course, and keep the correction only where it wins.
@@ -168,7 +169,7 @@ def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[N
 
 @course_asset(
     group_name="models",
-    deps=["grade_snapshots", "baseline_model", "pooled_ensemble", "course_ensemble"],
+    deps=["grade_snapshots", "sections", *SERVED, *SURROUNDINGS],
     kinds={"scikitlearn", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",

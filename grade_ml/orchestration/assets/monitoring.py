@@ -6,15 +6,19 @@ What is found here leads back to training: what is confirmed becomes a request, 
 
 from dagster import AssetCheckSpec, MaterializeResult
 
+from grade_ml.orchestration.assets.reads import SERVED
 from grade_ml.orchestration.courses import Courses, course_asset
 from grade_ml.orchestration.degradation import complete, is_complete
 from grade_ml.orchestration.reporting import monitoring as reporting
 from grade_ml.orchestration.resources import Platform
 
+#: Predictions, the records beside them, and the models that made them.
+_WATCHED = ["grade_predictions", "sections", "enrollments", "assignments", "results", *SERVED]
+
 
 @course_asset(
     group_name="monitoring",
-    deps=["grade_snapshots", "grade_predictions"],
+    deps=["grade_snapshots", *_WATCHED],
     kinds={"scipy", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -46,7 +50,7 @@ def drift_report(courses: Courses, platform: Platform) -> MaterializeResult:  # 
 
 @course_asset(
     group_name="monitoring",
-    deps=["grade_predictions", "enrollments", "assignments", "results"],
+    deps=["grade_snapshots", *_WATCHED],
     kinds={"scikitlearn", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -65,7 +69,7 @@ def performance_report(courses: Courses, platform: Platform) -> MaterializeResul
 
 @course_asset(
     group_name="monitoring",
-    deps=["grade_predictions", "assignments", "results"],
+    deps=["grade_snapshots", *_WATCHED],
     kinds={"python", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
@@ -87,7 +91,10 @@ def concept_drift(courses: Courses, platform: Platform) -> MaterializeResult[Non
 
 @course_asset(
     group_name="monitoring",
-    deps=["drift_report", "performance_report", "concept_drift"],
+    deps=[
+        *("drift_report", "performance_report", "concept_drift"),
+        *("grade_predictions", "sections", "enrollments", *SERVED),
+    ],
     kinds={"matplotlib", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
