@@ -66,6 +66,7 @@ def test_predictions_are_in_range_and_in_order(model, later) -> None:
     assert predicted["risk"].between(0, 1).all()
 
 
+@pytest.mark.slow
 def test_shuffled_outcomes_give_no_skill(data, later) -> None:
     frame, truth = data
     shuffled = truth.copy()
@@ -182,6 +183,7 @@ def test_outcomes_without_variation_train(data, changes: dict[str, object]) -> N
         assert predicted["grade"].between(45, 55).all()
 
 
+@pytest.mark.slow
 def test_a_single_section_trains(data) -> None:
     frame, truth = data
     one = frame["section_id"] == "section 0"

@@ -111,6 +111,7 @@ def read(snapshots: pd.DataFrame) -> set[str]:
     return {*model.features} - {*NUMERIC_FEATURES, "progress", "course_id"}
 
 
+@pytest.mark.slow
 def test_no_model_reads_what_is_protected_or_not_declared(gradebook: Gradebook) -> None:
     snapshots = described(gradebook, SOURCES)
     assert {name for name in snapshots if name.startswith("protected_")} == PROTECTED

@@ -45,6 +45,7 @@ def registry(stages: Stages) -> Registry:
     return stages.registry
 
 
+@pytest.mark.slow
 def test_a_champion_that_reads_what_none_may_is_replaced(
     data: Data, stages: Stages, registry: Registry, settings: Settings
 ) -> None:
