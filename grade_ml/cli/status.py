@@ -142,7 +142,7 @@ def _postgresql(settings: Settings) -> str:
         return f"cannot be started: {error.message}"
     if not (settings.postgres_dir / "PG_VERSION").exists():
         return "never started"
-    return "running" if embedded_postgres.is_running(settings.postgres_dir) else "resting"
+    return "running" if embedded_postgres.is_running(settings.postgres_dir) else "stopped"
 
 
 def _gradebook(settings: Settings) -> dict[str, Any]:
@@ -333,7 +333,7 @@ def show(console: Console, report: dict[str, Any]) -> None:
         "alerts": ("Open alerts", _print_alerts),
         "champions": ("Champion models", _print_champions),
         "monitoring": ("Health of the courses' models", _print_monitoring),
-        "incomplete": ("Made do with less", _print_incomplete),
+        "incomplete": ("Degraded", _print_incomplete),
         "degraded": ("Not installed", _print_degraded),
     }
     console.print(f"grade_ml, data in {report['home']}", markup=False)
@@ -385,7 +385,7 @@ def _print_jobs(jobs: dict[str, Any] | None) -> list[str]:
         for name, run in jobs["last_runs"].items()
     ]
     if not jobs["daemon_alive"]:
-        lines.append("No daemon runs, so schedules and sensors rest.")
+        lines.append("The daemon is not running; schedules and sensors are paused.")
     return lines
 
 

@@ -189,7 +189,7 @@ def _new_in(panel: Panel, before: Panel | None) -> pd.DataFrame:
 
 
 def _row_before(panel: Panel) -> npt.NDArray[np.int64]:
-    """Return how many pieces in a row were handed in just before each one, (n, m)."""
+    """Return how many assignments in a row were handed in just before each one, (n, m)."""
     handed_in = panel.submitted > 0
     rows = np.zeros(handed_in.shape, dtype=np.int64)
     for slot in range(1, handed_in.shape[1]):
@@ -230,7 +230,7 @@ def _rhythms(rows: pd.DataFrame) -> pd.DataFrame:
         expected=rows["submit_probability"],
         low=np.nan,
         high=np.nan,
-        says="missed after " + rows["row"].astype(str) + " pieces in a row were handed in",
+        says="missed after " + rows["row"].astype(str) + " assignments in a row were handed in",
     )
 
 

@@ -29,7 +29,7 @@ class Driver(StrEnum):
     SILENT = "silent"
     """No action for two weeks, where the source records actions."""
     MISSED_IN_A_ROW = "missed_in_a_row"
-    """The last two or more pieces were missed."""
+    """The last two or more assignments were missed."""
     HEAVY_WEEK = "heavy_week"
     """Something may be missed in a week in which much more is due than in others."""
     WORK_DUE = "work_due"
@@ -157,7 +157,7 @@ def evaluate(paths: pd.DataFrame, happened: pd.DataFrame) -> list[Evaluation]:
     """Return figures for all enrollments, and for those that were in no trouble on the day.
 
     The second group is the one in which a flag is news: the running grade was not below the pass
-    mark, and the last piece had been handed in.
+    mark, and the last assignment had been handed in.
 
     Parameters
     ----------

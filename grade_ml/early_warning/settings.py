@@ -38,7 +38,7 @@ class RiskSettings:
     new_days: int = 7
     #: Points that half a band has at least; a band of no width would make every point a surprise.
     least_band: float = 5.0
-    #: Pieces handed in one after the other that make a rhythm.
+    #: Assignments handed in one after the other that make a rhythm.
     rhythm: int = 3
     #: Actions in the three weeks before the last below which silence is nothing new.
     least_actions: float = 15.0

@@ -90,7 +90,7 @@ class StudentForecast:
         last = self.weeks.iloc[-1]
         sentences = [
             f"The forecast of {self.as_of} for section {self.section_id}: "
-            f"{len(self.assignments)} pieces of work remain."
+            f"{len(self.assignments)} assignments remain."
         ]
         if pd.notna(last["mean"]):
             sentences.append(
@@ -100,7 +100,7 @@ class StudentForecast:
             )
         following = self.assignments.iloc[0]
         sentences.append(
-            f"The next piece is due on {following['due_on']:%Y-%m-%d}: it is handed in with a "
+            f"The next assignment is due on {following['due_on']:%Y-%m-%d}: it is handed in with a "
             f"chance of {following['submit_probability']:.0%}, and a score of about "
             f"{following['median']:.0f} is expected."
         )

@@ -1,4 +1,4 @@
-"""One row per enrollment and piece of coursework, with the day from which on each thing is known.
+"""One row per enrollment and assignment, with the day from which on each thing is known.
 
 Nothing is left out by date: who forecasts as of a day compares that day with the row's days. What
 was handed in, graded or carried over how is said in `gradebook.outcomes`.

@@ -132,7 +132,7 @@ class Bands:
 
 
 def expected_given(combined: Floats) -> Floats:
-    """Return the expected score of a piece that is handed in."""
+    """Return the expected score of an assignment that is handed in."""
     return np.clip(combined[:, 0] / np.maximum(combined[:, 1], _LEAST), 0, 100)
 
 

@@ -47,7 +47,7 @@ RIVALS = (Method.LSTM, Method.GRU)
 
 @dataclass(frozen=True)
 class Panel:
-    """One section on one day: n students who are enrolled, m pieces of coursework by due day.
+    """One section on one day: n students who are enrolled, m assignments by due day.
 
     Attributes
     ----------

@@ -76,6 +76,6 @@ def _arima(scores: Floats, ahead: int) -> Floats | None:
 
 def _prophet(scores: Floats, days: Floats, ahead: Floats) -> Floats | None:
     dates = days.astype("int64").astype("datetime64[D]").astype("M8[ns]")
-    # Two pieces due on one day are one point.
+    # Two assignments due on one day are one point.
     series = pd.DataFrame({"ds": dates, "y": scores}).groupby("ds", as_index=False).mean()
     return weekly_forecast(series, ahead)

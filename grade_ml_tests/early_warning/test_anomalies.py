@@ -90,7 +90,7 @@ def test_a_miss_after_an_unbroken_row_is_told_where_misses_are_rare():
     rhythm = found[found["kind"] == Kind.RHYTHM]
     assert rhythm["student_id"].tolist() == [student]
     assert rhythm["expected"].tolist() == [0.999]
-    assert "after 3 pieces" in rhythm["says"].iloc[0]
+    assert "after 3 assignments" in rhythm["says"].iloc[0]
 
 
 def test_ordinary_weeks_seldom_raise_an_alarm(reference):

@@ -159,7 +159,7 @@ def test_words_name_pieces_and_numbers():
         for change in one.changes:
             if change.kind is Kind.SCORE:
                 assert f"{change.to:.0f} or better on " in sentence
-                assert ("both pieces" in sentence) >= (len(change.pieces) == 2)
+                assert ("both assignments" in sentence) >= (len(change.pieces) == 2)
     assert all("Prognose" in sentence for sentence in answer.in_words("de"))
 
 

@@ -81,8 +81,8 @@ def test_each_reader_is_told_what_is_stored():
         "Your work so far points to a final grade of about 55, most likely between 41 and 69. "
         "What helps your forecast most: the scores so far (4.2 points); what would help most if "
         "it improved: how much of the work has come in (it takes 6.2 points now). "
-        "Still missing: 2 of 7 pieces of work that were due. "
-        "Of 100 points, 40 are still open, and each piece you hand in counts."
+        "Still missing: 2 of 7 assignments that were due. "
+        "Of 100 points, 40 are still open, and each assignment you hand in counts."
     )
     adviser = text(USUAL, Reader.ADVISER)
     assert "risk of failing or withdrawing is 37%" in adviser
