@@ -260,9 +260,11 @@ def require_patience(
 def retry_after(value: str | None, now: datetime) -> timedelta:
     """Return the pause that a header Retry-After asks for, in seconds or as a date.
 
-    >>> retry_after("30", datetime(2024, 1, 1, tzinfo=UTC)).total_seconds()
+    >>> from datetime import UTC
+    >>> midnight = datetime(2024, 1, 1, tzinfo=UTC)
+    >>> retry_after("30", midnight).total_seconds()
     30.0
-    >>> retry_after("Mon, 01 Jan 2024 00:01:00 GMT", datetime(2024, 1, 1, tzinfo=UTC)).seconds
+    >>> retry_after("Mon, 01 Jan 2024 00:01:00 GMT", midnight).seconds
     60
     """
     try:

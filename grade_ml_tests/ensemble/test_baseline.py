@@ -10,13 +10,13 @@ from grade_ml.ensemble import baseline
 from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.evaluation import cut_table
 from grade_ml.ensemble.rows import PREDICTED, data_version, section_versions, with_outcomes
-from grade_ml_tests.ensemble.snapshots import snapshots
+from grade_ml_tests.ensemble.snapshots import coarse, snapshots
 from grade_ml_tests.factories import PSEUDONYMS
 
 
 @pytest.fixture(scope="module")
 def data() -> tuple[pd.DataFrame, pd.DataFrame]:
-    return snapshots()
+    return coarse(snapshots())
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def model(data) -> BaselineModel:
 
 @pytest.fixture(scope="module")
 def later() -> tuple[pd.DataFrame, pd.DataFrame]:
-    frame, truth = snapshots(seed=1)
+    frame, truth = coarse(snapshots(seed=1))
     renamed = {f"section {i}": f"later {i}" for i in range(6)}
     frame["section_id"] = frame["section_id"].cat.rename_categories(renamed)
     return frame, truth.assign(section_id=truth["section_id"].map(renamed))

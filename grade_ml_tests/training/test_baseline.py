@@ -21,7 +21,7 @@ from grade_ml.registry.registry import Alias, Registry
 from grade_ml.registry.transition import Stage, Stages, transition
 from grade_ml.training.baseline import train
 from grade_ml.training.data import TrainingData
-from grade_ml_tests.ensemble.snapshots import snapshots
+from grade_ml_tests.ensemble.snapshots import coarse, snapshots
 from grade_ml_tests.factories import PSEUDONYMS
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
@@ -30,7 +30,7 @@ Data = tuple[pd.DataFrame, pd.DataFrame]
 
 @pytest.fixture(scope="module")
 def data() -> Data:
-    return snapshots(students=40)
+    return coarse(snapshots(students=40))
 
 
 @pytest.fixture
