@@ -183,13 +183,10 @@ where schemaname not in ('pg_catalog', 'information_schema')
 """
 _SCHEMA = """
 select md5(string_agg(line, ',' order by line)) from (
-  select concat_ws(' ', table_schema, table_name, column_name, udt_name, is_nullable) as line
-  from information_schema.columns
-  where table_schema not in ('pg_catalog', 'information_schema')
+  select concat_ws(' ', attrelid::regclass, attname, atttypid, attnotnull) as line from pg_attribute
+  where attrelid >= 16384 and attnum > 0
   union all
-  select concat_ws(' ', conrelid::regclass, conname, contype) from pg_constraint where conrelid <> 0
-  union all
-  select indexdef from pg_indexes where schemaname not in ('pg_catalog', 'information_schema')
+  select concat_ws(' ', oid, conname) from pg_constraint where conrelid >= 16384
 ) as lines
 """
 _RESTART = """

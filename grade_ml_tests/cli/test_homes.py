@@ -15,6 +15,8 @@ from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.settings import Settings
 from grade_ml.orchestration.instance import prepare_home
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["file", "file/home", "/proc/home", "n" * 300])
 def unusable(

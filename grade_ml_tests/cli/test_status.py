@@ -33,6 +33,8 @@ from grade_ml_tests.conftest import installation as installation_of
 from grade_ml_tests.factories import PSEUDONYMS, let_serve
 from grade_ml_tests.launch import Installation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def installation(
@@ -114,7 +116,6 @@ def test_a_database_that_does_not_answer_is_said_and_not_raised(monkeypatch: pyt
     assert "cannot be read" in CliRunner().invoke(command).stdout
 
 
-@pytest.mark.slow
 def test_what_is_wrong_is_told(installation: Settings, engine: Engine, tmp_path: Path):
     today, now = datetime.now(UTC).date(), datetime.now(UTC)
     with engine.begin() as connection:
@@ -242,7 +243,6 @@ def made(
 
 
 @pytest.mark.security
-@pytest.mark.slow
 @pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize(
     ("variable", "url", "behaviour"),
@@ -274,7 +274,6 @@ def test_a_service_that_is_down_hides_only_what_it_knows(  # noqa: PLR0917
 
 
 @pytest.mark.security
-@pytest.mark.slow
 @pytest.mark.usefixtures("forgetful")
 def test_status_ends_though_nothing_answers(tmp_path: Path, listen: Callable[..., str]):
     """Also the process ends, whatever still waits in it."""

@@ -28,6 +28,8 @@ from grade_ml.gradebook.arrivals import PATIENCE, QUIET, Delivery, Inbox, look
 from grade_ml.gradebook.inbox import Emptied, empty
 from grade_ml_tests.gradebook.deliveries import CSV, school, write_folder, write_zip
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def inbox(tmp_path: Path) -> Path:

@@ -30,6 +30,8 @@ from grade_ml_tests.gradebook.roster import (
     write,
 )
 
+pytestmark = pytest.mark.slow
+
 ALGEBRA, BIOLOGY = source()["lineItems"][:2], source()["lineItems"][2:]
 
 

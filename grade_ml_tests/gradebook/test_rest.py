@@ -37,6 +37,8 @@ from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
 from grade_ml.gradebook.rest.sync import Synced, sync
 from grade_ml_tests.sites import site
 
+pytestmark = pytest.mark.slow
+
 COLLEGE = CampusConfig(students=24, courses=3, terms=2, seed=5)
 TODAY = date(2026, 3, 20)
 

@@ -10,6 +10,8 @@ from grade_ml.external.catalog import NAMES
 from grade_ml.training.admission import Admission, admission
 from grade_ml_tests.ensemble.snapshots import snapshots
 
+pytestmark = pytest.mark.slow
+
 TERMS, COURSES, STUDENTS, WEEKS = 5, 12, 20, 6
 START = pd.Timestamp("2024-02-05")
 PLANTED, NOISE, PROXY = "course_difficulty", "weather", "economic_indicators"

@@ -9,6 +9,8 @@ from grade_ml.gradebook.frames import Gradebook
 from grade_ml.training.backtest import BacktestReport, backtest, without_terms
 from grade_ml_tests.ensemble.campus import campus
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def gradebook() -> Gradebook:
@@ -61,7 +63,6 @@ def test_no_row_of_a_removed_term_is_left(gradebook: Gradebook, terms: list[str]
     assert kept.results["assignment_id"].isin(kept.assignments["assignment_id"]).all()
 
 
-@pytest.mark.slow
 def test_what_happens_after_the_last_cut_changes_no_prediction(gradebook, terms, report) -> None:
     """Scores after the cut are exchanged at random: only the truth may change, not the grades."""
     sections = gradebook.sections.set_index("section_id")

@@ -48,6 +48,8 @@ from grade_ml_tests.ensemble.quick import quick
 from grade_ml_tests.ensemble.snapshots import snapshots
 from grade_ml_tests.factories import PSEUDONYMS
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2025, 11, 10, 3, tzinfo=UTC)
 SERVING = (Stage.CHALLENGER, Stage.CHAMPION)
 MATHS, OTHER = "SIM-MATH101", "SIM-COMP101"
@@ -303,7 +305,6 @@ def test_a_candidate_of_a_process_that_died_does_not_pass_for_up_to_date(
     assert training_of_pooled.train(data, opened, tune=begin).version == version
 
 
-@pytest.mark.slow
 def test_an_equal_version_stays_challenger(  # noqa: PLR0917
     world: World,
     model: PooledModel,
@@ -323,7 +324,6 @@ def test_an_equal_version_stays_challenger(  # noqa: PLR0917
     assert again.reason == "version 2 is kept: nothing changed"
 
 
-@pytest.mark.slow
 def test_a_version_that_carrying_on_beats_has_no_alias(
     world: World, opened: Opening, registry: Registry, connection: Connection
 ) -> None:
@@ -344,7 +344,6 @@ def test_a_version_that_carrying_on_beats_has_no_alias(
     assert promotions(connection) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("challenged", [False, True])
 def test_a_champion_that_cannot_be_read_is_replaced(  # noqa: PLR0917
     world: World,

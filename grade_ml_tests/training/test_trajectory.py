@@ -37,6 +37,8 @@ from grade_ml_tests.forecasting.campus import (
     workspace,
 )
 
+pytestmark = pytest.mark.slow
+
 Opener = Callable[[date], Callable[[], AbstractContextManager[Workspace]]]
 #: Together they beat the naive one of them.
 GOOD = (Method.LAST, Method.SLOT)

@@ -32,6 +32,8 @@ from grade_ml.training.tuning.settings import SETTINGS
 from grade_ml_tests.ensemble.snapshots import snapshots
 from grade_ml_tests.factories import PSEUDONYMS
 
+pytestmark = pytest.mark.slow
+
 FOLDS = 3
 
 
@@ -417,7 +419,6 @@ def test_a_score_of_risk_is_judged_as_the_stack_would_read_it():
     assert mean_loss(odds, np.zeros(odds.size), weight, Task.RISK) < 1e-3
 
 
-@pytest.mark.slow
 def test_a_killed_search_is_resumed_by_the_real_members(data, gradebook_url, monkeypatch, tmp_path):
     monkeypatch.setattr(tuning, "MEMBERS", MEMBERS)
     pd.to_pickle(data, tmp_path / "data.pkl")
