@@ -114,8 +114,8 @@ class Installation:
         self.output = ""
         self._process = self.start("up", "--port", str(self.port), *arguments)
         threading.Thread(target=self._read, args=[self._process], daemon=True).start()
-        wait_until(lambda: f"is up: {self.url}" in self.output or self.ended, "up")
-        assert not self.ended, self.output
+        wait_until(lambda: "Ctrl-C stops everything" in self.output or self.ended, "up")
+        assert not self.ended and f"is up: {self.url}" in self.output, self.output
 
     @property
     def ended(self) -> bool:
