@@ -79,6 +79,7 @@ def test_shuffled_outcomes_give_no_skill(data, later) -> None:
     assert 0.4 < cut_table(with_outcomes(model, *later)).risk["auc"] < 0.6
 
 
+@pytest.mark.slow
 def test_the_same_data_and_seed_give_the_same_bytes(data, model, tmp_path: Path) -> None:
     frame, truth = data
     again = baseline.fit(frame.sample(frac=1, random_state=5), truth[::-1], seed=0)

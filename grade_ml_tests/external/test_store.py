@@ -111,6 +111,7 @@ fetches = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(before=fetches, after=fetches, cut=st.integers(0, 8))
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

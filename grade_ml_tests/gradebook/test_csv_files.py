@@ -203,6 +203,7 @@ def test_too_many_columns_are_refused() -> None:
         _read(f"x,y,{names}\n".encode())
 
 
+@pytest.mark.slow
 @pytest.mark.security
 def test_a_gzipped_file_unpacks_to_what_it_may(tmp_path: Path) -> None:
     path = tmp_path / "results.csv.gz"

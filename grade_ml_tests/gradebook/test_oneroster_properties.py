@@ -171,6 +171,7 @@ def _grade(
     return min(100 * earned / possible, 100)
 
 
+@pytest.mark.slow
 @options(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(chance=_seeds)
 def test_final_grades_are_those_of_a_plain_calculation(
@@ -235,6 +236,7 @@ def _write_somehow(folder: Path, rows: Rows, chance: random.Random) -> Path:
     return path
 
 
+@pytest.mark.slow
 @options(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(chance=_seeds)
 def test_every_spelling_loads_to_the_same_gradebook(

@@ -105,6 +105,7 @@ def features(engine: Engine) -> pd.DataFrame:
         return pd.read_sql(sa.text(query), connection)
 
 
+@pytest.mark.slow
 def test_the_current_day(defs, instance, engine, providers):
     result = collect(defs, instance)
     for name in (*SOURCES, "external_features"):
@@ -195,6 +196,7 @@ def test_the_command_collects_the_current_day(campus, instance, providers, monke
         run_job(campus, instance, "collect_external_data", ["SIM-MATH101"])
 
 
+@pytest.mark.slow
 def test_without_any_network_everything_still_runs_and_says_what_is_missing(
     campus, instance, engine
 ):

@@ -97,6 +97,7 @@ def test_the_first_good_model_becomes_champion_and_is_not_fitted_twice(
     assert train(TrainingData.of(*changed, PSEUDONYMS), stages).version.version == 2
 
 
+@pytest.mark.slow
 def test_a_model_that_carrying_on_beats_does_not_become_champion(
     data: Data, stages: Stages, registry: Registry
 ):
