@@ -209,7 +209,7 @@ def reachable(engine: Engine) -> Iterator[Connection]:
             f"Start it, or correct its URL ({', '.join(URLS)}).",
         ) from error
     try:
-        with connection, connection.begin():
+        with connection, connection.begin(), _usable_or_closed(connection):
             yield connection
     except GradeMLError:
         raise
@@ -219,6 +219,20 @@ def reachable(engine: Engine) -> Iterator[Connection]:
         raise ServiceError(
             f"The database {place} went away: {error}.", "Try again when it is back."
         ) from error
+
+
+@contextmanager
+def _usable_or_closed(connection: Connection) -> Iterator[None]:
+    """Close the connection of a statement that was interrupted, for it answers no ROLLBACK.
+
+    psycopg cancels a statement at Ctrl-C only; Dagster's interruption is another exception.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            connection.invalidate()
+        raise
 
 
 def is_lost(error: BaseException | None) -> bool:
