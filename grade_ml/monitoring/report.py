@@ -5,14 +5,14 @@ Written from the stored reports; pictures are embedded, and no student is named.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 from upath import UPath
 
-from grade_ml.core.figures import png
+from grade_ml.core import pages
 from grade_ml.core.storage import file_name, write_whole
 from grade_ml.core.texts import html as escape
 from grade_ml.monitoring import pictures, store
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 
 #: Days of history: about a term.
 HISTORY_DAYS = 120
-
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;font-size:13px}td,th{padding:.2em .7em;text-align:left;
-border-bottom:1px solid #ddd}img{max-width:100%}.score{font-size:2.2em}
-"""
 
 
 def history(connection: Connection, course: str, as_of: date) -> list[Stored]:
@@ -87,20 +81,17 @@ def html(course: str, reports: Sequence[Stored], figures: Mapping[str, Figure]) 
         f"<h1>{escape(course)}</h1>",
         f"<p>As of {as_of}, model {escape(str(drift.get('model', '')))}</p>",
         f'<p class="score">{"?" if score is None else f"{score:.0f}"} of 100</p>',
-        _table(parts),
+        pages.table(parts),
         "<h2>What it says</h2>",
-        _table([{"about": name, "says": text} for name, text in told]),
+        pages.table([{"about": name, "says": text} for name, text in told]),
         *(
-            f"<h2>{escape(title.replace('_', ' ').capitalize())}</h2>{_image(one, title)}"
+            f"<h2>{escape(title.replace('_', ' ').capitalize())}</h2>{pages.image(one, title)}"
             for title, one in figures.items()
         ),
         "<h2>Errors by group</h2>",
-        _table(performance.get("groups") or []),
+        pages.table(performance.get("groups") or []),
     ]
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(course)}'
-        f"</title><style>{_STYLE}</style></head><body>{''.join(body)}</body></html>"
-    )
+    return pages.page(course, body)
 
 
 def write(root: str, course: str, page: str) -> str:
@@ -108,22 +99,3 @@ def write(root: str, course: str, page: str) -> str:
     place = UPath(root) / "monitoring" / f"{file_name(course)}.html"
     write_whole(place, page.encode())
     return str(place)
-
-
-def _image(figure: Figure, title: str) -> str:
-    return f'<img alt="{escape(title)}" src="data:image/png;base64,{png(figure)}">'
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    if not rows:
-        return "<p>Nothing yet.</p>"
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in rows[0])
-    return f"<table><tr>{head}</tr>{''.join(_row(one.values()) for one in rows)}</table>"
-
-
-def _row(values: Iterable[Any]) -> str:
-    cells = (
-        "" if v is None else f"{v:.3f}".rstrip("0").rstrip(".") if isinstance(v, float) else str(v)
-        for v in values
-    )
-    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"

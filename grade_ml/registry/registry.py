@@ -74,6 +74,11 @@ class ModelVersion:
     secret: str | None
 
 
+def _shown(place: UPath) -> str:
+    """Return where MLflow shows files to be; they are found without it."""
+    return str(place) if len(str(place)) <= _LONGEST_LOCATION else f"mlflow-artifacts:/{place.name}"
+
+
 def _require_answer(uri: str) -> None:
     """Ask an MLflow server once; MLflow itself would try for minutes."""
     import requests
@@ -146,12 +151,6 @@ class Registry:
         engine.dispose()
         return client
 
-    @property
-    def _location(self) -> str:
-        """Where MLflow shows the files to be; they are found without it."""
-        place = str(self._models)
-        return place if len(place) <= _LONGEST_LOCATION else "mlflow-artifacts:/models"
-
     @cached_property
     def _downloads(self) -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="grade_ml_models_")
@@ -190,7 +189,7 @@ class Registry:
         """
         from mlflow.entities import Metric, Param
 
-        run = self._client.create_run(self._experiment(name))
+        run = self._client.create_run(self._group(name, self._models))
         run_id = run.info.run_id
         digest = self._store(directory, run_id)
         moment = int(trained_at.timestamp() * 1000)
@@ -203,7 +202,7 @@ class Registry:
         self._ensure_model(name)
         created = self._client.create_model_version(
             name,
-            f"{self._location}/{run_id}",
+            f"{_shown(self._models)}/{run_id}",
             run_id=run_id,
             tags={
                 "manifest_sha256": digest,
@@ -379,19 +378,20 @@ class Registry:
             ) from error
         return target
 
-    def _experiment(self, name: str) -> str:
+    def _group(self, name: str, place: UPath) -> str:
+        """Return the id of what MLflow calls an experiment: runs whose files lie at `place`."""
         from mlflow.exceptions import MlflowException
 
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
         try:
-            return self._client.create_experiment(name, artifact_location=self._location)
+            return self._client.create_experiment(name, artifact_location=_shown(place))
         except MlflowException as error:
             # Another process created it in between.
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            return self._experiment(name)
+            return self._group(name, place)
 
     def _ensure_model(self, name: str) -> None:
         from mlflow.exceptions import MlflowException
