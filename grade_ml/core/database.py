@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -336,6 +336,18 @@ def upsert_frame(connection: Connection, table: Table, frame: pd.DataFrame) -> N
     Columns are those of the table; one that the frame lacks has its default in new rows and stays
     as it is in others.
     """
+    key = {column.name for column in table.primary_key}
+    names = (str(name) for name in frame.columns if name not in key)
+    _merge(connection, table, frame, "update set " + _listed(f"{n} = excluded.{n}" for n in names))
+
+
+def insert_frame(connection: Connection, table: Table, frame: pd.DataFrame) -> None:
+    """Write the rows of `frame` whose key `table` does not have; others stay as they were."""
+    _merge(connection, table, frame, "nothing")
+
+
+def _merge(connection: Connection, table: Table, frame: pd.DataFrame, known: str) -> None:
+    """Insert the rows of `frame`; do `known` with those whose key is there already."""
     incoming = f"incoming_{table.name}"
     connection.execute(
         text(
@@ -344,17 +356,19 @@ def upsert_frame(connection: Connection, table: Table, frame: pd.DataFrame) -> N
         )
     )
     copy_frame(connection, incoming, frame)
-    key = [column.name for column in table.primary_key]
-    names = [str(name) for name in frame.columns]
-    updates = ", ".join(f"{name} = excluded.{name}" for name in names if name not in key)
+    names = _listed(frame.columns)
+    key = _listed(column.name for column in table.primary_key)
     connection.execute(
         text(
-            f"insert into {table.fullname} ({', '.join(names)}) "
-            f"select {', '.join(names)} from {incoming} "
-            f"on conflict ({', '.join(key)}) do update set {updates}"
+            f"insert into {table.fullname} ({names}) select {names} from {incoming} "
+            f"on conflict ({key}) do {known}"
         )
     )
     connection.execute(text(f"drop table {incoming}"))
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(map(str, names))
 
 
 def copy_frame(connection: Connection, table: str, frame: pd.DataFrame) -> None:

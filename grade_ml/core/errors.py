@@ -65,5 +65,9 @@ class StageError(GradeMLError):
     """A model's version cannot take the stage that was asked for."""
 
 
+class ExperimentError(GradeMLError):
+    """An experiment cannot be planned, or decided, in the way that was asked for."""
+
+
 class OutOfMemoryError(GradeMLError):
     """A step was stopped before the machine ran out of memory."""

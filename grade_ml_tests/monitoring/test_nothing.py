@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from sqlalchemy import Engine
 
+from grade_ml.core.plain import plain
 from grade_ml.monitoring import concept, detect_drift, estimation, records, store
 from grade_ml.monitoring.champion import Champions
 from grade_ml.monitoring.change import Suspicion, changes
@@ -66,7 +67,7 @@ def test_performance_without_records(empty_records, champion, campus: World):
         own = estimate.at(champion.places) if estimate else None
         found = performance(champion, empty_records, campus.snapshots.head(0), None, own, 0)
         assert found.loss is None and found.ece is None
-        assert store.plain(found.groups) == []
+        assert plain(found.groups) == []
 
 
 def test_scores_of_courses_without_any(empty_records, champion, campus: World):

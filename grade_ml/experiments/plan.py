@@ -1,0 +1,337 @@
+"""What an experiment is: its arms, what is measured, its error rates, and what a look may say.
+
+Values only; where they are kept is in `store`, what follows from them in `lifecycle`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Any
+
+from grade_ml.core.errors import ExperimentError
+
+_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_ARM = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,59}")
+_FORM = "a-z, 0-9 and '-', at most 63 characters, no '-' at either end"
+_ARM_FORM = "letters, digits, ' ', '.', '_' and '-', at most 60 characters"
+#: Characters of a hypothesis; it stands in titles, tables and pages.
+_LONGEST = 500
+#: Shares are decimal fractions that a person writes: .3 + .3 + .4 is not exactly 1.
+_ROUNDING = 1e-9
+
+
+class Kind(StrEnum):
+    """What the arms do with students, and what is asked."""
+
+    #: Both versions of a model score everybody: is the treatment better than the champion?
+    SHADOW = "shadow"
+    #: The same after a promotion: is the version that serves worse than the one before?
+    WATCH = "watch"
+    #: Students are divided between actions: does acting help?
+    SPLIT = "split"
+    #: As a split, but the shares of the arms follow what is seen.
+    BANDIT = "bandit"
+
+    @property
+    def compares_models(self) -> bool:
+        """Whether the arms are versions of a model that score everybody, and not actions."""
+        return self in (Kind.SHADOW, Kind.WATCH)
+
+
+class Metric(StrEnum):
+    """What is measured of a student; a difference is always treatment minus control."""
+
+    #: Squared error, points², of the score that the last prediction before it implied.
+    SCORE_ERROR = "score_error"
+    #: Squared error, points², of the final grade, in sections that ended.
+    GRADE_ERROR = "grade_error"
+    #: Brier score of the risk, 0-1, in sections that ended and for withdrawals.
+    RISK_ERROR = "risk_error"
+    #: Mean score, 0-100, of assignments due after the first exposure; one that is missing is 0.
+    SCORE = "score"
+    #: Share, 0-1, of the assignments due after the first exposure that were handed in.
+    SUBMITTED = "submitted"
+    #: 1 where the section was passed, else 0.
+    PASSED = "passed"
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it is an error of a model, and not an outcome of a student."""
+        return self in (Metric.SCORE_ERROR, Metric.GRADE_ERROR, Metric.RISK_ERROR)
+
+    @property
+    def better(self) -> int:
+        """The sign of a difference that is good: -1 for errors, +1 for outcomes."""
+        return -1 if self.is_error else 1
+
+
+class Decision(StrEnum):
+    """What a look comes to."""
+
+    CONTINUE = "continue"
+    BETTER = "better"
+    WORSE = "worse"
+    NO_DIFFERENCE = "no difference"
+    #: The evidence would do, but something forbids it: arms of the wrong size, a guardrail.
+    BLOCKED = "blocked"
+    #: Nothing new was seen; such a look is not stored.
+    SKIPPED = "skipped"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it ends the experiment; one that is blocked goes on until its last day."""
+        return self in (Decision.BETTER, Decision.WORSE, Decision.NO_DIFFERENCE)
+
+
+#: The action of an arm in which the table of interventions in force is followed.
+STANDARD = "standard"
+#: The action of an arm in which nothing is done.
+NOTHING = "none"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the things that are compared.
+
+    Attributes
+    ----------
+    model
+        Name and version, where models are compared.
+    action
+        `STANDARD`, `NOTHING` or the path of another table of interventions, where actions are.
+    share
+        Of the students, 0-1; 1 where every arm scores everybody.
+    """
+
+    name: str
+    model: tuple[str, int] | None = None
+    action: str | None = None
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is decided before the first look; nothing of it changes afterwards.
+
+    Attributes
+    ----------
+    subject
+        What the outcome changes: the name of a model, or `interventions`.
+    arms
+        The first is the control, what serves or is done now.
+    planned_labels
+        How many labels the last look is expected to see; None: the horizon is open.
+    stops_on
+        The last day; None: none is set.
+    courses
+        Ids; empty: all.
+    group
+        Experiments of one group share no student.
+    strata
+        Columns within whose values the arms are kept at equal size.
+    alpha, power
+        Two-sided error rate, and the chance to find `minimum_effect`.
+    minimum_effect
+        The smallest difference that matters, in units of the metric, without sign; None: not set.
+    least_share
+        What every arm keeps of the students, 0-1.
+    """
+
+    experiment_id: str
+    kind: Kind
+    subject: str
+    hypothesis: str
+    arms: tuple[Arm, ...]
+    metric: Metric
+    starts_on: date
+    owner: str
+    planned_labels: int | None = None
+    stops_on: date | None = None
+    courses: tuple[str, ...] = ()
+    group: str | None = None
+    strata: tuple[str, ...] = ()
+    alpha: float = 0.05
+    power: float = 0.8
+    minimum_effect: float | None = None
+    least_share: float = 0.05
+
+    @property
+    def control(self) -> Arm:
+        """What serves or is done now."""
+        return self.arms[0]
+
+    @property
+    def treatments(self) -> tuple[Arm, ...]:
+        """What is held against the control."""
+        return self.arms[1:]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON knows it; `from_dict` gives it back."""
+        stops = self.stops_on.isoformat() if self.stops_on else None
+        return asdict(self) | {"starts_on": self.starts_on.isoformat(), "stops_on": stops}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Plan:
+        """Return the plan that `to_dict` wrote."""
+        arms = tuple(
+            Arm(**one | {"model": tuple(one["model"]) if one["model"] else None})
+            for one in stored["arms"]
+        )
+        return cls(
+            **dict(stored)
+            | {
+                "kind": Kind(stored["kind"]),
+                "metric": Metric(stored["metric"]),
+                "arms": arms,
+                "starts_on": date.fromisoformat(stored["starts_on"]),
+                "stops_on": date.fromisoformat(stored["stops_on"]) if stored["stops_on"] else None,
+                "courses": tuple(stored["courses"]),
+                "strata": tuple(stored["strata"]),
+            }
+        )
+
+
+def checked(plan: Plan) -> Plan:
+    """Return the plan as it is, if an experiment can be run by it.
+
+    Raises
+    ------
+    ExperimentError
+        It cannot; each reason is named.
+    """
+    wrong = [*_wrong_words(plan), *_wrong_arms(plan), *_wrong_shares(plan), *_wrong_figures(plan)]
+    if wrong:
+        raise ExperimentError(
+            f"The plan of the experiment {plan.experiment_id} cannot be used: {'; '.join(wrong)}.",
+            "Correct it and create the experiment again; docs/experiments.md explains each value.",
+        )
+    return plan
+
+
+def _wrong_words(plan: Plan) -> Iterator[str]:
+    if not _ID.fullmatch(plan.experiment_id):
+        yield f"its id may consist of {_FORM}"
+    for name, text in (("hypothesis", plan.hypothesis), ("owner", plan.owner)):
+        if not text.strip():
+            yield f"its {name} is empty"
+        if len(text) > _LONGEST or "\0" in text:
+            yield f"its {name} may have at most {_LONGEST} characters, and no NUL"
+    if not plan.subject.strip():
+        yield "its subject is empty"
+    if plan.kind.compares_models is not plan.metric.is_error:
+        fitting = [str(one) for one in Metric if one.is_error is plan.kind.compares_models]
+        yield f"a {plan.kind} measures {', '.join(fitting)}, not {plan.metric}"
+    for name, values in (("courses", plan.courses), ("strata", plan.strata)):
+        if len(set(values)) < len(values) or not all(one.strip() for one in values):
+            yield f"its {name} hold a value twice, or an empty one"
+    if plan.kind.compares_models and (plan.group or plan.strata):
+        yield f"a {plan.kind} assigns no students, so it has neither group nor strata"
+    if plan.group is not None and not _ID.fullmatch(plan.group):
+        yield f"its group may consist of {_FORM}"
+
+
+def _wrong_arms(plan: Plan) -> Iterator[str]:
+    names, least = [one.name for one in plan.arms], 2
+    if len(names) < least:
+        yield "it has fewer than two arms"
+        return
+    if len(set(names)) < len(names):
+        yield "two of its arms have one name"
+    for name in names:
+        if not _ARM.fullmatch(name):
+            yield f"the name of the arm {name!r} may consist of {_ARM_FORM}"
+    if plan.kind is not Kind.BANDIT and len(names) > least:
+        yield f"a {plan.kind} has two arms, the control and one treatment; a bandit may have more"
+    if plan.kind.compares_models:
+        models = [one.model for one in plan.arms]
+        if None in models or any(one.action is not None for one in plan.arms):
+            yield f"each arm of a {plan.kind} is a version of a model, and no action"
+        elif len({name for name, _ in filter(None, models)}) > 1:
+            yield f"the arms of a {plan.kind} are versions of one model"
+        elif len(set(models)) < len(models):
+            yield "its arms are the same version"
+        return
+    actions = [one.action for one in plan.arms]
+    if not all(actions) or any(one.model is not None for one in plan.arms):
+        yield f"each arm of a {plan.kind} is an action, and no version of a model"
+    elif len(set(actions)) < len(actions):
+        yield "two of its arms have one action"
+
+
+def _wrong_shares(plan: Plan) -> Iterator[str]:
+    shares = [one.share for one in plan.arms]
+    if plan.kind.compares_models:
+        if any(share != 1 for share in shares):
+            yield f"the share of each arm of a {plan.kind} is 1: both score everybody"
+        return
+    # Written so that NaN does not pass.
+    if not all(0 < share < 1 for share in shares):
+        yield "the share of each arm lies between 0 and 1"
+    elif not math.isclose(sum(shares), 1, abs_tol=_ROUNDING):
+        yield f"the shares of its arms add up to {sum(shares):.6g}, not to 1"
+    elif min(shares) < plan.least_share - _ROUNDING:
+        yield f"an arm's share is below {plan.least_share:g}, the least that each keeps"
+    if not 0 <= plan.least_share <= 1 / max(len(shares), 1):
+        yield f"{len(shares)} arms cannot each keep {plan.least_share:g} of the students"
+    if plan.kind is Kind.BANDIT and plan.least_share == 0:
+        yield "each arm of a bandit keeps some students, or nothing can be learned of it any more"
+
+
+def _wrong_figures(plan: Plan) -> Iterator[str]:
+    if plan.planned_labels is not None and plan.planned_labels < 1:
+        yield "fewer than one label is planned"
+    if plan.stops_on is not None and plan.stops_on <= plan.starts_on:
+        yield "its last day is not after its first"
+    most = 0.5
+    if not 0 < plan.alpha < most:
+        yield f"alpha is {plan.alpha:g} and must lie between 0 and {most}"
+    if not plan.alpha < plan.power < 1:
+        yield f"the power is {plan.power:g} and must lie between alpha and 1"
+    effect = plan.minimum_effect
+    if effect is not None and not (math.isfinite(effect) and effect > 0):
+        yield f"the smallest effect is {effect:g} and must be above 0"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at an experiment saw and said.
+
+    Attributes
+    ----------
+    as_of, looked_at
+        The day of which it was computed, and when.
+    data_version
+        Tells the labels that it saw from any others.
+    units, labels
+        Students with a value, and the labels that these are means of.
+    fraction
+        Labels seen of those planned, at most 1; NaN where the horizon is open.
+    difference, low, high
+        Treatment minus control, in units of the metric, with the interval that stays valid at
+        every look; NaN where unknown.
+    z, bound
+        What was held against the bound, and the bound; NaN where there is none.
+    figures, segments
+        Everything else that the report shows, as JSON knows it.
+    """
+
+    as_of: date
+    data_version: str
+    looked_at: datetime
+    units: int
+    labels: int
+    fraction: float
+    difference: float
+    low: float
+    high: float
+    z: float
+    bound: float
+    decision: Decision
+    reason: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    segments: tuple[Mapping[str, Any], ...] = ()
