@@ -7,25 +7,25 @@ made elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
-from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, RowMapping
+from sqlalchemy import Connection
 
 from grade_ml.core import database
 from grade_ml.core.clock import Clock
-from grade_ml.core.errors import NotFoundError, NotReadyError
+from grade_ml.core.errors import NotReadyError
+from grade_ml.engine.answers import GradePrediction, Narratives, Pair, Status, Told
+from grade_ml.engine.standing import standing
 from grade_ml.ensemble.rows import NAIVE, PREDICTED, Model
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.attributes import Declarations, declarations
 from grade_ml.gradebook.institution import Institution
 from grade_ml.gradebook.institution import read as read_institution
-from grade_ml.gradebook.rules import can_be_id
 from grade_ml.registry.registry import Registry
 from grade_ml.serving.models import Models, Servable, Served
 
@@ -37,132 +37,6 @@ if TYPE_CHECKING:
     from grade_ml.explanations.contract import Attributions, Explanation
     from grade_ml.explanations.counterfactuals import Answer
     from grade_ml.gradebook.frames import Gradebook
-
-
-class Status(StrEnum):
-    """Where an enrollment stood on the day of the question."""
-
-    UPCOMING = "upcoming"
-    RUNNING = "running"
-    WITHDRAWN = "withdrawn"
-    ENDED = "ended"
-
-
-@dataclass(frozen=True)
-class GradePrediction:
-    """What is known and expected about one enrollment on one day.
-
-    Grades and interval bounds are points, 0-100; `risk` is the probability of failing or
-    withdrawing, 0-1. Predicted values are None where there is nothing left to predict (`status`
-    other than running); `recorded_*` are the outcome, where the section had ended by that day.
-
-    Attributes
-    ----------
-    naive
-        The rate of points collected so far, the forecast a person would make.
-    degraded
-        Why the prediction is less than it could be; empty: it is not.
-    """
-
-    student_id: str
-    course_id: str
-    section_id: str
-    as_of: date
-    status: Status
-    starts_on: date
-    ends_on: date
-    withdrawn_on: date | None = None
-    recorded_grade: float | None = None
-    recorded_outcome: str | None = None
-    grade: float | None = None
-    lower80: float | None = None
-    upper80: float | None = None
-    lower95: float | None = None
-    upper95: float | None = None
-    risk: float | None = None
-    naive: float | None = None
-    model_name: str | None = None
-    model_version: int | None = None
-    degraded: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON-ready values; dates are ISO texts."""
-        return {
-            name: value.isoformat() if isinstance(value, date) else value
-            for name, value in asdict(self).items()
-        }
-
-    def in_words(self) -> str:
-        """Return two or three plain sentences for an adviser."""
-        sentences = [self._standing(), *self._expectation()]
-        if self.recorded_outcome is not None or self.recorded_grade is not None:
-            sentences.append(self._record())
-        sentences += [f"Note: {reason}." for reason in self.degraded]
-        return " ".join(sentences)
-
-    def _standing(self) -> str:
-        section = f"section {self.section_id} of course {self.course_id}"
-        match self.status:
-            case Status.UPCOMING:
-                return f"The {section} starts on {self.starts_on}; nothing can be predicted yet."
-            case Status.WITHDRAWN:
-                return (
-                    f"The student withdrew from {section} on {self.withdrawn_on}; "
-                    "there is nothing left to predict."
-                )
-            case Status.ENDED:
-                return f"The {section} ended on {self.ends_on}; there is nothing left to predict."
-            case Status.RUNNING:
-                return f"On {self.as_of} the {section} is running; it ends on {self.ends_on}."
-
-    def _expectation(self) -> list[str]:
-        sentences = []
-        if self.grade is not None:
-            naive = "" if self.naive is None else f"; the points so far alone say {self.naive:.0f}"
-            sentences.append(
-                f"The final grade is expected at about {self.grade:.0f} of 100, with 80% "
-                f"confidence between {self.lower80:.0f} and {self.upper80:.0f}{naive}."
-            )
-        if self.risk is not None:
-            sentences.append(
-                f"The risk of failing or withdrawing is {self.risk:.0%} "
-                f"({self.model_name}, version {self.model_version})."
-            )
-        return sentences
-
-    def _record(self) -> str:
-        grade = (
-            "no final grade"
-            if self.recorded_grade is None
-            else f"the final grade {self.recorded_grade:.0f} of 100"
-        )
-        return f"On record: {grade}, outcome {self.recorded_outcome or 'unknown'}."
-
-
-#: Two features, and the points that they add or take together.
-Pair = tuple[str, str, float]
-
-
-@dataclass(frozen=True)
-class Narratives:
-    """An explanation in sentences, by reader and language.
-
-    `stored`: they are those of the night, which were made from the same features and model.
-    """
-
-    texts: Mapping[str, Mapping[str, str]]
-    stored: bool
-
-
-@dataclass(frozen=True)
-class Told:
-    """A prediction and what was asked beside it; None: not asked, or nothing is predicted."""
-
-    prediction: GradePrediction
-    explanation: Explanation | None = None
-    narratives: Narratives | None = None
-    interactions: tuple[Pair, ...] | None = None
-    what_if: Answer | None = None
 
 
 class PredictiveAnalyticsEngine:
@@ -226,7 +100,7 @@ class PredictiveAnalyticsEngine:
 
         rules = read_table(self._settings.interventions or DEFAULT_TABLE)
         with database.reachable(self._engine) as connection:
-            answer = _standing(connection, student_id, course_id, as_of)
+            answer = standing(connection, student_id, course_id, as_of)
             if answer.status is not Status.RUNNING:
                 raise NotReadyError(
                     f"{answer.in_words()} So there is nothing to forecast.",
@@ -325,20 +199,20 @@ class PredictiveAnalyticsEngine:
         from grade_ml.gradebook import frames
 
         with database.reachable(self._engine) as connection:
-            standing = _standing(connection, student_id, course_id, as_of)
-            if standing.status is not Status.RUNNING:
-                return Told(_with_record(connection, standing, self._institution))
+            where = standing(connection, student_id, course_id, as_of)
+            if where.status is not Status.RUNNING:
+                return Told(_with_record(connection, where, self._institution))
             gradebook = frames.read(connection, {course_id})
-            row = _snapshot(gradebook, standing, self._declared)
+            row = _snapshot(gradebook, where, self._declared)
             if row.empty:
                 reason = "the records do not allow a prediction on this day"
-                return Told(replace(standing, degraded=(reason,)))
+                return Told(replace(where, degraded=(reason,)))
             served = self._models.serving(course_id)
             row = beside(connection, row, served.model.features)
             told_at_night = self._narratives(connection, served, row) if explain else None
         parts = attributed(served.model, row) if explain or pairs else None
         figures = parts.predictions if parts else served.model.predict(row)
-        prediction = _predicted(standing, served, row, figures)
+        prediction = _predicted(where, served, row, figures)
         told = Told(prediction)
         if parts and explain:
             model = f"{served.version.name} {served.version.version}"
@@ -348,7 +222,7 @@ class PredictiveAnalyticsEngine:
         if parts and pairs:
             told = replace(told, interactions=_pairs(served.model, row, parts, pairs))
         if goal is not None:
-            carried = Continuation(gradebook, standing.section_id, as_of)
+            carried = Continuation(gradebook, where.section_id, as_of)
             now = float(figures["grade"].iloc[0])
             answer = what_ifs(served.model, carried, row, goal, seed=0, now=now)
             told = replace(told, what_if=answer)
@@ -411,95 +285,6 @@ def _pairs(model: Servable, row: pd.DataFrame, parts: Attributions, most: int) -
         )
     features, amounts = interactions(model, row, Task.GRADE, parts)
     return tuple(largest_pairs(features, amounts[0], most))
-
-
-def _standing(
-    connection: Connection, student_id: str, course_id: str, as_of: date
-) -> GradePrediction:
-    """Return where the student's latest enrollment in the course stands, without predictions."""
-    for text in (student_id, course_id):
-        if not can_be_id(text):
-            raise NotFoundError(
-                f"{text!r} is no id: it holds a control character, or is not UTF-8.",
-                "Ask for an id as it stands in the gradebook.",
-            )
-    enrollments = _enrollments(connection, student_id, course_id)
-    if not enrollments:
-        raise _unknown(connection, student_id, course_id)
-    visible = [row for row in enrollments if _enrolled_on(row) <= as_of]
-    if not visible:
-        first = min(map(_enrolled_on, enrollments))
-        raise NotFoundError(
-            f"On {as_of} the student {student_id} was not enrolled in the course {course_id} yet.",
-            f"Ask for {first} or a later day.",
-        )
-    # A section that has started comes before one that the student has only signed up for.
-    latest = max(visible, key=lambda row: (row["starts_on"] <= as_of, row["starts_on"]))
-    return GradePrediction(
-        student_id=student_id,
-        course_id=course_id,
-        section_id=latest["section_id"],
-        as_of=as_of,
-        status=_status(latest, as_of),
-        starts_on=latest["starts_on"],
-        ends_on=latest["ends_on"],
-        withdrawn_on=_visible(latest["withdrawn_on"], as_of),
-    )
-
-
-def _enrollments(connection: Connection, student_id: str, course_id: str) -> Sequence[RowMapping]:
-    section, enrollment = schema.section.c, schema.enrollment.c
-    query = (
-        sa.select(
-            section.section_id,
-            section.starts_on,
-            section.ends_on,
-            enrollment.enrolled_on,
-            enrollment.withdrawn_on,
-        )
-        .join_from(schema.section, schema.enrollment)
-        .where(section.course_id == course_id, enrollment.student_id == student_id)
-        .order_by(section.section_id)
-    )
-    return connection.execute(query).mappings().all()
-
-
-def _unknown(connection: Connection, student_id: str, course_id: str) -> NotFoundError:
-    """Return the error that says which of the two does not exist."""
-    known = schema.student.c.student_id == student_id, schema.course.c.course_id == course_id
-    missing = [
-        name
-        for name, condition in zip(
-            (f"student {student_id}", f"course {course_id}"), known, strict=True
-        )
-        if not connection.execute(sa.select(sa.exists().where(condition))).scalar()
-    ]
-    if not missing:
-        return NotFoundError(
-            f"The student {student_id} is not enrolled in the course {course_id}.",
-            "Check both ids; the courses of a student stand in gradebook.enrollment.",
-        )
-    return NotFoundError(
-        f"The gradebook has no {' and no '.join(missing)}.",
-        "Check the spelling (ids are compared exactly), or load the data with grade-ml load.",
-    )
-
-
-def _enrolled_on(enrollment: RowMapping) -> date:
-    day: date = enrollment["enrolled_on"] or enrollment["starts_on"]
-    return day
-
-
-def _visible(day: date | None, as_of: date) -> date | None:
-    return day if day is not None and day <= as_of else None
-
-
-def _status(enrollment: RowMapping, as_of: date) -> Status:
-    if _visible(enrollment["withdrawn_on"], as_of):
-        return Status.WITHDRAWN
-    if enrollment["ends_on"] < as_of:
-        return Status.ENDED
-    return Status.RUNNING if enrollment["starts_on"] <= as_of else Status.UPCOMING
 
 
 def _snapshot(
