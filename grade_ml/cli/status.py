@@ -209,6 +209,18 @@ def _monitoring(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _experiments(settings: Settings) -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    from grade_ml.experiments import overview
+
+    engine = database.connect(database.start(settings).grade_ml)
+    with database.reachable(engine) as connection:
+        found = overview.running(connection, settings.date_at(Clock().now()))
+    engine.dispose()
+    return [asdict(one) for one in found]
+
+
 def _alerts(settings: Settings) -> dict[str, Any]:
     from grade_ml.alerts import conditions, outbox
 
@@ -310,6 +322,7 @@ _SECTIONS: dict[str, Callable[[Settings], Any]] = {
     "gradebook": _gradebook,
     "predictions": _predictions,
     "monitoring": _monitoring,
+    "experiments": _experiments,
     "alerts": _alerts,
     "jobs": _jobs,
     "incomplete": _incomplete,
@@ -317,7 +330,7 @@ _SECTIONS: dict[str, Callable[[Settings], Any]] = {
 }
 #: Sections of one service, in their order: what comes first makes its tables.
 _SERVICES = (
-    ("gradebook", "predictions", "monitoring", "alerts"),
+    ("gradebook", "predictions", "monitoring", "experiments", "alerts"),
     ("jobs", "incomplete"),
     ("champions",),
 )
@@ -333,6 +346,7 @@ def show(console: Console, report: dict[str, Any]) -> None:
         "alerts": ("Open alerts", _print_alerts),
         "champions": ("Champion models", _print_champions),
         "monitoring": ("Health of the courses' models", _print_monitoring),
+        "experiments": ("Running experiments", _print_experiments),
         "incomplete": ("Degraded", _print_incomplete),
         "degraded": ("Not installed", _print_degraded),
     }
@@ -422,6 +436,17 @@ def _print_monitoring(monitoring: dict[str, Any] | None) -> list[str]:
         *_some([f"drifted: {name}, {says}" for name, says in drifted.items()]),
         *_some([f"to train: {name}, asked on {one['asked_on']}" for name, one in asked.items()]),
     ]
+
+
+def _print_experiments(experiments: list[dict[str, Any]] | None) -> list[str]:
+    told = [
+        f"{one['experiment']}: {one['kind']} of {one['subject']}, {one['state']} since "
+        f"{one['since']}, {one['looks']} looks, {one['labels']:,} labels"
+        + ("" if one["fraction"] is None else f" ({one['fraction']:.0%} of those planned)")
+        + f". {line(one['says'])}"
+        for one in experiments or []
+    ]
+    return _some(told) or ["None; one opens by itself when a challenger passes its checks."]
 
 
 def _print_incomplete(incomplete: dict[str, list[str]] | None) -> list[str]:

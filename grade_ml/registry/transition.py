@@ -250,6 +250,15 @@ class Stages:
             connection.execute(sa.insert(transition), rows)
 
 
+def holders(connection: Connection, name: str) -> dict[Stage, int]:
+    """Return the versions of a model that are champion and challenger, as the records say.
+
+    MLflow is not asked, so that a schedule may ask this every few hours.
+    """
+    stages = _recorded(connection, name)[name]
+    return {stage: version for version, stage in stages.items() if stage in _SHOWN}
+
+
 def _recorded(connection: Connection, name: str | None) -> defaultdict[str, dict[int, Stage]]:
     """Return the stage of each version that ever left that of a candidate, by model."""
     table = transition.c

@@ -176,7 +176,7 @@ def test_what_is_wrong_is_told(installation: Settings, engine: Engine, tmp_path:
 
 #: What cannot be told while that service is down.
 SECTIONS = {
-    "GRADE_ML_DATABASE_URL": {"gradebook", "predictions", "monitoring", "alerts"},
+    "GRADE_ML_DATABASE_URL": {"gradebook", "predictions", "monitoring", "experiments", "alerts"},
     "DAGSTER_POSTGRES_URL": {"jobs", "incomplete"},
     "MLFLOW_TRACKING_URI": {"champions"},
 }
@@ -284,6 +284,6 @@ def test_status_ends_though_nothing_answers(tmp_path: Path, listen: Callable[...
     )
     ran = installation.command("status")
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("cannot be read") == 7
+    assert ran.stdout.count("cannot be read") == 8
     assert "no answer within" in " ".join(ran.stdout.split())
     assert "hunter2" not in ran.stdout + ran.stderr

@@ -1,0 +1,246 @@
+"""One experiment's report: its state in words, its tables, and an HTML page of both.
+
+Written from what is stored; no student is named. Titles and hypotheses are anybody's words: they
+are escaped where they meet HTML (`core.pages`) or Markdown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from upath import UPath
+
+from grade_ml.core import pages
+from grade_ml.core.errors import ServiceError
+from grade_ml.core.storage import file_name, write_whole
+from grade_ml.core.texts import html as escape
+from grade_ml.experiments import pictures, store
+from grade_ml.experiments.plan import Arm, Decision, Look
+from grade_ml.experiments.store import Experiment, State
+from grade_ml.registry import tracking
+from grade_ml.registry.tracking import Step, Tracked
+from grade_ml.registry.workspace import Workspace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: What each decision means for who reads it.
+MEANING = {
+    Decision.CONTINUE: "the evidence does not decide yet, and the next labels are waited for",
+    Decision.BETTER: "the treatment is better than the control",
+    Decision.WORSE: "the treatment is worse than the control",
+    Decision.NO_DIFFERENCE: "all planned labels were seen, and no difference was found",
+    Decision.BLOCKED: "the evidence would decide, but something forbids it",
+    Decision.SKIPPED: "nothing new was seen",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known of one experiment.
+
+    Attributes
+    ----------
+    looks
+        Oldest first.
+    students
+        How many were assigned to each arm; empty where every arm scores everybody.
+    shares
+        Of the students to come, 0-1, by arm, where the shares of a bandit follow what was seen.
+    """
+
+    experiment: Experiment
+    looks: tuple[Look, ...]
+    students: Mapping[str, int]
+    shares: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        """The experiment's id."""
+        return self.experiment.plan.experiment_id
+
+    @property
+    def newest(self) -> Look | None:
+        """The last look, if there was one."""
+        return self.looks[-1] if self.looks else None
+
+    @property
+    def state(self) -> str:
+        """Where it stands, in a word: what ended it, or that it runs."""
+        if self.experiment.state is State.RUNNING:
+            return str(State.RUNNING)
+        return str(self.experiment.events[-1].kind)
+
+
+def read(connection: Connection, experiment: Experiment, as_of: date) -> Report:
+    """Return what is known of an experiment on a day."""
+    plan = experiment.plan
+    seen = [one for one in store.looks(connection, plan.experiment_id) if one.as_of <= as_of]
+    table = store.assignment.c
+    sizes = connection.execute(
+        sa.select(table.arm, sa.func.count())
+        .where(table.experiment_id == plan.experiment_id)
+        .group_by(table.arm)
+    )
+    allocations = store.allocations(connection, plan.experiment_id, as_of)
+    return Report(
+        experiment,
+        tuple(seen),
+        {arm: count for arm, count in sizes},
+        {one.arm: one.probability for one in allocations},  # of each arm the newest comes last
+    )
+
+
+def words(report: Report) -> list[str]:
+    """Return state, newest look and decision as sentences."""
+    plan, look = report.experiment.plan, report.newest
+    said = [f"{plan.kind.capitalize()} of {plan.subject}, by {plan.owner}: {plan.hypothesis}"]
+    if report.experiment.state is State.RUNNING:
+        said.append(f"It has run since {plan.starts_on}.")
+    else:
+        last = report.experiment.events[-1]
+        said.append(f"It was {last.kind} on {last.at:%Y-%m-%d} by {last.by}: {last.reason}")
+    if look is None:
+        return [*said, "There was no look yet: no label has arrived since it began."]
+    share = f", {look.fraction:.0%} of those planned" if math.isfinite(look.fraction) else ""
+    said.append(
+        f"Look {len(report.looks)}, as of {look.as_of}: {look.labels:,} labels of "
+        f"{look.units:,} students{share}."
+    )
+    if math.isfinite(look.difference):
+        said.append(
+            f"{plan.treatments[0].name} minus {plan.control.name}: {_signed(look.difference)} "
+            f"{pictures.unit(plan.metric)} (interval {_signed(look.low)} to {_signed(look.high)}); "
+            f"{'less' if plan.metric.better < 0 else 'more'} is better."
+        )
+    if math.isfinite(look.z) and math.isfinite(look.bound):
+        verb = "reaches" if abs(look.z) >= look.bound else "does not reach"
+        said.append(f"|z| is {abs(look.z):.2f} and {verb} the bound of {look.bound:.2f}.")
+    said.append(f"Decision: {look.decision}, that is, {MEANING[look.decision]}. {look.reason}")
+    return said
+
+
+def arms(report: Report) -> list[dict[str, Any]]:
+    """Return one row for each arm: what it is, and how many students it has."""
+    plan = report.experiment.plan
+    return [
+        {
+            "arm": arm.name,
+            "role": "control" if arm is plan.control else "treatment",
+            "is": _is(arm),
+            "share": report.shares.get(arm.name, arm.share),
+            "students": report.students.get(arm.name, 0)
+            if not plan.kind.compares_models
+            else (report.newest.units if report.newest else 0),
+        }
+        for arm in plan.arms
+    ]
+
+
+def events(report: Report) -> list[dict[str, Any]]:
+    """Return one row for each thing that happened."""
+    return [
+        {"on": f"{one.at:%Y-%m-%d %H:%M}", "what": str(one.kind), "by": one.by, "why": one.reason}
+        for one in report.experiment.events
+    ]
+
+
+def tables(look: Look) -> dict[str, list[dict[str, Any]]]:
+    """Return the figures of a look as tables by title: what is a plain value, then the rest."""
+    plain = {name: one for name, one in look.figures.items() if not isinstance(one, dict | list)}
+    found = {"figures": [{"figure": name, "value": value} for name, value in plain.items()]}
+    for name, value in look.figures.items():
+        if name not in plain:
+            found[name] = list(_rows(value))
+    found["segments"] = [dict(one) for one in look.segments]
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def _rows(value: Mapping[str, Any] | Sequence[Any]) -> Iterator[dict[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            yield {"name": name, **(one if isinstance(one, Mapping) else {"value": one})}
+    else:
+        for one in value:
+            yield dict(one) if isinstance(one, Mapping) else {"value": one}
+
+
+def html(report: Report, figure: Figure) -> str:
+    """Return the page of one experiment; `figure` shows its effect (see `pictures.effect`)."""
+    look = report.newest
+    body = [
+        f"<h1>{escape(report.name)}</h1>",
+        f'<p class="score">{escape(report.state)}</p>',
+        *(f"<p>{escape(one)}</p>" for one in words(report)),
+        "<h2>Arms</h2>",
+        pages.table(arms(report)),
+        "<h2>Effect at each look</h2>",
+        pages.image(figure, "effect at each look"),
+        "<p>The bounds decide. Tests that hold for one look only stand beside them and decide "
+        "nothing: read at every look, they find something in nothing.</p>",
+    ]
+    for title, rows in (tables(look) if look else {}).items():
+        body += [f"<h2>{escape(title.replace('_', ' ').capitalize())}</h2>", pages.table(rows)]
+    body += ["<h2>What happened</h2>", pages.table(events(report))]
+    return pages.page(report.name, body)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where the pages of experiments are, by id, and what could not be done, in words."""
+
+    places: Mapping[str, str]
+    degraded: tuple[str, ...]
+
+
+def publish(workspace: Workspace, reports: Iterable[Report]) -> Published:
+    """Store each experiment's page in the place of its last one, and bring MLflow in step.
+
+    Where MLflow does not answer, the pages are stored all the same, and the next call completes it.
+    """
+    places, degraded = dict[str, str](), []
+    for report in reports:
+        page = html(report, pictures.effect(report.experiment.plan, report.looks))
+        place = UPath(workspace.root) / "experiments" / f"{file_name(report.name)}.html"
+        write_whole(place, page.encode())
+        places[report.name] = str(place)
+        try:
+            tracking.track(workspace.registry, workspace.root, _tracked(report, page))
+        except ServiceError as error:
+            degraded.append(f"The experiment {report.name} is not in MLflow: {error}")
+    return Published(places, tuple(degraded))
+
+
+def _tracked(report: Report, page: str) -> Tracked:
+    plan = report.experiment.plan
+    planned = {name: value for name, value in plan.to_dict().items() if name != "arms"}
+    of_arms = {f"arm_{number}": f"{arm.name}: {_is(arm)}" for number, arm in enumerate(plan.arms)}
+    steps = [
+        Step(
+            look.looked_at,
+            {
+                name: float(getattr(look, name))
+                for name in (
+                    *("units", "labels", "fraction", "difference"),
+                    *("low", "high", "z", "bound"),
+                )
+            },
+        )
+        for look in report.looks
+    ]
+    has_ended = report.experiment.state is State.ENDED
+    return Tracked(report.name, planned | of_arms, steps, report.state, has_ended, page)
+
+
+def _is(arm: Arm) -> str:
+    return f"{arm.model[0]} version {arm.model[1]}" if arm.model else f"action {arm.action}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3g}" if math.isfinite(value) else "unknown"
