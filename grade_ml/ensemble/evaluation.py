@@ -112,6 +112,14 @@ def in_phase(progress: pd.Series, phase: str) -> pd.Series:
     return after & (progress <= high)
 
 
+def phases(progress: pd.Series) -> pd.Series:
+    """Return the third of its section in which each row lies, by name."""
+    found = pd.Series("", index=progress.index, dtype=object)
+    for name in PHASES:
+        found = found.mask(in_phase(progress, name), name)
+    return found
+
+
 def _phase_metrics(rows: pd.DataFrame) -> Metrics:
     naive = point_errors(rows["naive"], rows["final_grade"])
     return {

@@ -68,20 +68,20 @@ def _texts(told: Iterable[Narrative]) -> dict[str, dict[str, str]]:
 
 
 def in_doubt(
-    cases: Sequence[Case], challenger: pd.DataFrame, pass_mark: float
+    cases: Sequence[Case], challenger: pd.DataFrame | None, pass_mark: float
 ) -> Iterator[tuple[Case, str]]:
     """Yield those of one course who get a second opinion, and why.
 
     Parameters
     ----------
     challenger
-        Its predictions, without rows where there is none.
+        Its predictions; None: there is none.
     pass_mark
         Of the course, points of 100.
     """
     predicted = pd.DataFrame([case.predicted for case in cases])
     marks = pd.Series(pass_mark, predicted.index)
-    reasons = who_needs_one(predicted, challenger if len(challenger) else None, marks)
+    reasons = who_needs_one(predicted, challenger, marks)
     chosen = _most_at_risk(predicted[reasons != ""])
     for place, (case, reason) in enumerate(zip(cases, reasons, strict=True)):
         if place in chosen and case.explanation.grade is not None:

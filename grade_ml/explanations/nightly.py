@@ -24,6 +24,7 @@ from grade_ml.core.settling import settle
 from grade_ml.core.types import pandas_types
 from grade_ml.ensemble.groups import Bands, grouped
 from grade_ml.ensemble.members import Task
+from grade_ml.ensemble.pooled import NAME as POOLED
 from grade_ml.ensemble.rows import ENROLLMENT
 from grade_ml.explanations import advice, loading, store
 from grade_ml.explanations import narratives as narrated
@@ -55,7 +56,7 @@ from grade_ml.gradebook.frames import read_table
 from grade_ml.registry.registry import Alias
 from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.models import Models
-from grade_ml.serving.predictions import read_predictions
+from grade_ml.serving.predictions import read_shadows
 from grade_ml.serving.scoring import by_model, current_snapshots
 
 _EXPLAIN = next(family for family in FAMILIES if family.extra == "explain")
@@ -352,8 +353,9 @@ def second_opinions(
     if "lime" in _EXPLAIN.missing():
         why = "lime is not installed (extra explain): no second opinions"
         return dict.fromkeys(courses, Advice(degraded=(why,)))
-    challenger = read_predictions(
-        workspace.connection, as_of=workspace.as_of, stage=Alias.CHALLENGER
+    version = workspace.registry.get(POOLED, Alias.CHALLENGER)
+    challenger = (
+        read_shadows(workspace.connection, version, as_of=workspace.as_of) if version else None
     )
 
     def plan(course: str, cases: Sequence[Case]) -> Iterable[tuple[Case, Job]]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.ensemble.course import CourseModel
-from grade_ml.ensemble.evaluation import PHASES, in_phase
+from grade_ml.ensemble.evaluation import phases
 from grade_ml.ensemble.groups import Bands
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.serving.models import Served
@@ -134,11 +134,3 @@ def _dated(held_out: pd.DataFrame, sections: pd.DataFrame) -> pd.DataFrame:
     days = known["progress"].to_numpy() * length.dropna().to_numpy(np.float64)
     on = known["began_on"] + pd.to_timedelta(np.floor(days + 1e-3), unit="D")
     return known.assign(on=on.astype("datetime64[ns]"), phase=phases(known["progress"]))
-
-
-def phases(progress: pd.Series) -> pd.Series:
-    """Return the third of its section in which each row lies, by name."""
-    found = pd.Series("", index=progress.index, dtype=object)
-    for name in PHASES:
-        found = found.mask(in_phase(progress, name), name)
-    return found

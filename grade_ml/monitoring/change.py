@@ -47,7 +47,7 @@ class Suspicion:
     ----------
     events
         Scores of the last weeks, since then, beside what the pooled model implied: columns of
-        `concept.events`. It takes in new scores itself, so older errors say too much.
+        `serving.implied.events`. It takes in new scores itself, so older errors say too much.
     """
 
     events: pd.DataFrame

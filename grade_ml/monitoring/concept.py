@@ -38,8 +38,6 @@ class ConceptSettings:
     least: int = 5
     #: Days after which an assignment of a small section counts with the scores it has.
     patience: int = 14
-    #: A prediction older than this many days says nothing about a score.
-    oldest_prediction: int = 35
     #: Rows of the training terms without which nothing can be said.
     least_rows: int = 8
     #: Half of the shift that is to be found soonest, in standard deviations of a row, and the sum
@@ -114,41 +112,6 @@ class Alarm:
     on: date
     direction: int
     since: date
-
-
-def events(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return each score beside what the newest prediction before it implied.
-
-    Parameters
-    ----------
-    scores
-        section_id, student, assignment_id, category, score (0-100), scored_on.
-    predictions
-        section_id, student, on (the day it was made), grade, collected and weight_remaining
-        (points of the final grade), and share where a model stretches points to come.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The columns of `scores`, implied (0-100): what the work to come was predicted to earn, and
-        share: by how much that was stretched.
-        Scores without a prediction of the last weeks before are left out.
-    """
-    told = predictions[predictions["grade"].notna() & (predictions["weight_remaining"] >= 1)]
-    to_come = (told["grade"] - told["collected"]) / told["weight_remaining"]
-    told = told[["section_id", "student", "on"]].assign(
-        implied=(100 * to_come).clip(0, 100), share=told.get("share", 0.0)
-    )
-    paired = pd.merge_asof(
-        scores.sort_values("scored_on", kind="stable"),
-        told.sort_values("on", kind="stable"),
-        left_on="scored_on",
-        right_on="on",
-        by=["section_id", "student"],
-        tolerance=pd.Timedelta(days=SETTINGS.oldest_prediction),
-        allow_exact_matches=False,
-    )
-    return paired[paired["implied"].notna()].drop(columns="on")
 
 
 def learn(reference: pd.DataFrame) -> Expectation | None:

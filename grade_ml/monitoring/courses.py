@@ -13,6 +13,7 @@ from grade_ml.ensemble.rows import COLLECTED
 from grade_ml.monitoring import concept
 from grade_ml.monitoring.champion import Champion
 from grade_ml.monitoring.records import Records
+from grade_ml.serving.implied import events
 
 #: The columns of snapshots from which `scores` reads.
 COLUMNS = ("section_id", "student_id", "cut_on", COLLECTED, "weight_remaining")
@@ -65,8 +66,8 @@ def scores(courses: Sequence[Course]) -> dict[str, Scores]:
         return {}
     graded = pd.concat([one.records.scores for one in known])
     held_out = pd.concat([one.champion.held_out for one in known])
-    before = _by_course(concept.events(graded, held_out))
-    since = _by_course(concept.events(graded, _told(known)))
+    before = _by_course(events(graded, held_out))
+    since = _by_course(events(graded, _told(known)))
     found = {}
     for one in known:
         usual = before.get(one.course_id)
@@ -82,8 +83,8 @@ def scores(courses: Sequence[Course]) -> dict[str, Scores]:
     return found
 
 
-def _by_course(events: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    return {str(name): rows for name, rows in events.groupby("course_id")}
+def _by_course(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {str(name): rows for name, rows in found.groupby("course_id")}
 
 
 def _told(courses: Sequence[Course]) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from grade_ml.monitoring.courses import Course
 from grade_ml.monitoring.retraining import SETTINGS, decided
 from grade_ml.monitoring.store import Kind
 from grade_ml.registry.workspace import Workspace
+from grade_ml.serving.implied import events
 from grade_ml.serving.models import Models
 from grade_ml.training.course import changed_since
 
@@ -31,8 +32,8 @@ def changes(workspace: Workspace, models: Models) -> dict[str, Change]:
     for course, scored in load.scored(workspace, models, sorted(since)):
         if scored:
             day = since[course.course_id]
-            events = _implied(workspace, course, models.pooled_champion()[1])
-            new = events[events["scored_on"] >= pd.Timestamp(max(day, recent))]
+            found = _implied(workspace, course, models.pooled_champion()[1])
+            new = found[found["scored_on"] >= pd.Timestamp(max(day, recent))]
             suspected[course.course_id] = Suspicion(new, scored.expectation, day)
     return change.changes(suspected, workspace.seed)
 
@@ -76,4 +77,4 @@ def _implied(workspace: Workspace, course: Course, pooled: PooledModel) -> pd.Da
         }
     )
     graded = course.records.scores
-    return concept.events(graded[graded["section_id"].isin(running)], told)
+    return events(graded[graded["section_id"].isin(running)], told)

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from grade_ml.ensemble.evaluation import by_group, expected_calibration_error
+from grade_ml.ensemble.evaluation import by_group, expected_calibration_error, phases
 from grade_ml.ensemble.groups import grouped
 from grade_ml.features.attributes import protected_columns
-from grade_ml.monitoring.champion import Champion, phases
+from grade_ml.monitoring.champion import Champion
 from grade_ml.monitoring.estimation import ErrorEstimate
 from grade_ml.monitoring.records import Records
 

@@ -17,12 +17,11 @@ from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.catalog import Load, newest_load
 from grade_ml.gradebook.frames import Gradebook, read_table
-from grade_ml.gradebook.grading import is_exam
 from grade_ml.gradebook.institution import Institution
-from grade_ml.gradebook.outcomes import outcomes, scored_on
+from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.monitoring.quality import arrival_delays
-from grade_ml.registry.registry import Alias
 from grade_ml.registry.workspace import Workspace
+from grade_ml.serving.implied import scores
 from grade_ml.serving.predictions import NUMBERS, grade_prediction
 
 #: Sections that ended longer ago say nothing about the model of today: two terms of half a year.
@@ -109,7 +108,7 @@ def read(
     course_of = own.set_index("section_id")["course_id"]
     frames = {
         "sections": own,
-        "scores": _scores(results, assignments, own, today, pseudonyms),
+        "scores": scores(results, assignments, own, today, pseudonyms),
         "predictions": _predictions(connection, recent, as_of, pseudonyms),
         "outcomes": _outcomes(
             own, enrollments, assignments, results, as_of, ended, workspace.institution
@@ -155,7 +154,7 @@ def serving(connection: Connection, sections: pd.DataFrame, as_of: date) -> pd.D
     predicted = _counted(
         connection,
         sa.select(told.section_id, told.as_of, sa.func.count().label("count"))
-        .where(told.section_id.in_(names), told.as_of <= as_of, told.stage == str(Alias.CHAMPION))
+        .where(told.section_id.in_(names), told.as_of <= as_of)
         .group_by(told.section_id, told.as_of),
     )
     course_of = running.set_index("section_id")["course_id"]
@@ -175,29 +174,6 @@ def _counted(connection: Connection, query: sa.Select[Any]) -> pd.DataFrame:
     return pd.DataFrame(rows.all(), columns=list(rows.keys())).astype({"section_id": object})
 
 
-def _scores(
-    results: pd.DataFrame,
-    assignments: pd.DataFrame,
-    sections: pd.DataFrame,
-    today: pd.Timestamp,
-    pseudonyms: Pseudonyms,
-) -> pd.DataFrame:
-    rows = results[~results["carried_over"]].merge(
-        assignments.loc[
-            ~assignments["extra_credit"], ["assignment_id", "section_id", "category", "due_on"]
-        ],
-        on="assignment_id",
-    )
-    rows["score"] = rows["score"].clip(upper=100)
-    rows = rows.astype({"section_id": object}).merge(sections, on="section_id")
-    rows["scored_on"] = scored_on(rows)
-    known = (rows["scored_on"] <= today) & ~is_exam(rows["category"])
-    rows = rows[known.fillna(False).astype(bool)]
-    rows = rows.assign(student=pseudonyms.of(rows["student_id"]))
-    columns = ["section_id", "course_id", "student", "assignment_id", "category", "score"]
-    return rows[[*columns, "scored_on"]].reset_index(drop=True)
-
-
 def _predictions(
     connection: Connection, sections: pd.DataFrame, as_of: date, pseudonyms: Pseudonyms
 ) -> pd.DataFrame:
@@ -211,7 +187,6 @@ def _predictions(
         .where(
             table.section_id.in_(sections["section_id"].tolist()),
             table.as_of <= as_of,
-            table.stage == str(Alias.CHAMPION),
         )
         .order_by(table.section_id, table.student_id, week, table.as_of.desc())
     )

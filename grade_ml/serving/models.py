@@ -128,13 +128,18 @@ class Models:
                 problems.append(f"{version.name} version {version.version} cannot serve: {error}")
         return Served(*self.baseline, tuple(problems))
 
-    def challenger(self) -> Served | None:
-        """Return the pooled challenger where it is not the champion, and can be read."""
-        champion = self.registry.get(POOLED, Alias.CHAMPION)
-        version = self.registry.get(POOLED, Alias.CHALLENGER)
-        if version is None or version == champion or not self._readable(version):
-            return None
-        return Served(version, self.pooled[version.version])
+    def at(self, name: str, version: int) -> Served:
+        """Return a version by its number, whatever its stage.
+
+        Raises
+        ------
+        ArtifactError
+            There is no such version, or it cannot be read.
+        """
+        found = self.registry.at(name, version)
+        if name == BASELINE:
+            return Served(found, BaselineModel.load(self.registry.fetch(found)))
+        return Served(found, self._load(found))
 
     @cached_property
     def baseline(self) -> tuple[ModelVersion, BaselineModel]:

@@ -1,7 +1,7 @@
-"""The table of stored predictions: one row per enrollment, day and model.
+"""Stored predictions: what was served, and what versions under comparison would have said.
 
-No foreign key ties it to the gradebook: rows are written by key and read beside the gradebook,
-whose loader may replace an enrollment at any time.
+No foreign key ties the tables to the gradebook: rows are written by key and read beside the
+gradebook, whose loader may replace an enrollment at any time.
 """
 
 from __future__ import annotations
@@ -18,12 +18,26 @@ from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 
 from grade_ml.core.database import read_frame, upsert_frame
 from grade_ml.core.policy import TablePolicy
-from grade_ml.registry.registry import Alias
 
 if TYPE_CHECKING:
     from grade_ml.registry.registry import ModelVersion
 
 metadata = sa.MetaData(schema="ensemble")
+
+_NUMBERS = {
+    "grade": "expected final grade, 0-100",
+    "lower80": None,
+    "upper80": None,
+    "lower95": None,
+    "upper95": None,
+    "risk": "probability of fail or withdrawal, 0-1",
+}
+NUMBERS = tuple(_NUMBERS)
+
+
+def _numbers() -> list[sa.Column[float]]:
+    return [sa.Column(name, sa.Double, comment=says) for name, says in _NUMBERS.items()]
+
 
 grade_prediction = sa.Table(
     "grade_prediction",
@@ -31,34 +45,41 @@ grade_prediction = sa.Table(
     sa.Column("section_id", sa.Text, primary_key=True),
     sa.Column("student_id", sa.Text, primary_key=True),
     sa.Column("as_of", sa.Date, primary_key=True, comment="what the prediction was made from"),
-    sa.Column("stage", sa.Text, primary_key=True, comment="champion or challenger"),
     sa.Column("model_name", sa.Text, nullable=False),
     sa.Column("model_version", sa.Integer, nullable=False),
-    sa.Column("grade", sa.Double, comment="expected final grade, 0-100"),
-    sa.Column("lower80", sa.Double),
-    sa.Column("upper80", sa.Double),
-    sa.Column("lower95", sa.Double),
-    sa.Column("upper95", sa.Double),
-    sa.Column("risk", sa.Double, comment="probability of fail or withdrawal, 0-1"),
+    *_numbers(),
     sa.Column("degraded", JSONB, nullable=False, server_default=sa.text("'[]'")),
     info=TablePolicy("serving", personal=("student_id",), time="as_of").info,
 )
-NUMBERS = ("grade", "lower80", "upper80", "lower95", "upper95", "risk")
+shadow_prediction = sa.Table(
+    "shadow_prediction",
+    metadata,
+    sa.Column("section_id", sa.Text, primary_key=True),
+    sa.Column("student_id", sa.Text, primary_key=True),
+    sa.Column("as_of", sa.Date, primary_key=True, comment="what the prediction was made from"),
+    sa.Column("model_name", sa.Text, primary_key=True),
+    sa.Column("model_version", sa.Integer, primary_key=True),
+    *_numbers(),
+    sa.Column(
+        "implied",
+        sa.Double,
+        comment="what the work to come would earn on average, 0-100; null: too little is to come",
+    ),
+    info=TablePolicy("serving", personal=("student_id",), time="as_of").info,
+)
 
 
-def write_predictions(  # noqa: PLR0913
+def write_predictions(
     connection: Connection,
     frame: pd.DataFrame,
     *,
     as_of: date,
     model: ModelVersion,
-    stage: Alias = Alias.CHAMPION,
     degraded: Sequence[str] = (),
 ) -> int:
     """Store the predictions of `model` made at `as_of`; return the number of rows.
 
-    Writing the same again changes nothing; another model of the same stage replaces the rows of
-    that day.
+    Writing the same again changes nothing; another model replaces the rows of that day.
 
     Parameters
     ----------
@@ -67,35 +88,75 @@ def write_predictions(  # noqa: PLR0913
     degraded
         Why these predictions are less than they could be; empty: they are not.
     """
-    rows = frame[["section_id", "student_id"]].astype("string[pyarrow]")
-    rows["as_of"] = pd.Timestamp(as_of)
-    rows["stage"] = str(stage)
-    rows["model_name"] = model.name
-    rows["model_version"] = model.version
-    rows[list(NUMBERS)] = frame[list(NUMBERS)].astype("float64")
-    rows["degraded"] = json.dumps(list(degraded))
+    rows = _rows(frame, NUMBERS, model).assign(
+        as_of=pd.Timestamp(as_of), degraded=json.dumps(list(degraded))
+    )
     upsert_frame(connection, grade_prediction, rows)
     return len(rows)
 
 
+def write_shadows(connection: Connection, frame: pd.DataFrame, *, model: ModelVersion) -> int:
+    """Store what `model` would have said; return the number of rows.
+
+    Writing the same again changes nothing.
+
+    Parameters
+    ----------
+    frame
+        Columns section_id, student_id, as_of, `NUMBERS` and implied; one row per enrollment and
+        day.
+    """
+    rows = _rows(frame, (*NUMBERS, "implied"), model).assign(as_of=frame["as_of"].array)
+    upsert_frame(connection, shadow_prediction, rows)
+    return len(rows)
+
+
+def _rows(frame: pd.DataFrame, numbers: Sequence[str], model: ModelVersion) -> pd.DataFrame:
+    rows = frame[["section_id", "student_id"]].astype("string[pyarrow]")
+    rows["model_name"] = model.name
+    rows["model_version"] = model.version
+    rows[list(numbers)] = frame[list(numbers)].astype("float64")
+    return rows
+
+
 def read_predictions(
-    connection: Connection,
-    *,
-    as_of: date,
-    stage: Alias = Alias.CHAMPION,
-    sections: Collection[str] | None = None,
+    connection: Connection, *, as_of: date, sections: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """Return each enrollment's newest prediction of `stage` that is not later than `as_of`.
+    """Return each enrollment's newest prediction that is not later than `as_of`.
 
     The columns are those of the table; `degraded` is JSON text.
     """
-    table = grade_prediction.c
-    newest = (
-        sa.select(grade_prediction)
-        .ext(distinct_on(table.section_id, table.student_id))
-        .where(table.as_of <= as_of, table.stage == str(stage))
-        .order_by(table.section_id, table.student_id, table.as_of.desc())
+    return read_frame(connection, _newest(grade_prediction, as_of, sections))
+
+
+def read_shadows(
+    connection: Connection,
+    model: ModelVersion,
+    *,
+    as_of: date,
+    sections: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """Return what `model` would have said last of each enrollment, not later than `as_of`.
+
+    The columns are those of the table.
+    """
+    table = shadow_prediction.c
+    return read_frame(
+        connection,
+        _newest(shadow_prediction, as_of, sections).where(
+            table.model_name == model.name, table.model_version == model.version
+        ),
     )
-    if sections is not None:
-        newest = newest.where(table.section_id.in_(sorted(sections)))
-    return read_frame(connection, newest)
+
+
+def _newest(
+    table: sa.Table, as_of: date, sections: Collection[str] | None
+) -> sa.Select[tuple[object, ...]]:
+    column = table.c
+    newest = (
+        sa.select(table)
+        .ext(distinct_on(column.section_id, column.student_id))
+        .where(column.as_of <= as_of)
+        .order_by(column.section_id, column.student_id, column.as_of.desc())
+    )
+    return newest if sections is None else newest.where(column.section_id.in_(sorted(sections)))

@@ -1,7 +1,8 @@
-"""Predicts every running enrollment of chosen courses with champion and challenger; stores it."""
+"""Predicts every running enrollment of chosen courses with what serves, and with its shadows."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -10,12 +11,17 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from grade_ml.core.errors import ArtifactError
+from grade_ml.core.settling import place
+from grade_ml.ensemble.rows import collected
 from grade_ml.features.surroundings import beside
 from grade_ml.gradebook.schema import section
-from grade_ml.registry.registry import Alias
 from grade_ml.registry.workspace import Workspace
+from grade_ml.serving.implied import implied
 from grade_ml.serving.models import Models, Served
-from grade_ml.serving.predictions import write_predictions
+from grade_ml.serving.predictions import write_predictions, write_shadows
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,14 +33,14 @@ class Scored:
     predictions
         The champions' columns `ROW` and `PREDICTED`, course_id, model_name and model_version; one
         row per running enrollment.
-    challenged
-        How many enrollments a challenger predicted beside.
+    shadows
+        The versions that predicted beside them, such as "pooled 3".
     degraded
-        Why the predictions are less than they could be; empty: they are not.
+        Why the predictions are less than they could be, or a shadow made none; empty: neither.
     """
 
     predictions: pd.DataFrame
-    challenged: int
+    shadows: tuple[str, ...]
     degraded: tuple[str, ...]
 
     def of_course(self, course: str) -> dict[str, float]:
@@ -50,12 +56,22 @@ class Scored:
         return tuple(sorted(f"{name} {number}" for name, number in pairs.to_numpy()))
 
 
-def score_running(workspace: Workspace, courses: Collection[str]) -> Scored:
+def score_running(
+    workspace: Workspace,
+    courses: Collection[str],
+    shadows: Collection[tuple[str, int]] = (),
+) -> Scored:
     """Predict from the newest stored snapshots that are not later than the day, and store it.
 
-    Each course's champion answers, and the pooled challenger beside it. A prediction bears the date
+    Each course's champion answers, and each of the `shadows` beside it. A prediction bears the date
     of its snapshot: if the features were not computed today, it is what would have been said on
     the day they were.
+
+    Parameters
+    ----------
+    shadows
+        Names and numbers of the versions that experiments compare. One that cannot predict costs
+        the champions nothing: `Scored.degraded` says why.
 
     Raises
     ------
@@ -66,17 +82,45 @@ def score_running(workspace: Workspace, courses: Collection[str]) -> Scored:
     models = Models(workspace.registry)
     snapshots = current_snapshots(workspace, courses)
     answering = list(by_model(models, snapshots, courses))
-    parts = [_store(connection, served, rows, as_of, Alias.CHAMPION) for served, rows in answering]
-    challenger = models.challenger()
-    if challenger:
-        _store(connection, challenger, snapshots, as_of, Alias.CHALLENGER)
+    parts = [_store(connection, served, rows, as_of) for served, rows in answering]
     problems = [reason for served, _ in answering for reason in served.degraded]
     old = sorted({day for day in snapshots["cut_on"].dt.date if day != as_of})
+    told = {
+        f"{name} {version}": _shadow(connection, models, (name, version), snapshots)
+        for name, version in sorted(set(shadows))
+    }
+    silent = [f"the shadow {one} did not predict: {why}" for one, why in told.items() if why]
     return Scored(
         pd.concat(parts, ignore_index=True),
-        len(snapshots) if challenger else 0,
-        tuple(dict.fromkeys([*problems, *(_stale(day, as_of) for day in old)])),
+        tuple(one for one, why in told.items() if not why),
+        tuple(dict.fromkeys([*problems, *(_stale(day, as_of) for day in old), *silent])),
     )
+
+
+def _shadow(
+    connection: Connection, models: Models, version: tuple[str, int], snapshots: pd.DataFrame
+) -> str:
+    """Store what a version would have said; return why it said nothing, or nothing."""
+    try:
+        served = models.at(*version)
+    except ArtifactError as error:
+        return str(error)
+    rows = beside(connection, snapshots, served.model.features)
+    try:
+        told = served.model.predict(rows)
+    except Exception as error:  # whatever a model on trial does, the champion's predictions stand
+        logger.exception("The shadow %s %s did not predict.", *version)
+        return f"{type(error).__name__} {place(error)}"
+    certain = pd.Series(collected(snapshots), told.index)
+    to_come = pd.Series(snapshots["weight_remaining"].to_numpy(float), told.index)
+    write_shadows(
+        connection,
+        told.assign(
+            as_of=snapshots["cut_on"].array, implied=implied(told["grade"], certain, to_come)
+        ),
+        model=served.version,
+    )
+    return ""
 
 
 def current_snapshots(workspace: Workspace, courses: Collection[str]) -> pd.DataFrame:
@@ -109,7 +153,7 @@ def by_model(
 
 
 def _store(
-    connection: Connection, served: Served, snapshots: pd.DataFrame, as_of: date, stage: Alias
+    connection: Connection, served: Served, snapshots: pd.DataFrame, as_of: date
 ) -> pd.DataFrame:
     predictions = served.model.predict(beside(connection, snapshots, served.model.features))
     predictions["course_id"] = snapshots["course_id"].astype("string[pyarrow]").to_numpy()
@@ -121,7 +165,6 @@ def _store(
             predictions[(days == made_on).to_numpy()],
             as_of=made_on,
             model=served.version,
-            stage=stage,
             degraded=degraded,
         )
     named: pd.DataFrame = predictions.assign(

@@ -154,29 +154,3 @@ def test_a_row_never_changes_once_it_has_matured():
 def test_too_few_assignments_teach_nothing():
     assert concept.learn(scored(60, 3)) is None
     assert concept.learn(scored(60, 3).head(0)) is None
-
-
-def test_a_score_is_compared_with_what_was_predicted_before_it():
-    scores = pd.DataFrame(
-        {
-            "section_id": "s",
-            "student": [1, 1, 2],
-            "assignment_id": ["a", "b", "a"],
-            "category": "quiz",
-            "score": [50.0, 70.0, 90.0],
-            "scored_on": pd.to_datetime(["2025-03-10", "2025-03-20", "2025-03-10"]),
-        }
-    )
-    predictions = pd.DataFrame(
-        {
-            "section_id": "s",
-            "student": [1, 1, 1],
-            "on": pd.to_datetime(["2025-03-03", "2025-03-10", "2025-03-20"]),
-            "grade": [60.0, 50.0, 10.0],
-            "collected": [0.0, 10.0, 0.0],
-            "weight_remaining": [100.0, 80.0, 100.0],
-        }
-    )
-    found = concept.events(scores, predictions).set_index("assignment_id")
-    # Not that of the day itself, which may have seen the score; none for the second student.
-    assert found["implied"].to_dict() == {"a": 60.0, "b": 50.0}

@@ -23,6 +23,7 @@ from grade_ml.monitoring.sections import Usual, compare
 from grade_ml.monitoring.windows import windows
 from grade_ml.registry.registry import Registry
 from grade_ml.registry.workspace import Workspace
+from grade_ml.serving.implied import events
 from grade_ml_tests.factories import PSEUDONYMS
 from grade_ml_tests.monitoring.world import TODAY, World, world
 
@@ -78,7 +79,7 @@ def test_scores_of_courses_without_any(empty_records, champion, campus: World):
 
 
 def test_concept_drift_without_events():
-    nothing = concept.events(
+    nothing = events(
         pd.DataFrame(
             {
                 "section_id": pd.Series(dtype=object),

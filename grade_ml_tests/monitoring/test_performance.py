@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from grade_ml.ensemble.evaluation import phases
 from grade_ml.monitoring import estimation
-from grade_ml.monitoring.champion import Champion, phases
+from grade_ml.monitoring.champion import Champion
 from grade_ml.monitoring.performance import Basis, Performance, performance
 from grade_ml.monitoring.records import Records
 

@@ -2,10 +2,18 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pandas as pd
+import sqlalchemy as sa
 from sqlalchemy import Engine
 
-from grade_ml.registry.registry import Alias, ModelVersion
-from grade_ml.serving.predictions import read_predictions, write_predictions
+from grade_ml.core import database
+from grade_ml.registry.registry import ModelVersion
+from grade_ml.serving.predictions import (
+    read_predictions,
+    read_shadows,
+    write_predictions,
+    write_shadows,
+)
+from grade_ml_tests.conftest import database_of
 
 MODEL = ModelVersion(
     name="baseline",
@@ -39,17 +47,6 @@ def write(engine: Engine, frame: pd.DataFrame, as_of: date, **changes: object) -
         write_predictions(
             connection, frame, as_of=as_of, model=replace(MODEL, **changes), degraded=["no deep"]
         )
-
-
-def test_a_challenger_speaks_beside_the_champion(engine: Engine) -> None:
-    day = date(2026, 3, 1)
-    write(engine, FRAME, day)
-    with engine.begin() as connection:
-        write_predictions(
-            connection, FRAME.assign(risk=0.7), as_of=day, model=MODEL, stage=Alias.CHALLENGER
-        )
-    assert read(engine, day)["risk"].tolist() == [0.25, 0.5]
-    assert read(engine, day, stage=Alias.CHALLENGER)["risk"].tolist() == [0.7, 0.7]
 
 
 def read(engine: Engine, as_of: date, **keywords: object) -> pd.DataFrame:
@@ -86,3 +83,44 @@ def test_a_newer_version_replaces_the_rows_of_the_day(engine: Engine) -> None:
     rows = read(engine, day)
     assert rows["model_version"].tolist() == [4, 4]
     assert rows["risk"].tolist() == [0.1, 0.1]
+
+
+def test_shadows_stand_beside_what_was_served(engine: Engine) -> None:
+    days = [date(2026, 3, 1), date(2026, 3, 8)]
+    write(engine, FRAME, days[0])
+    ours, other = MODEL, replace(MODEL, version=4)
+    with engine.begin() as connection:
+        for day in days:
+            told = FRAME.assign(as_of=pd.Timestamp(day), implied=[55.0, None])
+            write_shadows(connection, told, model=ours)
+            write_shadows(connection, told.assign(risk=0.7), model=other)
+            write_shadows(connection, told.assign(risk=0.7), model=other)
+        found = {one.version: read_shadows(connection, one, as_of=days[0]) for one in (ours, other)}
+        newest = read_shadows(connection, other, as_of=date(2026, 4, 1), sections=["A"])
+        absent = read_shadows(connection, replace(MODEL, version=5), as_of=days[1])
+    assert [rows["risk"].tolist() for rows in found.values()] == [[0.25, 0.5], [0.7, 0.7]]
+    assert found[4]["implied"].tolist()[0] == 55 and found[4]["implied"].isna().tolist()[1]
+    assert newest["as_of"].tolist() == [pd.Timestamp(days[1])]
+    assert absent.empty
+    assert read(engine, days[1])["as_of"].tolist() == [pd.Timestamp(days[0])] * 2
+
+
+def test_challengers_of_the_time_before_shadows_keep_their_predictions(server) -> None:
+    with database_of(server, "0017") as engine:
+        with engine.begin() as connection:
+            insert = (
+                "insert into ensemble.grade_prediction (section_id, student_id, as_of, stage, "
+                "model_name, model_version, grade, risk) "
+                "values ('A', 's1', '2026-03-01', :stage, 'pooled', :version, :grade, .5)"
+            )
+            for row in (("champion", 1, 60), ("challenger", 2, 70)):
+                values = dict(zip(("stage", "version", "grade"), row, strict=True))
+                connection.execute(sa.text(insert), values)
+        database.migrate(engine)
+        with engine.begin() as connection:
+            served = read_predictions(connection, as_of=date(2026, 3, 2))
+            model = replace(MODEL, name="pooled", version=2)
+            shadow = read_shadows(connection, model, as_of=date(2026, 3, 2))
+    assert served[["model_version", "grade"]].to_numpy().tolist() == [[1, 60]]
+    assert shadow[["model_version", "grade"]].to_numpy().tolist() == [[2, 70]]
+    assert shadow["implied"].isna().all()

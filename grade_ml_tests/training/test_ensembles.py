@@ -24,7 +24,7 @@ from grade_ml.ensemble import baseline, pooled
 from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.course import Change, CourseModel, name_of
 from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel
-from grade_ml.ensemble.rows import NAIVE, section_versions
+from grade_ml.ensemble.rows import ENROLLMENT, NAIVE, as_text, section_versions
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import Frames
 from grade_ml.gradebook.attributes import declarations
@@ -34,7 +34,7 @@ from grade_ml.registry.registry import Alias, ModelVersion, Registry
 from grade_ml.registry.transition import Evidence, Stage, Stages, transition
 from grade_ml.registry.workspace import Opening, Workspace
 from grade_ml.serving.models import Models
-from grade_ml.serving.predictions import read_predictions
+from grade_ml.serving.predictions import read_predictions, read_shadows
 from grade_ml.serving.scoring import Scored, score_running
 from grade_ml.training import course
 from grade_ml.training import pooled as training_of_pooled
@@ -402,12 +402,7 @@ def test_the_next_in_line_serves_and_says_so(  # noqa: PLR0917
     champion = register(stages, replace(model, degraded=("no catboost",)), *SERVING)
     served = Models(registry).serving(MATHS)
     assert (served.version, served.degraded) == (champion, ("no catboost",))
-    assert Models(registry).challenger() is None
-
-    challenger = register(stages, model, Stage.CHALLENGER)
     store_snapshots(settings, world)
-    found = Models(registry).challenger()
-    assert found is not None and found.version == challenger
 
     damage(settings, champion)
     served = Models(registry).serving(MATHS)
@@ -426,7 +421,7 @@ def test_the_next_in_line_serves_and_says_so(  # noqa: PLR0917
     assert rows["degraded"].str.contains("cannot serve").all()
 
 
-def test_champion_and_challenger_predict_side_by_side(  # noqa: PLR0917
+def test_shadows_predict_beside_the_champion_and_cost_it_nothing(  # noqa: PLR0917
     world: World,
     model: PooledModel,
     opened: Opening,
@@ -437,19 +432,36 @@ def test_champion_and_challenger_predict_side_by_side(  # noqa: PLR0917
     store_snapshots(settings, world)
     champion = register(stages, model, *SERVING)
     alone = score(opened, MATHS, OTHER)
-    assert alone.challenged == 0
+    assert alone.shadows == ()
     challenger = register(stages, replace(model, base_rate=0.1), Stage.CHALLENGER)
-    scored = score(opened, MATHS, OTHER)
-    newest = world.snapshots["cut_on"] == world.snapshots["cut_on"].max()
-    enrollments = world.snapshots[newest & world.snapshots["course_id"].isin([MATHS, OTHER])]
-    assert scored.challenged == len(scored.predictions) == len(enrollments) > 0
+    broken = register(stages, model)
+    damage(settings, broken)
+    compared = [(NAME, one.version) for one in (champion, challenger, broken)]
+    with opened() as workspace:
+        scored = score_running(workspace, [MATHS, OTHER], [*compared, (NAME, 99)])
+    pd.testing.assert_frame_equal(scored.predictions, alone.predictions)
     assert scored.models == (f"pooled {champion.version}",)
-    assert scored.degraded == ()
-    for stage, version in {Alias.CHAMPION: champion, Alias.CHALLENGER: challenger}.items():
-        rows = read_predictions(connection, as_of=TODAY, stage=stage)
-        assert len(rows) == len(enrollments)
-        assert set(rows["model_version"]) == {version.version}
+    assert scored.shadows == (f"pooled {champion.version}", f"pooled {challenger.version}")
+    unread, absent = scored.degraded
+    silent = "the shadow pooled {} did not predict: {}".format
+    assert unread.startswith(silent(broken.version, "The file model.json"))
+    assert absent.startswith(silent(99, "The registry has no version 99"))
+    served = read_predictions(connection, as_of=TODAY)
+    assert set(served["model_version"]) == {champion.version}
+    newest = as_text(world.snapshots[world.snapshots["cut_on"] == world.snapshots["cut_on"].max()])
+    for version in (champion, challenger):
+        rows = read_shadows(connection, version, as_of=TODAY)
+        assert len(rows) == len(served) == len(scored.predictions) > 0
         assert rows[["grade", "risk", "lower80"]].notna().all(axis=None)
+        both = rows.merge(newest, on=ENROLLMENT)
+        known = both[both["weight_remaining"] >= 1]
+        assert len(known) and both["implied"].notna().sum() == len(known)
+        assert known["implied"].between(0, 100).all()
+        points = known["implied"] * known["weight_remaining"] / 100
+        certain = known["grade_if_nothing_more"].fillna(0)
+        assert np.allclose(points, known["grade"] - certain, atol=1e-3)
+    said = read_shadows(connection, champion, as_of=TODAY)
+    assert said["grade"].tolist() == served["grade"].tolist()
 
 
 def correct(
@@ -486,7 +498,6 @@ def test_a_model_that_reads_what_none_may_steps_aside_and_is_replaced(  # noqa: 
     (reason,) = served.degraded
     assert "pooled version 1 cannot serve" in reason and "region (protected)" in reason
     assert "train_advanced_ml_models" in reason
-    assert Models(stricter).challenger() is None
     store_snapshots(settings, world)
     (outcome,) = correct(opening(stages.engine, stricter, settings.storage_root), MATHS)
     assert not outcome.fitted and "region (protected)" in outcome.reason

@@ -177,7 +177,7 @@ def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[N
     check_specs=[complete("grade_predictions")],
 )
 def grade_predictions(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
-    """Predict grade, intervals and risk of every running enrollment: champion and challenger."""
+    """Predict grade, intervals and risk of every running enrollment; shadows predict beside."""
     from grade_ml.serving.scoring import score_running
 
     with platform.workspace() as workspace:

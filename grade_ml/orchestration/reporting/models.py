@@ -74,7 +74,7 @@ def of_predictions(scored: "Scored", courses: Courses) -> dict[str, Any]:
         courses.add_asset_metadata({"dagster/row_count": rows, **figures}, partition_key=key)
     return {
         "models": list(scored.models),
-        "challenged": scored.challenged,
+        "shadows": list(scored.shadows),
         "degraded": list(scored.degraded),
     }
 
