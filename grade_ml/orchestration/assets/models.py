@@ -173,15 +173,20 @@ def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[N
     kinds={"scikitlearn", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
-    metadata={"dagster/table_name": "ensemble.grade_prediction"},
+    metadata={
+        "dagster/table_name": "ensemble.grade_prediction",
+        "feedback": "experiments that were opened before: which versions predict in the shadow",
+    },
     check_specs=[complete("grade_predictions")],
 )
 def grade_predictions(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
     """Predict grade, intervals and risk of every running enrollment; shadows predict beside."""
+    from grade_ml.experiments import store
     from grade_ml.serving.scoring import score_running
 
     with platform.workspace() as workspace:
-        scored = score_running(workspace, courses.keys)
+        shadows = store.compared(workspace.connection)
+        scored = score_running(workspace, courses.keys, shadows)
     return MaterializeResult(
         metadata={
             "as_of": platform.as_of.isoformat(),
