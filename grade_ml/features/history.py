@@ -8,6 +8,16 @@ from grade_ml.features.records import NEVER, Bools, Floats, Records, SectionReco
 from grade_ml.features.running_totals import RunningTotals
 from grade_ml.gradebook.schema import Outcome
 
+#: The features that other courses tell of a student.
+OF_STUDENT = (
+    "earlier_sections",
+    "earlier_grade_mean",
+    "earlier_at_risk_share",
+    "earlier_withdrawals",
+    "earlier_attempts",
+    "concurrent_sections",
+)
+
 
 class History:
     """The past of every student and course.
@@ -68,6 +78,14 @@ class History:
     def features(self, section: SectionRecords, days: Floats) -> dict[str, Floats]:
         """Return the features of all enrollments of `section` on `days`, each (days, n)."""
         shape = (len(days), len(section.students))
+        return self.of_students(section, days) | {
+            name: np.broadcast_to(values[:, None], shape)
+            for name, values in self._of_course(section, days).items()
+        }
+
+    def of_students(self, section: SectionRecords, days: Floats) -> dict[str, Floats]:
+        """Return the features `OF_STUDENT`, each (days, n)."""
+        shape = (len(days), len(section.students))
         student, day = (
             part.ravel() for part in np.broadcast_arrays(section.students, days[:, None])
         )
@@ -76,20 +94,15 @@ class History:
         points = self._points["student"](student, day)[:, 0]
         attempt = student * self._courses + section.course
         before = np.full(len(day), section.starts_on - 1)
-        own = {
-            "earlier_sections": sections,
-            "earlier_grade_mean": _ratio(points, graded),
-            "earlier_at_risk_share": _ratio(failed, told),
-            "earlier_withdrawals": withdrew,
-            "earlier_attempts": self._attempts(attempt, before)[:, 0],
-            "concurrent_sections": np.maximum(
-                self._joined(student, day)[:, 0] - self._left(student, day)[:, 0] - 1, 0
-            ),
-        }
-        return {name: values.reshape(shape) for name, values in own.items()} | {
-            name: np.broadcast_to(values[:, None], shape)
-            for name, values in self._of_course(section, days).items()
-        }
+        own = (
+            sections,
+            _ratio(points, graded),
+            _ratio(failed, told),
+            withdrew,
+            self._attempts(attempt, before)[:, 0],
+            np.maximum(self._joined(student, day)[:, 0] - self._left(student, day)[:, 0] - 1, 0),
+        )
+        return {name: one.reshape(shape) for name, one in zip(OF_STUDENT, own, strict=True)}
 
     def _of_course(self, section: SectionRecords, days: Floats) -> dict[str, Floats]:
         course = np.full(len(days), section.course)
@@ -109,7 +122,9 @@ def _final_weights(records: Records) -> tuple[Floats, Bools]:
     waiting = np.isfinite(records.result_seen_on) & ~np.isfinite(records.result_scored_on)
     unknown = np.zeros(len(records.enrollment_section), bool)
     unknown[records.result_seat[waiting & (weight > 0)]] = True
-    for number in np.unique(records.result_section[exempt]):
+    # What students bring along from another section is divided as exemptions are.
+    brought = records.assignment_section[records.personal]
+    for number in np.union1d(records.result_section[exempt], brought):
         section = records.section(int(number))
         rows = np.flatnonzero(records.result_section == number)
         first = np.searchsorted(records.enrollment_section, number)

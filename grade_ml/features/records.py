@@ -126,7 +126,7 @@ class Records:
 
     def __init__(self, gradebook: Gradebook) -> None:
         gone = moves(gradebook)
-        gradebook = with_history(gradebook)
+        gradebook = with_history(gradebook, gone)
         self.sections = gradebook.sections.sort_values("section_id", ignore_index=True)
         self.section_ids = pd.Index(self.sections["section_id"].astype(object))
         self.courses = pd.Index(sorted(self.sections["course_id"].unique()), dtype=object)
@@ -168,18 +168,21 @@ class Records:
         self._due = _days(rows["due_on"], NEVER)
         self.exam = is_exam(rows["category"]).to_numpy(np.bool_)
         exams = rows["assignment_id"][self.exam]
-        self.weight, self._weight_with_exam = (
-            rows["assignment_id"]
-            .map(counting_weights(rows, self.sections, graded))
-            .fillna(0.0)
-            .to_numpy(np.float64)
-            for graded in (exams[:0], exams)
-        )
-        self._category = pd.factorize(rows["category"].astype(object))[0].astype(np.int64)
+        self.weight = self._weight_with_exam = self._weights(exams[:0])
+        if len(exams):
+            self._weight_with_exam = self._weights(exams)
+        # Sorted: which of two equal categories counts as the heavier depends on no other section.
+        codes, _ = pd.factorize(rows["category"].astype(object), sort=True)
+        self._category = codes.astype(np.int64)
         self.extra = rows["extra_credit"].to_numpy(bool)
         self.personal = rows["personal"].to_numpy(bool)
         policy = self.sections["grading_policy"].astype(object)
         self._by_category = (policy == GradingPolicy.CATEGORIES).to_numpy(bool)
+
+    def _weights(self, graded_exams: pd.Series) -> Floats:
+        weights = counting_weights(self.assignments, self.sections, graded_exams)
+        found = self.assignments["assignment_id"].map(weights).fillna(0.0)
+        return np.asarray(found.to_numpy(np.float64))
 
     def _end(self, section: Ints) -> pd.Series:
         """Return the ends of sections, NaT for -1."""

@@ -1,9 +1,14 @@
-"""Sums of dated values by key, asked for as of any day."""
+"""Sums of dated values by key, asked for as of any day.
+
+Each key is added up by itself, so that its sums are the same to the last bit whatever others there
+are: one student's features are those of a whole course's computation.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -37,14 +42,17 @@ class RunningTotals:
         place = _place(keys[happens], days[happens])
         order = np.argsort(place, kind="stable")
         self._places = place[order]
-        self._sums = np.zeros((len(order) + 1, columns.shape[1]))
-        np.cumsum(columns[happens][order], axis=0, out=self._sums[1:])
+        added = pd.DataFrame(columns[happens][order]).groupby(keys[happens][order]).cumsum()
+        self._sums = added.to_numpy(np.float64)
 
     def __call__(self, keys: Ints, days: Floats) -> Floats:
         """Return the sums, shape (questions, quantities)."""
         until = np.searchsorted(self._places, _place(keys, days), side="right")
         before = np.searchsorted(self._places, keys * _SPAN, side="left")
-        return np.asarray(self._sums[until] - self._sums[before])
+        sums = np.zeros((len(until), self._sums.shape[1]))
+        some = until > before
+        sums[some] = self._sums[until[some] - 1]
+        return sums
 
 
 def _place(keys: Ints, days: Floats) -> Ints:

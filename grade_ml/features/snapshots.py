@@ -15,7 +15,7 @@ import pandas as pd
 
 from grade_ml.features.attributes import attribute_columns
 from grade_ml.features.catalogue import COMPARED, KEYS, NUMERIC_FEATURES
-from grade_ml.features.history import History
+from grade_ml.features.history import OF_STUDENT, History
 from grade_ml.features.records import NEVER, Bools, Floats, Ints, Records, SectionRecords
 from grade_ml.gradebook.attributes import SOURCES, Declarations
 from grade_ml.gradebook.frames import Gradebook
@@ -90,6 +90,30 @@ def grade_snapshots(
     features = pd.DataFrame(values, columns=list(NUMERIC_FEATURES), copy=False)
     described = attribute_columns(gradebook.students, records.enrollments, declared)
     return pd.concat([keys, features, described.take(seat).reset_index(drop=True)], axis=1)
+
+
+def with_histories(snapshots: pd.DataFrame, histories: Gradebook) -> pd.DataFrame:
+    """Return snapshots with what other courses tell of their students, in order.
+
+    Parameters
+    ----------
+    snapshots
+        Of one section on one day, made from a gradebook without other courses, such as
+        `frames.read_class` gives.
+    histories
+        All that is known of their students, as `frames.read_histories` gives it.
+    """
+    records = Records(histories)
+    first = snapshots[["section_id", "cut_day"]].iloc[0]
+    number = int(records.section_ids.get_indexer([first["section_id"]])[0])
+    section = records.section(number)
+    day = section.starts_on + np.floor(np.array([first["cut_day"]], np.float64))
+    found = History(records).of_students(section, day)
+    students = pd.Index(snapshots["student_id"].astype(object))
+    place = records.students[section.students].get_indexer(students)
+    return snapshots.assign(
+        **{name: found[name][0, place].astype(np.float32) for name in OF_STUDENT}
+    )
 
 
 def weekly_cuts(sections: pd.DataFrame, as_of: date) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pandas as pd
@@ -35,6 +35,11 @@ _DEFAULTS: dict[str, Any] = {
 
 def empty(table: sa.Table) -> pd.DataFrame:
     """Return a frame of the table without rows."""
+    return _empty(table).copy()
+
+
+@cache
+def _empty(table: sa.Table) -> pd.DataFrame:
     return pd.DataFrame(
         {
             column.name: pd.Series(
@@ -118,6 +123,57 @@ def read(
         results=frames["result"],
         activity=frames["activity"],
         earlier_results=frames["earlier_result"],
+    )
+
+
+def read_class(connection: Connection, section_id: str) -> Gradebook:
+    """Read a section with its activity, and the other sections of its course without theirs.
+
+    The other sections tell what the course's past says and who moved between them. What the
+    students did in other courses is left out (`read_histories`).
+    """
+    section, enrollment = schema.section.c, schema.enrollment.c
+    assignment = schema.assignment.c
+    own_course = sa.select(section.course_id).where(section.section_id == section_id)
+    sections = sa.select(section.section_id).where(
+        section.course_id == own_course.scalar_subquery()
+    )
+    work = sa.select(assignment.assignment_id).where(assignment.section_id.in_(sections))
+    students = sa.select(enrollment.student_id).where(enrollment.section_id.in_(sections))
+    own_work = work.where(assignment.section_id == section_id)
+    return Gradebook(
+        students=read_table(connection, schema.student, schema.student.c.student_id.in_(students)),
+        sections=read_table(connection, schema.section, section.section_id.in_(sections)),
+        enrollments=read_table(connection, schema.enrollment, enrollment.section_id.in_(sections)),
+        assignments=read_table(connection, schema.assignment, assignment.section_id.in_(sections)),
+        results=read_table(connection, schema.result, schema.result.c.assignment_id.in_(work)),
+        activity=read_table(
+            connection, schema.activity, schema.activity.c.section_id == section_id
+        ),
+        earlier_results=read_table(
+            connection,
+            schema.earlier_result,
+            schema.earlier_result.c.assignment_id.in_(own_work),
+        ),
+    )
+
+
+def read_histories(connection: Connection, students: Collection[str]) -> Gradebook:
+    """Read every section that some students ever took, with their own results and no others'."""
+    enrollment, assignment, result = schema.enrollment.c, schema.assignment.c, schema.result.c
+    chosen = sorted(students)
+    sections = sa.select(enrollment.section_id).where(enrollment.student_id.in_(chosen))
+    work = sa.select(assignment.assignment_id).where(assignment.section_id.in_(sections))
+    return Gradebook(
+        sections=read_table(connection, schema.section, schema.section.c.section_id.in_(sections)),
+        enrollments=read_table(connection, schema.enrollment, enrollment.student_id.in_(chosen)),
+        assignments=read_table(connection, schema.assignment, assignment.section_id.in_(sections)),
+        results=read_table(
+            connection,
+            schema.result,
+            result.student_id.in_(chosen),
+            result.assignment_id.in_(work),
+        ),
     )
 
 

@@ -45,7 +45,7 @@ def outcomes(gradebook: Gradebook, as_of: date, institution: Institution) -> pd.
     ended = rows["ends_on"] < today
     # Who left after the end took part to the end.
     withdrew = (rows["withdrawn_on"] <= today) & (rows["withdrawn_on"] <= rows["ends_on"]) & ~moved
-    grade = _final_grades(with_history(gradebook), rows, today).mask(moved)
+    grade = _final_grades(with_history(gradebook, gone_on), rows, today).mask(moved)
     pass_mark = institution.pass_marks(rows["course_id"])
     below = (grade < pass_mark).astype("boolean")
     rules = {name: institution.at_risk_rule_of(name) for name in rows["course_id"].unique()}
