@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from grade_ml.core.errors import ConfigurationError
+
 
 @dataclass(frozen=True)
 class Family:
@@ -38,7 +40,18 @@ FAMILIES = (
     ),
     Family("prophet", ("prophet",), "forecasts lack this method"),
     Family("forecast", ("statsforecast",), "forecasts lack Theta and exponential smoothing"),
+    Family("bandits", ("mabwiser",), "the shares of a bandit's arms stay as they are"),
 )
+
+
+def needed(extra: str) -> None:
+    """Raise `ConfigurationError` unless all of an extra's libraries are installed."""
+    family = next(one for one in FAMILIES if one.extra == extra)
+    if missing := family.missing():
+        raise ConfigurationError(
+            f"{', '.join(missing)} is not installed; without, {family.without}.",
+            f"Install the extra grade-ml[{extra}].",
+        )
 
 
 def degraded() -> list[str]:

@@ -1,0 +1,104 @@
+"""The part of `experiments.py` about bandits: what it costs to learn which arm is the best.
+
+Nothing is run from here; `python benchmarks/experiments.py --only bandit` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from datetime import date
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from mabwiser.mab import MAB, LearningPolicy
+
+from grade_ml.experiments.bandits import Cohort, begun, shares
+
+#: Chances of a reward, by set of arms; the first two figures of the result are theirs.
+SETS = {"a": (0.5, 0.55, 0.6), "b": (0.3, 0.6)}
+#: Students after which the regret is read: the first for itself, the others for its slope.
+MARKS = (1000, 5000, 20_000)
+#: Up to the first mark one student at a time; later one in a hundred of those so far at once.
+_BATCH = 100
+#: More seeds for the peer's figure, which needs 1,000 students only, bring little.
+_PEER_SHARE = 0.5
+_DAY = date(2026, 11, 30)
+
+
+def bandit(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the regret of Thompson sampling at the first mark, and its slope after the second.
+
+    The slope is Δregret/Δln T as a multiple of the constant of Lai & Robbins (1985), below which no
+    policy stays in the long run.
+    """
+    found: dict[str, Any] = {}
+    peers = max(int(arguments.seeds * _PEER_SHARE), 2)
+    for name, means in SETS.items():
+        ours = _runs(_ours, means, arguments.seeds)
+        theirs = _runs(_theirs, means, peers)[:, 0]
+        slope = (ours[:, 2] - ours[:, 1]) / math.log(MARKS[2] / MARKS[1]) / lai_robbins(means)
+        found |= _with_error(f"regret_{name}", ours[:, 0])
+        found |= _with_error(f"slope_{name}", slope)
+        found |= _with_error(f"mabwiser_{name}", theirs)
+        found[f"lai_robbins_{name}"] = round(lai_robbins(means), 2)
+    return {"bandit": found | {"seeds": arguments.seeds, "mabwiser_seeds": peers}}
+
+
+def _with_error(name: str, values: np.ndarray[Any, Any]) -> dict[str, float]:
+    error = values.std(ddof=1) / math.sqrt(len(values))
+    return {name: round(float(values.mean()), 3), f"{name}_se": round(float(error), 3)}
+
+
+def lai_robbins(means: tuple[float, ...]) -> float:
+    """Return the least regret per unit of ln T.
+
+    >>> round(lai_robbins((0.3, 0.6)), 2)
+    1.63
+    """
+    best = max(means)
+    return sum((best - one) / _divergence(one, best) for one in means if one < best)
+
+
+def _divergence(first: float, second: float) -> float:
+    one = first * math.log(first / second)
+    return one + (1 - first) * math.log((1 - first) / (1 - second))
+
+
+def _runs(run: Any, means: tuple[float, ...], seeds: int) -> np.ndarray[Any, Any]:
+    return np.array(Parallel(2)(delayed(run)(means, seed) for seed in range(seeds)))
+
+
+def _ours(means: tuple[float, ...], seed: int) -> list[float]:
+    """Return the regret at each mark, of the shares that the product gives."""
+    chance = np.random.default_rng(seed)
+    worth = dict(zip("abc", means, strict=False))
+    state, lost, students, marks = begun(tuple(worth), _DAY), 0.0, 0, []
+    for mark in MARKS:
+        while students < mark:
+            batch = min(1 if students < MARKS[0] else students // _BATCH, mark - students)
+            share = shares(state, seed=int(chance.integers(2**32)), draws=batch)
+            numbers = {arm: round(share[arm] * batch) for arm in worth}
+            won = {arm: float(chance.binomial(numbers[arm], worth[arm])) for arm in worth}
+            state = state.learned(
+                [Cohort(_DAY, arm, 1.0, *[numbers[arm]] * 3, won[arm]) for arm in worth], _DAY
+            )
+            lost += sum(number * (max(means) - worth[arm]) for arm, number in numbers.items())
+            students += batch
+        marks.append(lost)
+    return marks
+
+
+def _theirs(means: tuple[float, ...], seed: int) -> list[float]:
+    """Return the regret at the first mark, of mabwiser's loop as its documentation writes it."""
+    chance = np.random.default_rng(seed)
+    arms = list(range(len(means)))
+    peer = MAB(arms, LearningPolicy.ThompsonSampling(), seed=seed)
+    arm, lost = int(chance.choice(arms)), 0.0
+    for student in range(MARKS[0]):
+        learn = peer.partial_fit if student else peer.fit
+        learn([arm], [int(chance.random() < means[arm])])
+        lost += max(means) - means[arm]
+        arm = peer.predict()
+    return [lost]

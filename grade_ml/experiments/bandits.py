@@ -1,0 +1,365 @@
+"""Which share of the next students each arm gets, where the aim is benefit while learning.
+
+What is learned from is whole: every student who was ever given an arm, by day, arm and probability
+(`Cohort`), and of those whose outcome is known its sum. A student counts as assigned at once and
+as a reward when the outcome arrives, however late. Shares follow from that and a seed alone, so
+the same records give the same shares, and a state that was stored gives them again.
+
+Policies are mabwiser's: Thompson sampling (Thompson 1933; its regret grows like the bound of Lai &
+Robbins, Kaufmann et al. 2012) and UCB1 (Auer et al. 2002).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grade_ml.core.errors import ExperimentError
+from grade_ml.core.optional import needed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+
+#: Rewards are kept in steps of 2^-20 (1e-6), of which doubles hold sums of 10^9 students exactly:
+#: sums, and with them shares, then do not depend on the order in which rewards arrive.
+_STEP = 2.0**-20
+#: Draws from the posterior: a share has a standard error of at most .005. More decide nothing, for
+#: a day brings tens of students.
+DRAWS = 10_000
+#: Width of UCB1's bonus, the one for which its bound on regret is proved. mabwiser's own default,
+#: .05, hardly explores.
+_BONUS = 1.0
+
+
+class Policy(StrEnum):
+    """How shares follow from rewards."""
+
+    #: An arm's share is the probability that it is the best, given the rewards.
+    THOMPSON = "thompson"
+    #: All goes to the arm that could be the best, but for the least shares of the others.
+    UCB = "ucb"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The students who were given one arm on one day with one probability.
+
+    Attributes
+    ----------
+    probability
+        Of this arm for each of them, as it was logged, above 0 and at most 1.
+    assigned, exposed, labelled
+        How many they are, on how many the arm has taken effect, and of how many of these the reward
+        is known.
+    reward
+        Sum of the known rewards, each 0-1.
+    """
+
+    day: date
+    arm: str
+    probability: float
+    assigned: int
+    exposed: int = 0
+    labelled: int = 0
+    reward: float = 0.0
+
+    @property
+    def figures(self) -> tuple[int, int, int, float]:
+        """What is counted of its students."""
+        return self.assigned, self.exposed, self.labelled, self.reward
+
+    @property
+    def key(self) -> tuple[date, str, float]:
+        """What tells it from the others."""
+        return self.day, self.arm, self.probability
+
+    def plus(self, other: Cohort) -> Cohort:
+        """Return the two as one."""
+        return replace(
+            self,
+            assigned=self.assigned + other.assigned,
+            exposed=self.exposed + other.exposed,
+            labelled=self.labelled + other.labelled,
+            reward=self.reward + other.reward,
+        )
+
+
+@dataclass(frozen=True)
+class Totals:
+    """One arm in all: see `Cohort`."""
+
+    assigned: int = 0
+    exposed: int = 0
+    labelled: int = 0
+    reward: float = 0.0
+
+    @property
+    def pending(self) -> int:
+        """Students on whom it took effect and whose reward is still to come."""
+        return self.exposed - self.labelled
+
+    @property
+    def mean(self) -> float:
+        """Mean of the known rewards; NaN where none is known."""
+        return self.reward / self.labelled if self.labelled else float("nan")
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that shares follow from; `cohorts` in order of day, arm and probability."""
+
+    arms: tuple[str, ...]
+    as_of: date
+    cohorts: tuple[Cohort, ...] = ()
+
+    @property
+    def totals(self) -> dict[str, Totals]:
+        """What is known of each arm, also of one without students."""
+        found = {arm: Totals() for arm in self.arms}
+        for one in self.cohorts:
+            have = found[one.arm]
+            found[one.arm] = Totals(
+                have.assigned + one.assigned,
+                have.exposed + one.exposed,
+                have.labelled + one.labelled,
+                have.reward + one.reward,
+            )
+        return found
+
+    def learned(self, batch: Iterable[Cohort], as_of: date) -> State:
+        """Return the state after a batch: students who were assigned, and rewards that arrived.
+
+        Parameters
+        ----------
+        batch
+            What is new. A reward that arrives later has `assigned` 0 and the day, arm and
+            probability of its student.
+
+        Raises
+        ------
+        ExperimentError
+            A day lies after `as_of` or `as_of` before the state's, an arm is not (or no longer) of
+            the experiment, a probability or a reward is impossible, or there are more rewards than
+            students.
+        """
+        if as_of < self.as_of:
+            raise ExperimentError(
+                f"The bandit has learned until {self.as_of} and is now asked as of {as_of}.",
+                "Set the clock, or GRADE_ML_AS_OF, to that day or later.",
+            )
+        found = {one.key: one for one in self.cohorts}
+        for one in batch:
+            self._check(one, as_of)
+            found[one.key] = found[one.key].plus(one) if one.key in found else one
+        for one in found.values():
+            if not one.assigned >= one.exposed >= one.labelled:
+                raise ExperimentError(
+                    f"Of {one.assigned} students who were given the arm {one.arm!r} on {one.day}, "
+                    f"it took effect on {one.exposed}, and {one.labelled} rewards are known.",
+                    "Tell of a student's assignment and exposure no later than of the reward, and "
+                    "of each once.",
+                )
+        return State(self.arms, as_of, tuple(found[key] for key in sorted(found)))
+
+    def _check(self, one: Cohort, as_of: date) -> None:
+        about = f"the arm {one.arm!r} on {one.day}"
+        if one.arm not in self.arms:
+            raise ExperimentError(
+                f"Students were given {about}, and the arms are {', '.join(self.arms)}.",
+                "An arm cannot be removed while an experiment runs: stop it and create another.",
+            )
+        if one.day > as_of:
+            raise ExperimentError(
+                f"Students were given {about}, after {as_of}.",
+                "Set the clock, or GRADE_ML_AS_OF, to that day or later.",
+            )
+        # Written so that NaN does not pass.
+        if not 0 < one.probability <= 1:
+            raise ExperimentError(
+                f"Students were given {about} with the probability {one.probability:g}.",
+                "A probability lies above 0 and is at most 1; correct the assignments.",
+            )
+        least = min(one.assigned, one.exposed, one.labelled)
+        if least < 0 or not 0 <= one.reward <= one.labelled:
+            raise ExperimentError(
+                f"{one.labelled} rewards of {about} add up to {one.reward:g}.",
+                "A reward lies between 0 and 1: divide scores by 100, and leave out what is "
+                "unknown.",
+            )
+
+
+def begun(arms: Sequence[str], as_of: date) -> State:
+    """Return the state in which nothing is known.
+
+    Raises
+    ------
+    ExperimentError
+        There is nothing to choose between.
+    """
+    if len(arms) < 2 or len(set(arms)) < len(arms):
+        raise ExperimentError(
+            f"A bandit chooses between two arms or more, and it has {', '.join(arms) or 'none'}.",
+            "Give it two arms of different names.",
+        )
+    return State(tuple(arms), as_of)
+
+
+def cohorts(history: pd.DataFrame) -> list[Cohort]:
+    """Return the cohorts of students.
+
+    Parameters
+    ----------
+    history
+        One row per student: assigned_on (a date), arm, probability, exposed (whether the arm has
+        taken effect), and reward (0-1; NaN until it is known).
+
+    Raises
+    ------
+    ExperimentError
+        A reward lies outside 0-1, or a probability is unknown.
+    """
+    reward = history["reward"].astype("float64")
+    wrong = reward[~(reward.between(0, 1) | reward.isna())]
+    if len(wrong):
+        raise ExperimentError(
+            f"{len(wrong)} of {len(reward)} rewards lie outside 0 to 1, the first is "
+            f"{wrong.iloc[0]:g}.",
+            "Divide scores by 100, and correct the others.",
+        )
+    if history["probability"].isna().any():
+        raise ExperimentError(
+            f"Of {int(history['probability'].isna().sum())} students it is not known how probable "
+            "their arm was.",
+            "Correct the assignments, or leave these students out.",
+        )
+    rows = history.assign(reward=(reward / _STEP).round() * _STEP)
+    found = rows.groupby(["assigned_on", "arm", "probability"], as_index=False).agg(
+        assigned=("arm", "size"),
+        exposed=("exposed", "sum"),
+        labelled=("reward", "count"),
+        total=("reward", "sum"),
+    )
+    return [
+        Cohort(day, str(arm), float(chance), int(assigned), int(exposed), int(labelled), total)
+        for day, arm, chance, assigned, exposed, labelled, total in found.itertuples(index=False)
+    ]
+
+
+def shares(
+    state: State,
+    policy: Policy = Policy.THOMPSON,
+    *,
+    least_share: float = 0.0,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> dict[str, float]:
+    """Return which share of the next students each arm gets; they add up to 1.
+
+    Parameters
+    ----------
+    least_share
+        What each arm keeps whatever its rewards: without it nothing more is learned of an arm that
+        began badly, and its value cannot be estimated from the others' students.
+    draws
+        How often Thompson sampling chooses. With n, the shares times n are the choices for n
+        students; 1 is the textbook's choice for the next student.
+
+    Raises
+    ------
+    ExperimentError
+        The arms cannot each keep `least_share`.
+    ConfigurationError
+        mabwiser is not installed.
+    """
+    if not 0 <= least_share * len(state.arms) <= 1:
+        raise ExperimentError(
+            f"{len(state.arms)} arms cannot each keep {least_share:g} of the students.",
+            f"The least share is at most {1 / len(state.arms):.3g} with so many arms.",
+        )
+    chosen = _thompson(state, seed, draws) if policy is Policy.THOMPSON else _ucb(state)
+    free = 1 - least_share * len(state.arms)
+    return {arm: least_share + free * share for arm, share in chosen.items()}
+
+
+def _thompson(state: State, seed: int, draws: int) -> dict[str, float]:
+    """Return how often each arm is the best in draws from the posterior.
+
+    The prior is uniform. A reward between 0 and 1 counts as that part of a success. That keeps the
+    mean and widens the posterior, for no rewards of this mean vary more than zeros and ones do.
+    """
+    needed("bandits")
+    from mabwiser.mab import MAB, LearningPolicy
+
+    known = state.totals.values()
+    binary = all(one.reward.is_integer() for one in known)
+    policy = LearningPolicy.ThompsonSampling(None if binary else _as_it_is)
+    rewards = np.concatenate([_summing_to(one.reward, one.labelled) for one in known])
+    bandit = MAB(list(state.arms), policy, seed=seed)
+    bandit.fit(np.repeat(state.arms, [one.labelled for one in known]), rewards)
+    # With one context it answers with an arm, with several with a list.
+    picked = bandit.predict(np.zeros((draws, 1)))
+    picked = [picked] if draws == 1 else picked
+    return {arm: picked.count(arm) / draws for arm in state.arms}
+
+
+def _as_it_is(_arm: str, reward: float) -> float:
+    return reward
+
+
+def _summing_to(total: float, number: int) -> Floats:
+    """Return ones, one remainder and zeros: so many rewards with exactly this sum."""
+    return np.clip(total - np.arange(number), 0, 1)
+
+
+def _ucb(state: State) -> dict[str, float]:
+    """Return 1 for the arm whose mean with its bonus is highest; equal shares until all have one.
+
+    A student whose reward is still to come counts as one of the arm's mean (Desautels et al. 2014):
+    otherwise all students go to one arm until its first rewards arrive.
+    """
+    needed("bandits")
+    from mabwiser.mab import MAB, LearningPolicy
+
+    known = state.totals
+    if not all(one.labelled for one in known.values()):
+        return dict.fromkeys(state.arms, 1 / len(state.arms))
+    numbers = [one.exposed for one in known.values()]
+    bandit = MAB(list(state.arms), LearningPolicy.UCB1(_BONUS))
+    bandit.fit(
+        np.repeat(state.arms, numbers),
+        np.repeat([one.mean for one in known.values()], numbers),
+    )
+    best = bandit.predict()
+    return {arm: float(arm == best) for arm in state.arms}
+
+
+def stored(state: State) -> dict[str, dict[str, Any]]:
+    """Return the state by arm, as JSON knows it; `restored` gives it back."""
+    return {
+        arm: {
+            "cohorts": [
+                [one.day.isoformat(), one.probability, *one.figures]
+                for one in state.cohorts
+                if one.arm == arm
+            ]
+        }
+        for arm in state.arms
+    }
+
+
+def restored(kept: Mapping[str, Mapping[str, Any]], as_of: date) -> State:
+    """Return the state that `stored` wrote on a day; the order of `kept` is that of the arms."""
+    found = [
+        Cohort(date.fromisoformat(day), arm, *figures)
+        for arm, one in kept.items()
+        for day, *figures in one["cohorts"]
+    ]
+    return begun(tuple(kept), as_of).learned(found, as_of)
