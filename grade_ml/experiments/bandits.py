@@ -11,10 +11,10 @@ Robbins, Kaufmann et al. 2012) and UCB1 (Auer et al. 2002).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,8 @@ import numpy.typing as npt
 
 from grade_ml.core.errors import ExperimentError
 from grade_ml.core.optional import needed
+from grade_ml.experiments.plan import Plan, Policy
+from grade_ml.experiments.store import Allocation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,15 +39,6 @@ DRAWS = 10_000
 #: Width of UCB1's bonus, the one for which its bound on regret is proved. mabwiser's own default,
 #: .05, hardly explores.
 _BONUS = 1.0
-
-
-class Policy(StrEnum):
-    """How shares follow from rewards."""
-
-    #: An arm's share is the probability that it is the best, given the rewards.
-    THOMPSON = "thompson"
-    #: All goes to the arm that could be the best, but for the least shares of the others.
-    UCB = "ucb"
 
 
 @dataclass(frozen=True)
@@ -363,3 +356,36 @@ def restored(kept: Mapping[str, Mapping[str, Any]], as_of: date) -> State:
         for day, *figures in one["cohorts"]
     ]
     return begun(tuple(kept), as_of).learned(found, as_of)
+
+
+def in_force(kept: Iterable[Allocation], plan: Plan, day: date) -> dict[str, float]:
+    """Return the shares by which students are assigned on a day, by arm.
+
+    They are the newest of an earlier day, or the plan's: what a day teaches counts from the next,
+    so that all students of one day are assigned by the same shares.
+    """
+    found = {arm.name: arm.share for arm in plan.arms}
+    for one in sorted(kept, key=lambda one: one.as_of):
+        if one.as_of < day:
+            found[one.arm] = one.probability
+    return found
+
+
+def expected_shares(
+    days: Sequence[date], kept: Sequence[Allocation], plan: Plan
+) -> dict[str, float]:
+    """Return which share of all assigned students each arm should have, by the shares in force.
+
+    It is students that are counted, and not outcomes: outcomes of an arm may be late, and would
+    look like an arm that was given too rarely.
+
+    Parameters
+    ----------
+    days
+        On which each student was assigned.
+    """
+    found = dict.fromkeys((arm.name for arm in plan.arms), 0.0)
+    for day, number in Counter(days).items():
+        for arm, share in in_force(kept, plan, day).items():
+            found[arm] += share * number / len(days)
+    return found

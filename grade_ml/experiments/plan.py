@@ -88,6 +88,16 @@ class Decision(StrEnum):
         return self in (Decision.BETTER, Decision.WORSE, Decision.NO_DIFFERENCE)
 
 
+class Policy(StrEnum):
+    """How the shares of a bandit's arms follow from rewards."""
+
+    #: An arm's share is the probability that it is the best, given the rewards.
+    THOMPSON = "thompson"
+    #: All goes to the arm that could be the best (upper confidence bound), but for the least shares
+    #: of the others.
+    UCB = "ucb"
+
+
 #: The action of an arm in which the table of interventions in force is followed.
 STANDARD = "standard"
 #: The action of an arm in which nothing is done.
@@ -140,6 +150,8 @@ class Plan:
         The smallest difference that matters, in units of the metric, without sign; None: not set.
     least_share
         What every arm keeps of the students, 0-1.
+    policy
+        What the shares of a bandit follow; of no meaning elsewhere.
     """
 
     experiment_id: str
@@ -159,6 +171,7 @@ class Plan:
     power: float = 0.8
     minimum_effect: float | None = None
     least_share: float = 0.05
+    policy: Policy = Policy.THOMPSON
 
     @property
     def control(self) -> Arm:
@@ -187,6 +200,7 @@ class Plan:
             | {
                 "kind": Kind(stored["kind"]),
                 "metric": Metric(stored["metric"]),
+                "policy": Policy(stored["policy"]),
                 "arms": arms,
                 "starts_on": date.fromisoformat(stored["starts_on"]),
                 "stops_on": date.fromisoformat(stored["stops_on"]) if stored["stops_on"] else None,

@@ -17,14 +17,18 @@ from grade_ml.core import optional
 from grade_ml.core.errors import ConfigurationError, ExperimentError
 from grade_ml.experiments.bandits import (
     Cohort,
-    Policy,
     State,
     begun,
     cohorts,
+    expected_shares,
+    in_force,
     restored,
     shares,
     stored,
 )
+from grade_ml.experiments.plan import Policy
+from grade_ml.experiments.store import Allocation
+from grade_ml_tests.experiments.plans import of_actions
 
 MONDAY = date(2026, 11, 2)
 ARMS = ("standard", "none", "mentor")
@@ -195,3 +199,19 @@ def test_without_its_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(optional, "find_spec", lambda module: None)
     with pytest.raises(ConfigurationError, match=r"mabwiser is not .*grade-ml\[bandits\]"):
         shares(_learn())
+
+
+def test_all_students_of_a_day_are_assigned_by_the_shares_of_the_days_before() -> None:
+    """And moved shares, like late outcomes, are no mismatch of the arms' sizes."""
+    plan = of_actions(0.5, 0.5)
+    standard, none = (arm.name for arm in plan.arms)
+    kept = [
+        Allocation(MONDAY + timedelta(days=day), arm, share, {})
+        for day, first in ((1, 0.9), (0, 0.6))
+        for arm, share in ((standard, first), (none, 1 - first))
+    ]
+    shares_on = [in_force(kept, plan, MONDAY + timedelta(days=day))[standard] for day in range(4)]
+    assert shares_on == [0.5, 0.6, 0.9, 0.9]
+    days = [MONDAY] * 100 + [MONDAY + timedelta(days=1)] * 100 + [LATER] * 200
+    found = expected_shares(days, kept, plan)
+    assert found == pytest.approx({standard: 0.725, none: 0.275})
