@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grade_ml.cli.parameters import DAY
+from grade_ml.cli.parameters import DAY, pass_clock
 from grade_ml.core import database
 from grade_ml.core.clock import Clock
 from grade_ml.core.settings import Settings
@@ -47,7 +47,8 @@ def command() -> None:
     "registrations and withdrawals, and the outcomes of presentations that still run.",
 )
 @_as_json
-def oulad(folder: Path, shift_to_today: bool, as_json: bool) -> None:
+@pass_clock
+def oulad(clock: Clock, folder: Path, shift_to_today: bool, as_json: bool) -> None:
     """Load a folder of the Open University Learning Analytics Dataset.
 
     The files may be plain or gzipped (.csv or .csv.gz); studentVle and vle may be missing.
@@ -55,8 +56,8 @@ def oulad(folder: Path, shift_to_today: bool, as_json: bool) -> None:
     from grade_ml.gradebook import oulad as source
 
     settings = Settings.from_environment()
-    today = settings.date_at(Clock().now()) if shift_to_today else None
-    _load(settings, source.bundle(folder, today), as_json)
+    today = settings.date_at(clock.now()) if shift_to_today else None
+    _load(settings, clock, source.bundle(folder, today), as_json)
 
 
 @command.command()
@@ -68,7 +69,8 @@ def oulad(folder: Path, shift_to_today: bool, as_json: bool) -> None:
     "most GRADE_ML_VANISHING_SHARE (30%) may vanish.",
 )
 @_as_json
-def oneroster(path: Path, allow_vanishing: bool, as_json: bool) -> None:
+@pass_clock
+def oneroster(clock: Clock, path: Path, allow_vanishing: bool, as_json: bool) -> None:
     """Load OneRoster 1.1 or 1.2 CSV: a zip file or a folder, bulk or delta.
 
     The manifest says which files are bulk and which delta. A delta removes the rows that it marks
@@ -82,17 +84,18 @@ def oneroster(path: Path, allow_vanishing: bool, as_json: bool) -> None:
     settings = Settings.from_environment()
     bundle = source.bundle(
         path,
-        settings.date_at(Clock().now()),
+        settings.date_at(clock.now()),
         institution.read(settings.institution),
         vanishing_share=1.0 if allow_vanishing else settings.vanishing_share,
     )
-    _load(settings, bundle, as_json)
+    _load(settings, clock, bundle, as_json)
 
 
 @command.command("csv")
 @click.argument("folder", type=_path)
 @_as_json
-def csv_folder(folder: Path, as_json: bool) -> None:
+@pass_clock
+def csv_folder(clock: Clock, folder: Path, as_json: bool) -> None:
     """Load a folder with one CSV file per table of the gradebook.
 
     The files: students, terms, courses, sections, enrollments, assignments, results (.csv or
@@ -104,7 +107,8 @@ def csv_folder(folder: Path, as_json: bool) -> None:
     from grade_ml.gradebook import institution
 
     settings = Settings.from_environment()
-    _load(settings, source.bundle(folder, institution.read(settings.institution)), as_json)
+    bundle = source.bundle(folder, institution.read(settings.institution))
+    _load(settings, clock, bundle, as_json)
 
 
 @command.command()
@@ -120,7 +124,9 @@ def csv_folder(folder: Path, as_json: bool) -> None:
     help="Grade differently from a date on, as -15 2026-10-20: a drift to be found.",
 )
 @_as_json
+@pass_clock
 def simulated(  # noqa: PLR0913, PLR0917 - one for each option
+    clock: Clock,
     students: int,
     courses: int,
     terms: int,
@@ -148,20 +154,23 @@ def simulated(  # noqa: PLR0913, PLR0917 - one for each option
     def store(engine: Engine, now: datetime, progress: Progress) -> LoadReport:
         return load_campus(engine, settings, config, loaded_at=now, on_progress=progress)
 
-    _run(settings, store, as_json)
+    _run(settings, clock, store, as_json)
 
 
-def _load(settings: Settings, bundle: Bundle, as_json: bool) -> None:
+def _load(settings: Settings, clock: Clock, bundle: Bundle, as_json: bool) -> None:
     from grade_ml.gradebook.loading import load
 
     def store(engine: Engine, now: datetime, progress: Progress) -> LoadReport:
         return load(engine, bundle, loaded_at=now, on_progress=progress)
 
-    _run(settings, store, as_json)
+    _run(settings, clock, store, as_json)
 
 
 def _run(
-    settings: Settings, store: Callable[[Engine, datetime, Progress], LoadReport], as_json: bool
+    settings: Settings,
+    clock: Clock,
+    store: Callable[[Engine, datetime, Progress], LoadReport],
+    as_json: bool,
 ) -> None:
     from grade_ml.gradebook import institution
     from grade_ml.gradebook.plausibility import with_findings
@@ -169,7 +178,7 @@ def _run(
     with _Progress() as progress:
         progress("Preparing the database", 0)
         engine = database.migrated(database.start(settings).grade_ml)
-        now = Clock().now()
+        now = clock.now()
         report = store(engine, now, progress)
         progress("Looking at the grades", 0)
         decided = institution.read(settings.institution)

@@ -1,4 +1,4 @@
-"""What options and arguments of several commands hold: days and identifiers."""
+"""What several commands take: days and identifiers as options, and the clock of the command."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from grade_ml.core.clock import Clock
 from grade_ml.core.dates import parse_date
 
 
@@ -35,6 +36,9 @@ class _Identifier(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{shown} is not UTF-8, so nothing has it as its id.", param, ctx)
         return str(value)
 
+
+#: Gives a command its one clock: that of `obj`, where a caller has another, else the machine's.
+pass_clock = click.make_pass_decorator(Clock, ensure=True)
 
 DAY = _Day()
 IDENTIFIER = _Identifier()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grade_ml.cli.parameters import DAY, IDENTIFIER
+from grade_ml.cli.parameters import DAY, IDENTIFIER, pass_clock
 from grade_ml.core.clock import Clock
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.settings import Settings
@@ -90,7 +90,9 @@ PAIRS = 5
     "this file, .png or .svg.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of words.")
+@pass_clock
 def command(  # noqa: PLR0913, PLR0917 - one for each option
+    clock: Clock,
     student_id: str,
     course_id: str,
     as_of: date | None,
@@ -119,8 +121,8 @@ def command(  # noqa: PLR0913, PLR0917 - one for each option
     if forecast and (explains or goal is not None):
         raise click.UsageError("--forecast tells the remaining work instead: ask for it alone.")
     settings = Settings.from_environment()
-    day = as_of or settings.date_at(Clock().now())
-    engine = PredictiveAnalyticsEngine(settings)
+    day = as_of or settings.date_at(clock.now())
+    engine = PredictiveAnalyticsEngine(settings, clock)
     try:
         if forecast:
             found = engine.forecast(student_id, course_id, day)

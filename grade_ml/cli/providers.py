@@ -7,6 +7,7 @@ from threading import Event
 
 import click
 
+from grade_ml.cli.parameters import pass_clock
 from grade_ml.core.clock import Clock
 from grade_ml.core.settings import Settings
 
@@ -27,8 +28,15 @@ DAY_SECONDS = 60
     help="Students of the college that the OneRoster server serves.",
 )
 @click.option("--college-courses", default=3, show_default=True, type=click.IntRange(1))
+@pass_clock
 def command(  # noqa: PLR0913, PLR0917 - one for each option
-    port: int, seed: int, courses: int, terms: int, college_students: int, college_courses: int
+    clock: Clock,
+    port: int,
+    seed: int,
+    courses: int,
+    terms: int,
+    college_students: int,
+    college_courses: int,
 ) -> None:
     """Serve made-up weather, economy, calendars, posts, jobs, events and page views until Ctrl-C.
 
@@ -49,7 +57,7 @@ def command(  # noqa: PLR0913, PLR0917 - one for each option
     college = CampusConfig(
         students=college_students, courses=college_courses, terms=3, seed=seed + 1
     )
-    with serve(config, settings.date_at(Clock().now()), port, college) as server:
+    with serve(config, settings.date_at(clock.now()), port, college) as server:
         lets_in = "\n".join(f"  {name}={value}" for name, value in variables(server.url).items())
         click.echo(
             f"Simulated providers at {server.url}; nothing they say is real.\n"
@@ -60,6 +68,6 @@ def command(  # noqa: PLR0913, PLR0917 - one for each option
         )
         try:
             while not Event().wait(DAY_SECONDS):
-                server.today = settings.date_at(Clock().now())
+                server.today = settings.date_at(clock.now())
         except KeyboardInterrupt:
             click.echo("Stopped.")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grade_ml.cli.parameters import IDENTIFIER
+from grade_ml.cli.parameters import IDENTIFIER, pass_clock
 from grade_ml.cli.up import providers_url
+from grade_ml.core.clock import Clock
 from grade_ml.core.errors import GradeMLError
 from grade_ml.core.settings import Settings
 from grade_ml.core.texts import terminal
@@ -71,7 +72,10 @@ The run appears in the Dagster UI like any other. The jobs:
     help="How long to wait while another run trains; 0: not at all.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def command(job: str, courses: tuple[str, ...], wait_minutes: float, as_json: bool) -> None:
+@pass_clock
+def command(
+    clock: Clock, job: str, courses: tuple[str, ...], wait_minutes: float, as_json: bool
+) -> None:
     """Do what the help says."""
     from rich.console import Console
 
@@ -80,7 +84,7 @@ def command(job: str, courses: tuple[str, ...], wait_minutes: float, as_json: bo
     from grade_ml.orchestration.running import Follower, run_job
 
     settings = Settings.from_environment()
-    definitions = build_defs(settings, *_providers(settings))
+    definitions = build_defs(settings, *_providers(settings), clock=clock)
     console = Console(stderr=True)
     with (
         _interruptible(job),
@@ -88,7 +92,9 @@ def command(job: str, courses: tuple[str, ...], wait_minutes: float, as_json: bo
         _progress(console) as on_step,
     ):
         follower = Follower(on_step, lambda run: _tell(console, run, wait_minutes), wait_minutes)
-        report = run_job(settings, instance, job, courses, follower, definitions=definitions)
+        report = run_job(
+            settings, instance, job, courses, follower, definitions=definitions, clock=clock
+        )
     if as_json:
         click.echo(json.dumps(report.to_dict()))
     else:

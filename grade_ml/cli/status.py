@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from grade_ml.cli.parameters import pass_clock
 from grade_ml.core import database, embedded_postgres
 from grade_ml.core.clock import Clock
 from grade_ml.core.errors import ArtifactError, ConfigurationError
@@ -40,13 +41,14 @@ ANSWER_SECONDS = 45
 
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def command(as_json: bool) -> None:
+@pass_clock
+def command(clock: Clock, as_json: bool) -> None:
     """Say how the installation is: services, records, runs, models, alerts, what is missing.
 
     Ends with status 0 also where something is wrong: then it says what.
     """
     settings = Settings.from_environment()
-    report = collect(settings)
+    report = collect(settings, clock.now())
     if as_json:
         click.echo(json.dumps(report, default=str))
     else:
@@ -59,11 +61,11 @@ def command(as_json: bool) -> None:
 _UNKNOWN = {"error": "It is elsewhere, and is asked once `grade-ml up` or another command has run."}
 
 
-def collect(settings: Settings) -> dict[str, Any]:
-    """Return the sections of the report; one that cannot be read is `{"error": why}`.
+def collect(settings: Settings, now: datetime) -> dict[str, Any]:
+    """Return the sections of the report at the moment `now`.
 
-    A part that does not exist yet is None. An embedded server that was never started is not
-    started for this; one that rests is, for a moment.
+    One that cannot be read is `{"error": why}`; a part that does not exist yet is None. An
+    embedded server that was never started is not started for this; one that rests is, for a moment.
     """
     services = _services(settings)
     report: dict[str, Any] = {"home": str(settings.home), "services": services}
@@ -72,11 +74,11 @@ def collect(settings: Settings) -> dict[str, Any]:
         for url, sections in zip(urls, _SERVICES, strict=True):
             report |= dict.fromkeys(sections, None if url is None else _UNKNOWN)
     else:
-        report |= _ask(settings)
+        report |= _ask(settings, now)
     return {**report, "degraded": degraded()}
 
 
-def _ask(settings: Settings) -> dict[str, Any]:
+def _ask(settings: Settings, now: datetime) -> dict[str, Any]:
     """Ask all services at once, each in a process of its own.
 
     One that hangs keeps no other from answering and can be ended; and the migrations of Alembic,
@@ -88,7 +90,7 @@ def _ask(settings: Settings) -> dict[str, Any]:
     asked = []
     for sections in _SERVICES:
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_tell, args=(sections, settings, sender), daemon=True)
+        process = context.Process(target=_tell, args=(sections, settings, now, sender), daemon=True)
         process.start()
         sender.close()
         asked.append((process, receiver))
@@ -104,14 +106,14 @@ def _ask(settings: Settings) -> dict[str, Any]:
     return {name: _masked(found.get(name, late)) for name in _SECTIONS}
 
 
-def _tell(sections: Sequence[str], settings: Settings, sender: Connection) -> None:
+def _tell(sections: Sequence[str], settings: Settings, now: datetime, sender: Connection) -> None:
     for name in sections:
-        sender.send((name, _or_error(_SECTIONS[name], settings)))
+        sender.send((name, _or_error(_SECTIONS[name], settings, now)))
 
 
-def _or_error(section: Callable[[Settings], Any], settings: Settings) -> Any:
+def _or_error(section: _Section, settings: Settings, now: datetime) -> Any:
     try:
-        return section(settings)
+        return section(settings, now)
     except Exception as error:  # whatever a library raises is what this command is there to tell
         return {"error": str(error) or type(error).__name__}
 
@@ -145,7 +147,7 @@ def _postgresql(settings: Settings) -> str:
     return "running" if embedded_postgres.is_running(settings.postgres_dir) else "stopped"
 
 
-def _gradebook(settings: Settings) -> dict[str, Any]:
+def _gradebook(settings: Settings, _: datetime) -> dict[str, Any]:
     import sqlalchemy as sa
 
     from grade_ml.gradebook import schema
@@ -167,7 +169,7 @@ def _gradebook(settings: Settings) -> dict[str, Any]:
     return {"rows": rows, "last_load": last_load}
 
 
-def _predictions(settings: Settings) -> dict[str, Any] | None:
+def _predictions(settings: Settings, _: datetime) -> dict[str, Any] | None:
     import sqlalchemy as sa
 
     from grade_ml.serving.predictions import grade_prediction
@@ -182,11 +184,11 @@ def _predictions(settings: Settings) -> dict[str, Any] | None:
     return {"as_of": newest[0].isoformat(), "enrollments": newest[1]} if newest else None
 
 
-def _monitoring(settings: Settings) -> dict[str, Any]:
+def _monitoring(settings: Settings, now: datetime) -> dict[str, Any]:
     from grade_ml.monitoring.store import Kind, newest_health, signals
     from grade_ml.training import requests
 
-    as_of = settings.date_at(Clock().now())
+    as_of = settings.date_at(now)
     engine = database.connect(database.start(settings).grade_ml)
     with database.reachable(engine) as connection:
         health = newest_health(connection, as_of, _JUDGED_DAYS)
@@ -209,24 +211,24 @@ def _monitoring(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _experiments(settings: Settings) -> list[dict[str, Any]]:
+def _experiments(settings: Settings, now: datetime) -> list[dict[str, Any]]:
     from dataclasses import asdict
 
     from grade_ml.experiments import overview
 
     engine = database.connect(database.start(settings).grade_ml)
     with database.reachable(engine) as connection:
-        found = overview.running(connection, settings.date_at(Clock().now()))
+        found = overview.running(connection, settings.date_at(now))
     engine.dispose()
     return [asdict(one) for one in found]
 
 
-def _alerts(settings: Settings) -> dict[str, Any]:
+def _alerts(settings: Settings, now: datetime) -> dict[str, Any]:
     from grade_ml.alerts import conditions, outbox
 
     engine = database.connect(database.start(settings).grade_ml)
     with database.reachable(engine) as connection:
-        unsent = outbox.unsent(connection, Clock().now())
+        unsent = outbox.unsent(connection, now)
         found = {
             "open": [
                 {"subject": one.subject, "since": one.opened_at.isoformat(), "message": one.message}
@@ -238,22 +240,22 @@ def _alerts(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def _jobs(settings: Settings) -> dict[str, Any]:
+def _jobs(settings: Settings, now: datetime) -> dict[str, Any]:
     from grade_ml.orchestration.instance import end_dead_runs, open_instance
     from grade_ml.orchestration.jobs import JOBS
 
     with open_instance(settings) as instance:
         end_dead_runs(instance)
         return {
-            "daemon_alive": _daemon_alive(instance),
+            "daemon_alive": _daemon_alive(instance, now),
             "last_runs": {job.name: _last_run(instance, job.name) for job in JOBS},
         }
 
 
-def _daemon_alive(instance: DagsterInstance) -> bool:
+def _daemon_alive(instance: DagsterInstance, now: datetime) -> bool:
     beats = instance.get_daemon_heartbeats().values()
     newest = max((beat.timestamp for beat in beats), default=0.0)
-    return Clock().now().timestamp() - newest < DAEMON_SECONDS
+    return now.timestamp() - newest < DAEMON_SECONDS
 
 
 def _last_run(instance: DagsterInstance, job: str) -> dict[str, Any] | None:
@@ -270,7 +272,7 @@ def _last_run(instance: DagsterInstance, job: str) -> dict[str, Any] | None:
     return None
 
 
-def _incomplete(settings: Settings) -> dict[str, list[str]]:
+def _incomplete(settings: Settings, _: datetime) -> dict[str, list[str]]:
     """Return by asset why it made do with less, as the newest answer of its check says."""
     from dagster import AssetCheckKey
 
@@ -293,11 +295,14 @@ def _incomplete(settings: Settings) -> dict[str, list[str]]:
     }
 
 
-def _champions(settings: Settings) -> dict[str, Any]:
-    from grade_ml.orchestration.resources import Platform
-    from grade_ml.registry.registry import Alias
+def _champions(settings: Settings, _: datetime) -> dict[str, Any]:
+    from grade_ml.gradebook.attributes import declarations
+    from grade_ml.gradebook.institution import read
+    from grade_ml.registry.registry import Alias, Registry
 
-    registry = Platform(settings).registry
+    declared = declarations(read(settings.institution))
+    urls = database.start(settings)
+    registry = Registry.of_installation(settings, urls.mlflow, declared)
     return {
         version.name: {
             "version": version.version,
@@ -318,7 +323,8 @@ def _refused(registry: Registry, version: ModelVersion) -> str | None:
     return None
 
 
-_SECTIONS: dict[str, Callable[[Settings], Any]] = {
+_Section = Callable[[Settings, datetime], Any]
+_SECTIONS: dict[str, _Section] = {
     "gradebook": _gradebook,
     "predictions": _predictions,
     "monitoring": _monitoring,

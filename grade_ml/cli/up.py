@@ -14,12 +14,14 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from shlex import quote
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from grade_ml.cli.parameters import pass_clock
 from grade_ml.cli.supervision import Child, rotate, stop
 from grade_ml.core import database, embedded_postgres
 from grade_ml.core.clock import Clock
@@ -51,7 +53,8 @@ _CHILDREN = {
 @click.command("up")
 @click.option("--demo", is_flag=True, help="Fill an empty gradebook with a simulated campus.")
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
-def command(demo: bool, port: int) -> None:
+@pass_clock
+def command(clock: Clock, demo: bool, port: int) -> None:
     """Start everything on this machine and keep it running until Ctrl-C.
 
     Starts PostgreSQL (unless the URLs of other servers are set), brings its tables up to date, and
@@ -61,7 +64,7 @@ def command(demo: bool, port: int) -> None:
     settings = Settings.from_environment()
     with _interruptible(), _only_one(settings.home, f"http://{HOST}:{port}") as record:
         _require_free(port)
-        _Launch(settings, port, record).run(demo)
+        _Launch(settings, port, record, clock).run(demo)
 
 
 class _Record:
@@ -186,13 +189,14 @@ def _interruptible() -> Iterator[None]:
 class _Launch:
     """One `up` from its start to its end."""
 
-    def __init__(self, settings: Settings, port: int, record: _Record) -> None:
+    def __init__(self, settings: Settings, port: int, record: _Record, clock: Clock) -> None:
         from grade_ml.orchestration import code_server
         from grade_ml.orchestration.instance import prepare_home
 
         self._settings = settings
         self._port = port
         self._record = record
+        self._clock = clock
         self._dagster_home = prepare_home(settings)
         environment = {
             **os.environ,
@@ -258,7 +262,7 @@ class _Launch:
         self._start_children(*(one for one in self._children if one.identity is None))
         if demo and _is_empty(gradebook):
             with _step("Simulated campus"):
-                _load_campus(gradebook, self._settings)
+                _load_campus(gradebook, self._settings, self._clock.now())
         with _step("Dagster's UI"):
             self._wait_for(self._ui, lambda: answers(self._record.url))
         self._greet(gradebook)
@@ -309,7 +313,7 @@ class _Launch:
 
         registry = Registry.of_installation(self._settings, url)
         registry.prepare()
-        Stages(gradebook, registry, Clock().now()).reconcile()
+        Stages(gradebook, registry, self._clock.now()).reconcile()
 
     def _start_children(self, *children: Child) -> None:
         for child in children:
@@ -359,7 +363,7 @@ class _Launch:
         from grade_ml.campus.simulated import example
 
         with database.reachable(gradebook) as connection:
-            found = example(connection, self._settings.date_at(Clock().now()))
+            found = example(connection, self._settings.date_at(self._clock.now()))
         if found:
             student, course = (quote(line(one)) for one in found)
             click.echo(f"Then try: grade-ml predict --student {student} --course {course}")
@@ -414,10 +418,10 @@ def _providers_port(port: int) -> int:
     raise ServiceError("There is no free port for the simulated providers.")
 
 
-def _load_campus(gradebook: Engine, settings: Settings) -> None:
+def _load_campus(gradebook: Engine, settings: Settings, now: datetime) -> None:
     from grade_ml.campus.simulated import CampusConfig, load_campus
 
-    load_campus(gradebook, settings, CampusConfig(), loaded_at=Clock().now())
+    load_campus(gradebook, settings, CampusConfig(), loaded_at=now)
 
 
 def remember_dagster_home(env_file: Path, home: Path) -> None:

@@ -46,15 +46,18 @@ class PredictiveAnalyticsEngine:
     ----------
     settings
         The installation; its database is started where it is embedded.
+    clock
+        Tells the moment of an answer; without it, the machine's.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         urls = database.start(settings)
         self._engine = database.migrated(urls.grade_ml)
         self._institution = read_institution(settings.institution)
         self._declared = declarations(self._institution)
         self._registry = Registry.of_installation(settings, urls.mlflow, self._declared)
         self._settings = settings
+        self._clock = clock or Clock()
 
     def close(self) -> None:
         """Give the database connections back."""
@@ -111,7 +114,7 @@ class PredictiveAnalyticsEngine:
                 self._registry,
                 self._settings.storage_root,
                 as_of,
-                Clock().now(),
+                self._clock.now(),
                 self._institution,
             )
             known = load_enrollment(workspace, course_id, answer.section_id, student_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
@@ -41,8 +41,8 @@ class Platform:
     """
 
     settings: Settings
+    clock: Clock
     chosen: date | None = None
-    clock: Clock = field(default_factory=Clock)
 
     @cached_property
     def as_of(self) -> date:
@@ -153,7 +153,7 @@ def platform_resource(settings: Settings, clock: Clock) -> ResourceDefinition:
         description="Gradebook, storage and model registry, opened when first used.",
     )
     def platform(context: InitResourceContext) -> Iterator[Platform]:
-        opened = Platform(settings, _date(context.resource_config["as_of"]), clock)
+        opened = Platform(settings, clock, _date(context.resource_config["as_of"]))
         try:
             yield opened
         finally:

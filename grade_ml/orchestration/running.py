@@ -31,6 +31,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.events import RunFailureReason
 from dagster._core.storage.dagster_run import ACTIVE_RUN_STATUSES
 
+from grade_ml.core.clock import Clock
 from grade_ml.core.errors import AlreadyRunningError, GradeMLError, NotFoundError, NotReadyError
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook.catalog import course_ids
@@ -114,10 +115,12 @@ def run_job(  # noqa: PLR0913 - one for each thing that differs
     follower: Follower = Follower(),
     *,
     definitions: Definitions | None = None,
+    clock: Clock | None = None,
 ) -> RunReport:
     """Run the job `name` for `courses` (none given: for all) and report on it.
 
-    Without `definitions`, they are those of `settings` and of what the environment says besides.
+    Without `definitions`, they are those of `settings` and of what the environment says besides;
+    without a `clock`, it is the machine's.
     The partitions are brought in step with the gradebook first. A job of days runs for the current
     day instead. A failure of a step is in the report, not raised. While another run holds a pool
     that this one needs, it waits.
@@ -137,16 +140,17 @@ def run_job(  # noqa: PLR0913 - one for each thing that differs
     if name not in [job.name for job in JOBS]:
         known = ", ".join(job.name for job in JOBS)
         raise NotFoundError(f"There is no job {name!r}.", f"Known jobs: {known}.")
-    definitions = definitions or build_defs(settings)
+    platform = Platform(settings, clock or Clock())
+    definitions = definitions or build_defs(settings, clock=platform.clock)
     job = definitions.resolve_job_def(name)
     spans: Sequence[tuple[str, str] | None]
     if job.partitions_def is None or isinstance(job.partitions_def, DailyPartitionsDefinition):
         if courses:
             raise NotFoundError(f"The job {name} knows no courses.", "Leave out --course.")
-        day = Platform(settings).as_of.isoformat()
+        day = platform.as_of.isoformat()
         chosen, spans = set[str](), [None if job.partitions_def is None else (day, day)]
     else:
-        chosen, spans = _spans(settings, instance, courses)
+        chosen, spans = _spans(platform, instance, courses)
     report = RunReport(name, len(chosen))
     started = perf_counter()
     for phase in phases(definitions, job, spans):
@@ -159,9 +163,9 @@ def run_job(  # noqa: PLR0913 - one for each thing that differs
 
 
 def _spans(
-    settings: Settings, instance: DagsterInstance, courses: Collection[str]
+    platform: Platform, instance: DagsterInstance, courses: Collection[str]
 ) -> tuple[set[str], list[tuple[str, str]]]:
-    with closing(Platform(settings)) as platform, platform.connection() as connection:
+    with closing(platform), platform.connection() as connection:
         present = course_ids(connection)
     if not present:
         raise NotReadyError("The gradebook has no course.", "Load one with `grade-ml load`.")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
+from sqlalchemy import Engine
 
 from grade_ml.campus.simulated import Truth, truth_folder
 from grade_ml.cli.load import command
+from grade_ml.core.clock import Clock
 from grade_ml.core.errors import SourceError
 from grade_ml.core.settings import Settings
+from grade_ml.gradebook import schema
 from grade_ml_tests.factories import write_oulad
 from grade_ml_tests.gradebook import roster
 
@@ -46,6 +51,22 @@ def test_a_summary_per_table_is_printed_and_the_second_load_says_nothing_changed
     assert "Nothing changed" not in first.stdout
     assert "Nothing changed" in second.stdout
     assert "Reading studentVle.csv" in first.stderr
+
+
+class Then(Clock):
+    """A clock that stands still."""
+
+    def now(self) -> datetime:
+        return datetime(2031, 5, 6, 7, tzinfo=UTC)
+
+
+def test_a_load_is_recorded_at_the_time_of_the_clock_that_is_handed_in(
+    environment: dict[str, str], tmp_path: Path, engine: Engine
+) -> None:
+    folder = str(write_oulad(tmp_path / "oulad", modules=["AAA"]))
+    CliRunner().invoke(command, ["oulad", folder], env=environment, obj=Then())
+    with engine.connect() as connection:
+        assert connection.execute(sa.select(schema.load.c.loaded_at)).scalar() == Then().now()
 
 
 def test_json_is_the_only_thing_on_stdout(environment: dict[str, str], tmp_path: Path) -> None:

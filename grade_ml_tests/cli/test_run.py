@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from grade_ml.campus import simulated
 from grade_ml.cli.run import command
 from grade_ml.cli.status import collect
+from grade_ml.core.clock import Clock
 from grade_ml.core.errors import AlreadyRunningError, GradeMLError, NotFoundError, NotReadyError
 from grade_ml.core.process import Identity
 from grade_ml.core.settings import Settings
@@ -204,7 +205,7 @@ def test_a_killed_training_blocks_nobody(campus: Settings, instance: DagsterInst
     assert recorded.run_op_concurrency.all_pools == {"training"}
     first.kill()
     first.communicate()
-    reported = collect(campus)["jobs"]["last_runs"][TRAINING]
+    reported = collect(campus, Clock().now())["jobs"]["last_runs"][TRAINING]
     assert (reported["run_id"], reported["status"]) == (killed, "failure")
     again = start(TRAINING, "--wait", "0")
     assert wait_for_training(instance) != killed

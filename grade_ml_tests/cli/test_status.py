@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 
 from grade_ml.alerts import conditions, outbox
 from grade_ml.cli.status import command, show
+from grade_ml.core.clock import Clock
 from grade_ml.core.database import DatabaseUrls
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import schema
@@ -144,7 +145,7 @@ def test_what_is_wrong_is_told(installation: Settings, engine: Engine, tmp_path:
     files = tmp_path / "model"
     files.mkdir()
     (files / "model.json").write_text("{}")
-    registry = Platform(installation).registry
+    registry = Platform(installation, Clock()).registry
     for name, features in (("fine", ["score_mean"]), ("odd", ["attribute_name"])):
         version = registry.register(
             name,

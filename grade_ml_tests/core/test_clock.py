@@ -74,6 +74,18 @@ def test_only_the_clock_reads_the_time():
     assert {one.partition(":")[0] for one in found} == {"core/clock.py"}, sorted(found)
 
 
+def test_clocks_are_made_at_the_edge_only():
+    made = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Call) and last_word(node.func) == "Clock")
+        or (isinstance(node, ast.keyword) and last_word(node.value) == "Clock")
+    }
+    # Commands have theirs by `pass_clock`.
+    assert made == {"engine/engine.py", "orchestration/build.py", "orchestration/running.py"}
+
+
 def test_the_clock_tells_the_time_in_utc():
     moment = Clock().now()
     assert moment.tzinfo is UTC

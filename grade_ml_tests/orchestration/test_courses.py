@@ -23,6 +23,7 @@ from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grade_ml.core.clock import Clock
 from grade_ml.core.errors import NotReadyError, ServiceError
 from grade_ml.core.settings import Settings
 from grade_ml.core.settling import settle
@@ -123,7 +124,9 @@ def run(instance: DagsterInstance, settings: Settings) -> Run:
             assets=[first, second],
             asset_checks=[all_courses(first), all_courses(second)],
             jobs=[job],
-            resources={"platform": ResourceDefinition.hardcoded_resource(Platform(settings))},
+            resources={
+                "platform": ResourceDefinition.hardcoded_resource(Platform(settings, Clock()))
+            },
         )
         return definitions.resolve_job_def("both").execute_in_process(
             instance=instance, raise_on_error=False, tags=range_tags(names[0], names[-1])

@@ -18,6 +18,7 @@ from dagster import (
 from sqlalchemy import Engine
 
 from grade_ml.core import database
+from grade_ml.core.clock import Clock
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble.baseline import NAME
 from grade_ml.orchestration.build import build_defs
@@ -66,7 +67,7 @@ def trained(server, small_campus, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def platform(trained: Trained) -> Iterator[Platform]:
-    platform = Platform(trained.settings)
+    platform = Platform(trained.settings, Clock())
     yield platform
     platform.close()
 
