@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -52,6 +53,26 @@ class Rule:
     action: str
     owner: str
     evidence: str
+
+
+@dataclass(frozen=True)
+class Instead:
+    """What holds for a student in the place of the table in force.
+
+    Attributes
+    ----------
+    rules
+        What is proposed.
+    withheld
+        Why none of it is planned; empty: it is.
+    """
+
+    rules: tuple[Rule, ...]
+    withheld: str = ""
+
+
+#: By course and student, who has what `Instead`; for all others the table in force holds.
+Exceptions = Mapping[tuple[str, str], Instead]
 
 
 def read_table(path: Path = DEFAULT_TABLE) -> tuple[Rule, ...]:
@@ -141,28 +162,49 @@ def proposals(periods: pd.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
     return rows[[name for name in PLAN if name in rows]].reset_index(drop=True)
 
 
-def plan(
-    periods: pd.DataFrame, rules: Sequence[Rule], earlier: pd.DataFrame, as_of: date, load: int
+def _proposed(periods: pd.DataFrame, rules: Sequence[Rule], exceptions: Exceptions) -> pd.DataFrame:
+    """Return what each student's own table says, and why it is withheld, or an empty text."""
+    if not exceptions:
+        return proposals(periods, rules).assign(withheld="")
+    pairs = zip(periods["course_id"], periods["student_id"], strict=True)
+    own = pd.Series([exceptions.get(pair) for pair in pairs], periods.index, dtype=object)
+    parts = [proposals(periods[own.isna()], rules).assign(withheld="")]
+    for one in own.dropna().unique():
+        parts.append(proposals(periods[own.eq(one)], one.rules).assign(withheld=one.withheld))
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+
+def plan(  # noqa: PLR0913, PLR0917
+    periods: pd.DataFrame,
+    rules: Sequence[Rule],
+    earlier: pd.DataFrame,
+    as_of: date,
+    load: int,
+    exceptions: Exceptions = MappingProxyType({}),
 ) -> pd.DataFrame:
-    """Return who does what this week, and what is left out because an owner's week is full.
+    """Return who does what this week, and what is left out and why.
 
     An owner of a section (its tutor, its adviser) gets at most `load` tasks from Monday to Sunday.
     What was planned earlier in the week stays planned. Then come the students' first tasks by that
-    owner, the gravest first, then their second ones.
+    owner, the gravest first, then their second ones. What is withheld takes nobody's place.
 
     Parameters
     ----------
+    rules
+        The table in force.
     earlier
         Rows of `PLAN` that were planned on earlier days of the week.
     load
         Most tasks of one owner in one section and week.
+    exceptions
+        For whom something else holds; whose tasks are withheld is told as what is left out.
 
     Returns
     -------
     pandas.DataFrame
         `PLAN`; planned_on is the day of the planning (NaT: left out), left_out the reason.
     """
-    found = proposals(periods, rules)
+    found = _proposed(periods, rules, exceptions)
     kept = earlier[list(PLAN)].drop_duplicates(_TASK).assign(as_of=pd.Timestamp(as_of))
     known = pd.MultiIndex.from_frame(kept[_TASK])
     new = found[~pd.MultiIndex.from_frame(found[_TASK]).isin(known)].copy()
@@ -174,14 +216,14 @@ def plan(
     )
     owners = ["section_id", "owner"]
     taken = kept.groupby(owners).size()
-    place = new.groupby(owners).cumcount() + taken.reindex(
+    free = new["withheld"].eq("")
+    place = free.groupby([new[name] for name in owners]).cumsum() + taken.reindex(
         pd.MultiIndex.from_frame(new[owners]), fill_value=0
     ).to_numpy(int)
-    fits = place < load
+    fits = free & (place <= load)
     new["planned_on"] = pd.Series(pd.Timestamp(as_of), new.index).where(fits)
-    new["left_out"] = (
-        "the " + new["owner"] + f"'s {load} tasks of this week in this section are more urgent"
-    ).where(~fits, "")
+    full = "the " + new["owner"] + f"'s {load} tasks of this week in this section are more urgent"
+    new["left_out"] = full.where(free, new["withheld"]).where(~fits, "")
     parts = [one for one in (kept, new[list(PLAN)]) if len(one)]
     rows = pd.concat(parts) if parts else new[list(PLAN)]
     order = ["section_id", "student_id", "rank", "owner", "action"]

@@ -6,13 +6,14 @@ What is loaded stands in `loading`, what each thing is in the module of its name
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from types import MappingProxyType
 
 import pandas as pd
 import sqlalchemy as sa
 
 from grade_ml.early_warning import store
 from grade_ml.early_warning.anomalies import by_course
-from grade_ml.early_warning.interventions import Rule, monday, plan
+from grade_ml.early_warning.interventions import Exceptions, Rule, monday, plan
 from grade_ml.early_warning.loading import load, load_news
 from grade_ml.early_warning.outlook import Outlook, outlook
 from grade_ml.registry.workspace import Workspace
@@ -32,7 +33,11 @@ def keep_periods(workspace: Workspace, courses: Collection[str]) -> Outlook:
 
 
 def keep_interventions(
-    workspace: Workspace, courses: Collection[str], rules: Sequence[Rule], load: int
+    workspace: Workspace,
+    courses: Collection[str],
+    rules: Sequence[Rule],
+    load: int,
+    exceptions: Exceptions = MappingProxyType({}),
 ) -> pd.DataFrame:
     """Plan what the day's stored risk periods ask for, store it, and return it (see `plan`)."""
     day = workspace.as_of
@@ -52,7 +57,7 @@ def keep_interventions(
         task.as_of < day,
         task.planned_on.is_not(None),
     )
-    found = plan(periods, rules, earlier, day, load)
+    found = plan(periods, rules, earlier, day, load, exceptions)
     _keep(workspace, store.intervention, courses, found)
     return found
 

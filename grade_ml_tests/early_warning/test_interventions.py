@@ -13,6 +13,8 @@ from grade_ml.core.errors import SourceError
 from grade_ml.early_warning.interventions import (
     COLUMNS,
     PLAN,
+    Instead,
+    Rule,
     Timing,
     monday,
     plan,
@@ -171,3 +173,36 @@ def test_no_load_is_ever_exceeded_and_all_proposals_are_listed(monday_cases, cas
     assert set(asked) <= listed
     assert len(listed) == len(found)
     assert (found["planned_on"].isna() == (found["left_out"] != "")).all()
+
+
+ELSE = tuple(Rule(d, t, "write", "mentor", "a trial") for d in Driver for t in Timing)
+HELD = Instead(RULES, "withheld by an experiment")
+
+
+def test_who_is_an_exception_has_another_table_or_is_told_why_nothing_is_planned():
+    rows = periods(*((name, 0.9, Driver.WORK_DUE, 0) for name in "abc"))
+    exceptions = {("c", "a"): HELD, ("c", "b"): Instead(ELSE), ("other", "c"): HELD}
+    found = plan(rows, RULES, NOTHING, TODAY, 5, exceptions).set_index("student_id")
+    assert found.loc["a", "left_out"] == "withheld by an experiment"
+    assert found.loc["b", ["owner", "left_out"]].tolist() == ["mentor", ""]
+    # Of another course: the table in force.
+    assert found.loc["c"].equals(
+        plan(rows, RULES, NOTHING, TODAY, 5).set_index("student_id").loc["c"]
+    )
+    assert found["planned_on"].isna().tolist() == [True, False, False]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    cases=cases, held=st.sets(st.sampled_from([f"u{n}" for n in range(6)])), load=st.integers(0, 4)
+)
+def test_what_is_withheld_is_listed_and_takes_nobodys_place(cases, held, load):
+    found = plan(periods(*cases), RULES, NOTHING, TODAY, load, {("c", one): HELD for one in held})
+    free = periods(*(one for one in cases if one[0] not in held))
+    of_others = found[~found["student_id"].isin(held)].reset_index(drop=True)
+    alone = plan(free, RULES, NOTHING, TODAY, load)
+    pd.testing.assert_frame_equal(of_others, alone, check_dtype=False)
+    withheld = found[found["student_id"].isin(held)]
+    assert withheld["planned_on"].isna().all()
+    assert set(withheld["student_id"]) == {one[0] for one in cases} & held
+    assert withheld["left_out"].eq(HELD.withheld).all()

@@ -1,0 +1,106 @@
+"""What a tick does with the experiments that run: one function for each asset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+import sqlalchemy as sa
+
+from grade_ml.experiments import store
+from grade_ml.experiments.actions import underway
+from grade_ml.experiments.assignment import in_two_arms, new_assignments, one_of_each_group
+from grade_ml.experiments.plan import Kind, Plan
+from grade_ml.experiments.population import enrolled, with_strata
+from grade_ml.registry.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """Who takes part in an experiment.
+
+    Attributes
+    ----------
+    arms
+        Students of each arm who are enrolled on the day.
+    shares
+        What newcomers got today, by arm.
+    new
+        Students who got their arm today.
+    crossed
+        Students on whom an arm took effect that is not theirs; outcomes leave them out.
+    """
+
+    experiment_id: str
+    arms: Mapping[str, int]
+    shares: Mapping[str, float]
+    new: int
+    crossed: int
+
+
+def assignments(workspace: Workspace) -> list[Assigned]:
+    """Give each student who is enrolled in a course of a running split or bandit an arm.
+
+    Who has one keeps it. A tick on the same day and records changes nothing.
+    """
+    plans = list(underway(workspace))
+    return [_assigned(workspace, plan, plans) for plan in plans]
+
+
+def _assigned(workspace: Workspace, plan: Plan, plans: list[Plan]) -> Assigned:
+    connection, name = workspace.connection, plan.experiment_id
+    registry = workspace.registry
+    enrollments = enrolled(connection, plan.courses, workspace.as_of)
+    students = with_strata(connection, enrollments, plan.strata, registry.declared)
+    if plan.group is not None:
+        mine = _of_group(workspace, plan.group, [one for one in plans if one.group == plan.group])
+        students = students[students["student_id"].isin(mine[name])]
+    earlier = store.assignments(connection, name)
+    shares = shares_today(workspace, plan)
+    found = new_assignments(students, earlier, shares, name, registry.pseudonyms)
+    if len(found):
+        rows = found.assign(experiment_id=name, assigned_on=workspace.as_of)
+        store.assign(connection, rows)
+    everyone = pd.concat([one[["student_id", "arm"]].astype(object) for one in (earlier, found)])
+    present = everyone[everyone["student_id"].isin(students["student_id"])]
+    sizes = present["arm"].value_counts()
+    seen = store.exposures(connection, name, workspace.as_of)
+    return Assigned(
+        name,
+        {arm.name: int(sizes.get(arm.name, 0)) for arm in plan.arms},
+        shares,
+        len(found),
+        len(in_two_arms(everyone, seen)),
+    )
+
+
+def shares_today(workspace: Workspace, plan: Plan) -> dict[str, float]:
+    """Return the share of newcomers that each arm gets: the plan's, or a bandit's newest ones."""
+    planned = {arm.name: arm.share for arm in plan.arms}
+    if plan.kind is not Kind.BANDIT:
+        return planned
+    stored = store.allocations(workspace.connection, plan.experiment_id, workspace.as_of)
+    newest = {one.arm: one.probability for one in stored if one.as_of == stored[-1].as_of}
+    return {arm: newest[arm] for arm in planned} if newest else planned
+
+
+def _of_group(workspace: Workspace, group: str, plans: list[Plan]) -> dict[str, set[str]]:
+    """Return for each experiment of the group the students who may take part in it."""
+    connection = workspace.connection
+    could = {
+        one.experiment_id: enrolled(connection, one.courses, workspace.as_of)["student_id"]
+        for one in plans
+    }
+    candidates = pd.concat(
+        [
+            pd.DataFrame({"student_id": students.unique(), "experiment_id": name})
+            for name, students in could.items()
+        ]
+    )
+    table = store.assignment.c
+    query = sa.select(table.student_id, table.experiment_id)
+    rows = connection.execute(query.where(table.experiment_id.in_(sorted(could))))
+    taken = pd.DataFrame(rows.all(), columns=["student_id", "experiment_id"])
+    chosen = one_of_each_group(candidates, taken, group, workspace.registry.pseudonyms)
+    return {name: set(chosen.loc[chosen["experiment_id"] == name, "student_id"]) for name in could}
