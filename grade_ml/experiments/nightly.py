@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from grade_ml.experiments import store
 from grade_ml.experiments.actions import underway
-from grade_ml.experiments.assignment import in_two_arms, new_assignments, one_of_each_group
+from grade_ml.experiments.assignment import new_assignments, one_of_each_group
 from grade_ml.experiments.plan import Kind, Plan
 from grade_ml.experiments.population import enrolled, with_strata
 from grade_ml.registry.workspace import Workspace
@@ -28,15 +28,12 @@ class Assigned:
         What newcomers got today, by arm.
     new
         Students who got their arm today.
-    crossed
-        Students on whom an arm took effect that is not theirs; outcomes leave them out.
     """
 
     experiment_id: str
     arms: Mapping[str, int]
     shares: Mapping[str, float]
     new: int
-    crossed: int
 
 
 def assignments(workspace: Workspace) -> list[Assigned]:
@@ -65,13 +62,11 @@ def _assigned(workspace: Workspace, plan: Plan, plans: list[Plan]) -> Assigned:
     everyone = pd.concat([one[["student_id", "arm"]].astype(object) for one in (earlier, found)])
     present = everyone[everyone["student_id"].isin(students["student_id"])]
     sizes = present["arm"].value_counts()
-    seen = store.exposures(connection, name, workspace.as_of)
     return Assigned(
         name,
         {arm.name: int(sizes.get(arm.name, 0)) for arm in plan.arms},
         shares,
         len(found),
-        len(in_two_arms(everyone, seen)),
     )
 
 

@@ -63,24 +63,34 @@ def risk_periods(courses: Courses, platform: Platform) -> MaterializeResult:  # 
     deps=["risk_periods"],
     kinds={"csv", "postgres"},
     owners=["team:ml-engineering"],
-    code_version="1",
+    code_version="2",
     metadata={"dagster/table_name": "forecasts.intervention"},
+    check_specs=[complete("interventions")],
 )
-def interventions(courses: Courses, platform: Platform) -> MaterializeResult[None]:
-    """Plan who may do what this week about risk periods, and list what there is no time for."""
+def interventions(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
+    """Plan who may do what this week about risk periods, and list what there is no time for.
+
+    Where an experiment asks what helps, each student's arm says which table holds; what an arm
+    withholds is listed, with the reason.
+    """
     from grade_ml.early_warning.interventions import DEFAULT_TABLE, read_table
     from grade_ml.early_warning.nightly import keep_interventions
+    from grade_ml.experiments.actions import actions, expose
 
     rules = read_table(platform.settings.interventions or DEFAULT_TABLE)
     load = platform.settings.adviser_load
     with platform.workspace() as workspace:
-        found = keep_interventions(workspace, courses.keys, rules, load)
+        wanted = actions(workspace, courses.keys, rules)
+        found = keep_interventions(workspace, courses.keys, rules, load, wanted.exceptions)
+        exposed = expose(workspace, courses.keys, wanted)
     return MaterializeResult(
         metadata={
             "as_of": platform.as_of.isoformat(),
             "rules": len(rules),
+            "exposed": {name: dict(arms) for name, arms in exposed.items()},
             **reporting.of_interventions(found, courses, load),
-        }
+        },
+        check_results=[is_complete(wanted.skipped)],
     )
 
 
