@@ -257,6 +257,22 @@ def settings_of(folder: Path, gradebook: str, dagster: str, mlflow: str) -> Sett
     )
 
 
+@pytest.fixture(scope="session")
+def home(
+    server: database.DatabaseUrls, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Settings]:
+    """An installation for tests of versions and stages, each with models of its own.
+
+    The tables of MLflow take seconds to make.
+    """
+    folder = tmp_path_factory.mktemp("stages")
+    with (
+        new_database(server, "grade_ml_stages", "grade_ml") as url,
+        installation(server, url, folder) as settings,
+    ):
+        yield settings
+
+
 @pytest.fixture
 def settings(
     shared: Callable[[str], Shared], gradebook_url: str, tmp_path: Path

@@ -39,6 +39,8 @@ class DatabaseLock(IntEnum):
     TUNING = 7146010
     #: One transition of a model's version at a time.
     TRANSITION = 7146004
+    #: One process at a time opens experiments and acts on what they decided.
+    EXPERIMENTS = 7146006
     #: One process at a time empties the inbox, or reads the OneRoster server.
     INBOX = 7146020
     ONEROSTER = 7146021

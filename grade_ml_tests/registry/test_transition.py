@@ -4,44 +4,27 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import os
 import signal
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Engine
 
 from grade_ml.core import database
 from grade_ml.core.errors import StageError
 from grade_ml.core.settings import Settings
-from grade_ml.registry.registry import Alias, ModelVersion, Registry
-from grade_ml.registry.transition import Evidence, Stage, Stages, transition
-from grade_ml_tests.conftest import installation, new_database
-from grade_ml_tests.factories import PSEUDONYMS
+from grade_ml.registry.registry import Alias
+from grade_ml.registry.transition import Stage, Stages, transition
+from grade_ml_tests.conftest import new_database
+from grade_ml_tests.killing import dying_at
+from grade_ml_tests.registry.versions import NOW, WHY, register, stages_of
 
 #: The last migration with promotions in the place of transitions.
 BEFORE = "0014"
 _numbers = itertools.count()
-NOW = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
-WHY = Evidence("it errs less", {"rmse": 11.5, "unknown": float("nan")})
-
-
-def stages_of(settings: Settings) -> Stages:
-    registry = Registry(str(settings.mlflow_tracking_uri), settings.storage_root, PSEUDONYMS)
-    return Stages(database.connect(str(settings.database_url)), registry, NOW)
-
-
-@pytest.fixture(scope="module")
-def home(server: database.DatabaseUrls, tmp_path_factory) -> Iterator[Settings]:
-    folder = tmp_path_factory.mktemp("transitions")
-    with (
-        new_database(server, "grade_ml_transitions", "grade_ml") as url,
-        installation(server, url, folder) as settings,
-    ):
-        yield settings
 
 
 @pytest.fixture(scope="module")
@@ -55,24 +38,6 @@ def stages(home: Settings) -> Iterator[Stages]:
 def name() -> str:
     """A model of the test's own: the tables of MLflow take seconds to make and are shared."""
     return f"model-{next(_numbers)}"
-
-
-def register(stages: Stages, name: str, folder: Path, *through: Stage) -> ModelVersion:
-    (folder / "model").mkdir(exist_ok=True)
-    (folder / "model" / "weights").write_bytes(b"weights")
-    version = stages.registry.register(
-        name,
-        folder / "model",
-        metrics={},
-        parameters={},
-        features=(),
-        data_version="data",
-        code_version="code",
-        trained_at=NOW,
-    )
-    for stage in through:
-        stages.transition(version, stage, WHY)
-    return version
 
 
 def told(engine: Engine, name: str) -> list[tuple[int, str, str, int | None]]:
@@ -197,41 +162,12 @@ def test_a_transition_to_a_version_that_is_gone_ends_in_its_retirement(
     assert stages.of(version) is Stage.RETIRED and agree(stages, name)
 
 
-class Fuse:
-    """Kills this process before the write or commit of that number, in whichever database.
-
-    Reads and their commits are passed over: a kill there leaves what one before the next write
-    leaves.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.left = number
-
-    def execute(self, connection: Connection, _: object, statement: str, *__: object) -> None:
-        if statement.split(maxsplit=1)[0].lower() in ("insert", "update", "delete"):
-            connection.info["wrote"] = True
-            self._burn()
-
-    def commit(self, connection: Connection) -> None:
-        if connection.info.pop("wrote", False):
-            self._burn()
-
-    def _burn(self) -> None:
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self.left -= 1
-
-
 def move_until(settings: Settings, name: str, version: int, to: Stage, number: int) -> None:
     """Bring a version to `to`, and die at the step of that number if there is one."""
     stages = stages_of(settings)
     chosen = stages.registry.at(name, version)
-    fuse = Fuse(number)
-    event.listen(Engine, "before_cursor_execute", fuse.execute)
-    event.listen(Engine, "commit", fuse.commit)
-    stages.transition(chosen, to, WHY)
-    # Not by the ordinary way out, which has the pools roll back.
-    os._exit(0)
+    with dying_at(number):
+        stages.transition(chosen, to, WHY)
 
 
 @pytest.mark.slow

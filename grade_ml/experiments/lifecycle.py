@@ -1,0 +1,435 @@
+"""What becomes of experiments: they open, end and have consequences, by themselves or by hand.
+
+Each step is written as an event; the registry moves versions. A process that dies between the two
+leaves an experiment that is decided and a version that has moved, or not: the next tick sees both
+and finishes. One process at a time does any of this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from grade_ml.core.errors import (
+    ArtifactError,
+    ExperimentError,
+    NotFoundError,
+    StageError,
+)
+from grade_ml.core.locks import DatabaseLock
+from grade_ml.early_warning.interventions import read_table
+from grade_ml.ensemble.pooled import NAME as POOLED
+from grade_ml.experiments import store
+from grade_ml.experiments.expected import expected
+from grade_ml.experiments.plan import NOTHING, STANDARD, Arm, Decision, Kind, Look, Metric, Plan
+from grade_ml.experiments.settings import LIFECYCLE
+from grade_ml.experiments.store import PROGRAM, Event, Experiment, Happened, State
+from grade_ml.gradebook.catalog import course_ids
+from grade_ml.registry.registry import Alias, ModelVersion
+from grade_ml.registry.transition import Evidence, Stage
+from grade_ml.registry.workspace import Opening, Workspace
+
+#: The subject of experiments on actions.
+INTERVENTIONS = "interventions"
+#: The arms of a watch.
+_WATCHED = ("replaced", "serving")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happened to an experiment in a tick (None: nothing did), and why, in words."""
+
+    experiment_id: str
+    happened: Happened | None
+    says: str
+
+
+def tick(opened: Opening) -> list[Step]:
+    """Bring all experiments to where records and registry say that they stand.
+
+    Each of the three parts is a transaction: what one decided is stored before the next moves a
+    version because of it.
+    """
+    steps: list[Step] = []
+    for part in (settle, act, open_due):
+        with opened() as workspace:
+            steps += part(workspace)
+    return steps
+
+
+def settle(workspace: Workspace) -> list[Step]:
+    """End the running experiments that cannot go on or whose last day has passed."""
+    _alone(workspace)
+    workspace.stages.reconcile()
+    steps = []
+    for one in store.running(workspace.connection):
+        found = _ending(workspace, one)
+        if found:
+            steps.append(_record(workspace, one, *found))
+        elif (last := _last_look(workspace, one)) and last.decision is Decision.BLOCKED:
+            steps.append(Step(one.plan.experiment_id, None, f"nothing changes: {last.reason}"))
+    return steps
+
+
+def act(workspace: Workspace) -> list[Step]:
+    """Draw the consequences of what was decided, by looks or by hand.
+
+    A version that another process moves at the same moment is left to the next tick.
+    """
+    _alone(workspace)
+    steps: list[Step] = []
+    for one in store.read(workspace.connection):
+        if one.state is not State.DECIDED:
+            continue
+        try:
+            steps += _consequences(workspace, one)
+        except StageError as error:
+            steps.append(Step(one.plan.experiment_id, None, f"waits for the next tick: {error}"))
+    return steps
+
+
+def open_due(workspace: Workspace) -> list[Step]:
+    """Open the shadow of the pooled model's challenger, if there is one that has had none."""
+    _alone(workspace)
+    registry, connection = workspace.registry, workspace.connection
+    champion, challenger = (registry.get(POOLED, one) for one in (Alias.CHAMPION, Alias.CHALLENGER))
+    if champion is None or challenger is None or champion == challenger:
+        return []
+    name = f"{POOLED}-{challenger.version}-against-{champion.version}"
+    everything = store.read(connection, store.experiment.c.subject == POOLED)
+    if any(_compares(one, champion, challenger) for one in everything):
+        return []
+    before = next((one for one in everything if one.state is not State.ENDED), None)
+    if before:
+        return [Step(name, None, f"waits until {before.plan.experiment_id} has ended")]
+    try:
+        registry.fetch(challenger)
+    except ArtifactError as error:
+        return [Step(name, None, f"does not open: {error}")]
+    labels = expected(connection, (), workspace.as_of, LIFECYCLE.horizon)
+    if labels is None:
+        return [Step(name, None, "waits until scores are due, or arrive")]
+    plan = Plan(
+        experiment_id=name,
+        kind=Kind.SHADOW,
+        subject=POOLED,
+        hypothesis=f"Version {challenger.version} of the pooled model errs less than version "
+        f"{champion.version}.",
+        arms=_versions(champion=champion, challenger=challenger),
+        metric=Metric.SCORE_ERROR,
+        starts_on=workspace.as_of,
+        owner=PROGRAM,
+        planned_labels=labels.labels,
+        stops_on=labels.until,
+    )
+    reason = f"version {challenger.version} is challenger"
+    store.create(connection, plan, workspace.now, PROGRAM, reason)
+    return [Step(name, Happened.OPENED, f"{reason}; {labels.labels} scores are expected")]
+
+
+def create(workspace: Workspace, plan: Plan) -> None:
+    """Open an experiment by hand.
+
+    Raises
+    ------
+    ExperimentError
+        The plan cannot be used, its id is taken, its versions do not stand where they must, or
+        another experiment changes the same subject for some of its courses.
+    NotFoundError
+        A course of it does not exist.
+    SourceError
+        A table of interventions of it cannot be used.
+    """
+    _alone(workspace)
+    connection = workspace.connection
+    if unknown := set(plan.courses) - set(course_ids(connection)):
+        raise NotFoundError(
+            f"The gradebook has no course {', '.join(sorted(unknown))}.",
+            "grade-ml status says what it holds.",
+        )
+    if plan.kind.compares_models:
+        _require_stages(workspace, plan)
+    elif plan.subject != INTERVENTIONS:
+        raise ExperimentError(
+            f"A {plan.kind} changes {INTERVENTIONS}, and not {plan.subject}.",
+            f"Name {INTERVENTIONS} as its subject.",
+        )
+    for arm in plan.arms:
+        if arm.action not in (None, STANDARD, NOTHING):
+            read_table(Path(str(arm.action)))
+    for other in store.running(connection):
+        _require_apart(plan, other.plan)
+    if not store.create(connection, plan, workspace.now, plan.owner, "created by hand"):
+        raise ExperimentError(
+            f"There is an experiment {plan.experiment_id} already.", "Give it another id."
+        )
+
+
+class ByHand(StrEnum):
+    """What a person may decide of an experiment."""
+
+    #: End it without a decision; versions stay where they stand.
+    STOP = "stop"
+    #: Forbid what it may come to, or has come to: the challenger of a shadow is retired, the
+    #: version that a watch observes serves on.
+    VETO = "veto"
+    #: Make the challenger of a shadow champion now, whatever the evidence.
+    PROMOTE = "promote"
+
+
+_EVENTS = {
+    ByHand.STOP: Happened.STOPPED,
+    ByHand.VETO: Happened.VETOED,
+    ByHand.PROMOTE: Happened.FORCED,
+}
+
+
+def decide(
+    opened: Opening, experiment_id: str, what: ByHand, *, by: str, reason: str
+) -> list[Step]:
+    """Do with an experiment what a person decided; return what happened to it.
+
+    What was decided is stored first, with who and why. The same again changes nothing.
+
+    Raises
+    ------
+    ExperimentError
+        It has ended, a veto forbids it, it has nothing to promote, or nobody or no reason is named.
+    NotFoundError
+        There is no experiment of that id.
+    """
+    with opened() as workspace:
+        _alone(workspace)
+        one = store.get(workspace.connection, experiment_id)
+        event = Event(_EVENTS[what], workspace.now, by, reason)
+        known = one.event(event.kind)
+        steps = []
+        if known is None or (known.by, known.reason) != (by, reason):
+            _require_decidable(one, what, by, reason)
+            store.record(workspace.connection, experiment_id, event)
+            steps = [Step(experiment_id, event.kind, f"by {by}: {reason}")]
+    with opened() as workspace:
+        return steps + [one for one in act(workspace) if one.experiment_id == experiment_id]
+
+
+def _require_decidable(one: Experiment, what: ByHand, by: str, reason: str) -> None:
+    name, vetoed = one.plan.experiment_id, one.event(Happened.VETOED)
+    if not by.strip() or not reason.strip():
+        raise ExperimentError(
+            f"Nothing was decided of the experiment {name}: it is not said who decides, or why.",
+            "Name the person and the reason; both are kept.",
+        )
+    if one.state is State.ENDED:
+        last = one.events[-1]
+        raise ExperimentError(
+            f"The experiment {name} has ended: {last.kind} by {last.by} on {last.at:%Y-%m-%d}, "
+            f"{last.reason}.",
+            "Nothing can be decided of it any more.",
+        )
+    if vetoed:
+        raise ExperimentError(
+            f"The experiment {name} is vetoed by {vetoed.by}: {vetoed.reason}.",
+            "A veto is final; the next version that is trained gets an experiment of its own.",
+        )
+    if what is ByHand.PROMOTE and one.plan.kind is not Kind.SHADOW:
+        raise ExperimentError(
+            f"The experiment {name} is a {one.plan.kind}, which promotes no version.",
+            "Stop it, if it has shown enough; GRADE_ML_INTERVENTIONS names the table in force.",
+        )
+    if what is ByHand.STOP and one.state is State.DECIDED:
+        raise ExperimentError(
+            f"The experiment {name} is decided already.", "Veto what it has come to, or let it be."
+        )
+
+
+def _alone(workspace: Workspace) -> None:
+    """Wait for other processes' ticks, until this transaction ends."""
+    DatabaseLock.EXPERIMENTS.wait(workspace.connection)
+
+
+def _record(
+    workspace: Workspace,
+    one: Experiment,
+    kind: Happened,
+    reason: str,
+    decision: Decision | None = None,
+) -> Step:
+    event = Event(kind, workspace.now, PROGRAM, reason, decision)
+    store.record(workspace.connection, one.plan.experiment_id, event)
+    return Step(one.plan.experiment_id, kind, reason)
+
+
+def _ending(
+    workspace: Workspace, one: Experiment
+) -> tuple[Happened, str] | tuple[Happened, str, Decision] | None:
+    """Return why a running experiment ends, with what its end is; None: it goes on."""
+    plan, registry = one.plan, workspace.registry
+    if plan.kind.compares_models:
+        if gone := _gone(workspace, plan):
+            return Happened.FAILED, gone
+        control, treatment = (workspace.stages.of(registry.at(*_model(arm))) for arm in plan.arms)
+        shadow = plan.kind is Kind.SHADOW
+        if treatment is not (Stage.CHALLENGER if shadow else Stage.CHAMPION):
+            return Happened.SUPERSEDED, f"its treatment is {treatment}"
+        if shadow and control is not Stage.CHAMPION:
+            return Happened.SUPERSEDED, f"its control is {control}"
+    if plan.stops_on is None or workspace.as_of <= plan.stops_on:
+        return None
+    passed = f"its last day {plan.stops_on} has passed without a decision"
+    if plan.kind is Kind.BANDIT:
+        return Happened.STOPPED, passed
+    return Happened.DECIDED, passed, Decision.NO_DIFFERENCE
+
+
+def _gone(workspace: Workspace, plan: Plan) -> str:
+    """Return which version of the plan the registry does not have any more; empty: none."""
+    lost = [_model(arm) for arm in plan.arms if not workspace.registry.has(*_model(arm))]
+    return " and ".join(f"version {number} of {name} was deleted" for name, number in lost)
+
+
+def _consequences(workspace: Workspace, one: Experiment) -> list[Step]:
+    if gone := _gone(workspace, one.plan):
+        return [_record(workspace, one, Happened.FAILED, gone)]
+    if one.plan.kind is Kind.WATCH:
+        return _roll_back(workspace, one)
+    vetoed, forced = one.event(Happened.VETOED), one.event(Happened.FORCED)
+    if vetoed:
+        return _retire(workspace, one, f"vetoed by {vetoed.by}: {vetoed.reason}")
+    if forced:
+        return _promote(workspace, one, f"forced by {forced.by}: {forced.reason}")
+    decided = one.event(Happened.DECIDED)
+    assert decided  # by hand or by looks: a shadow is decided in no other way
+    if decided.decision is Decision.BETTER:
+        return _promote(workspace, one, decided.reason)
+    return _retire(workspace, one, decided.reason)
+
+
+def _promote(workspace: Workspace, one: Experiment, reason: str) -> list[Step]:
+    version, stages = _treatment(workspace, one), workspace.stages
+    stage = stages.of(version)
+    # Champion already: it was moved, and the process died before that was written here.
+    if stage is not Stage.CHAMPION:
+        if stage is not Stage.CHALLENGER:
+            return [_record(workspace, one, Happened.SUPERSEDED, f"its treatment is {stage}")]
+        control = stages.of(workspace.registry.at(*_model(one.plan.control)))
+        if control is not Stage.CHAMPION:
+            return [_record(workspace, one, Happened.SUPERSEDED, f"its control is {control}")]
+        try:
+            workspace.registry.fetch(version)
+        except ArtifactError as error:
+            return [_record(workspace, one, Happened.FAILED, str(error))]
+        stages.transition(version, Stage.CHAMPION, _evidence(workspace, one, reason))
+    return [_record(workspace, one, Happened.PROMOTED, reason), *_watch(workspace, one)]
+
+
+def _watch(workspace: Workspace, one: Experiment) -> list[Step]:
+    """Open the watch of a version that was promoted."""
+    before, now = (_model(arm)[1] for arm in one.plan.arms)
+    labels = expected(workspace.connection, one.plan.courses, workspace.as_of, LIFECYCLE.watch)
+    last = workspace.as_of + timedelta(days=LIFECYCLE.horizon)
+    watch = replace(
+        one.plan,
+        experiment_id=f"{one.plan.subject}-{now}-after-{before}",
+        kind=Kind.WATCH,
+        hypothesis=f"Version {now} errs no more than version {before}, which it replaced.",
+        arms=tuple(
+            replace(arm, name=name) for arm, name in zip(one.plan.arms, _WATCHED, strict=True)
+        ),
+        starts_on=workspace.as_of,
+        owner=PROGRAM,
+        planned_labels=labels.labels if labels else None,
+        stops_on=labels.until if labels else last,
+    )
+    reason = f"version {now} was promoted by {one.plan.experiment_id}"
+    if not store.create(workspace.connection, watch, workspace.now, PROGRAM, reason):
+        return []
+    return [Step(watch.experiment_id, Happened.OPENED, reason)]
+
+
+def _roll_back(workspace: Workspace, one: Experiment) -> list[Step]:
+    version, stages = _treatment(workspace, one), workspace.stages
+    decided = one.event(Happened.DECIDED)
+    reason = decided.reason if decided else ""
+    stage = stages.of(version)
+    if stage is Stage.CHAMPION:
+        stages.transition(version, Stage.ROLLED_BACK, _evidence(workspace, one, reason))
+    elif stage is not Stage.ROLLED_BACK:
+        return [_record(workspace, one, Happened.SUPERSEDED, f"its treatment is {stage}")]
+    # What corrects it would go on serving, and it beneath; the next training corrects the other.
+    for other in workspace.registry.holders(Alias.CHAMPION):
+        if other.parameters.get("pooled_version") == str(version.version):
+            stages.transition(other, Stage.RETIRED, Evidence(f"corrects version {version.version}"))
+    return [_record(workspace, one, Happened.ROLLED_BACK, reason)]
+
+
+def _retire(workspace: Workspace, one: Experiment, reason: str) -> list[Step]:
+    version, stages = _treatment(workspace, one), workspace.stages
+    stage = stages.of(version)
+    if stage is Stage.CHALLENGER:
+        stages.transition(version, Stage.RETIRED, _evidence(workspace, one, reason))
+    elif stage is not Stage.RETIRED:
+        return [_record(workspace, one, Happened.SUPERSEDED, f"its treatment is {stage}")]
+    return [_record(workspace, one, Happened.RETIRED, reason)]
+
+
+def _require_stages(workspace: Workspace, plan: Plan) -> None:
+    """Refuse versions that no experiment by hand can compare."""
+    if plan.kind is Kind.WATCH or plan.subject != POOLED:
+        raise ExperimentError(
+            f"A {plan.kind} of {plan.subject} cannot be created by hand.",
+            f"Create a shadow of {POOLED}; its watch opens by itself after a promotion.",
+        )
+    for arm, needed in zip(plan.arms, (Stage.CHAMPION, Stage.CHALLENGER), strict=True):
+        stage = workspace.stages.of(workspace.registry.at(*_model(arm)))
+        if stage is not needed:
+            raise ExperimentError(
+                f"Version {_model(arm)[1]} of {_model(arm)[0]} is {stage} and cannot be the arm "
+                f"{arm.name}.",
+                "The first arm is the champion, the second the challenger.",
+            )
+
+
+def _require_apart(plan: Plan, other: Plan) -> None:
+    """Refuse two experiments that change one thing for the same students."""
+    together = not plan.courses or not other.courses or set(plan.courses) & set(other.courses)
+    exclusive = plan.group is not None and plan.group == other.group
+    if plan.subject == other.subject and together and not exclusive:
+        raise ExperimentError(
+            f"The experiment {other.experiment_id} changes {other.subject} for some of the same "
+            "courses.",
+            "Wait until it has ended, stop it, name other courses, or give both the same group, "
+            "whose experiments share no student.",
+        )
+
+
+def _versions(**versions: ModelVersion) -> tuple[Arm, ...]:
+    return tuple(Arm(name, model=(one.name, one.version)) for name, one in versions.items())
+
+
+def _model(arm: Arm) -> tuple[str, int]:
+    if arm.model is None:
+        raise TypeError(f"the arm {arm.name} is an action")  # `checked` lets none of these pass
+    return arm.model
+
+
+def _treatment(workspace: Workspace, one: Experiment) -> ModelVersion:
+    return workspace.registry.at(*_model(one.plan.treatments[0]))
+
+
+def _compares(one: Experiment, champion: ModelVersion, challenger: ModelVersion) -> bool:
+    models = {(version.name, version.version) for version in (champion, challenger)}
+    return one.plan.kind is Kind.SHADOW and {arm.model for arm in one.plan.arms} == models
+
+
+def _last_look(workspace: Workspace, one: Experiment) -> Look | None:
+    looks = store.looks(workspace.connection, one.plan.experiment_id)
+    return looks[-1] if looks else None
+
+
+def _evidence(workspace: Workspace, one: Experiment, reason: str) -> Evidence:
+    last = _last_look(workspace, one)
+    names = ("units", "labels", "difference", "low", "high", "z", "bound")
+    figures = {name: float(getattr(last, name)) for name in names} if last else {}
+    return Evidence(f"{one.plan.experiment_id}: {reason}", figures)

@@ -1,0 +1,29 @@
+"""The judgements about when experiments open, how long they last and what they wait for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LifecycleSettings:
+    """How far ahead an experiment plans, in days."""
+
+    #: A term: a challenger is judged within it. Beyond, gradebooks know few due dates.
+    horizon: int = 120
+
+    #: A watch looks at so many days with labels; its bound spends early, so that a tenth more error
+    #: shows within two batches. Until it ends, the next challenger waits.
+    watch: int = 28
+
+    #: What was due last is marked within so many days (OULAD: 95% within 14).
+    marking: int = 14
+
+    #: Scores of so many days say how many come in a week, where due dates are not known ahead.
+    recent: int = 28
+
+    #: Fewer pairs of student and assignment do not tell which share of what is due gets a score.
+    least_pairs: int = 100
+
+
+LIFECYCLE = LifecycleSettings()

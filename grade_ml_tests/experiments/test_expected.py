@@ -1,0 +1,40 @@
+"""How many labels are expected: from what is due, or from what has been coming."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from grade_ml.experiments.expected import Expected, expected, labels_by_week
+from grade_ml.gradebook.schema import assignment
+from grade_ml_tests.experiments.conftest import Lab
+from grade_ml_tests.experiments.plans import STARTS_ON
+
+
+def after(days: int) -> object:
+    return STARTS_ON + timedelta(days=days)
+
+
+def test_what_is_due_is_expected_of_those_who_are_enrolled(lab: Lab) -> None:
+    with lab.engine.connect() as connection:
+        assert expected(connection, (), STARTS_ON, 120) == Expected(6, after(34))
+        assert expected(connection, ("c-1",), STARTS_ON, 5) == Expected(3, after(24))
+        assert expected(connection, ("c-2",), STARTS_ON, 120) is None
+        assert expected(connection, (), after(200), 120) is None
+        weeks = labels_by_week(connection, (), STARTS_ON, 3)
+        assert list(weeks) == [0, 0, 2] and weeks.index[-1].date() == STARTS_ON
+        # Of a day in the past nothing is known of the scores that came after it.
+        assert labels_by_week(connection, (), after(-3), 3).sum() == 0
+
+
+def test_where_no_due_dates_are_known_what_has_been_coming_goes_on(lab: Lab) -> None:
+    with lab.engine.connect() as connection, connection.begin() as transaction:
+        connection.execute(
+            sa.update(assignment)
+            .where(assignment.c.due_on > STARTS_ON)
+            .values(due_on=STARTS_ON - timedelta(days=1))
+        )
+        # Two scores in four weeks, and 60 days of the section are left.
+        assert expected(connection, (), STARTS_ON, 120) == Expected(4, after(74))
+        transaction.rollback()
