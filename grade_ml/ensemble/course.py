@@ -266,7 +266,7 @@ def fit(rows: pd.DataFrame, pooled: PooledModel, seed: int) -> Fitted:
     tested = raw[last]
     trial = _calibrated(_learn(raw[~last]), tested, pooled)
     before = pooled.calibration.apply(tested)
-    gained = improvement(*losses(before, trial, tested), tested["student"].to_numpy(), seed)
+    gained = improvement(*_losses(before, trial, tested), tested["student"].to_numpy(), seed)
     if not gained.is_sure:
         return Fitted(None, f"on {began.index[-1]} a correction gains nothing sure: {gained}")
     reason = f"on {began.index[-1]} the correction lowers the loss by {gained}"
@@ -291,7 +291,9 @@ def changed(change: Change, pooled: PooledModel) -> Correction:
     )
 
 
-def losses(before: pd.DataFrame, after: pd.DataFrame, truth: pd.DataFrame) -> tuple[Floats, Floats]:
+def _losses(
+    before: pd.DataFrame, after: pd.DataFrame, truth: pd.DataFrame
+) -> tuple[Floats, Floats]:
     """Return the loss per row of two predictions of the same rows.
 
     It is the squared error of the grade and that of the risk, each over its mean in `before`, so

@@ -1,6 +1,8 @@
 """The pooled ensemble of a night: data, fit, verdicts, transition.
 
-It is fitted anew where the data of more than a few sections changed, or the program did.
+It is fitted anew where the data of more than a few sections changed, or the program did. A version
+that was tried and retired is not fitted again either. What passes becomes challenger; whether it is
+better than the champion is seen by what both say of running sections, and decided elsewhere.
 """
 
 from __future__ import annotations
@@ -14,16 +16,14 @@ import pandas as pd
 from grade_ml.core.errors import ArtifactError
 from grade_ml.core.process import peak_megabytes
 from grade_ml.core.pseudonyms import Pseudonyms
-from grade_ml.core.resampling import Improvement, improvement
 from grade_ml.ensemble import pooled
 from grade_ml.ensemble.baseline import NAME as BASELINE
-from grade_ml.ensemble.course import losses
 from grade_ml.ensemble.importance import spread_between_fits
 from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel, Progress
-from grade_ml.ensemble.rows import data_version, row_pseudonyms
+from grade_ml.ensemble.rows import data_version
 from grade_ml.external.features import read_wide
 from grade_ml.external.protocol import Window
-from grade_ml.features.surroundings import PREFIX, columns_of, with_surroundings
+from grade_ml.features.surroundings import columns_of, with_surroundings
 from grade_ml.gradebook.frames import read_table
 from grade_ml.gradebook.schema import section
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
@@ -48,7 +48,9 @@ def train(
     tune: Tuner,
     on_progress: Progress = lambda message: None,
 ) -> Training[PooledModel]:
-    """Fit the pooled ensemble, register it, and let it become challenger and champion if it may.
+    """Fit the pooled ensemble, register it, and let it become challenger if it may.
+
+    It becomes champion at once where there is none, or none that can serve.
 
     Parameters
     ----------
@@ -74,15 +76,18 @@ def train(
             reason = f"version {current.version} is kept: {why}"
             judged = of_pooled(model, _baseline(registry), None)
             training = Training(current, model, judged, False, reason)
-            # A candidate that nothing speaks against was left by a process that died too early.
-            if stages.of(current) is not Stage.CANDIDATE or not training.accepted:
+            stage = stages.of(current)
+            # These two were left by a process that died too early: a challenger without a champion,
+            # and a candidate that nothing speaks against.
+            if champion is None and stage is Stage.CHALLENGER:
+                stages.transition(current, Stage.CHAMPION, Evidence(_missing(None, models)))
+            if stage is not Stage.CANDIDATE or not training.accepted:
                 remove_exposed(NAME, stages)
                 return training
     started = perf_counter()
     previous = models.pooled[readable[0].version].parameters if readable else None
-    around = _around(data.snapshots, opened)
     on_progress("Trying which external sources tell of grades")
-    rows, admitted = _with_admitted(data, around, seed)
+    rows, admitted = _with_admitted(data, _around(data.snapshots, opened), seed)
     tuned = tune(rows, data.results, previous)
     model = _fit(rows, data, tuned, admitted, registry.pseudonyms, seed, on_progress)
     version = register(
@@ -99,10 +104,11 @@ def train(
     training = Training(version, model, judged, True, studies=tuned.studies)
     if training.accepted:
         stages.transition(version, Stage.CHALLENGER, training.evidence("meets every condition"))
-        deserved, evidence = _against(champion, models, model, rows, around.wide, seed)
-        if deserved:
-            stages.transition(version, Stage.CHAMPION, evidence)
-        reason = f"{'became champion' if deserved else 'stays challenger'}: {evidence.reason}"
+        if why := _missing(champion, models):
+            stages.transition(version, Stage.CHAMPION, Evidence(why))
+            reason = f"became champion: {why}"
+        else:
+            reason = "became challenger: an experiment decides whether it replaces the champion"
     else:
         failed = ", ".join(verdict.name for verdict in judged if not verdict.passed)
         reason = f"stays a candidate: {failed} failed"
@@ -179,54 +185,15 @@ def _fit(  # noqa: PLR0913, PLR0917 - what a model learns from, and what its car
     )
 
 
-def _against(  # noqa: PLR0913, PLR0917 - two models, and what both are asked
-    champion: ModelVersion | None,
-    models: Models,
-    challenger: PooledModel,
-    rows: pd.DataFrame,
-    wide: pd.DataFrame,
-    seed: int,
-) -> tuple[bool, Evidence]:
-    """Return whether `challenger` deserves the place of the champion, and why."""
+def _missing(champion: ModelVersion | None, models: Models) -> str:
+    """Return why nothing that a new version could be compared with serves; empty: it does."""
     if champion is None:
-        return True, Evidence("there was no champion")
+        return "there was no champion"
     try:
-        old = models.pooled[champion.version]
+        models.pooled[champion.version]
     except ArtifactError as error:
-        return True, Evidence(f"version {champion.version} cannot serve: {error}")
-    gain = _paired(challenger, old, rows, wide, models.registry.pseudonyms, seed)
-    reason = f"improvement on version {champion.version}: {gain}"
-    evidence = Evidence(reason, gain.figures if gain else {})
-    return gain is not None and gain.is_sure, evidence
-
-
-def _paired(  # noqa: PLR0913, PLR0917 - two models, and what both are asked
-    challenger: PooledModel,
-    champion: PooledModel,
-    rows: pd.DataFrame,
-    wide: pd.DataFrame,
-    pseudonyms: Pseudonyms,
-    seed: int,
-) -> Improvement | None:
-    """Compare both on rows that neither had seen: held out by both, or new to the champion."""
-    ours = challenger.held_out
-    new = ours[~ours["section_id"].isin(champion.sections)]
-    known = ours.merge(champion.held_out[["row", "grade", "risk"]], on="row", suffixes=("", "_old"))
-    parts = [known]
-    if len(new):
-        unseen = rows[rows["section_id"].astype(str).isin(new["section_id"].unique())]
-        # The champion may read sources that the challenger does not.
-        plain = unseen.loc[:, ~unseen.columns.str.startswith(PREFIX)]
-        old = champion.predict(with_surroundings(plain, wide)).assign(
-            row=row_pseudonyms(unseen, pseudonyms).to_numpy()
-        )
-        parts.append(new.merge(old[["row", "grade", "risk"]], on="row", suffixes=("", "_old")))
-    both = pd.concat(parts, ignore_index=True)
-    if both.empty:
-        return None
-    before = both[["grade_old", "risk_old"]].set_axis(["grade", "risk"], axis=1)
-    pair = losses(before, both[["grade", "risk"]], both)
-    return improvement(*pair, both["student"].to_numpy(), seed)
+        return f"version {champion.version} cannot serve: {error}"
+    return ""
 
 
 def _flat(parameters: Parameters) -> dict[str, float]:

@@ -241,7 +241,7 @@ def test_a_little_change_keeps_the_model(
     assert training.reason == f"version 1 is kept: {share:.1%} of the outcomes changed"
 
 
-def test_a_better_version_becomes_champion(  # noqa: PLR0917
+def test_a_new_version_becomes_challenger_however_good_it_looks(  # noqa: PLR0917
     world: World,
     model: PooledModel,
     opened: Opening,
@@ -251,17 +251,18 @@ def test_a_better_version_becomes_champion(  # noqa: PLR0917
 ) -> None:
     champion = register(stages, with_worse_past(model), *SERVING)
     training = train(opened, world.snapshots, corrected(world.results))
-    assert training.reason.startswith("became champion: improvement on version 1: +")
-    assert registry.get(NAME, Alias.CHAMPION) == training.version
-    assert promotions(connection) == [(NAME, 1, 2)]
-    assert stages.of(champion) is Stage.RETIRED
-    (figures,) = connection.execute(
-        sa.select(transition.c.figures).where(
-            transition.c.version == 2, transition.c.to_stage == Stage.CHAMPION
-        )
-    ).scalars()
-    assert 0 < figures["low"] < figures["improvement"] < figures["high"]
-    assert figures["students"] == training.model.held_out["student"].nunique()
+    assert training.fitted and training.accepted
+    assert training.reason.startswith("became challenger: an experiment decides")
+    assert registry.get(NAME, Alias.CHALLENGER) == training.version
+    assert registry.get(NAME, Alias.CHAMPION) == champion
+    assert promotions(connection) == []
+    again = train(opened, world.snapshots, corrected(world.results))
+    assert again.reason == "version 2 is kept: nothing changed"
+    # What an experiment retired is not fitted again from the same data.
+    stages.transition(training.version, Stage.RETIRED, Evidence("it was no better"))
+    again = train(opened, world.snapshots, corrected(world.results))
+    assert (again.version, again.fitted) == (training.version, False)
+    assert registry.aliases(NAME)[NAME] == {Alias.CHAMPION: champion.version}
 
 
 class StopError(Exception):
@@ -305,23 +306,14 @@ def test_a_candidate_of_a_process_that_died_does_not_pass_for_up_to_date(
     assert training_of_pooled.train(data, opened, tune=begin).version == version
 
 
-def test_an_equal_version_stays_challenger(  # noqa: PLR0917
-    world: World,
-    model: PooledModel,
-    opened: Opening,
-    stages: Stages,
-    registry: Registry,
-    connection: Connection,
+def test_a_challenger_that_a_dead_process_left_without_champion_serves(
+    world: World, model: PooledModel, opened: Opening, stages: Stages, registry: Registry
 ) -> None:
-    champion = register(stages, model, *SERVING)
-    training = train(opened, world.snapshots, corrected(world.results))
-    assert training.fitted and training.accepted
-    assert training.reason.startswith("stays challenger: improvement on version 1: ")
-    assert registry.get(NAME, Alias.CHALLENGER) == training.version
-    assert registry.get(NAME, Alias.CHAMPION) == champion
-    assert promotions(connection) == []
-    again = train(opened, world.snapshots, corrected(world.results))
-    assert again.reason == "version 2 is kept: nothing changed"
+    versions = section_versions(world.ended, world.results, PSEUDONYMS)
+    left = register(stages, replace(model, section_versions=versions), Stage.CHALLENGER)
+    training = train(opened, world.ended, world.results)
+    assert not training.fitted
+    assert registry.get(NAME, Alias.CHAMPION) == training.version == left
 
 
 def test_a_version_that_carrying_on_beats_has_no_alias(
