@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 import sqlalchemy as sa
 
-from grade_ml.experiments import store
+from grade_ml.core.database import is_lost
+from grade_ml.core.errors import ConfigurationError, GradeMLError, ServiceError
+from grade_ml.core.settling import place
+from grade_ml.experiments import labels, store
 from grade_ml.experiments.actions import underway
 from grade_ml.experiments.assignment import new_assignments, one_of_each_group
-from grade_ml.experiments.plan import Kind, Plan
+from grade_ml.experiments.look import look, of_labels
+from grade_ml.experiments.plan import Decision, Kind, Look, Plan
 from grade_ml.experiments.population import enrolled, with_strata
+from grade_ml.experiments.store import PROGRAM, Event, Experiment, Happened
 from grade_ml.registry.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,3 +107,60 @@ def _of_group(workspace: Workspace, group: str, plans: list[Plan]) -> dict[str, 
     taken = pd.DataFrame(rows.all(), columns=["student_id", "experiment_id"])
     chosen = one_of_each_group(candidates, taken, group, workspace.registry.pseudonyms)
     return {name: set(chosen.loc[chosen["experiment_id"] == name, "student_id"]) for name in could}
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What was seen of one experiment; `look` is None where it could not be looked at.
+
+    `says` tells in words what was decided, or why there was no look.
+    """
+
+    experiment_id: str
+    look: Look | None
+    says: str
+
+
+def results(workspace: Workspace) -> list[Looked]:
+    """Look at each experiment that runs, and store what is new with what follows from it.
+
+    One that cannot be looked at costs the others nothing. The same labels again change nothing.
+    """
+    found = []
+    for one in store.running(workspace.connection, Kind.SHADOW, Kind.WATCH):
+        name = one.plan.experiment_id
+        try:
+            with workspace.connection.begin_nested():
+                told = _looked(workspace, one)
+        except (ConfigurationError, ServiceError):
+            raise  # no experiment is the cause
+        except GradeMLError as error:
+            found.append(Looked(name, None, str(error)))
+        except Exception as error:  # of whatever kind: the others go on, and this one is told
+            if is_lost(error):
+                raise
+            logger.exception("The experiment %s could not be looked at.", name)
+            found.append(Looked(name, None, f"{type(error).__name__} {place(error)}"))
+        else:
+            found.append(Looked(name, told, f"{told.decision}: {told.reason}"))
+    return found
+
+
+def _looked(workspace: Workspace, one: Experiment) -> Look:
+    connection, plan = workspace.connection, one.plan
+    earlier = store.looks(connection, plan.experiment_id)
+    seen = of_labels(plan, labels.read(workspace, plan))
+    told = look(plan, seen, earlier, workspace.as_of, workspace.now)
+    if told.decision is not Decision.SKIPPED:
+        store.keep_look(connection, plan.experiment_id, told)
+    if told.decision.is_final:
+        figures = {
+            name: getattr(told, name)
+            for name in ("difference", "low", "high", "z", "bound", "units", "labels")
+        }
+        store.record(
+            connection,
+            plan.experiment_id,
+            Event(Happened.DECIDED, workspace.now, PROGRAM, told.reason, told.decision, figures),
+        )
+    return told

@@ -1,0 +1,235 @@
+"""Labels of a small gradebook beside what two versions had said: from records to a decision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine
+
+from grade_ml.experiments import labels, nightly, store
+from grade_ml.experiments.labels import Labels
+from grade_ml.experiments.plan import Decision, Kind, Metric, Plan
+from grade_ml.experiments.store import Happened
+from grade_ml.gradebook import schema
+from grade_ml.registry.registry import Registry
+from grade_ml.registry.workspace import Workspace
+from grade_ml.serving.predictions import shadow_prediction
+from grade_ml_tests.ensemble.campus import store as store_gradebook
+from grade_ml_tests.experiments.plans import of_models
+from grade_ml_tests.factories import PSEUDONYMS
+from grade_ml_tests.features.records import (
+    START,
+    day,
+    enrolled,
+    gradebook,
+    result,
+    section,
+    students,
+    work,
+)
+
+NAMES = [f"s{number:02d}" for number in range(40)]
+#: Of each student; the champion implies 50 for everybody, the challenger is nearly right.
+SCORES = np.linspace(30, 90, len(NAMES))
+BEGAN = START.date()
+PLAN = of_models(planned_labels=80, starts_on=BEGAN, courses=("math",))
+
+
+def at(number: int) -> date:
+    return BEGAN + timedelta(days=number)
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:
+    """A section of 60 days with quizzes due on days 10, 20, 30; results come three days later."""
+    quizzes = {"q1": 10, "q2": 20, "q3": 30}
+    book = gradebook(
+        students=students(*NAMES, s00='{"gender": "F"}'),
+        terms=[{"term_id": "t", "starts_on": day(0), "ends_on": day(90)}],
+        courses=[{"course_id": "math"}],
+        sections=[section("now", 0, 60), section("later", 10, 90)],
+        enrollments=[enrolled(name) for name in NAMES],
+        assignments=[
+            *(work(name, due, 20, category="quiz") for name, due in quizzes.items()),
+            work("extra", 10, 0, category="quiz", extra_credit=True),
+            work("final", 50, 40, category="Exam"),
+        ],
+        results=[
+            result(name, quiz, float(score), due, due + 3)
+            for quiz, due in [*quizzes.items(), ("extra", 10), ("final", 50)]
+            for name, score in zip(NAMES, SCORES, strict=True)
+        ],
+    )
+    store_gradebook(engine, book)
+    with engine.begin() as opened:
+        for number in (0, 7, 14, 21, 28, 35):
+            tell(opened, number)
+        yield opened
+
+
+def tell(connection: Connection, number: int, **changes: object) -> None:
+    """Store what both versions said on a day."""
+    for version, implied in ((1, np.full(len(NAMES), 50.0)), (2, SCORES + 5)):
+        rows = [
+            {
+                "section_id": "now",
+                "student_id": name,
+                "as_of": at(number),
+                "model_name": "pooled",
+                "model_version": version,
+                "grade": float(score),
+                "lower80": 0.0,
+                "upper80": 100.0,
+                "lower95": 0.0,
+                "upper95": 100.0,
+                "risk": 0.5,
+                "implied": float(score) if number < 35 else None,
+            }
+            | changes
+            for name, score in zip(NAMES, implied, strict=True)
+        ]
+        connection.execute(sa.insert(shadow_prediction), rows)
+
+
+def workspace(connection: Connection, number: int) -> Workspace:
+    registry = Registry("http://127.0.0.1:1", "nowhere", PSEUDONYMS)
+    now = datetime.combine(at(number), datetime.min.time(), UTC)
+    return Workspace(connection, registry, "nowhere", at(number), now)
+
+
+def read(connection: Connection, number: int, plan: Plan = PLAN) -> Labels:
+    return labels.read(workspace(connection, number), plan)
+
+
+def test_a_score_counts_once_both_had_implied_it_before_its_day(connection: Connection) -> None:
+    assert read(connection, 12).rows.empty
+    found = read(connection, 13)
+    # Neither extra credit nor the exam is work to come.
+    assert set(found.rows["item"]) == {"q1"} and len(found.rows) == len(NAMES)
+    losses = found.rows.sort_values("control_error")
+    assert np.allclose(np.sort(losses["control_error"]), np.sort(50 - SCORES))
+    assert np.allclose(losses["control"], losses["control_error"] ** 2)
+    assert np.allclose(losses["treatment"], 25)
+    assert losses["phase"].nunique() == 1
+    assert (found.early, found.stale) == (0, 0)
+    later = read(connection, 33)
+    assert later.rows["item"].value_counts().to_dict() == {"q1": 40, "q2": 40, "q3": 40}
+    assert len(later.by_student) == len(NAMES)
+    assert later.data_version != found.data_version
+    assert read(connection, 33).data_version == later.data_version
+    assert read(connection, 13).data_version == found.data_version
+    # An experiment that began later has fewer labels: predictions before its first day are none.
+    began = replace(PLAN, starts_on=at(14))
+    assert set(read(connection, 33, began).rows["item"]) == {"q2", "q3"}
+    began = replace(PLAN, starts_on=at(22))
+    only = read(connection, 33, began)
+    # What came on day 23 was predicted on day 21, before it began.
+    assert set(only.rows["item"]) == {"q3"} and (only.early, only.stale) == (40, 0)
+    assert read(connection, 33, replace(PLAN, courses=("art",))).rows.empty
+
+
+def test_outcomes_count_when_a_section_ends_and_for_risks_at_a_withdrawal(
+    connection: Connection,
+) -> None:
+    connection.execute(
+        sa.update(schema.enrollment)
+        .where(schema.enrollment.c.student_id == NAMES[0])
+        .values(withdrawn_on=at(25), outcome="withdrawn")
+    )
+    grades, risks = (replace(PLAN, metric=one) for one in (Metric.GRADE_ERROR, Metric.RISK_ERROR))
+    assert read(connection, 60, grades).rows.empty
+    one = read(connection, 60, risks).rows
+    assert len(one) == 1 and one["arrived_on"].dt.date.tolist() == [at(25)]
+    assert one[["control", "treatment"]].to_numpy().tolist() == [[0.25, 0.25]]
+    ended = read(connection, 61, grades)
+    assert len(ended.rows) == len(NAMES)
+    # Six weeks of predictions of each, less those of the withdrawn after the day.
+    assert len(ended.outcomes) == 6 * len(NAMES)
+    assert ended.outcomes["control_risk"].eq(0.5).all()
+    truth = dict(zip(PSEUDONYMS.of(pd.Series(NAMES)), SCORES, strict=True))
+    kept = ended.rows[ended.rows["student"] != PSEUDONYMS.of(pd.Series(NAMES[:1]))[0]]
+    # The exam counts, for its results are known: the grade is the student's one score.
+    expected = kept["student"].map(truth)
+    assert np.allclose(kept["control_error"], 50 - expected)
+    assert len(read(connection, 61, risks).rows) == len(NAMES)
+
+
+def test_who_is_in_no_section_any_more_drops_out_and_what_one_lacks_is_told(
+    connection: Connection,
+) -> None:
+    gone = schema.enrollment.c.student_id == NAMES[-1]
+    connection.execute(sa.delete(schema.enrollment).where(gone))
+    shadow = shadow_prediction.c
+    connection.execute(
+        sa.update(shadow_prediction)
+        .where(shadow.student_id == NAMES[0], shadow.model_version == 2)
+        .values(implied=None)
+    )
+    found = read(connection, 13)
+    assert len(found.rows) == len(NAMES) - 1
+    assert found.rows["treatment"].isna().sum() == 1
+    assert found.by_student["treatment"].isna().sum() == 1
+    assert set(found.groups.columns) == {"protected_gender"}
+
+
+def test_from_labels_to_a_decision_and_nothing_new_is_no_look(connection: Connection) -> None:
+    plan = replace(PLAN, planned_labels=400)
+    store.create(connection, plan, workspace(connection, 0).now, "grade-ml", "a challenger")
+    name = plan.experiment_id
+    some = schema.result.c.student_id.in_(NAMES[::4])
+    connection.execute(sa.update(schema.result).where(some).values(graded_on=at(23)))
+
+    def tick(number: int) -> nightly.Looked:
+        (told,) = nightly.results(workspace(connection, number))
+        return told
+
+    nothing = tick(12)
+    assert nothing.look and nothing.look.decision is Decision.SKIPPED
+    assert store.looks(connection, name) == []
+    first = tick(13)
+    assert first.look and first.look.decision is Decision.CONTINUE
+    assert (first.look.units, first.look.labels, first.look.fraction) == (30, 30, 0.075)
+    again = tick(14)
+    assert again.look and again.look.decision is Decision.SKIPPED
+    assert "No label is new" in again.says
+    back = tick(12)
+    assert back.look is None and "cannot be taken back" in back.says
+    assert len(store.looks(connection, name)) == 1
+    last = tick(23)
+    assert last.look and last.look.decision is Decision.BETTER
+    seen = store.looks(connection, name)
+    assert [one.decision for one in seen] == [Decision.CONTINUE, Decision.BETTER]
+    assert seen[1].difference < 0 and seen[1].high < 0 and seen[1].z < -seen[1].bound
+    assert seen[1].figures["guardrails"]["bias"]["state"] == "ok"
+    assert seen[1].figures["guardrails"]["brier"]["state"] == "unknown"
+    decided = store.get(connection, name).event(Happened.DECIDED)
+    assert decided and decided.decision is Decision.BETTER
+    assert not set(NAMES) & set(str(seen).split("'"))
+    # It is decided, and looked at no more.
+    assert nightly.results(workspace(connection, 33)) == []
+
+
+def test_one_that_cannot_be_looked_at_costs_the_others_nothing(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = replace(PLAN, experiment_id="odd", kind=Kind.WATCH)
+    for plan in (odd, PLAN):
+        store.create(connection, plan, workspace(connection, 0).now, "grade-ml", "opened")
+    original = labels.read
+
+    def breaks(at: Workspace, plan: Plan) -> Labels:
+        if plan == odd:
+            at.connection.execute(sa.text("select 1/0"))
+        return original(at, plan)
+
+    monkeypatch.setattr(labels, "read", breaks)
+    first, second = nightly.results(workspace(connection, 13))
+    assert first.look is None and "DataError" in first.says
+    assert second.look and math.isfinite(second.look.z)
