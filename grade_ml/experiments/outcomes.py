@@ -1,0 +1,303 @@
+"""What became of the students of a split or bandit: labels that arrived up to a day.
+
+Students are compared as they were assigned, whatever was done about them then (intention to treat):
+who withdrew stays, and what was due afterwards counts as missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from grade_ml.ensemble.evaluation import phases
+from grade_ml.ensemble.groups import grouped
+from grade_ml.experiments import store
+from grade_ml.experiments.assignment import in_two_arms
+from grade_ml.experiments.plan import Metric, Plan
+from grade_ml.experiments.population import attributes
+from grade_ml.gradebook import schema
+from grade_ml.gradebook.frames import Gradebook, read_table
+from grade_ml.gradebook.grading import is_exam
+from grade_ml.gradebook.institution import Institution
+from grade_ml.gradebook.moves import moves
+from grade_ml.gradebook.outcomes import exempt_on, outcomes, scored_on, submission_seen_on
+from grade_ml.registry.workspace import Workspace
+
+_SEAT, _TERM = ["section_id", "student_id"], ["student_id", "course_id", "term_id"]
+#: What is known of each label; columns of protected attributes come beside them.
+LABELS = (
+    *("student_id", "arm", "course_id", "section_id", "phase", "value", "covariate", "exposed_on"),
+)
+
+
+@dataclass(frozen=True)
+class OutcomeSettings:
+    """The judgements about labels of actions, each with its reason."""
+
+    #: Days after the due date from which an assignment counts, for all its students at once (95% of
+    #: OULAD's scores are there within 14). Until then those who missed it are known and those who
+    #: wait for a score are not, and an arm that hands in more would look worse for it.
+    settled: int = 14
+
+
+SETTINGS = OutcomeSettings()
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """The labels of an experiment on a day, and who is compared.
+
+    Attributes
+    ----------
+    labels
+        `LABELS` and `protected_…` (the name of a group, or None): one row per assignment or section
+        of a student. Value and covariate are in units of the metric; the covariate is the mean
+        value before the exposure (NaN: unknown).
+    exposed
+        Students who are compared, by arm, whether they have labels yet or not: these are the sizes
+        that an arm's share is held against.
+    excluded
+        Students who are not compared, by reason.
+    """
+
+    labels: pd.DataFrame
+    exposed: Mapping[str, int]
+    excluded: Mapping[str, int]
+
+    @property
+    def students(self) -> pd.DataFrame:
+        """One row per student with labels: the mean value, and how many labels it is a mean of."""
+        rows = self.labels.groupby("student_id", as_index=False)
+        return rows.agg(
+            arm=("arm", "first"),
+            value=("value", "mean"),
+            covariate=("covariate", "first"),
+            labels=("value", "size"),
+            exposed_on=("exposed_on", "first"),
+        )
+
+
+def read_outcomes(workspace: Workspace, plan: Plan, metric: Metric | None = None) -> Outcomes:
+    """Return what became of the students of an experiment up to the day.
+
+    Parameters
+    ----------
+    metric
+        None: that of the plan.
+    """
+    connection, as_of, name = workspace.connection, workspace.as_of, plan.experiment_id
+    assigned = store.assignments(connection, name)
+    days = store.exposures(connection, name, as_of)
+    exposed, excluded = first_exposures(assigned, days)
+    book = _read(connection, name, as_of)
+    here = exposed["student_id"].isin(book.enrollments["student_id"].astype(object))
+    excluded |= {"not in the gradebook any more": int((~here).sum())}
+    exposed = exposed[here].reset_index(drop=True)
+    labels = measured(
+        book, exposed, plan.courses, metric or plan.metric, as_of, workspace.institution
+    )
+    own = attributes(connection, labels, workspace.registry.declared) if len(labels) else labels
+    told = own[[one for one in own if str(one).startswith("protected_")]]
+    sizes = exposed["arm"].value_counts()
+    return Outcomes(
+        grouped(pd.concat([labels, told], axis=1), "student_id"),
+        {arm.name: int(sizes.get(arm.name, 0)) for arm in plan.arms},
+        {reason: number for reason, number in excluded.items() if number},
+    )
+
+
+def measured(  # noqa: PLR0913, PLR0917
+    book: Gradebook,
+    exposed: pd.DataFrame,
+    courses: Collection[str],
+    metric: Metric,
+    as_of: date,
+    institution: Institution,
+) -> pd.DataFrame:
+    """Return `LABELS` as they are known on a day.
+
+    Parameters
+    ----------
+    book
+        All records of the exposed students.
+    exposed
+        student_id, arm and exposed_on, the day of the first exposure.
+    courses
+        In which an exposure can have an effect; empty: in all.
+    """
+    labels = LABELLED[metric](book, _seats(book, exposed, courses), as_of, institution)
+    labels = labels.merge(_covariates(book, exposed, metric), on="student_id")
+    return labels[list(LABELS)].sort_values(["student_id", "section_id"], ignore_index=True)
+
+
+def first_exposures(
+    assigned: pd.DataFrame, days: pd.DataFrame
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return student_id, arm and exposed_on of who can be compared, and how many cannot, and why.
+
+    Parameters
+    ----------
+    assigned
+        student_id and arm.
+    days
+        student_id, arm and on_day of each exposure.
+    """
+    crossed = in_two_arms(assigned, days) & set(days["student_id"].astype(object))
+    first = days.groupby("student_id", as_index=False)["on_day"].min()
+    rows = first.merge(assigned[["student_id", "arm"]], on="student_id", how="left")
+    rows = rows.rename(columns={"on_day": "exposed_on"}).astype({"student_id": object})
+    nowhere = rows["arm"].isna()
+    excluded = {
+        "seen in two arms": len(crossed),
+        "exposed without an assignment": int((nowhere & ~rows["student_id"].isin(crossed)).sum()),
+    }
+    rows = rows[~nowhere & ~rows["student_id"].isin(crossed)]
+    return rows.astype({"arm": object}).reset_index(drop=True), excluded
+
+
+def _read(connection: Connection, name: str, as_of: date) -> Gradebook:
+    """Return the records of the exposed students, and all results of exams.
+
+    Whether an exam counts depends on whether anybody has a result.
+    """
+    enrollment, assignment, result = schema.enrollment.c, schema.assignment.c, schema.result.c
+    exposure = store.exposure.c
+    people = sa.select(exposure.student_id).where(
+        exposure.experiment_id == name, exposure.on_day <= as_of
+    )
+    sections = sa.select(enrollment.section_id).where(enrollment.student_id.in_(people))
+    work = sa.select(assignment.assignment_id).where(assignment.section_id.in_(sections))
+    exams = work.where(sa.func.lower(assignment.category) == schema.EXAM_CATEGORY)
+    return Gradebook(
+        sections=read_table(connection, schema.section, schema.section.c.section_id.in_(sections)),
+        enrollments=read_table(connection, schema.enrollment, enrollment.student_id.in_(people)),
+        assignments=read_table(connection, schema.assignment, assignment.section_id.in_(sections)),
+        results=read_table(
+            connection,
+            schema.result,
+            result.assignment_id.in_(work),
+            result.student_id.in_(people) | result.assignment_id.in_(exams),
+        ),
+    )
+
+
+def _seats(book: Gradebook, exposed: pd.DataFrame, courses: Collection[str]) -> pd.DataFrame:
+    """Return the enrollments on which an exposure can have an effect.
+
+    They are those of the day of the first exposure, and where a student moved from one of them to
+    another section of the course in the same term, that one, too.
+    """
+    rows = _placed(book).merge(exposed, on="student_id")
+    if courses:
+        rows = rows[rows["course_id"].isin(courses)]
+    day = rows["exposed_on"]
+    there = (
+        (rows["starts_on"] <= day)
+        & (day <= rows["ends_on"])
+        & ~(rows["enrolled_on"] > day)
+        & ~(rows["withdrawn_on"] <= day)
+    )
+    known = pd.MultiIndex.from_frame(rows.loc[there, _TERM])
+    rows = rows[pd.MultiIndex.from_frame(rows[_TERM]).isin(known)]
+    length = (rows["ends_on"] - rows["starts_on"]).dt.days.clip(lower=1)
+    progress = ((rows["exposed_on"] - rows["starts_on"]).dt.days / length).clip(0, 1)
+    return rows.assign(phase=phases(progress)).reset_index(drop=True)
+
+
+def _placed(book: Gradebook) -> pd.DataFrame:
+    """Return the enrollments with their sections.
+
+    moved_on is the day on which a student went on in another section of the course.
+    """
+    moved = moves(book).reset_index()[[*_SEAT, "moved_on"]]
+    sections = book.sections[["section_id", "course_id", "term_id", "starts_on", "ends_on"]]
+    rows = book.enrollments[[*_SEAT, "enrolled_on", "withdrawn_on"]]
+    rows = rows.merge(sections, on="section_id").merge(moved, on=_SEAT, how="left")
+    return rows.astype(dict.fromkeys(("student_id", "section_id", "course_id", "term_id"), object))
+
+
+def _work(book: Gradebook, seats: pd.DataFrame) -> pd.DataFrame:
+    """Return the coursework of each seat, with what became of it and since when."""
+    columns = ["assignment_id", "section_id", "due_on"]
+    counts = ~book.assignments["extra_credit"] & ~is_exam(book.assignments["category"])
+    work = book.assignments.loc[counts, columns].astype({"section_id": object})
+    rows = seats.merge(work, on="section_id")
+    rows["due_on"] = rows["due_on"].fillna(rows["ends_on"])
+    rows = rows[~(rows["due_on"] < rows["enrolled_on"]) & ~(rows["due_on"] > rows["moved_on"])]
+    known = book.results.merge(work, on="assignment_id").merge(
+        seats.drop_duplicates("section_id")[["section_id", "ends_on"]], on="section_id"
+    )
+    known = known[["assignment_id", "student_id", "score", "carried_over"]].assign(
+        seen_on=submission_seen_on(known),
+        scored_on=scored_on(known),
+        exempt_on=exempt_on(known),
+    )
+    key = ["assignment_id", "student_id"]
+    rows = rows.merge(known.astype({"student_id": object}), on=key, how="left")
+    # An attempt of an earlier term was made before any exposure.
+    return rows[~rows["carried_over"].eq(True)]
+
+
+def _values(work: pd.DataFrame, on: pd.Timestamp | pd.Series, metric: Metric) -> pd.Series:
+    """Return what each assignment is worth on a day; NaN: it does not count, or not yet."""
+    settled = work["due_on"] + timedelta(days=SETTINGS.settled) <= on
+    counts = settled & ~(work["exempt_on"] <= on)
+    seen = work["seen_on"] <= on
+    if metric is Metric.SUBMITTED:
+        return seen.astype(float).where(counts)
+    scored = work["scored_on"] <= on
+    value = work["score"].clip(0, 100).where(scored, np.nan)
+    # Handed in and not scored yet, or with a score that nobody can read: unknown.
+    return value.where(scored | seen, 0.0).where(counts)
+
+
+def _of_work(metric: Metric) -> Callable[..., pd.DataFrame]:
+    def labelled(book: Gradebook, seats: pd.DataFrame, as_of: date, _: Institution) -> pd.DataFrame:
+        work = _work(book, seats)
+        work = work[work["due_on"] > work["exposed_on"]]
+        value = _values(work, pd.Timestamp(as_of), metric)
+        return work.assign(value=value).dropna(subset="value")
+
+    return labelled
+
+
+def _passed(
+    book: Gradebook, seats: pd.DataFrame, as_of: date, institution: Institution
+) -> pd.DataFrame:
+    """Return how sections ended that did; a withdrawal counts when its section has, like a pass.
+
+    Until then withdrawals are all that is known of it.
+    """
+    known = outcomes(book, as_of, institution).astype(dict.fromkeys(_SEAT, object))
+    known = known[known["at_risk"].notna()]
+    rows = seats[seats["ends_on"] < pd.Timestamp(as_of)].merge(known, on=_SEAT)
+    return rows.assign(value=1.0 - rows["at_risk"].astype(float))
+
+
+#: How the labels of each metric are made.
+LABELLED = {
+    Metric.SCORE: _of_work(Metric.SCORE),
+    Metric.SUBMITTED: _of_work(Metric.SUBMITTED),
+    Metric.PASSED: _passed,
+}
+
+
+def _covariates(book: Gradebook, exposed: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """Return student_id and covariate: the mean value on the day of the first exposure.
+
+    Of all that counted by then, in whatever course; of passing, whose history is short, the mean
+    score.
+    """
+    before = Metric.SUBMITTED if metric is Metric.SUBMITTED else Metric.SCORE
+    work = _work(book, _placed(book).merge(exposed, on="student_id"))
+    work = work[~(work["due_on"] > work["withdrawn_on"])]
+    values = _values(work, work["exposed_on"], before)
+    means = values.groupby(work["student_id"]).mean()
+    known = exposed[["student_id"]]
+    return known.assign(covariate=known["student_id"].map(means).astype(float))
