@@ -32,7 +32,7 @@ from grade_ml.registry.workspace import Workspace
 _SEAT, _TERM = ["section_id", "student_id"], ["student_id", "course_id", "term_id"]
 #: What is known of each label; columns of protected attributes come beside them.
 LABELS = (
-    *("student_id", "arm", "course_id", "section_id", "phase", "value", "covariate", "exposed_on"),
+    *("student_id", "arm", "course", "section_id", "phase", "value", "covariate", "exposed_on"),
 )
 
 
@@ -132,6 +132,7 @@ def measured(  # noqa: PLR0913, PLR0917
         In which an exposure can have an effect; empty: in all.
     """
     labels = LABELLED[metric](book, _seats(book, exposed, courses), as_of, institution)
+    labels = labels.rename(columns={"course_id": "course"})
     labels = labels.merge(_covariates(book, exposed, metric), on="student_id")
     return labels[list(LABELS)].sort_values(["student_id", "section_id"], ignore_index=True)
 

@@ -199,4 +199,4 @@ def test_outcomes_are_read_of_the_exposed_and_erased_students_drop_out(
     assert means.to_dict() == {"standard": 60.0, "none": 40.0}
     assert np.isclose(rows["covariate"].sum(), 19)
     assert set(found.labels["protected_gender"]) == {"F", "M"}
-    assert set(found.labels["course_id"]) == {"math"}
+    assert set(found.labels["course"]) == {"math"}
