@@ -44,12 +44,17 @@ FAMILIES = (
 )
 
 
+def family(extra: str) -> Family:
+    """Return the libraries of an extra."""
+    return next(one for one in FAMILIES if one.extra == extra)
+
+
 def needed(extra: str) -> None:
     """Raise `ConfigurationError` unless all of an extra's libraries are installed."""
-    family = next(one for one in FAMILIES if one.extra == extra)
-    if missing := family.missing():
+    wanted = family(extra)
+    if missing := wanted.missing():
         raise ConfigurationError(
-            f"{', '.join(missing)} is not installed; without, {family.without}.",
+            f"{', '.join(missing)} is not installed; without, {wanted.without}.",
             f"Install the extra grade-ml[{extra}].",
         )
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
 from grade_ml.core.frames import empty, reasons, together
-from grade_ml.core.optional import FAMILIES
+from grade_ml.core.optional import family
 from grade_ml.core.settling import settle
 from grade_ml.core.types import pandas_types
 from grade_ml.ensemble.groups import Bands, grouped
@@ -59,7 +59,7 @@ from grade_ml.serving.models import Models
 from grade_ml.serving.predictions import read_shadows
 from grade_ml.serving.scoring import by_model, current_snapshots
 
-_EXPLAIN = next(family for family in FAMILIES if family.extra == "explain")
+_EXPLAIN = family("explain")
 
 
 @dataclass(frozen=True)

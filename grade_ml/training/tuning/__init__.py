@@ -21,7 +21,7 @@ from time import monotonic
 
 import pandas as pd
 
-from grade_ml.core.optional import FAMILIES
+from grade_ml.core.optional import family
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.threads import limited_threads
 from grade_ml.ensemble import pooled
@@ -131,10 +131,9 @@ def tune(  # noqa: PLR0913 - a night's search and its bounds
 
 def _missing() -> str:
     """Return in words that the library of the search is not installed, or nothing."""
-    (family,) = (family for family in FAMILIES if family.extra == "tuning")
-    if absent := family.missing():
+    if absent := family("tuning").missing():
         return (
-            f"{', '.join(absent)} (extra {family.extra}) is not installed: "
+            f"{', '.join(absent)} (extra tuning) is not installed: "
             "members keep last night's parameters, or their defaults"
         )
     return ""
