@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from grade_ml.core.database import is_lost
 from grade_ml.core.errors import ConfigurationError, GradeMLError, ServiceError
 from grade_ml.core.settling import place
-from grade_ml.experiments import labels, store
+from grade_ml.experiments import bandits, labels, store
 from grade_ml.experiments.actions import underway
 from grade_ml.experiments.assignment import new_assignments, one_of_each_group
 from grade_ml.experiments.look import look, of_labels
@@ -62,7 +62,9 @@ def _assigned(workspace: Workspace, plan: Plan, plans: list[Plan]) -> Assigned:
         mine = _of_group(workspace, plan.group, [one for one in plans if one.group == plan.group])
         students = students[students["student_id"].isin(mine[name])]
     earlier = store.assignments(connection, name)
-    shares = shares_today(workspace, plan)
+    shares = bandits.in_force(
+        store.allocations(connection, name, workspace.as_of), plan, workspace.as_of
+    )
     found = new_assignments(students, earlier, shares, name, registry.pseudonyms)
     if len(found):
         rows = found.assign(experiment_id=name, assigned_on=workspace.as_of)
@@ -76,16 +78,6 @@ def _assigned(workspace: Workspace, plan: Plan, plans: list[Plan]) -> Assigned:
         shares,
         len(found),
     )
-
-
-def shares_today(workspace: Workspace, plan: Plan) -> dict[str, float]:
-    """Return the share of newcomers that each arm gets: the plan's, or a bandit's newest ones."""
-    planned = {arm.name: arm.share for arm in plan.arms}
-    if plan.kind is not Kind.BANDIT:
-        return planned
-    stored = store.allocations(workspace.connection, plan.experiment_id, workspace.as_of)
-    newest = {one.arm: one.probability for one in stored if one.as_of == stored[-1].as_of}
-    return {arm: newest[arm] for arm in planned} if newest else planned
 
 
 def _of_group(workspace: Workspace, group: str, plans: list[Plan]) -> dict[str, set[str]]:
