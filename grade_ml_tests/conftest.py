@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -24,6 +25,9 @@ from grade_ml.core import database, embedded_postgres, masking
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml_tests.factories import SECRET
+
+if TYPE_CHECKING:
+    from grade_ml_tests.experiments.lab import Lab
 
 _numbers = itertools.count()
 
@@ -271,6 +275,29 @@ def home(
         installation(server, url, folder) as settings,
     ):
         yield settings
+
+
+@pytest.fixture(scope="session")
+def installed(home: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The same installation, with a gradebook of one running section."""
+    from grade_ml_tests.experiments.lab import Lab, fill
+    from grade_ml_tests.registry.versions import stages_of
+
+    stages = stages_of(home)
+    with stages.engine.begin() as connection:
+        fill(connection)
+    yield Lab(stages, tmp_path_factory.mktemp("versions"), settings=home)
+    stages.engine.dispose()
+
+
+@pytest.fixture
+def lab(installed: Lab) -> Iterator[Lab]:
+    """That installation without experiments, on the first day of their plans."""
+    from grade_ml_tests.experiments.plans import STARTS_ON
+
+    installed.as_of = STARTS_ON
+    yield installed
+    installed.reset()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from grade_ml.core.failures import foreseen
 from grade_ml.core.masking import masked
 from grade_ml.core.process import keep_apart
 
-COMMANDS = ("up", "load", "run", "predict", "backtest", "status", "providers")
+COMMANDS = ("up", "load", "run", "predict", "backtest", "status", "experiment", "providers")
 
 
 class _LazyGroup(click.Group):

@@ -23,7 +23,18 @@ from grade_ml.early_warning.interventions import read_table
 from grade_ml.ensemble.pooled import NAME as POOLED
 from grade_ml.experiments import store
 from grade_ml.experiments.expected import expected
-from grade_ml.experiments.plan import NOTHING, STANDARD, Arm, Decision, Kind, Look, Metric, Plan
+from grade_ml.experiments.plan import (
+    INTERVENTIONS,
+    NOTHING,
+    STANDARD,
+    VERSIONS,
+    Arm,
+    Decision,
+    Kind,
+    Look,
+    Metric,
+    Plan,
+)
 from grade_ml.experiments.settings import LIFECYCLE
 from grade_ml.experiments.store import PROGRAM, Event, Experiment, Happened, State
 from grade_ml.gradebook.catalog import course_ids
@@ -31,10 +42,10 @@ from grade_ml.registry.registry import Alias, ModelVersion
 from grade_ml.registry.transition import Evidence, Stage
 from grade_ml.registry.workspace import Opening, Workspace
 
-#: The subject of experiments on actions.
-INTERVENTIONS = "interventions"
 #: The arms of a watch.
 _WATCHED = ("replaced", "serving")
+#: What is measured on scores as they arrive.
+_OF_SCORES = (Metric.SCORE_ERROR, Metric.SCORE, Metric.SUBMITTED)
 
 
 @dataclass(frozen=True)
@@ -108,25 +119,37 @@ def open_due(workspace: Workspace) -> list[Step]:
         registry.fetch(challenger)
     except ArtifactError as error:
         return [Step(name, None, f"does not open: {error}")]
-    labels = expected(connection, (), workspace.as_of, LIFECYCLE.horizon)
-    if labels is None:
-        return [Step(name, None, "waits until scores are due, or arrive")]
     plan = Plan(
         experiment_id=name,
         kind=Kind.SHADOW,
         subject=POOLED,
         hypothesis=f"Version {challenger.version} of the pooled model errs less than version "
         f"{champion.version}.",
-        arms=_versions(champion=champion, challenger=challenger),
+        arms=tuple(
+            Arm(arm, model=(one.name, one.version))
+            for arm, one in zip(VERSIONS, (champion, challenger), strict=True)
+        ),
         metric=Metric.SCORE_ERROR,
         starts_on=workspace.as_of,
         owner=PROGRAM,
-        planned_labels=labels.labels,
-        stops_on=labels.until,
     )
+    plan = with_horizon(workspace, plan)
+    if plan.planned_labels is None:
+        return [Step(name, None, "waits until scores are due, or arrive")]
     reason = f"version {challenger.version} is challenger"
     store.create(connection, plan, workspace.now, PROGRAM, reason)
-    return [Step(name, Happened.OPENED, f"{reason}; {labels.labels} scores are expected")]
+    return [Step(name, Happened.OPENED, f"{reason}; {plan.planned_labels} scores are expected")]
+
+
+def with_horizon(workspace: Workspace, plan: Plan, days: int = LIFECYCLE.horizon) -> Plan:
+    """Return the plan with the labels that are expected in its first days, and its last day.
+
+    It stays as it is where none are known to come, or where its labels are no scores.
+    """
+    found = expected(workspace.connection, plan.courses, workspace.as_of, days)
+    if found is None or plan.metric not in _OF_SCORES:
+        return plan
+    return replace(plan, planned_labels=found.labels, stops_on=plan.stops_on or found.until)
 
 
 def create(workspace: Workspace, plan: Plan) -> None:
@@ -148,6 +171,11 @@ def create(workspace: Workspace, plan: Plan) -> None:
         raise NotFoundError(
             f"The gradebook has no course {', '.join(sorted(unknown))}.",
             "grade-ml status says what it holds.",
+        )
+    if plan.starts_on < workspace.as_of:
+        raise ExperimentError(
+            f"The experiment {plan.experiment_id} would begin on {plan.starts_on}, which is past.",
+            f"Let it begin on {workspace.as_of} or later: what was seen before must not count.",
         )
     if plan.kind.compares_models:
         _require_stages(workspace, plan)
@@ -327,8 +355,6 @@ def _promote(workspace: Workspace, one: Experiment, reason: str) -> list[Step]:
 def _watch(workspace: Workspace, one: Experiment) -> list[Step]:
     """Open the watch of a version that was promoted."""
     before, now = (_model(arm)[1] for arm in one.plan.arms)
-    labels = expected(workspace.connection, one.plan.courses, workspace.as_of, LIFECYCLE.watch)
-    last = workspace.as_of + timedelta(days=LIFECYCLE.horizon)
     watch = replace(
         one.plan,
         experiment_id=f"{one.plan.subject}-{now}-after-{before}",
@@ -339,9 +365,12 @@ def _watch(workspace: Workspace, one: Experiment) -> list[Step]:
         ),
         starts_on=workspace.as_of,
         owner=PROGRAM,
-        planned_labels=labels.labels if labels else None,
-        stops_on=labels.until if labels else last,
+        planned_labels=None,
+        stops_on=None,
     )
+    watch = with_horizon(workspace, watch, LIFECYCLE.watch)
+    if watch.stops_on is None:  # between terms: the next challenger does not wait without end
+        watch = replace(watch, stops_on=workspace.as_of + timedelta(days=LIFECYCLE.horizon))
     reason = f"version {now} was promoted by {one.plan.experiment_id}"
     if not store.create(workspace.connection, watch, workspace.now, PROGRAM, reason):
         return []
@@ -402,10 +431,6 @@ def _require_apart(plan: Plan, other: Plan) -> None:
             "Wait until it has ended, stop it, name other courses, or give both the same group, "
             "whose experiments share no student.",
         )
-
-
-def _versions(**versions: ModelVersion) -> tuple[Arm, ...]:
-    return tuple(Arm(name, model=(one.name, one.version)) for name, one in versions.items())
 
 
 def _model(arm: Arm) -> tuple[str, int]:

@@ -15,8 +15,8 @@ from grade_ml.registry.transition import Stage, holders
 
 
 @dataclass(frozen=True)
-class Running:
-    """Where an experiment stands that has not ended, in values for tables and JSON."""
+class Standing:
+    """Where an experiment stands, in values for tables and JSON."""
 
     experiment: str
     kind: str
@@ -44,15 +44,20 @@ def going_on(connection: Connection, as_of: date) -> list[Report]:
     ]
 
 
-def running(connection: Connection, as_of: date) -> list[Running]:
+def running(connection: Connection, as_of: date) -> list[Standing]:
     """Return the experiments that have not ended, the oldest first."""
     found = [one for one in store.read(connection) if one.state is not State.ENDED]
-    return [_running(report.read(connection, one, as_of)) for one in found]
+    return [_standing(report.read(connection, one, as_of)) for one in found]
 
 
-def _running(one: Report) -> Running:
+def everything(connection: Connection, as_of: date) -> list[Standing]:
+    """Return all experiments, the oldest first."""
+    return [_standing(report.read(connection, one, as_of)) for one in store.read(connection)]
+
+
+def _standing(one: Report) -> Standing:
     plan, look = one.experiment.plan, one.newest
-    return Running(
+    return Standing(
         one.name,
         plan.kind,
         plan.subject,

@@ -98,6 +98,10 @@ class Policy(StrEnum):
     UCB = "ucb"
 
 
+#: The subject of experiments on actions.
+INTERVENTIONS = "interventions"
+#: The arms of a shadow that opens by itself.
+VERSIONS = ("champion", "challenger")
 #: The action of an arm in which the table of interventions in force is followed.
 STANDARD = "standard"
 #: The action of an arm in which nothing is done.

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from grade_ml.experiments.expected import Expected, expected, labels_by_week
 from grade_ml.gradebook.schema import assignment
-from grade_ml_tests.experiments.conftest import Lab
+from grade_ml_tests.experiments.lab import Lab
 from grade_ml_tests.experiments.plans import STARTS_ON
 
 

@@ -17,7 +17,7 @@ from grade_ml.experiments.plan import Decision, Kind, Plan
 from grade_ml.experiments.store import Event, Happened
 from grade_ml.registry.registry import Alias
 from grade_ml.registry.transition import Stage
-from grade_ml_tests.experiments.conftest import Lab
+from grade_ml_tests.experiments.lab import Lab
 from grade_ml_tests.experiments.plans import STARTS_ON, of_actions, of_models
 from grade_ml_tests.experiments.test_store import LOOK
 from grade_ml_tests.killing import dying_at

@@ -1,4 +1,4 @@
-"""One installation for the tests of this room that move versions between stages."""
+"""An installation for tests of what experiments do to versions of models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
-import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
@@ -21,7 +20,7 @@ from grade_ml.registry.registry import Alias, ModelVersion
 from grade_ml.registry.transition import Evidence, Stage, Stages
 from grade_ml.registry.workspace import Workspace
 from grade_ml_tests.experiments.plans import STARTS_ON
-from grade_ml_tests.registry.versions import register, stages_of
+from grade_ml_tests.registry.versions import register
 
 #: Four students and three assignments, ten days apart, the first of which is marked.
 STUDENTS = ("s-1", "s-2", "s-3", "s-4")
@@ -92,25 +91,8 @@ class Lab:
                 self.stages.transition(version, Stage.RETIRED, Evidence("the test has ended"))
 
 
-@pytest.fixture(scope="session")
-def installed(home: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """The installation, with a gradebook of one running section."""
-    stages = stages_of(home)
-    with stages.engine.begin() as connection:
-        _fill(connection)
-    yield Lab(stages, tmp_path_factory.mktemp("versions"), settings=home)
-    stages.engine.dispose()
-
-
-@pytest.fixture
-def lab(installed: Lab) -> Iterator[Lab]:
-    """The installation without experiments, on the day `STARTS_ON`."""
-    installed.as_of = STARTS_ON
-    yield installed
-    installed.reset()
-
-
-def _fill(connection: sa.Connection) -> None:
+def fill(connection: sa.Connection) -> None:
+    """Write a gradebook of one running section."""
     first, last = STARTS_ON - timedelta(days=30), STARTS_ON + timedelta(days=60)
     running = {"section_id": "c-1-a", "course_id": "c-1", "term_id": "t"}
     rows: list[tuple[sa.Table, list[dict[str, object]]]] = [

@@ -1,0 +1,322 @@
+"""`grade-ml experiment`: plans experiments, shows how they stand, and decides them by hand."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grade_ml.cli.parameters import DAY, IDENTIFIER, pass_clock
+from grade_ml.core.clock import Clock
+from grade_ml.core.plain import plain
+from grade_ml.core.settings import Settings
+from grade_ml.core.texts import readable, terminal
+from grade_ml.experiments.plan import (
+    INTERVENTIONS,
+    NOTHING,
+    STANDARD,
+    VERSIONS,
+    Arm,
+    Kind,
+    Metric,
+    Plan,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from grade_ml.experiments.report import Report
+    from grade_ml.orchestration.resources import Platform
+
+#: A watch opens by itself.
+_KINDS = [str(one) for one in Kind if one is not Kind.WATCH]
+_json = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+_experiment = click.argument("experiment_id", metavar="EXPERIMENT", type=IDENTIFIER)
+
+
+@click.group("experiment")
+def command() -> None:
+    """Compare models or actions: plan an experiment, see how it stands, decide it by hand.
+
+    Experiments on models open by themselves when a version passes its checks.
+    """
+
+
+@contextmanager
+def _platform(clock: Clock) -> Iterator[Platform]:
+    from grade_ml.orchestration.resources import Platform
+
+    platform = Platform(Settings.from_environment(), clock=clock)
+    try:
+        yield platform
+    finally:
+        platform.close()
+
+
+@command.command()
+@_experiment
+@click.option("--kind", type=click.Choice(_KINDS), required=True)
+@click.option(
+    "--arms",
+    required=True,
+    metavar="CONTROL,TREATMENT",
+    help=f"For a shadow the champion's and the challenger's version, as in 5,7; else actions: "
+    f"{STANDARD} (the table of interventions in force), {NOTHING} (nothing is done) or the path of "
+    "another table. The first is the control.",
+)
+@click.option("--metric", type=click.Choice([str(one) for one in Metric]), required=True)
+@click.option("--hypothesis", type=IDENTIFIER, required=True, metavar="TEXT")
+@click.option(
+    "--course",
+    "courses",
+    type=IDENTIFIER,
+    multiple=True,
+    metavar="ID",
+    help="Only this course; repeat for several. Without it: all courses.",
+)
+@click.option(
+    "--shares",
+    metavar="X,Y",
+    help="Of the students, 0-1, in the order of the arms. Default: equal.",
+)
+@click.option("--starts-on", type=DAY, help="Default: today.")
+@click.option("--stops-on", type=DAY, help="The last day. Default: when the last label is marked.")
+@click.option(
+    "--labels",
+    type=click.IntRange(0),
+    metavar="N",
+    help="How many labels the last look will see; 0: nobody knows, and the test stays open. "
+    "Default: the scores that are due in the next 120 days.",
+)
+@click.option(
+    "--effect",
+    type=float,
+    metavar="X",
+    help="The smallest difference that matters, in units of the metric.",
+)
+@click.option("--alpha", type=float, default=0.05, show_default=True, help="Two-sided error rate.")
+@click.option("--power", type=float, default=0.8, show_default=True)
+@click.option(
+    "--least-share",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="What each arm keeps of the students, 0-1.",
+)
+@click.option(
+    "--group", type=IDENTIFIER, metavar="NAME", help="Experiments of a group share no student."
+)
+@click.option(
+    "--stratum",
+    "strata",
+    type=IDENTIFIER,
+    multiple=True,
+    metavar="COLUMN",
+    help="Keep the arms at equal size within its values; repeat for several.",
+)
+@click.option("--owner", type=IDENTIFIER, metavar="NAME", help="Default: who calls this command.")
+@_json
+@pass_clock
+def create(clock: Clock, /, as_json: bool, **given: Any) -> None:
+    """Plan the experiment EXPERIMENT, say what may be expected of it, and begin it."""
+    from grade_ml.experiments import lifecycle
+
+    with _platform(clock) as platform, platform.workspace() as workspace:
+        plan = _plan(platform.as_of, **given)
+        if given["labels"] is None:
+            plan = lifecycle.with_horizon(workspace, plan)
+        lifecycle.create(workspace, plan)
+    if as_json:
+        click.echo(json.dumps(plan.to_dict()))
+    else:
+        click.echo(readable("\n".join(_outlook(plan))))
+
+
+def _outlook(plan: Plan) -> Iterator[str]:
+    yield f"The experiment {plan.experiment_id} begins on {plan.starts_on}."
+    if plan.planned_labels:
+        yield f"{plan.planned_labels:,} labels are expected; the last look sees them all."
+    else:
+        yield "How many labels will come is not known: the test stays open, and takes longer."
+    if plan.stops_on:
+        yield f"Its last day is {plan.stops_on}."
+
+
+def _plan(as_of: date, **given: Any) -> Plan:
+    from grade_ml.ensemble.pooled import NAME as POOLED
+
+    kind = Kind(given["kind"])
+    words = [one.strip() for one in given["arms"].split(",")]
+    return Plan(
+        experiment_id=given["experiment_id"],
+        kind=kind,
+        subject=POOLED if kind.compares_models else INTERVENTIONS,
+        hypothesis=given["hypothesis"],
+        arms=_versions(POOLED, words) if kind.compares_models else _actions(words, given["shares"]),
+        metric=Metric(given["metric"]),
+        starts_on=given["starts_on"] or as_of,
+        owner=given["owner"] or _caller("--owner"),
+        planned_labels=given["labels"] or None,
+        stops_on=given["stops_on"],
+        courses=given["courses"],
+        group=given["group"],
+        strata=given["strata"],
+        alpha=given["alpha"],
+        power=given["power"],
+        minimum_effect=given["effect"],
+        least_share=given["least_share"],
+    )
+
+
+def _caller(option: str) -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as error:  # a container's user has no name
+        raise click.UsageError(f"Nobody is known to call this command: name {option}.") from error
+
+
+def _versions(model: str, words: list[str]) -> tuple[Arm, ...]:
+    if len(words) != len(VERSIONS) or not all(word.isdecimal() for word in words):
+        raise click.BadParameter("A shadow compares two versions, as in --arms 5,7.")
+    numbers = map(int, words)
+    return tuple(Arm(name, (model, one)) for name, one in zip(VERSIONS, numbers, strict=True))
+
+
+def _actions(words: list[str], shares: str | None) -> tuple[Arm, ...]:
+    try:
+        given = (
+            [float(one) for one in shares.split(",")] if shares else [1 / len(words)] * len(words)
+        )
+    except ValueError as error:
+        raise click.BadParameter(f"--shares {shares}: {error}.") from error
+    if len(given) != len(words):
+        raise click.BadParameter(f"There are {len(words)} arms and {len(given)} shares.")
+    return tuple(_action(*one) for one in zip(words, given, strict=True))
+
+
+def _action(word: str, share: float) -> Arm:
+    if word in (STANDARD, NOTHING):
+        return Arm(word, action=word, share=share)
+    # The nightly run reads it, from another folder.
+    return Arm(Path(word).stem, action=str(Path(word).resolve()), share=share)
+
+
+@command.command("list")
+@_json
+@pass_clock
+def listed(clock: Clock, as_json: bool) -> None:
+    """Name all experiments, the oldest first, and how each stands."""
+    from rich.console import Console
+
+    from grade_ml.experiments import overview
+
+    with _platform(clock) as platform, platform.connection() as connection:
+        found = [asdict(one) for one in overview.everything(connection, platform.as_of)]
+    if as_json:
+        click.echo(json.dumps(found, default=str))
+    elif found:
+        names = ("experiment", "kind", "subject", "state", "since", "labels", "decision")
+        _print_table(Console(), [{name: one[name] for name in names} for one in found])
+    else:
+        click.echo("None yet; one opens by itself when a version of the ensemble is challenger.")
+
+
+@command.command()
+@_experiment
+@_json
+@pass_clock
+def show(clock: Clock, experiment_id: str, as_json: bool) -> None:
+    """Say what EXPERIMENT asks, what it has seen, and what was decided."""
+    from rich.console import Console
+
+    from grade_ml.experiments import report, store
+
+    with _platform(clock) as platform, platform.connection() as connection:
+        found = report.read(connection, store.get(connection, experiment_id), platform.as_of)
+    if as_json:
+        click.echo(json.dumps(_values(found), default=str))
+        return
+    console = Console(highlight=False)
+    for one in report.words(found):
+        console.print(terminal(one), soft_wrap=True)
+    tables = {"Arms": report.arms(found), "What happened": report.events(found)}
+    if found.newest:
+        tables |= report.tables(found.newest)
+    for title, rows in tables.items():
+        console.print(f"\n[bold]{title.replace('_', ' ').capitalize()}[/bold]")
+        _print_table(console, rows)
+
+
+def _values(found: Report) -> dict[str, Any]:
+    experiment = found.experiment
+    return {
+        "state": found.state,
+        "plan": experiment.plan.to_dict(),
+        "events": plain(experiment.events),
+        "looks": plain(found.looks),
+        "students": dict(found.students),
+        "shares": dict(found.shares),
+    }
+
+
+def _print_table(console: Console, rows: list[dict[str, Any]]) -> None:
+    """Print rows with one column for each name that any of them has, in order."""
+    from rich.table import Table
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(*(name.replace("_", " ") for name in names), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(terminal(_cell(row.get(name))) for name in names))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def _by_hand(what: str, help_: str) -> None:
+    """Add the command with which a person decides `what` (a `lifecycle.ByHand`)."""
+
+    @click.option("--reason", type=IDENTIFIER, required=True, metavar="TEXT", help="Kept.")
+    @click.option("--by", type=IDENTIFIER, metavar="NAME", help="Default: who calls this command.")
+    @_json
+    @pass_clock
+    def decide(
+        clock: Clock, experiment_id: str, reason: str, by: str | None, as_json: bool
+    ) -> None:
+        from grade_ml.experiments import lifecycle
+
+        with _platform(clock) as platform:
+            steps = lifecycle.decide(
+                platform.workspace,
+                experiment_id,
+                lifecycle.ByHand(what),
+                by=by or _caller("--by"),
+                reason=reason,
+            )
+        if as_json:
+            click.echo(json.dumps([asdict(one) for one in steps]))
+        for one in () if as_json else steps:
+            click.echo(readable(f"{one.experiment_id}: {one.happened or 'nothing'}, {one.says}"))
+        if not steps and not as_json:
+            click.echo("That was decided before; nothing changed.")
+
+    command.command(what, help=help_)(_experiment(decide))
+
+
+_by_hand("stop", "End EXPERIMENT without a decision; versions stay where they stand.")
+_by_hand(
+    "veto",
+    "Forbid what EXPERIMENT may come to or has come to: a challenger is retired, a version that is "
+    "watched serves on.",
+)
+_by_hand("promote", "Let the challenger of EXPERIMENT serve now, whatever the evidence.")

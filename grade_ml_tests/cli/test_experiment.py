@@ -1,0 +1,129 @@
+"""`grade-ml experiment`, as a person and as a program call it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from grade_ml.cli import group
+from grade_ml.core.errors import ExperimentError, NotFoundError
+from grade_ml.experiments import store
+from grade_ml.experiments.lifecycle import tick
+from grade_ml_tests.conftest import as_environment
+from grade_ml_tests.experiments.lab import Lab
+from grade_ml_tests.experiments.plans import STARTS_ON
+from grade_ml_tests.experiments.test_store import LOOK
+
+SPLIT = [
+    *("--kind", "split", "--arms", "standard,none", "--metric", "submitted"),
+    *("--course", "c-1", "--hypothesis"),
+]
+
+
+def experiment(lab: Lab, *words: str) -> Result:
+    environment = {**as_environment(lab.settings), "GRADE_ML_AS_OF": lab.as_of.isoformat()}
+    return CliRunner().invoke(group, ["experiment", *words], env=environment)
+
+
+def answer(lab: Lab, *words: str) -> Any:
+    result = experiment(lab, *words, "--json")
+    assert result.exit_code == 0, (result.output, result.exception)
+    return json.loads(result.stdout)
+
+
+def test_an_experiment_on_actions_is_planned_shown_and_stopped(lab: Lab, tmp_path: Path) -> None:
+    assert "None yet" in experiment(lab, "list").stdout and answer(lab, "list") == []
+    begun = experiment(lab, "create", "advice", *SPLIT, "Advice helps.", "--owner", "dean")
+    assert begun.exit_code == 0, begun.exception
+    assert "advice begins on 2026-03-02" in begun.stdout
+    assert "6 labels are expected" in begun.stdout and "last day is 2026-04-05" in begun.stdout
+    (row,) = answer(lab, "list")
+    assert (row["experiment"], row["state"], row["labels"]) == ("advice", "running", 0)
+    assert "advice" in experiment(lab, "list").stdout
+    with lab.engine.begin() as connection:
+        store.keep_look(connection, "advice", LOOK)
+    shown = experiment(lab, "show", "advice").stdout
+    for words in ("by dean: Advice helps.", "80 labels", "standard", "too early", "What happened"):
+        assert words in " ".join(shown.split()), shown
+    told = answer(lab, "show", "advice")
+    assert told["plan"]["planned_labels"] == 6 and told["looks"][0]["units"] == 40
+    assert told["plan"]["arms"][1] == {
+        "name": "none",
+        "model": None,
+        "action": "none",
+        "share": 0.5,
+    }
+    assert [one["kind"] for one in told["events"]] == ["opened"]
+    ended = answer(lab, "stop", "advice", "--reason", "the term was cut", "--by", "dean")
+    assert [one["happened"] for one in ended] == ["stopped"]
+    (row,) = answer(lab, "list")
+    assert (
+        row["state"] == "stopped" and "the term was cut" in experiment(lab, "show", "advice").stdout
+    )
+    again = experiment(lab, "stop", "advice", "--reason", "the term was cut", "--by", "dean")
+    assert "nothing changed" in again.stdout
+    refused = experiment(lab, "veto", "advice", "--reason", "no", "--by", "dean")
+    assert isinstance(refused.exception, ExperimentError)
+    unknown = experiment(lab, "show", "nowhere")
+    assert isinstance(unknown.exception, NotFoundError)
+
+
+def test_versions_are_compared_vetoed_and_promoted_by_hand(lab: Lab) -> None:
+    champion, challenger = lab.pair()
+    arms = f"{champion.version},{challenger.version}"
+    words = ["--kind", "shadow", "--metric", "score_error", "--hypothesis", "It errs less."]
+    plan = answer(lab, "create", "mine", "--arms", arms, *words, "--labels", "0")
+    assert plan["planned_labels"] is None and plan["stops_on"] is None
+    assert [arm["model"] for arm in plan["arms"]] == [
+        ["pooled", champion.version],
+        ["pooled", challenger.version],
+    ]
+    open_ = experiment(lab, "promote", "mine", "--reason", "urgent", "--by", "dean")
+    assert open_.stdout.splitlines()[0] == "mine: forced, by dean: urgent", open_.exception
+    assert lab.serving() == challenger
+    (_, watched) = answer(lab, "list")
+    assert (watched["kind"], watched["state"]) == ("watch", "running")
+    vetoed = experiment(lab, "veto", watched["experiment"], "--reason", "it stays", "--by", "dean")
+    assert "vetoed, by dean: it stays" in vetoed.stdout
+    assert tick(lab.opened) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--kind", "watch"], "'watch' is not one of"),
+        (["--kind", "shadow", "--arms", "5"], "compares two versions"),
+        (["--kind", "shadow", "--arms", "5,x"], "compares two versions"),
+        (["--shares", ".5"], "2 arms and 1 shares"),
+        (["--shares", "a,b"], "could not convert"),
+        (["--starts-on", "soon"], "soon"),
+    ],
+)
+def test_what_is_misspelled_is_a_matter_of_usage(lab: Lab, words: list[str], reason: str) -> None:
+    result = experiment(lab, "create", "advice", *SPLIT, "Advice helps.", *words)
+    assert result.exit_code == 2 and reason in " ".join(result.output.split())
+    assert lab.told() == {}
+
+
+def test_another_table_of_interventions_is_found_from_any_folder(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grade_ml.early_warning.interventions import DEFAULT_TABLE
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "calls.csv").write_bytes(DEFAULT_TABLE.read_bytes())
+    words = [*SPLIT, "Calls help more.", "--arms", "standard,calls.csv", "--shares", ".7,.3"]
+    plan = answer(lab, "create", "calls", *words)
+    assert plan["arms"][1] == {
+        "name": "calls",
+        "model": None,
+        "action": str(tmp_path / "calls.csv"),
+        "share": 0.3,
+    }
+    assert plan["starts_on"] == STARTS_ON.isoformat()
+    early = experiment(lab, "create", "early", *SPLIT, "x", "--starts-on", "2026-03-01")
+    assert isinstance(early.exception, ExperimentError) and "is past" in early.exception.message
