@@ -32,8 +32,13 @@ OULAD_HEADERS: Mapping[str, str] = {
 
 def let_serve(engine: Engine, registry: Registry, version: ModelVersion) -> None:
     """Make `version` champion."""
+    bring(engine, registry, version, Stage.CHALLENGER, Stage.CHAMPION)
+
+
+def bring(engine: Engine, registry: Registry, version: ModelVersion, *through: Stage) -> None:
+    """Bring `version` through stages."""
     stages = Stages(engine, registry, datetime(2025, 1, 1, tzinfo=UTC))
-    for stage in (Stage.CHALLENGER, Stage.CHAMPION):
+    for stage in through:
         stages.transition(version, stage, Evidence("arranged by a test"))
 
 

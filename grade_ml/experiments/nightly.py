@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,14 +12,16 @@ import sqlalchemy as sa
 from grade_ml.core.database import is_lost
 from grade_ml.core.errors import ConfigurationError, GradeMLError, ServiceError
 from grade_ml.core.settling import place
-from grade_ml.experiments import bandits, labels, store
+from grade_ml.experiments import bandits, labels, lifecycle, overview, report, store
 from grade_ml.experiments.actions import underway
 from grade_ml.experiments.assignment import new_assignments, one_of_each_group
+from grade_ml.experiments.lifecycle import Step
 from grade_ml.experiments.look import look, of_labels
 from grade_ml.experiments.plan import Decision, Kind, Look, Plan
 from grade_ml.experiments.population import enrolled, with_strata
+from grade_ml.experiments.report import Report
 from grade_ml.experiments.store import PROGRAM, Event, Experiment, Happened
-from grade_ml.registry.workspace import Workspace
+from grade_ml.registry.workspace import Opening, Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -156,3 +158,43 @@ def _looked(workspace: Workspace, one: Experiment) -> Look:
             Event(Happened.DECIDED, workspace.now, PROGRAM, told.reason, told.decision, figures),
         )
     return told
+
+
+@dataclass(frozen=True)
+class Promotions:
+    """What a tick made of the decisions, and where what is told of experiments lies.
+
+    Attributes
+    ----------
+    steps
+        In their order; one without an event says what is waited for.
+    reports
+        Of the experiments that run or ended lately.
+    places
+        Of their HTML pages, by id.
+    degraded
+        What could not be done now and is done by a later tick, in words.
+    """
+
+    steps: tuple[Step, ...]
+    reports: tuple[Report, ...]
+    places: Mapping[str, str]
+    degraded: tuple[str, ...]
+
+
+def promotions(opened: Opening) -> Promotions:
+    """Draw the consequences of decisions, then write the pages and bring MLflow in step.
+
+    Where MLflow does not answer, no version moves, and the next tick does what this one could not.
+    """
+    steps: Sequence[Step] = ()
+    degraded = []
+    try:
+        steps = lifecycle.tick(opened)
+    except ServiceError as error:
+        degraded.append(f"No version was promoted or rolled back: {error}")
+    with opened() as workspace:
+        reports = overview.going_on(workspace.connection, workspace.as_of)
+        published = report.publish(workspace, reports)
+    degraded += published.degraded
+    return Promotions(tuple(steps), tuple(reports), published.places, tuple(degraded))

@@ -9,6 +9,7 @@ from grade_ml.core.settings import AlertSettings, Settings
 from grade_ml.external.settings import ExternalSettings
 from grade_ml.gradebook.rest.settings import OneRosterSettings
 from grade_ml.orchestration.assets.deliveries import gradebook_sync_asset, inbox_deliveries
+from grade_ml.orchestration.assets.experiments import EXPERIMENT_ASSETS
 from grade_ml.orchestration.assets.explanations import EXPLANATION_ASSETS
 from grade_ml.orchestration.assets.external import external_assets
 from grade_ml.orchestration.assets.features import FEATURE_ASSETS
@@ -18,6 +19,7 @@ from grade_ml.orchestration.assets.models import MODEL_ASSETS
 from grade_ml.orchestration.assets.monitoring import MONITORING_ASSETS
 from grade_ml.orchestration.checks import GRADEBOOK_CHECKS
 from grade_ml.orchestration.courses import all_courses
+from grade_ml.orchestration.deciding import decide_experiment
 from grade_ml.orchestration.jobs import JOBS
 from grade_ml.orchestration.partitions import course
 from grade_ml.orchestration.resources import platform_resource
@@ -64,10 +66,11 @@ def build_defs(
             *MODEL_ASSETS,
             *FORECAST_ASSETS,
             *MONITORING_ASSETS,
+            *EXPERIMENT_ASSETS,
             *EXPLANATION_ASSETS,
         ],
         asset_checks=[*GRADEBOOK_CHECKS, *map(all_courses, COURSE_ASSETS)],
-        jobs=JOBS,
+        jobs=[*JOBS, decide_experiment],
         schedules=build_schedules(settings, server),
         sensors=sensors(settings, alerts or AlertSettings.from_environment()),
         resources={"platform": platform_resource(settings, clock or Clock())},

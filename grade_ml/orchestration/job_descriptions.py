@@ -16,6 +16,10 @@ JOB_DESCRIPTIONS = {
     "load_inbox": (
         "Loads what stands in GRADE_ML_INBOX, in order, and moves it to done or refused."
     ),
+    "manage_ab_tests": (
+        "Looks at the running experiments, promotes a challenger that is better, rolls back a "
+        "version that disappoints, and opens experiments for new challengers."
+    ),
     "monitor_model_performance": (
         "Compares features, predictions and scores with those of the training terms, sets "
         "errors beside the record, and says how each course's model is."

@@ -69,6 +69,13 @@ monitor_model_performance = define_asset_job(
     executor_def=in_process_executor,
 )
 
+manage_ab_tests = define_asset_job(
+    "manage_ab_tests",
+    AssetSelection.groups("experiments"),
+    description=JOB_DESCRIPTIONS["manage_ab_tests"],
+    executor_def=in_process_executor,
+)
+
 update_model_explanations = define_asset_job(
     "update_model_explanations",
     AssetSelection.groups("explanations"),
@@ -89,6 +96,7 @@ JOBS = [
     collect_external_data,
     generate_time_series_forecasts,
     load_inbox,
+    manage_ab_tests,
     monitor_model_performance,
     refresh_gradebook,
     retrain_drifted_courses,

@@ -207,7 +207,7 @@ def _wait_for_pools(instance: DagsterInstance, pools: Set[str], follower: Follow
         if monotonic() >= deadline:
             raise AlreadyRunningError(
                 f"The run {holder.run_id} ({holder.job_name}) still goes on after {minutes:g} "
-                "minutes of waiting, and two trainings at once are too much for a machine.",
+                f"minutes of waiting, and it holds what {', '.join(sorted(pools))} allows once.",
                 "Wait for it, end it in the Dagster UI, or wait longer with --wait.",
             )
         if told is None or told[0] != holder.run_id or monotonic() - told[1] >= _TOLD_SECONDS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dagster import (
     AssetKey,
     DefaultScheduleStatus,
+    ResourceParam,
     RunRequest,
     ScheduleDefinition,
     ScheduleEvaluationContext,
@@ -18,6 +19,7 @@ from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
 from grade_ml.orchestration.jobs import (
     collect_external_data,
     generate_time_series_forecasts,
+    manage_ab_tests,
     monitor_model_performance,
     sync_gradebook,
     train_advanced_ml_models,
@@ -25,6 +27,8 @@ from grade_ml.orchestration.jobs import (
     update_model_explanations,
 )
 from grade_ml.orchestration.partitions import course, range_tags
+from grade_ml.orchestration.resources import Platform
+from grade_ml.orchestration.sensors.reading import UNREADABLE, unreadable
 
 
 def build_schedules(settings: Settings, server: OneRosterSettings) -> list[ScheduleDefinition]:
@@ -50,6 +54,7 @@ def build_schedules(settings: Settings, server: OneRosterSettings) -> list[Sched
             timezone,
             after=AssetKey("grade_predictions"),
         ),
+        _where_something_runs("ab_tests", "0 */4 * * *", timezone),
     ]
 
 
@@ -67,6 +72,31 @@ def _for_the_current_day(
     def tick(context: ScheduleEvaluationContext) -> RunRequest:
         day = settings.date_at(context.scheduled_execution_time)
         return RunRequest(partition_key=day.isoformat())
+
+    return tick
+
+
+def _where_something_runs(name: str, cron: str, timezone: str) -> ScheduleDefinition:
+    @schedule(
+        name=name,
+        cron_schedule=cron,
+        job=manage_ab_tests,
+        execution_timezone=timezone,
+        default_status=DefaultScheduleStatus.RUNNING,
+        description=manage_ab_tests.description,
+    )
+    def tick(
+        context: ScheduleEvaluationContext, platform: ResourceParam[Platform]
+    ) -> RunRequest | SkipReason:
+        from grade_ml.ensemble.pooled import NAME
+        from grade_ml.experiments import overview
+
+        try:
+            with platform.connection() as connection:
+                idle = overview.idle(connection, NAME)
+        except UNREADABLE as error:
+            return unreadable(error, "state of experiments")
+        return SkipReason(idle) if idle else RunRequest()
 
     return tick
 

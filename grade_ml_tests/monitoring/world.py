@@ -22,11 +22,12 @@ from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.registry.registry import ModelVersion, Registry
+from grade_ml.registry.transition import Stage
 from grade_ml.serving.predictions import write_predictions
 from grade_ml.training.data import finished
 from grade_ml_tests.ensemble.campus import store
 from grade_ml_tests.ensemble.quick import quick
-from grade_ml_tests.factories import PSEUDONYMS, let_serve
+from grade_ml_tests.factories import PSEUDONYMS, bring
 
 #: The newest term starts on 4 August; training ends in its seventh week.
 TRAINED, TODAY = date(2025, 9, 22), date(2025, 11, 24)
@@ -106,7 +107,13 @@ def fill(settings: Settings, engine: Engine, found: World) -> Registry:
     return registry
 
 
-def register(engine: Engine, registry: Registry, model: PooledModel) -> ModelVersion:
+def register(
+    engine: Engine,
+    registry: Registry,
+    model: PooledModel,
+    *through: Stage,
+) -> ModelVersion:
+    """Register the model and bring it through stages; none given: it becomes champion."""
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
         version = registry.register(
@@ -119,5 +126,5 @@ def register(engine: Engine, registry: Registry, model: PooledModel) -> ModelVer
             code_version="code",
             trained_at=datetime(2025, 9, 22, tzinfo=UTC),
         )
-    let_serve(engine, registry, version)
+    bring(engine, registry, version, *(through or (Stage.CHALLENGER, Stage.CHAMPION)))
     return version

@@ -96,6 +96,11 @@ GRAPH = {
         "concept_drift",
         "model_health",
     },
+    "experiments": {
+        "experiment_assignments",
+        "experiment_results",
+        "promotions",
+    },
     "explanations": {
         "shap_explanations",
         "feature_importance",
@@ -109,6 +114,7 @@ GRAPH = {
 
 SCHEDULES = {
     "gradebook_sync": ("30 0 * * *", "sync_gradebook"),
+    "ab_tests": ("0 */4 * * *", "manage_ab_tests"),
     "external_data": ("0 */6 * * *", "collect_external_data"),
     "advanced_training": ("0 3 * * *", "train_advanced_ml_models"),
     "forecasting": ("0 1 * * *", "generate_time_series_forecasts"),
@@ -189,7 +195,7 @@ def test_jobs_schedules_and_sensors(settings: Settings):
         assert schedule.execution_timezone == "Europe/London"
         assert schedule.default_status is DefaultScheduleStatus.RUNNING
         assert schedule.job_name in jobs
-    assert "refresh_gradebook" in jobs
+    assert {"refresh_gradebook", "decide_experiment"} <= jobs.keys()
     statuses = {sensor.name: sensor.default_status for sensor in definitions.sensors}
     running = (
         "course_catalog",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import date, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,21 @@ from sqlalchemy import Engine
 from grade_ml.campus.providers.server import serve
 from grade_ml.campus.simulated import CampusConfig
 from grade_ml.core import database
+from grade_ml.core.clock import Clock
 from grade_ml.core.settings import Settings
+from grade_ml.experiments import store
+from grade_ml.experiments.plan import Kind
 from grade_ml.external.settings import ExternalSettings
 from grade_ml.features.store import Frames
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.catalog import synchronize
 from grade_ml.orchestration.partitions import range_tags
+from grade_ml.orchestration.resources import Platform
 from grade_ml.orchestration.running import QUIET
 from grade_ml.registry.registry import Registry
+from grade_ml.registry.transition import Stage
 from grade_ml_tests.conftest import installation, new_database
+from grade_ml_tests.experiments.plans import of_actions, of_models
 from grade_ml_tests.monitoring import world as campuses
 from grade_ml_tests.monitoring.world import TODAY
 
@@ -176,7 +182,7 @@ class Made:
             result = job.execute_in_process(
                 run_config={**QUIET, "resources": {"platform": {"config": {"as_of": str(as_of)}}}},
                 instance=self.instance,
-                tags=range_tags(some[0], some[-1]),
+                tags=range_tags(some[0], some[-1]) if job.partitions_def else {},
                 raise_on_error=False,
             )
             problems = [
@@ -215,15 +221,34 @@ def made(server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         assert collect.execute_in_process(
             run_config=QUIET, instance=instance, partition_key=str(TODAY)
         ).success
-        made.run(TODAY, *NIGHT)
+        open_experiments(settings, engine, campus, courses)
+        made.run(TODAY, *NIGHT, "manage_ab_tests")
         yield made
         engine.dispose()
+
+
+def open_experiments(
+    settings: Settings, engine: Engine, campus: campuses.World, courses: list[str]
+) -> None:
+    """Let a second version challenge the champion, and divide students between actions."""
+    registry = Platform(settings, Clock()).registry
+    challenger = campuses.register(engine, registry, campus.model, Stage.CHALLENGER)
+    plans = (
+        of_models(challenger.version - 1, challenger.version),
+        of_actions(courses=(courses[0],)),
+        of_actions(0.5, 0.5, kind=Kind.BANDIT, experiment_id="a-bandit", courses=(courses[1],)),
+    )
+    with engine.begin() as connection:
+        for plan in plans:
+            begun = replace(plan, starts_on=TODAY - timedelta(days=7))
+            store.create(connection, begun, datetime.now(UTC), plan.owner, "of a test")
 
 
 #: Tables that no asset makes: what loads, transitions, alerts and requests of all kinds leave.
 NO_ASSET = {
     *("gradebook.load", "gradebook.quarantine", "registry.transition", "training.request"),
     *("alerts.condition", "alerts.outbox"),
+    *("experiments.experiment", "experiments.event"),
     *("external.response", "external.rate_limit", "external.collection"),
 }
 #: Frames, models and tables beside the one that `dagster/table_name` names.
@@ -243,10 +268,15 @@ OWNERS = {
     "explanations.importance": "feature_importance",
     "explanations.reference": "feature_importance",
     "explanations.fairness": "feature_importance",
+    "ensemble.shadow_prediction": "grade_predictions",
+    "experiments.exposure": "interventions",
 }
-#: The one way back: a training reads what monitoring has said of the model before. Declared, it
-#: would make a circle, which a graph of assets must not have; `course_ensemble` says it in words.
-FEEDBACK = {("course_ensemble", name) for name in ("concept_drift", "drift_report", "model_health")}
+#: The ways back: a training reads what monitoring has said of the model before, and new students
+#: are divided by the shares that a bandit has learned. Declared, they would make circles, which a
+#: graph of assets must not have; the assets say it in words.
+FEEDBACK = {
+    *(("course_ensemble", name) for name in ("concept_drift", "drift_report", "model_health")),
+}
 #: What is read only by the models that want it, or where it serves.
 AT_TIMES = {"external_features", "pooled_ensemble", "course_ensemble", "baseline_model"}
 
@@ -314,8 +344,8 @@ def test_the_way_back_is_said_and_taken(made: Made) -> None:
         spec.key.to_user_string(): spec
         for spec in build_defs(made.settings).resolve_all_asset_specs()
     }
-    said = specs["course_ensemble"].metadata["feedback"]
-    assert all(asset in str(said) for _, asset in FEEDBACK)
+    for reader, asset in FEEDBACK:
+        assert asset in str(specs[reader].metadata["feedback"])
 
 
 def stored(made: Made, as_of: date) -> dict[str, object]:

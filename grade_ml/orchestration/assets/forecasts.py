@@ -60,7 +60,7 @@ def risk_periods(courses: Courses, platform: Platform) -> MaterializeResult:  # 
 
 @course_asset(
     group_name="forecasts",
-    deps=["risk_periods"],
+    deps=["risk_periods", "experiment_assignments"],
     kinds={"csv", "postgres"},
     owners=["team:ml-engineering"],
     code_version="2",

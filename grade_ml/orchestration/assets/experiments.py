@@ -1,0 +1,119 @@
+"""The group `experiments`: who is in which arm, what each look says, and what follows from it."""
+
+from functools import partial
+
+from dagster import AssetCheckSpec, MaterializeResult, ResourceParam, asset
+
+from grade_ml.orchestration.assets.reads import RECORDS
+from grade_ml.orchestration.degradation import complete, is_complete
+from grade_ml.orchestration.reporting import experiments as reporting
+from grade_ml.orchestration.resources import Platform
+from grade_ml.orchestration.retrying import retried
+
+#: One run at a time moves experiments; trainings are not waited for: the stages have a lock.
+POOL = "experiments"
+
+_experiments = partial(
+    asset,
+    group_name="experiments",
+    owners=["team:ml-engineering"],
+    code_version="1",
+    pool=POOL,
+)
+
+
+@_experiments(
+    deps=["sections", "enrollments"],
+    kinds={"postgres"},
+    metadata={
+        "dagster/table_name": "experiments.assignment",
+    },
+    check_specs=[
+        AssetCheckSpec(
+            "arms_as_planned",
+            asset="experiment_assignments",
+            description="The arms of each split have the sizes that were planned: chance makes "
+            "such sizes more often than once in a thousand.",
+        )
+    ],
+)
+@retried
+def experiment_assignments(platform: ResourceParam[Platform]) -> MaterializeResult:  # type: ignore[type-arg]
+    """Give each student of a split or bandit an arm, for good: a salted hash of the id decides.
+
+    Where students are not divided (both versions of a model score everybody), there is nothing to
+    give. Later ticks add students who came; who has an arm keeps it.
+    """
+    from grade_ml.experiments import nightly, overview
+
+    with platform.workspace() as workspace:
+        assigned = nightly.assignments(workspace)
+        reports = overview.going_on(workspace.connection, workspace.as_of)
+    return MaterializeResult(
+        metadata={**_day(platform), **reporting.of_students(assigned)},
+        check_results=[reporting.arms_as_planned(reports)],
+    )
+
+
+@_experiments(
+    deps=["experiment_assignments", "interventions", "grade_predictions", *RECORDS],
+    kinds={"scipy", "postgres"},
+    metadata={"dagster/table_name": "experiments.look"},
+    check_specs=[
+        AssetCheckSpec(
+            "looked_at",
+            asset="experiment_results",
+            description="Every running experiment could be looked at; one that could not names "
+            "the reason, and nothing follows from it.",
+        ),
+    ],
+)
+@retried
+def experiment_results(platform: ResourceParam[Platform]) -> MaterializeResult:  # type: ignore[type-arg]
+    """Look at each running experiment, if new labels have arrived, and say what they decide.
+
+    The decision holds however often one looks: bounds by Lan and DeMets where it is planned how
+    many labels there will be, else a confidence sequence.
+    """
+    from grade_ml.experiments import nightly, overview
+
+    with platform.workspace() as workspace:
+        seen = nightly.results(workspace)
+        reports = overview.going_on(workspace.connection, workspace.as_of)
+    return MaterializeResult(
+        metadata={**_day(platform), **reporting.of_looks(reports, seen)},
+        check_results=[reporting.looked_at(seen)],
+    )
+
+
+@_experiments(
+    deps=["experiment_results", "pooled_ensemble"],
+    kinds={"mlflow", "postgres"},
+    check_specs=[complete("promotions")],
+)
+@retried
+def promotions(platform: ResourceParam[Platform]) -> MaterializeResult:  # type: ignore[type-arg]
+    """Do what was decided: promote, retire or roll back versions, and open what is due.
+
+    A challenger that passed its checks gets an experiment against the champion; after a promotion,
+    the former champion is watched beside the new one. Each experiment's page is written, and
+    MLflow brought in step.
+    """
+    from grade_ml.experiments import nightly
+
+    done = nightly.promotions(platform.workspace)
+    return MaterializeResult(
+        metadata={**_day(platform), **reporting.of_promotions(done)},
+        check_results=[is_complete(done.degraded)],
+    )
+
+
+def _day(platform: Platform) -> dict[str, str]:
+    return {"as_of": platform.as_of.isoformat()}
+
+
+EXPERIMENT_ASSETS = [
+    experiment_assignments,
+    experiment_results,
+    promotions,
+]

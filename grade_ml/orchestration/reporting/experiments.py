@@ -1,0 +1,166 @@
+"""What the UI shows of experiments: one table of all of them, and a report of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dagster import AssetCheckResult, AssetCheckSeverity, MetadataValue, TableRecord
+
+from grade_ml.core import texts
+from grade_ml.orchestration import plots
+
+if TYPE_CHECKING:
+    from grade_ml.experiments.nightly import Assigned, Looked, Promotions
+    from grade_ml.experiments.report import Report
+
+#: Reports and pictures cost a third of a second each: the newest experiments of a run get them.
+SHOWN = 20
+
+
+def of_students(assigned: Sequence[Assigned]) -> dict[str, Any]:
+    """Return how many students each arm has, where students are divided between arms."""
+    rows = [
+        TableRecord(
+            {
+                "experiment": one.experiment_id,
+                "arm": arm,
+                "enrolled_students": students,
+                "share_of_newcomers": one.shares[arm],
+            }
+        )
+        for one in assigned
+        for arm, students in one.arms.items()
+    ]
+    return {
+        "experiments": len(assigned),
+        "new_students": sum(one.new for one in assigned),
+        "arms": plots.table(rows),
+    }
+
+
+def arms_as_planned(reports: Sequence[Report]) -> AssetCheckResult:
+    """Return the check of the sizes of arms whose shares never change."""
+    from grade_ml.experiments import comparison
+    from grade_ml.experiments.plan import Kind
+
+    found = {
+        one.name: comparison.sample_ratio(
+            {arm.name: one.students.get(arm.name, 0) for arm in one.experiment.plan.arms},
+            {arm.name: arm.share for arm in one.experiment.plan.arms},
+        )
+        for one in reports
+        if one.experiment.plan.kind is Kind.SPLIT
+    }
+    wrong = {name: one.reason for name, one in found.items() if one.mismatch}
+    return _warning("arms_as_planned", wrong)
+
+
+def looked_at(seen: Sequence[Looked]) -> AssetCheckResult:
+    """Return the check that each running experiment could be looked at."""
+    return _warning("looked_at", {one.experiment_id: one.says for one in seen if not one.look})
+
+
+def _warning(check: str, wrong: Mapping[str, str]) -> AssetCheckResult:
+    """Return the check that fails where something is wrong with an experiment, by its id."""
+    reasons = texts.bullets(f"{name}: {why}" for name, why in wrong.items())
+    return AssetCheckResult(
+        check_name=check,
+        passed=not wrong,
+        severity=AssetCheckSeverity.WARN,
+        metadata={"failed": len(wrong), "reasons": MetadataValue.md(reasons)},
+    )
+
+
+def of_looks(reports: Sequence[Report], seen: Sequence[Looked]) -> dict[str, Any]:
+    """Return what this run saw, the newest look of each experiment, and each one's report."""
+    rows = [TableRecord({"experiment": one.name, **_newest(one)}) for one in reports]
+    said = [TableRecord({"experiment": one.experiment_id, "says": one.says}) for one in seen]
+    return {
+        "looked_at": len(seen),
+        "in_this_run": plots.table(said),
+        "overview": plots.table(rows),
+        **{one.name: _page(one) for one in reports[-SHOWN:]},
+    }
+
+
+def of_shares(reports: Sequence[Report]) -> dict[str, Any]:
+    """Return which share of the students to come each arm of each bandit gets."""
+    rows = [
+        TableRecord({"experiment": one.name, "arm": arm, "share": share})
+        for one in reports
+        for arm, share in one.shares.items()
+    ]
+    return {"bandits": len({row.data["experiment"] for row in rows}), "shares": plots.table(rows)}
+
+
+def of_promotions(done: Promotions) -> dict[str, Any]:
+    """Return what this run did, all that happened lately, and where the pages are."""
+    from grade_ml.experiments import report
+
+    steps = [
+        {"experiment": one.experiment_id, "what": str(one.happened or "nothing"), "why": one.says}
+        for one in done.steps
+    ]
+    events = [
+        {"experiment": one.name, **event} for one in done.reports for event in report.events(one)
+    ]
+    newest = sorted(events, key=lambda one: str(one["on"]), reverse=True)
+    return {
+        "happened": sum(one.happened is not None for one in done.steps),
+        "in_this_run": plots.table([TableRecord(one) for one in steps]),
+        "events": plots.table([TableRecord(one) for one in newest]),
+        **{f"page_{name}": MetadataValue.path(at) for name, at in done.places.items()},
+    }
+
+
+def _newest(one: Report) -> dict[str, Any]:
+    plan, look = one.experiment.plan, one.newest
+    about = {"kind": str(plan.kind), "state": one.state, "looks": len(one.looks)}
+    if look is None:
+        return about
+    figures = {name: getattr(look, name) for name in ("units", "labels")}
+    measured = ("fraction", "difference", "low", "high", "z", "bound")
+    known = {name: _digits(getattr(look, name)) for name in measured}
+    return {**about, "as_of": str(look.as_of), **figures, **known, "decision": str(look.decision)}
+
+
+def _digits(value: float) -> float | None:
+    """Return four digits of the number, for a table; None: unknown."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def _page(one: Report) -> MetadataValue:
+    """Return the report as Markdown with its picture."""
+    from grade_ml.experiments import pictures, report
+
+    picture = plots.embed(pictures.effect(one.experiment.plan, one.looks), one.name)
+    parts = [
+        texts.bullets(report.words(one)),
+        _table(report.arms(one)),
+        picture.value,
+        *(
+            f"**{texts.markdown(title.replace('_', ' ').capitalize())}**\n\n{_table(rows)}"
+            for title, rows in (report.tables(one.newest) if one.newest else {}).items()
+        ),
+        f"**What happened**\n\n{_table(report.events(one))}",
+    ]
+    return MetadataValue.md("\n\n".join(map(str, parts)))
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows as a table in Markdown; its columns are those of any of them."""
+    names = list(dict.fromkeys(name for one in rows for name in one))
+    lines = [
+        [texts.markdown(name) for name in names],
+        ["---"] * len(names),
+        *([_cell(one.get(name)) for name in names] for one in rows),
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else texts.markdown(value)
