@@ -12,7 +12,7 @@ up: .venv/.installed
 	@exec $(BIN)/grade-ml up --demo --port $(PORT)
 
 test: .venv/.installed-test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not ui"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not ui"
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check

@@ -252,7 +252,6 @@ def made(
         ("GRADE_ML_DATABASE_URL", POSTGRESQL, rude),
         ("DAGSTER_POSTGRES_URL", POSTGRESQL, None),
         ("MLFLOW_TRACKING_URI", HTTP, silent),
-        ("MLFLOW_TRACKING_URI", HTTP, half_well),
         ("MLFLOW_TRACKING_URI", HTTP, None),
     ],
 )

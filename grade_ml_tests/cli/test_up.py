@@ -63,6 +63,15 @@ def running(tmp_path: Path) -> Iterator[Installation]:
     wait_until(lambda: installation.postgres() is None, "the end of PostgreSQL")
 
 
+def assert_ends_everything(installation: Installation, number: signal.Signals) -> None:
+    names = ("webserver", "daemon", "code_server")
+    processes = [*(installation.child(name) for name in names), *code_servers(installation)]
+    assert installation.signal(number) == 0
+    assert installation.output.endswith("Stopped.\n")
+    assert not any(psutil.pid_exists(process) for process in processes)
+    assert installation.postgres() is None
+
+
 def remember(installation: Installation) -> None:
     """Commit a row."""
     folder = installation.home / "csv"
@@ -90,11 +99,12 @@ def remembers(installation: Installation) -> bool:
 
 
 @pytest.mark.slow
-def test_a_second_up_says_where_the_first_runs(running: Installation):
+def test_a_second_up_says_where_the_first_runs_and_hanging_up_ends_it(running: Installation):
     second = running.command("up", "--port", str(running.port + 1))
     assert second.returncode == 1
     assert running.url in second.stderr
     assert answers(running.url)
+    assert_ends_everything(running, signal.SIGHUP)
 
 
 def ticks(installation: Installation) -> int:
@@ -145,7 +155,9 @@ def test_whatever_is_killed_comes_back_and_no_row_is_lost(running: Installation)
 
 @pytest.mark.slow
 @pytest.mark.security
-def test_ui_and_daemon_share_one_private_code_server_that_can_be_reloaded(running: Installation):
+def test_ui_and_daemon_share_one_private_code_server_that_reloads_and_ctrl_c_ends_all(
+    running: Installation,
+):
     (before,) = code_servers(running)
     wait_until(lambda: ticks(running), "a tick")
     assert code_servers(running) == [before]
@@ -161,10 +173,11 @@ def test_ui_and_daemon_share_one_private_code_server_that_can_be_reloaded(runnin
     }
     wait_until(lambda: len(code_servers(running)) == 1, "the end of the former code")
     assert code_servers(running) != [before]
+    assert_ends_everything(running, signal.SIGINT)
 
 
 @pytest.mark.slow
-def test_the_next_up_recovers_from_a_killed_one(running: Installation):
+def test_the_next_up_recovers_from_a_killed_one_and_ends_when_told(running: Installation):
     remember(running)
     left = running.child("webserver")
     running.signal(signal.SIGKILL)
@@ -172,19 +185,7 @@ def test_the_next_up_recovers_from_a_killed_one(running: Installation):
     assert not psutil.pid_exists(left)
     assert "was killed" in running.output
     assert remembers(running)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_everything(tmp_path: Path, number: signal.Signals):
-    installation = Installation(tmp_path)
-    installation.up()
-    names = ("webserver", "daemon", "code_server")
-    processes = [*(installation.child(name) for name in names), *code_servers(installation)]
-    assert installation.signal(number) == 0
-    assert installation.output.endswith("Stopped.\n")
-    assert not any(psutil.pid_exists(process) for process in processes)
-    assert installation.postgres() is None
+    assert_ends_everything(running, signal.SIGTERM)
 
 
 @pytest.fixture

@@ -33,6 +33,13 @@ def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dagster
 
 
 @pytest.fixture
+def instance_in_files(tmp_path: Path) -> Iterator[DagsterInstance]:
+    """What the context of a schedule takes: it opens the instance anew."""
+    with DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield instance
+
+
+@pytest.fixture
 def add_courses(engine: Engine) -> Callable[..., None]:
     """Put courses into the gradebook and record a load, as a loader would."""
 

@@ -39,6 +39,7 @@ from grade_ml.training import requests
 from grade_ml_tests.alerts.servers import Webhook, serving
 from grade_ml_tests.monitoring import world as campuses
 
+IN_MEMORY = True
 TODAY = date(2025, 10, 20)
 
 
@@ -285,10 +286,10 @@ def test_a_success_on_other_courses_repairs_no_failure(definitions, instance, ti
     assert "0 wrong, 1 told" in str(tick("run_failure_alerts").skip_message)
 
 
-def test_monitoring_waits_for_the_first_predictions(definitions, instance):
-    synchronize(instance, ["A"])
+def test_monitoring_waits_for_the_first_predictions(definitions, instance_in_files):
+    synchronize(instance_in_files, ["A"])
     schedule = definitions.resolve_schedule_def("monitoring")
-    skipped = schedule.evaluate_tick(build_schedule_context(instance=instance))
+    skipped = schedule.evaluate_tick(build_schedule_context(instance=instance_in_files))
     assert skipped.run_requests == [] and "grade_predictions" in str(skipped.skip_message)
 
 

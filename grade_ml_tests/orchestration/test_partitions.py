@@ -8,6 +8,7 @@ from grade_ml.orchestration import catalog
 from grade_ml.orchestration.in_flight import covered
 from grade_ml.orchestration.partitions import course, range_tags, ranges
 
+IN_MEMORY = True
 keys = st.lists(st.sampled_from("abcdefgh"), unique=True)
 
 

@@ -21,7 +21,10 @@ from sqlalchemy import Engine
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import schema
 from grade_ml.orchestration.build import build_defs
+from grade_ml.orchestration.catalog import synchronize
 from grade_ml.orchestration.partitions import RANGE_END, RANGE_START, course, range_tags
+
+IN_MEMORY = True
 
 
 @contextmanager
@@ -173,11 +176,12 @@ def test_a_load_that_changed_no_course_asks_for_nothing(add_courses, instance, t
     assert not answer.run_requests and answer.cursor != first.cursor
 
 
-def test_the_schedule_asks_for_all_courses_in_one_run(add_courses, definitions, instance, tick):
+def test_the_schedule_asks_for_all_courses_in_one_run(add_courses, definitions, instance_in_files):
     schedule = definitions.resolve_schedule_def("traditional_training")
-    empty = schedule.evaluate_tick(build_schedule_context(instance=instance))
+    empty = schedule.evaluate_tick(build_schedule_context(instance=instance_in_files))
     assert empty.run_requests == [] and "grade-ml load" in str(empty.skip_message)
     add_courses("B", "A", "C")
-    tick("course_catalog")
-    (request,) = schedule.evaluate_tick(build_schedule_context(instance=instance)).run_requests
+    synchronize(instance_in_files, ["A", "B", "C"])
+    context = build_schedule_context(instance=instance_in_files)
+    (request,) = schedule.evaluate_tick(context).run_requests
     assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("A", "C")

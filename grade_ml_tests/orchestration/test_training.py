@@ -21,6 +21,7 @@ from grade_ml.core import database
 from grade_ml.core.clock import Clock
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble.baseline import NAME
+from grade_ml.orchestration import retrying
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.catalog import synchronize
 from grade_ml.orchestration.partitions import range_tags
@@ -128,7 +129,10 @@ def test_one_run_makes_everything(trained: Trained, platform: Platform):
         assert done == set(courses)
 
 
-def test_a_failed_training_leaves_champion_and_predictions(trained: Trained):
+def test_a_failed_training_leaves_champion_and_predictions(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(retrying, "_SECONDS", 0)  # it starts over six times
     before = predictions(trained.engine)
     assert trained.settings.mlflow_tracking_uri
     unreachable = trained.settings.mlflow_tracking_uri.replace("/mlflow_", "/gone_")
