@@ -20,7 +20,7 @@ import time
 import venv
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from grade_ml.ensemble.rows import join, with_outcomes
 from grade_ml.features.refresh import refresh
 from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
 from grade_ml.features.store import Frames
-from grade_ml.gradebook import frames, oulad
+from grade_ml.gradebook import frames, oulad, schema
 from grade_ml.gradebook.catalog import course_ids
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
@@ -333,6 +333,17 @@ def _scale(number: int) -> dict[str, Any]:
         some = names[:: max(len(names) // 10, 1)][: max(number // 100, 1)]
         with engine.begin() as connection:
             connection.execute(_CORRECTION, {"courses": some, "today": TODAY})
+            # What a load does not tell of is not computed anew.
+            connection.execute(
+                sa.insert(schema.load).values(
+                    source="simulated",
+                    loaded_at=NIGHT + timedelta(days=1),
+                    rows_loaded={"result": len(some)},
+                    rows_unchanged={},
+                    rows_quarantined=0,
+                    courses=some,
+                )
+            )
         again = _refresh(engine, settings, some)
         small = _night(engine, settings, registry)
     return {

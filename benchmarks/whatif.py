@@ -191,15 +191,15 @@ def _judged(
     """
     until = answer.until
     assert until is not None
-    pieces = carried.pieces(str(row["student_id"].iloc[0]))
-    scores = np.array([[piece.score for piece in pieces]])
-    ids = [piece.assignment_id for piece in pieces]
+    left = carried.open_assignments(str(row["student_id"].iloc[0]))
+    scores = np.array([[one.score for one in left]])
+    ids = [one.assignment_id for one in left]
     on_time, days = False, np.nan
     for change in one.changes:
         on_time |= change.kind is Kind.ON_TIME
         if change.kind is Kind.ACTIVE_DAYS:
             days = change.to
-        for name in change.pieces:
+        for name in change.assignments:
             place = ids.index(name)
             scores[0, place] = np.fmax(scores[0, place], change.to)
     doing = Doing(scores, np.array([on_time]), np.array([days]))

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from grade_ml.alerts.channels import Channel, Notice, send, title
 from grade_ml.core import texts
-from grade_ml.core.policy import TablePolicy
+from grade_ml.core.policy import TablePolicy, outdated
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ outbox = sa.Table(
     sa.Column("problem", sa.Text, nullable=False, server_default="", comment="of the last attempt"),
     sa.Column("sent_at", sa.TIMESTAMP(timezone=True)),
     sa.Column("given_up_at", sa.TIMESTAMP(timezone=True)),
-    info=TablePolicy("alerts", time="recorded_at").info,
+    # A notice is waited for at most three days and told of at most seven more; see below.
+    info=TablePolicy("alerts", time="recorded_at", days=14).info,
 )
 _WAITS = outbox.c.sent_at.is_(None) & outbox.c.given_up_at.is_(None)
 
@@ -101,6 +102,7 @@ def deliver(
     with transaction() as connection:
         # Also of channels that are no longer set.
         _give_up(connection, at, settings)
+        connection.execute(sa.delete(outbox).where(outdated(outbox, at.date())))
     return taken
 
 

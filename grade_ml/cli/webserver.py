@@ -96,7 +96,7 @@ class Guarded:
             return PlainTextResponse(f"Refused: {refusal.reason}\n", refusal.status)
         if not scope["path"].isprintable():
             return PlainTextResponse("Refused: the path has control characters.\n", 400)
-        # Dagster executes what stands in the address; without it, a GET opens its playground. Its
+        # Dagster executes what the address asks for; without it, a GET opens its playground. Its
         # router takes `/graphql` and a line end for the same, so no part of the path may say it.
         if method != "POST" and "graphql" in scope["path"].lower() and scope["query_string"]:
             words = "Refused: send GraphQL as the body of a POST, as application/json.\n"

@@ -1,6 +1,6 @@
 """A night's early warning: load what is known, compute, store, and return what was stored.
 
-What is loaded stands in `loading`, what each thing is in the module of its name.
+What is loaded is in `loading`, what each thing is in the module of its name.
 """
 
 from __future__ import annotations

@@ -234,7 +234,7 @@ class PredictiveAnalyticsEngine:
     def _narratives(
         self, connection: Connection, served: Served, row: pd.DataFrame
     ) -> Narratives | None:
-        """Return what was told in the night of the same features and model, if that is sound."""
+        """Return the night's answer to the same features and model, if that is sound."""
         from grade_ml.explanations import store
         from grade_ml.explanations.advice import Kind
         from grade_ml.explanations.loading import STATE, state_of

@@ -27,11 +27,11 @@ from grade_ml.ensemble.encoding import Encoder, attributes
 from grade_ml.ensemble.evaluation import Evaluation, evaluate
 from grade_ml.ensemble.folds import validation_folds
 from grade_ml.ensemble.rows import (
-    NAIVE,
     ROW,
     collected,
     context,
     late_weight,
+    naive_grade,
     predicted,
     training_rows,
 )
@@ -319,6 +319,6 @@ def _held_out(rows: pd.DataFrame, matrix: npt.NDArray[np.float32], seed: int) ->
         raw = raw.assign(**context(kept, set(rows.loc[train, "course_id"])))
         for name in ("final_grade", "at_risk", *ROW):
             raw[name] = kept[name].to_numpy()
-        raw["naive"] = kept[NAIVE].fillna(0.0).to_numpy()
+        raw["naive"] = naive_grade(kept).to_numpy()
         parts.append(raw.assign(fold=number))
     return pd.concat(parts, ignore_index=True)

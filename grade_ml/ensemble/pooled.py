@@ -33,7 +33,6 @@ from grade_ml.ensemble.groups import Bands, bands_of, grouped
 from grade_ml.ensemble.members import MEMBERS, Member, Task
 from grade_ml.ensemble.members.contract import Matrix, View
 from grade_ml.ensemble.rows import (
-    NAIVE,
     ROW,
     attainable,
     began_on,
@@ -41,6 +40,7 @@ from grade_ml.ensemble.rows import (
     collected,
     context,
     late_weight,
+    naive_grade,
     predicted,
     probability,
     row_pseudonyms,
@@ -484,7 +484,7 @@ def _fit_task(
         except OutOfMemoryError:
             raise
         except Exception as error:
-            # Each library has kinds of its own. None vanishes: it is logged and stands in the
+            # Each library has kinds of its own. None vanishes: it is logged and is in the
             # model's `degraded`, on the card, and with every prediction.
             logger.warning("Training goes on without %s: %r", name, error)
             problems.append(f"{name} could not be fitted ({load.task}): {error}")
@@ -556,7 +556,7 @@ def _held_out(rows: pd.DataFrame, folds: Masks, fitted: Mapping[Task, _Fitted]) 
         **{**context(rows, ()), "course_seen": seen},
         grade=grade,
         risk=risk,
-        naive=rows[NAIVE].fillna(0.0),
+        naive=naive_grade(rows),
         fold=fold,
         began_on=began_on(rows),
     )

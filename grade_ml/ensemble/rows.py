@@ -98,6 +98,17 @@ def join(rows: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
     return as_text(rows).merge(as_text(known).astype({"at_risk": bool}), on=ENROLLMENT)
 
 
+def naive_grade(snapshots: pd.DataFrame) -> pd.Series:
+    """Return the naive forecast of the grade: points per weight graded or missed, 0-100.
+
+    It is 0 before anything was: no grade of 0 is likely then, but a sheet of points shows it, and
+    the published comparison (docs/benchmarks.md) is on these terms. So the naive errors of the
+    first weeks are large.
+    """
+    rate: pd.Series = snapshots[NAIVE].fillna(0.0)
+    return rate
+
+
 def with_outcomes(model: Model, snapshots: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
     """Return predictions beside what came true, for the snapshots whose outcome is known.
 
@@ -107,7 +118,7 @@ def with_outcomes(model: Model, snapshots: pd.DataFrame, outcomes: pd.DataFrame)
     beside = snapshots.reset_index(drop=True)
     kept = ["course_id", "progress", *protected_columns(beside.columns).values()]
     rows = pd.concat([model.predict(beside), beside[kept]], axis=1)
-    rows["naive"] = beside[NAIVE].fillna(0.0)
+    rows["naive"] = naive_grade(beside)
     return join(rows, outcomes)
 
 

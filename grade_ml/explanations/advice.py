@@ -1,6 +1,6 @@
 """Who gets a second opinion, a what-if, a narrative, and what each of them holds, as plain values.
 
-What the three are stands in `local_surrogate`, `counterfactuals` and `narratives`.
+What the three are is in `local_surrogate`, `counterfactuals` and `narratives`.
 """
 
 from __future__ import annotations

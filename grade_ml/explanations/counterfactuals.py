@@ -29,7 +29,7 @@ from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.optional import family
 from grade_ml.ensemble.rows import Model
 from grade_ml.explanations.messages import catalogue, languages
-from grade_ml.features.continuations import CYCLE, Continuation, Doing, Piece
+from grade_ml.features.continuations import CYCLE, Continuation, Doing, OpenAssignment
 
 Floats = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]
@@ -41,9 +41,9 @@ class CounterfactualSettings:
     """The judgements of what-ifs, each with its reason."""
 
     #: First the near future is tried: what is due in a year is no plan.
-    near_pieces: int = 3
-    #: Levers for the scores of some pieces, in order of date, beside the one for all of them; more
-    #: are no advice.
+    near_assignments: int = 3
+    #: Levers for the scores of some assignments, in order of date, beside the one for all of them;
+    #: more are no advice.
     blocks: int = 3
     #: Points between scores that are told apart.
     score_step: float = 5.0
@@ -93,10 +93,10 @@ class Change:
     Attributes
     ----------
     to
-        The least score on each of the pieces (0-100), or days with activity in four weeks.
+        The least score on each of the assignments (0-100), or days with activity in four weeks.
     before
         The same if the student goes on as so far; NaN: something is not handed in.
-    pieces
+    assignments
         Their assignment ids; empty: it concerns all of them.
     first, last
         The due dates of the first and the last of them.
@@ -107,7 +107,7 @@ class Change:
     kind: Kind
     to: float
     before: float
-    pieces: tuple[str, ...] = ()
+    assignments: tuple[str, ...] = ()
     first: date | None = None
     last: date | None = None
     message: str = ""
@@ -160,7 +160,11 @@ class Answer:
                     "grade": one.grade,
                     "risk": one.risk,
                     "changes": [
-                        {"kind": str(change.kind), "to": change.to, "pieces": list(change.pieces)}
+                        {
+                            "kind": str(change.kind),
+                            "to": change.to,
+                            "assignments": list(change.assignments),
+                        }
                         for change in one.changes
                     ],
                 }
@@ -198,7 +202,7 @@ def _slots(change: Change) -> dict[str, float | str]:
         "score": change.to,
         "days": change.to,
         "before": change.before,
-        "count": float(len(change.pieces)),
+        "count": float(len(change.assignments)),
         "first": str(change.first),
         "last": str(change.last),
     }
@@ -254,11 +258,12 @@ def what_ifs(  # noqa: PLR0913
         now = float(model.predict(today)["grade"].iloc[0])
     if math.isnan(now):
         return Answer(goal, Status.UNKNOWN, now)
-    pieces = carried.pieces(str(today["student_id"].iloc[0]))
-    if not pieces:
+    assignments = carried.open_assignments(str(today["student_id"].iloc[0]))
+    if not assignments:
         return Answer(goal, Status.CLOSED, now)
-    for horizon in dict.fromkeys((min(len(pieces), SETTINGS.near_pieces), len(pieces))):
-        futures = _Futures(model, carried, today, pieces[:horizon], len(pieces))
+    left = len(assignments)
+    for horizon in dict.fromkeys((min(left, SETTINGS.near_assignments), left)):
+        futures = _Futures(model, carried, today, assignments[:horizon], left)
         answer = _answer(futures, goal, now, seed)
         if answer.status in (Status.ON_COURSE, Status.REACHED):
             break
@@ -272,14 +277,14 @@ class _Lever:
     kind: Kind
     values: tuple[float, ...]
     before: float
-    pieces: tuple[Piece, ...]
+    assignments: tuple[OpenAssignment, ...]
     message: str
 
     def change(self, step: int) -> Change:
-        ids = tuple(one.assignment_id for one in self.pieces)
-        first, last = (self.pieces[0].due_on, self.pieces[-1].due_on) if ids else (None, None)
+        ids = tuple(one.assignment_id for one in self.assignments)
+        due: Sequence[date | None] = [one.due_on for one in self.assignments] or [None]
         value = self.values[step - 1]
-        return Change(self.kind, value, self.before, ids, first, last, self.message)
+        return Change(self.kind, value, self.before, ids, due[0], due[-1], self.message)
 
 
 class _Futures:
@@ -293,11 +298,16 @@ class _Futures:
         model: Model,
         carried: Continuation,
         today: pd.DataFrame,
-        pieces: Sequence[Piece],
+        assignments: Sequence[OpenAssignment],
         left: int,
     ) -> None:
-        self._model, self._carried, self._today, self._pieces = model, carried, today, pieces
-        due = pieces[-1].due_on
+        self._model, self._carried, self._today, self._assignments = (
+            model,
+            carried,
+            today,
+            assignments,
+        )
+        due = assignments[-1].due_on
         self.until = max(due, min(due + timedelta(days=SETTINGS.grace_days), carried.ends_on))
         self.levers = tuple(one for one in self._found_levers(left) if one.values)
         self.most = tuple(len(one.values) for one in self.levers)
@@ -306,16 +316,16 @@ class _Futures:
     def _found_levers(self, left: int) -> Iterator[_Lever]:
         known = self._carried.scores[~np.isnan(self._carried.scores)]
         top = float(np.quantile(known, SETTINGS.score_quantile)) if known.size else 100.0
-        blocks = np.array_split(np.arange(len(self._pieces)), SETTINGS.blocks)
-        whole = [np.arange(len(self._pieces))] if len(self._pieces) > 1 else []
+        blocks = np.array_split(np.arange(len(self._assignments)), SETTINGS.blocks)
+        whole = [np.arange(len(self._assignments))] if len(self._assignments) > 1 else []
         for places in [*filter(len, blocks), *whole]:
-            some = tuple(self._pieces[place] for place in places)
+            some = tuple(self._assignments[place] for place in places)
             least = min(0.0 if math.isnan(one.score) else one.score for one in some)
             missing = any(math.isnan(one.score) for one in some)
             values = _grid(least, top, SETTINGS.score_step)
             message = _about(places, left)
             yield _Lever(Kind.SCORE, values, math.nan if missing else least, some, message)
-        if any(one.days_late > 0 for one in self._pieces):
+        if any(one.days_late > 0 for one in self._assignments):
             yield _Lever(Kind.ON_TIME, (1.0,), 0.0, (), "on_time")
         own, everyone = self._carried.active_days(str(self._today["student_id"].iloc[0]))
         if not math.isnan(own):
@@ -334,7 +344,7 @@ class _Futures:
 
     def _doing(self, steps: Steps) -> Doing:
         number = len(steps)
-        scores = np.tile([one.score for one in self._pieces], (number, 1))
+        scores = np.tile([one.score for one in self._assignments], (number, 1))
         on_time, days = np.zeros(number, bool), np.full(number, np.nan)
         for lever, step in zip(self.levers, steps.T, strict=True):
             changed = step > 0
@@ -344,8 +354,8 @@ class _Futures:
             elif lever.kind is Kind.ACTIVE_DAYS:
                 days[changed] = value
             else:
-                first = self._pieces.index(lever.pieces[0])
-                block = slice(first, first + len(lever.pieces))
+                first = self._assignments.index(lever.assignments[0])
+                block = slice(first, first + len(lever.assignments))
                 scores[changed, block] = np.fmax(scores[changed, block], value[:, None])
         return Doing(scores, on_time, days)
 
@@ -364,7 +374,7 @@ class _Futures:
 
 
 def _about(places: npt.NDArray[np.intp], left: int) -> str:
-    """Return how a change of the scores of some of the pieces that are left is told."""
+    """Return how a change of the scores of some of the assignments that are left is told."""
     if len(places) == 1:
         return "score_one"
     if len(places) == left:
@@ -529,7 +539,9 @@ def _instead(futures: _Futures, found: Sequence[Future]) -> list[Future]:
 
     def without(lever: _Lever, step: int) -> Future:
         return tuple(
-            max(step - 2, 0) if other is lever else top * set(lever.pieces).isdisjoint(other.pieces)
+            max(step - 2, 0)
+            if other is lever
+            else top * set(lever.assignments).isdisjoint(other.assignments)
             for other, top in zip(futures.levers, futures.most, strict=True)
         )
 

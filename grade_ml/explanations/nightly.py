@@ -188,9 +188,11 @@ def _reference(
 
     They are computed once for each version of the model.
     """
-    progress = float(np.median([one.values.get("progress") or 0.0 for one in told]))
-    served, phase = models.serving(course), phase_of(progress)
-    nothing = empty(REFERENCE)
+    served, nothing = models.serving(course), empty(REFERENCE)
+    known_progress = [x for one in told if (x := one.values.get("progress")) is not None]
+    if not known_progress:
+        return nothing, "how far the sections are is unknown"
+    phase = phase_of(float(np.median(known_progress)))
     pooled = pooled_of(served.model)
     if pooled is None:
         return nothing, "the baseline serves; importance is compared within an ensemble only"

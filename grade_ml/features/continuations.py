@@ -1,6 +1,6 @@
 """Features of days to come: a running section carried on, with what one student could do in it.
 
-Nobody can hand in half a piece of work without its weight, its date and its place in the class
+Nobody can hand in half an assignment without its weight, its date and its place in the class
 changing too. So a possible future is not a changed row of features but more records, from which the
 same code as always computes the row. What a student should do is not known here.
 """
@@ -22,14 +22,14 @@ from grade_ml.gradebook.frames import Gradebook
 
 #: Days over which activity repeats itself, as the features count it.
 CYCLE = 28
-#: So many of the last pieces that were due repeat themselves: who stopped handing in goes on so.
+#: So many of the last assignments due repeat themselves: who stopped handing in goes on so.
 _RECENT = 3
 _EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One piece of coursework that is still to be handed in.
+class OpenAssignment:
+    """An assignment that is still to be handed in.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Doing:
     Attributes
     ----------
     scores
-        Of the first pieces in order, shape (k, pieces); NaN: not handed in.
+        Of the first assignments in order, shape (k, assignments); NaN: not handed in.
     on_time
         Whether what comes in is not late; else it is as late as so far. Shape (k,).
     active_days
@@ -71,7 +71,7 @@ class Doing:
 class Continuation:
     """One section after `as_of`, in which everyone goes on as so far.
 
-    Each student hands in, or does not, and as late as, the last three pieces that were due, in
+    Each student hands in, or does not, and as late as, the last three assignments that were due, in
     turn; scores are the mean of the student's so far, else of the class, else of the course. The
     activity of the last 28 days repeats itself. Nobody enrolls or withdraws, and other sections
     stand as they stood. What is dated after `as_of` is not seen.
@@ -114,7 +114,7 @@ class Continuation:
         ids = records.students[section.students]
         self._seats = {str(name): place for place, name in enumerate(ids)}
 
-    def pieces(self, student_id: str) -> tuple[Piece, ...]:
+    def open_assignments(self, student_id: str) -> tuple[OpenAssignment, ...]:
         """Return what counts, is not due yet and has not come in, in order of due date.
 
         Raises
@@ -125,7 +125,7 @@ class Continuation:
         seat = self._seat(student_id)
         section, weight = self._section, self._weight(seat)
         return tuple(
-            Piece(
+            OpenAssignment(
                 str(self._assignments["assignment_id"][place]),
                 str(self._assignments["category"][place]),
                 _date(section.due_on[place]),
@@ -396,7 +396,7 @@ def _exempt_as_known(section: SectionRecords, today: float) -> Floats | None:
 
 
 def _lag(section: SectionRecords, place: int) -> Floats:
-    """Return how many days after its due date each student handed in a piece; 0: not at all."""
+    """Return how many days after its due date each student handed it in; 0: not at all."""
     came = np.where(
         np.isfinite(section.submitted_on[:, place]),
         section.submitted_on[:, place],

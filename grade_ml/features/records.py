@@ -329,7 +329,7 @@ def _stretch(sorted_numbers: Ints, number: int) -> slice:
 
 
 def _places(index: pd.Index, values: pd.Series) -> Ints:
-    """Return where the values stand in `index`, -1 for those that do not."""
+    """Return where the values are in `index`, -1 for those that do not."""
     return np.asarray(index.get_indexer(pd.Index(values.astype(object))), dtype=np.int64)
 
 

@@ -1,7 +1,7 @@
 """One row per enrollment and cut: what was known of a student in a section at the end of that day.
 
 Everything that a row says happened, was submitted, graded or recorded not later than its cut. The
-meaning of each column stands in `catalogue`; which of them a model may see is decided by the model.
+meaning of each column is in `catalogue`; which of them a model may see is decided by the model.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Forecasts of sections that the forecasters had not seen, and which sections those are.
 
-What weights and bands are learned from these rows stands in `combination` and `bands`.
+What weights and bands are learned from these rows is in `combination` and `bands`.
 """
 
 from __future__ import annotations

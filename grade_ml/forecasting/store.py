@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
@@ -18,9 +18,6 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from grade_ml.core.database import copy_frame, read_frame
 from grade_ml.core.policy import TablePolicy
 from grade_ml.forecasting.contract import ACTIVITY, FORECASTS, Forecasts
-
-if TYPE_CHECKING:
-    pass
 
 metadata = sa.MetaData(schema="forecasts")
 

@@ -1,7 +1,7 @@
 """The trajectory model: all forecasters, their weights and bands, fitted and asked together.
 
 Its data come from `loading`; how it is trained, and what else learns from its held-out forecasts,
-stands in `grade_ml.training.trajectory`.
+is in `grade_ml.training.trajectory`.
 """
 
 from __future__ import annotations

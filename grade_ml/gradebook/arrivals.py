@@ -1,4 +1,4 @@
-"""What stands in an inbox: deliveries in order, what each is, and whether it has arrived whole.
+"""What is in an inbox: deliveries in order, what each is, and whether it has arrived whole.
 
 Only names, sizes and times are looked at, and the end of zip files; loading and moving belong to
 `inbox`. A place is a local folder or one that `universal_pathlib` reaches.
@@ -77,7 +77,7 @@ class File:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A file or folder that stands in the inbox.
+    """A file or folder in the inbox.
 
     `fault` says why it cannot be loaded whatever is in it; empty: it may be tried.
     """
@@ -126,7 +126,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Inbox:
-    """What stands in the inbox, in the order in which it is to be loaded, and what does not count.
+    """What is in the inbox, in the order in which it is to be loaded, and what does not count.
 
     The order is that of the names, numbers in them by their value, as `night-9` before `night-10`;
     names that differ only in case follow each other by their time.
@@ -146,7 +146,7 @@ class Inbox:
 
 
 def look(root: UPath) -> Inbox:
-    """Return what stands in the inbox.
+    """Return what is in the inbox.
 
     Raises
     ------

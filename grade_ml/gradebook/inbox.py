@@ -1,4 +1,4 @@
-"""Loads what stands in the inbox, once and in order, and moves it away with a report beside it.
+"""Loads what is in the inbox, once and in order, and moves it away with a report beside it.
 
 `arrivals` knows what a delivery is, `loading` how one is loaded. A delivery is recorded in
 `gradebook.delivery` by the transaction that loads it and marked when it was moved; so a process

@@ -31,7 +31,7 @@ class Course:
 
     @property
     def told_from(self) -> pd.Timestamp:
-        """The first day of a champion that was told of a change: errors before are not its own."""
+        """The first day of a champion that knows of a change; errors before are not its own."""
         days = self.records.predictions.loc[self._knows_change, "on"]
         return pd.Timestamp(days.min()) if len(days) else pd.Timestamp.min
 

@@ -1,6 +1,6 @@
 """One number from 0 to 100 for each course's model, from six parts that stay visible.
 
-The score orders courses by need; what is wrong stands in the parts. A part that cannot be judged
+The score orders courses by need; what is wrong is in the parts. A part that cannot be judged
 counts neither way, and is named.
 """
 

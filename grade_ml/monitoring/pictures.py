@@ -1,4 +1,4 @@
-"""Pictures of stored reports. Only drawing lives here; every number stands in the reports."""
+"""Pictures of stored reports. Only drawing lives here; every number is in the reports."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What the streams of errors say of a course and of all courses together, in words and figures.
 
-How rows of a stream and alarms come about stands in `concept`.
+How rows of a stream and alarms come about is in `concept`.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _merged(parts: Iterable[list[Mapping[str, Any]]]) -> pd.DataFrame:
 def together(one: OfCourse, all_courses: Heard) -> OfCourse:
     """Return the course with the alarm of all courses where it agrees with it.
 
-    One that was told of a change has been answered: what is left of it each training looks at.
+    An alarm that a training knows of has been answered: each training looks at what is left of it.
     """
     is_told = one.changed_on is not None
     if not isinstance(one, Concept) or one.says or is_told or all_courses.alarm_on is None:

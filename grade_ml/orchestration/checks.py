@@ -34,7 +34,7 @@ def _table_checks(table: Table) -> AssetChecksDefinition:
     ]
     specs.append(
         AssetCheckSpec(
-            "quarantine", asset=name, description="No row of the sources stands in quarantine."
+            "quarantine", asset=name, description="No row of the sources is in quarantine."
         )
     )
     if table is schema.result:

@@ -1,4 +1,4 @@
-"""The check that warns where something worse stood in for something better."""
+"""The check that warns where something worse replaced something better."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Dagster's instance of one installation: its home, made ready, and the runs that died in it.
 
-What the instance is made of stands in dagster.yaml beside this module, and where the definitions
+What the instance is made of is in dagster.yaml beside this module, and where the definitions
 are in workspace.yaml. The repository has copies at its top, where Dagster's own commands look.
 """
 

@@ -13,9 +13,7 @@ JOB_DESCRIPTIONS = {
         "much has changed, forecasts every remaining score of every running enrollment of the "
         "courses, and says what follows from it."
     ),
-    "load_inbox": (
-        "Loads what stands in GRADE_ML_INBOX, in order, and moves it to done or refused."
-    ),
+    "load_inbox": ("Loads what is in GRADE_ML_INBOX, in order, and moves it to done or refused."),
     "manage_ab_tests": (
         "Looks at the running experiments, promotes a challenger that is better, rolls back a "
         "version that disappoints, and opens experiments for new challengers."

@@ -2,7 +2,7 @@
 
 Named in dagster.yaml, so that every Dagster process (webserver, daemon, code server, run, a bare
 `dagster dev`) finds the server by itself and holds it for as long as it lives. The URL is read
-in each process and so stands in no command line and in no instance reference. Being in every
+in each process and so is in no command line and in no instance reference. Being in every
 Dagster process, also one that somebody starts by hand, it is where such a process is kept apart.
 """
 

@@ -53,7 +53,7 @@ transition = sa.Table(
 
 
 class Stage(StrEnum):
-    """Where a version stands in its life; one that was registered and nothing more is candidate."""
+    """The stages of a version's life; one that was registered and nothing more is candidate."""
 
     CANDIDATE = "candidate"
     CHALLENGER = "challenger"

@@ -24,7 +24,7 @@ from grade_ml.core.policy import TablePolicy
 from grade_ml.ensemble import course as courses
 from grade_ml.ensemble.course import Change, CourseModel, Fitted
 from grade_ml.ensemble.pooled import PooledModel
-from grade_ml.ensemble.rows import NAIVE, began_on, join, versions_of
+from grade_ml.ensemble.rows import began_on, join, naive_grade, versions_of
 from grade_ml.features.surroundings import beside
 from grade_ml.registry.registry import Alias, ModelVersion
 from grade_ml.registry.transition import Evidence, Stage, Stages
@@ -82,7 +82,7 @@ def train(
         Opens a transaction, for as long as something is read or recorded.
     changes
         What scores since a change say of running sections, by course. It takes the place of what
-        ended sections say; a course without one keeps what it was told before.
+        ended sections say; a course without one keeps the change that it knows.
 
     Raises
     ------
@@ -210,7 +210,7 @@ def _train(course_id: str, data: _Data, opened: Opening, change: Change | None) 
     return CourseOutcome(course_id, model is not None, True, fitted.reason, model, number)
 
 
-#: Since when and by which share scores have changed, as far as a training was told.
+#: Since when and by which share scores have changed, as far as a training knows.
 _Told = tuple[date | None, float | None]
 _NOTHING: _Told = (None, None)
 
@@ -246,7 +246,7 @@ def _fresh(
         section_id=rows["section_id"].astype(str),
         student=workspace.registry.pseudonyms.of(rows["student_id"]),
         began_on=began_on(rows),
-        naive=rows[NAIVE].fillna(0.0),
+        naive=naive_grade(rows),
         raw_grade=raw["grade"],
         raw_risk=raw["risk"],
     )

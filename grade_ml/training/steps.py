@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version as installed_version
@@ -80,14 +80,38 @@ def register(  # noqa: PLR0913 - what a version must be traceable to
     costs
         Metrics beside: seconds, memory.
     """
+    return register_files(
+        registry,
+        name,
+        model.save,
+        metrics={**model.evaluation.flat(), **(costs or {})},
+        features=model.features,
+        parameters=parameters,
+        data_version=data_version,
+        trained_at=trained_at,
+    )
+
+
+def register_files(  # noqa: PLR0913 - what a version must be traceable to
+    registry: Registry,
+    name: str,
+    save: Callable[[Path], None],
+    *,
+    metrics: Mapping[str, float],
+    features: Sequence[str],
+    parameters: Mapping[str, object],
+    data_version: str,
+    trained_at: datetime,
+) -> ModelVersion:
+    """Store the files that `save` writes into a folder as the next version of `name`."""
     with tempfile.TemporaryDirectory() as folder:
-        model.save(Path(folder))
+        save(Path(folder))
         return registry.register(
             name,
             Path(folder),
-            metrics={**model.evaluation.flat(), **(costs or {})},
+            metrics=metrics,
             parameters=parameters,
-            features=model.features,
+            features=features,
             data_version=data_version,
             code_version=program(),
             trained_at=trained_at,

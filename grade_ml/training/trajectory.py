@@ -7,7 +7,6 @@ would have been. Which of the models serves a day is decided in `grade_ml.servin
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import date
@@ -31,7 +30,7 @@ from grade_ml.gradebook.schema import section
 from grade_ml.registry.registry import Alias, ModelVersion
 from grade_ml.registry.transition import Stage
 from grade_ml.registry.workspace import Opening, Workspace
-from grade_ml.training.steps import Training, program, promote
+from grade_ml.training.steps import Training, promote, register_files
 from grade_ml.training.verdicts import Verdict, covers
 
 _WEEKLY = ["course_id", "section_id", "student_id", "cut_day", "activity_last_7"]
@@ -156,25 +155,27 @@ def _register(
     seconds: float,
 ) -> ModelVersion:
     figures = {**fitted.figures, **_of_risk(risk)}
-    with tempfile.TemporaryDirectory() as folder:
-        fitted.model.save(Path(folder))
-        risk.save(Path(folder))
-        return workspace.registry.register(
-            NAME,
-            Path(folder),
-            metrics={name: value for name, value in figures.items() if math.isfinite(value)}
-            | {"training_seconds": seconds, "peak_megabytes": peak_megabytes()},
-            parameters={
-                "as_of": workspace.as_of,
-                "seed": workspace.seed,
-                "sections": len(fitted.model.sections),
-                "forecasters": ", ".join(fitted.model.forecasters),
-            },
-            features=fitted.panels[0].feature_names,
-            data_version=str(sum(hashes.values()) % 2**64),
-            code_version=program(),
-            trained_at=workspace.now,
-        )
+
+    def save(folder: Path) -> None:
+        fitted.model.save(folder)
+        risk.save(folder)
+
+    return register_files(
+        workspace.registry,
+        NAME,
+        save,
+        metrics={name: value for name, value in figures.items() if math.isfinite(value)}
+        | {"training_seconds": seconds, "peak_megabytes": peak_megabytes()},
+        features=fitted.panels[0].feature_names,
+        parameters={
+            "as_of": workspace.as_of,
+            "seed": workspace.seed,
+            "sections": len(fitted.model.sections),
+            "forecasters": ", ".join(fitted.model.forecasters),
+        },
+        data_version=str(sum(hashes.values()) % 2**64),
+        trained_at=workspace.now,
+    )
 
 
 def _of_risk(risk: RiskModel) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Whether two samples come from the same world: one calibrated answer for any two frames.
 
 Which windows are compared (the same week of term) and what follows from an answer is decided by the
-caller. How a column is read stands in `columns`, the distances in `statistics`, the chance of them
+caller. How a column is read is in `columns`, the distances in `statistics`, the chance of them
 in `permutation`.
 """
 

@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from grade_ml.alerts import conditions, outbox
 from grade_ml.alerts.channels import Channel, Notice, configured
 from grade_ml.alerts.outbox import SETTINGS
+from grade_ml.core.policy import TablePolicy
 
 NOON = datetime(2025, 10, 20, 12, tzinfo=UTC)
 #: When a channel that failed `number` times in a row was tried, from the beginning.
@@ -157,6 +158,14 @@ def test_pauses_grow_and_an_end_is_said(engine, caplog):
     assert given_up.due_at is None and "not tried again" in str(given_up)
     assert unsent(engine, now + SETTINGS.told_for) == []
     assert subjects(engine) == ["job night"]
+    days = TablePolicy.of(outbox.outbox).days
+    assert days and timedelta(days=days) > SETTINGS.give_up_after + SETTINGS.told_for
+    kept = []
+    for age in (days, days + 1):
+        outbox.deliver(engine.begin, {}, NOON + timedelta(days=age))
+        with engine.connect() as connection:
+            kept.append(len(connection.execute(sa.select(outbox.outbox)).all()))
+    assert kept == [1, 0]
 
 
 def test_a_failing_channel_is_named_without_its_secret_and_keeps_no_other(

@@ -15,7 +15,7 @@ def test_a_clearly_worse_version_does_not() -> None:
     assert not deserves_champion(LOSS * 1.2, LOSS.mean(), STUDENTS, seed=0)
 
 
-def test_rows_of_one_student_are_one_piece_of_evidence() -> None:
+def test_rows_of_one_student_are_one_observation() -> None:
     worse = np.append(np.full(399, 110.0), 90.0)
     assert not deserves_champion(worse, 100.0, STUDENTS, seed=0)
     one_student = np.append(np.zeros(399, dtype=int), 1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,28 @@ from grade_ml.core.settings import AlertSettings, Settings
 from grade_ml.external.settings import ExternalSettings
 from grade_ml.gradebook.rest.settings import OneRosterSettings
 from grade_ml_tests import REPOSITORY
+
+
+def places(pattern: str) -> set[str]:
+    """Return the modules of the package in whose text the pattern is found."""
+    package = REPOSITORY / "grade_ml"
+    return {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if re.search(pattern, path.read_text())
+    }
+
+
+def test_the_environment_is_read_where_a_process_begins():
+    edges = {"orchestration/build.py", "orchestration/storage.py"}
+    read = places(r"\w\.from_environment\(\)") - {"core/settings.py"}
+    assert {place for place in read if not place.startswith("cli/")} == edges
+
+
+def test_no_variable_is_changed_at_run_time():
+    changes = r"environ\[[^]]*\] *=[^=]|environ\.(setdefault|update|pop)|putenv|del os\.environ"
+    # Before the first import of a library, and for children.
+    assert places(changes) == {"__init__.py", "core/process.py"}
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ HOSTILE = [
     "$\\frac{1}{0}$",
     "&lt;",
 ]
-#: Such pieces, alone and in any order, between any other characters.
+#: Such parts, alone and in any order, between any other characters.
 anything = st.lists(st.one_of(st.sampled_from(HOSTILE), st.text(max_size=20))).map("".join)
 
 CONTROLS = re.compile(texts.STEERING + "|" + texts.DIRECTIONS + "|[\r\u2028\u2029\ud800-\udfff]")

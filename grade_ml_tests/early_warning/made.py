@@ -20,7 +20,7 @@ NAMES = (
 
 def panel(
     students: int = 40,
-    pieces: int = 6,
+    assignments: int = 6,
     day: float = 45.0,
     *,
     seed: int = 0,
@@ -28,20 +28,20 @@ def panel(
     started_on: int = 20_000,
     share: float = 0.8,
 ) -> Panel:
-    """A section with a piece of work due every second week, and what came in the end.
+    """A section with an assignment due every second week, and what came in the end.
 
     A student hands in with a chance of about `share` and scores around a level of their own; both
     go together. Every student is active on about two thirds of the days.
     """
-    random = np.random.default_rng([seed, students, pieces])
+    random = np.random.default_rng([seed, students, assignments])
     level = random.normal(0, 1, students)
-    due = 14.0 * np.arange(1, pieces + 1)
+    due = 14.0 * np.arange(1, assignments + 1)
     chance = 1 / (1 + np.exp(-(np.log(share / (1 - share)) + level)))
-    handed_in = random.uniform(size=(students, pieces)) < chance[:, None]
-    score = np.clip(65 + 12 * level[:, None] + random.normal(0, 8, (students, pieces)), 0, 100)
+    handed_in = random.uniform(size=(students, assignments)) < chance[:, None]
+    score = np.clip(65 + 12 * level[:, None] + random.normal(0, 8, (students, assignments)), 0, 100)
     score = np.where(handed_in, score, 0.0)
     past = due <= day
-    weight = np.full(pieces, 100 / pieces)
+    weight = np.full(assignments, 100 / assignments)
     known = np.where(past, score, np.nan)
     earned = np.nansum(known * weight, axis=1) / 100
     missed = past & ~handed_in
@@ -64,19 +64,19 @@ def panel(
         course_id="c",
         section_id=section,
         day=day,
-        length=14.0 * pieces + 14,
+        length=14.0 * assignments + 14,
         started_on=float(started_on),
         students=np.array([f"u{n:04d}" for n in range(students)], dtype=object),
-        assignments=np.array([f"{section}-a{n}" for n in range(pieces)], dtype=object),
+        assignments=np.array([f"{section}-a{n}" for n in range(assignments)], dtype=object),
         due_day=due,
         weight=weight,
-        category=np.array(["TMA"] * pieces, dtype=object),
+        category=np.array(["TMA"] * assignments, dtype=object),
         score=known,
         submitted=np.where(past, handed_in.astype(float), np.nan),
         exempt=np.zeros(score.shape, bool),
         pass_mark=40.0,
         class_submitted=np.where(past, handed_in.mean(axis=0), np.nan),
-        class_score=np.full(pieces, np.nan),
+        class_score=np.full(assignments, np.nan),
         features=features,
         feature_names=NAMES,
         truth=score,
@@ -142,8 +142,8 @@ def later(one: Panel, day: float) -> Panel:
 
 
 def single(probabilities: list[float], scores: list[float], **settled: Any) -> tuple[Any, Any]:
-    """One student's forecasts, one piece a week, and where the student stands."""
-    one = panel(students=1, pieces=len(scores) + 1, day=14.0)
+    """One student's forecasts, one assignment a week, and where the student stands."""
+    one = panel(students=1, assignments=len(scores) + 1, day=14.0)
     frame = forecasts(one).iloc[: len(scores)].copy()
     frame["due_day"] = one.day + 7.0 * np.arange(1, len(scores) + 1)
     frame["submit_probability"] = probabilities

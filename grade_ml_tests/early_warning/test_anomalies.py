@@ -22,7 +22,7 @@ def reference():
 
 
 def week(seed: int, **changed: tuple[int, float]) -> tuple[Panel, Panel, pd.DataFrame]:
-    """A section before and after its fourth piece was due, with changed scores of some students."""
+    """A section before and after its fourth assignment, with changed scores of some students."""
     before = panel(150, seed=seed, section="new", share=0.95, day=50.0)
     truth = before.truth.copy()
     handed_in = before.truth_submitted.copy()
@@ -117,7 +117,7 @@ def test_without_reference_or_forecasts_nothing_is_told(reference, forecast):
     assert anomalies([], [], frame.head(0), reference).empty
 
 
-def test_a_student_or_piece_that_is_new_breaks_nothing(reference):
+def test_a_student_or_assignment_that_is_new_breaks_nothing(reference):
     now, before, frame = week(54)
     fewer = replace(
         before,

@@ -91,7 +91,7 @@ def test_another_seed_changes_little(section):
     assert (one["mean"] - other["mean"]).abs().max() < 4
 
 
-def test_pieces_without_weight_leave_no_grade_and_no_alarm():
+def test_assignments_without_weight_leave_no_grade_and_no_alarm():
     frame, state = single([0.9, 0.9], [80.0, 80.0], settled_weight=0.0, settled_points=0.0)
     frame["weight"] = [0.0, 50.0]
     rows = simulate(frame, state, 0.4)

@@ -11,7 +11,7 @@ from grade_ml.early_warning import pictures
 from grade_ml.early_warning.grade_paths import PathModel, grade_paths, results_so_far, standing
 from grade_ml_tests.early_warning.made import forecasts, panel
 
-ONE = panel(100, pieces=8)
+ONE = panel(100, assignments=8)
 PATHS = grade_paths(forecasts(ONE), standing([ONE]), PathModel())
 RESULTS = results_so_far([ONE])
 

@@ -30,7 +30,7 @@ def said(now: Panel, before: Panel) -> list[pd.DataFrame]:
 
 
 def test_another_future_changes_nothing():
-    one = panel(120, pieces=8, day=30.0, seed=9, section="new")
+    one = panel(120, assignments=8, day=30.0, seed=9, section="new")
     random = np.random.default_rng(1)
     other = replace(
         one,

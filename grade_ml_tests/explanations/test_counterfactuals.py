@@ -42,11 +42,11 @@ def asked(goal: float, student: str = "ann", seed: int = 0) -> Answer:
 
 def test_a_goal_is_reached_by_few_and_different_changes():
     answer = asked(72.0)
-    # Ann has 80, 60 and 70 and goes on with 70, of which two pieces come late: 70 - 2 x 2.
+    # Ann has 80, 60 and 70 and goes on with 70, of which two assignments come late: 70 - 2 x 2.
     assert (answer.status, answer.now, answer.as_so_far) == (Status.REACHED, 68, 66)
     assert answer.until == on(77)
     assert len(answer.what_ifs) >= 3
-    kinds = {tuple((c.kind, c.pieces) for c in one.changes) for one in answer.what_ifs}
+    kinds = {tuple((c.kind, c.assignments) for c in one.changes) for one in answer.what_ifs}
     assert len(kinds) >= 3
     for one in answer.what_ifs:
         assert one.grade >= 72
@@ -68,11 +68,11 @@ def test_a_change_is_as_small_as_it_can_be_and_better_is_never_worse():
             ]
             return (80 + 60 + 70 + sum(earned)) / 5 - 2 * (1 if prompt else 2)
 
-        asked_for = [(change.pieces, change.to) for change in wanted]
+        asked_for = [(change.assignments, change.to) for change in wanted]
         assert one.grade == pytest.approx(forecast(asked_for), abs=1e-4)
-        for place, (pieces, score) in enumerate(asked_for):
+        for place, (assignments, score) in enumerate(asked_for):
             less = [*asked_for]
-            less[place] = (pieces, score - SETTINGS.score_step)
+            less[place] = (assignments, score - SETTINGS.score_step)
             assert forecast(less) < 72
     assert model.asked == [] and carried.ends_on == on(90)
 
@@ -83,7 +83,7 @@ def test_no_answer_asks_for_more_than_another_one():
         for one in asked(goal).what_ifs:
             scores = {"w4": 70.0, "w5": 70.0, "on time": 0.0}
             for change in one.changes:
-                for name in change.pieces or ("on time",):
+                for name in change.assignments or ("on time",):
                     scores[name] = max(scores[name], change.to)
             asks.append(scores)
         for one in asks:
@@ -150,7 +150,7 @@ def test_a_student_without_results_can_still_be_told_something():
         assert all(np.isnan(c.before) for c in one.changes if c.kind is Kind.SCORE)
 
 
-def test_words_name_pieces_and_numbers():
+def test_words_name_assignments_and_numbers():
     answer = asked(72.0)
     told = answer.in_words("en")
     assert len(told) == len(answer.what_ifs)
@@ -159,7 +159,7 @@ def test_words_name_pieces_and_numbers():
         for change in one.changes:
             if change.kind is Kind.SCORE:
                 assert f"{change.to:.0f} or better on " in sentence
-                assert ("both assignments" in sentence) >= (len(change.pieces) == 2)
+                assert ("both assignments" in sentence) >= (len(change.assignments) == 2)
     assert all("Prognose" in sentence for sentence in answer.in_words("de"))
 
 

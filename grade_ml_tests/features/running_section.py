@@ -1,4 +1,4 @@
-"""A section of four students after three of five pieces of coursework."""
+"""A section of four students after three of five assignments."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def on(number: float) -> date:
 
 
 def book(*results: dict[str, object], more_activity: tuple[tuple[str, int], ...] = ()) -> Gradebook:
-    """Bob stopped after the first piece, Dan left; Ann and Cat handed in all three."""
+    """Bob stopped after the first assignment, Dan left; Ann and Cat handed in all three."""
     known = [
         result("ann", "w1", 80, 8, 12),
         result("ann", "w2", 60, 22, 24),

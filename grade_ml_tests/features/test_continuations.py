@@ -28,13 +28,13 @@ def carried() -> Continuation:
 
 
 def test_everyone_goes_on_as_so_far(carried):
-    first, second = carried.pieces("ann")
+    first, second = carried.open_assignments("ann")
     assert (first.assignment_id, first.due_on, first.weight) == ("w4", on(50), 20)
-    # The mean of 80, 60 and 70; the last three pieces came 2 days early, 2 late, and on the day.
+    # The mean of 80, 60 and 70; the last three came 2 days early, 2 late, and on the day.
     assert (first.score, first.days_late) == (70, -2)
     assert (second.score, second.days_late) == (70, 2)
     # Bob handed in the first of three, so he does every third from now on.
-    assert [np.isnan(piece.score) for piece in carried.pieces("bob")] == [False, True]
+    assert [np.isnan(one.score) for one in carried.open_assignments("bob")] == [False, True]
 
 
 def test_the_features_are_those_of_the_records(carried):
@@ -80,7 +80,7 @@ def test_nothing_after_the_day_is_seen(carried):
     left = future.enrollments["withdrawn_on"].fillna(day(50))
     cheated = replace(future, enrollments=future.enrollments.assign(withdrawn_on=left))
     later = Continuation(cheated, "now", on(TODAY))
-    assert later.pieces("ann") == carried.pieces("ann")
+    assert later.open_assignments("ann") == carried.open_assignments("ann")
     today, choice = snapshot(book(), TODAY), doing((60.0, 60.0))
     pd.testing.assert_frame_equal(
         later.snapshots(today, choice, on(80))[list(NUMERIC_FEATURES)],
@@ -93,16 +93,16 @@ def test_a_student_without_results_starts_from_the_class():
     none = replace(records, results=records.results[records.results["student_id"] == "cat"])
     carried = Continuation(none, "now", on(TODAY))
     # Nothing came in the last three times, so nothing comes.
-    assert [np.isnan(one.score) for one in carried.pieces("ann")] == [True, True]
+    assert [np.isnan(one.score) for one in carried.open_assignments("ann")] == [True, True]
     fresh = Continuation(none, "now", on(1))
-    assert [one.score for one in fresh.pieces("ann")] == [50] * 5
-    assert {one.days_late for one in fresh.pieces("ann")} == {0}
+    assert [one.score for one in fresh.open_assignments("ann")] == [50] * 5
+    assert {one.days_late for one in fresh.open_assignments("ann")} == {0}
 
 
 def test_who_is_not_there_and_days_that_are_over_are_refused(carried):
     for name in ("dan", "eve"):
         with pytest.raises(NotFoundError):
-            carried.pieces(name)
+            carried.open_assignments(name)
     with pytest.raises(NotFoundError):
         Continuation(book(), "then", on(TODAY))
     with pytest.raises(ValueError, match="to come"):

@@ -161,8 +161,8 @@ def test_what_ifs_leave_out_what_does_not_count() -> None:
     records = book(
         result("ann", "w1", 80, 9, 9), result("ann", "w2", None, None, 12, status="exempt")
     )
-    pieces = Continuation(records, "now", (START + pd.Timedelta(days=20)).date()).pieces("ann")
-    assert [(one.assignment_id, one.weight) for one in pieces] == [
+    carried = Continuation(records, "now", (START + pd.Timedelta(days=20)).date())
+    assert [(one.assignment_id, one.weight) for one in carried.open_assignments("ann")] == [
         ("w3", pytest.approx(100 * 50 / 70))
     ]
 

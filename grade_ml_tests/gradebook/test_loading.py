@@ -324,10 +324,10 @@ def test_progress_names_the_steps_and_counts_the_rows(engine: Engine) -> None:
 
 
 def _shuffled(tables: Frames, draw: Callable[..., object]) -> list[tuple[str, pd.DataFrame]]:
-    pieces = [
+    parts = [
         (name, frame.iloc[[row]]) for name, frame in tables.items() for row in range(len(frame))
     ]
-    return draw(st.permutations(pieces))  # type: ignore[return-value]
+    return draw(st.permutations(parts))  # type: ignore[return-value]
 
 
 @options(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -338,12 +338,12 @@ def test_any_order_and_split_of_the_rows_gives_the_same_gradebook(
     _empty(engine)
     _load(engine, _small())
     expected = _read(engine)
-    pieces = _shuffled(_small(), data.draw)
-    report = load(engine, from_frames("csv", lambda: pieces), loaded_at=NOW)
+    parts = _shuffled(_small(), data.draw)
+    report = load(engine, from_frames("csv", lambda: parts), loaded_at=NOW)
 
     assert not report.changed
     _empty(engine)
-    load(engine, from_frames("csv", lambda: pieces), loaded_at=NOW)
+    load(engine, from_frames("csv", lambda: parts), loaded_at=NOW)
     _assert_same(_read(engine), expected)
 
 

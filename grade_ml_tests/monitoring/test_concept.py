@@ -122,7 +122,7 @@ def test_a_change_in_the_midst_of_marking_shows_in_the_same_assignment():
     expectation = concept.learn(scored(60, 30))
     assert expectation is not None
     found = scored(60, 8, seed=2)
-    day = pd.Timestamp("2025-02-12")  # the third day on which the sixth piece is scored
+    day = pd.Timestamp("2025-02-12")  # the third day on which the sixth assignment is scored
     harsh = found.assign(score=found["score"] - 15 * (found["scored_on"] >= day))
     rows = concept.stream(harsh, expectation, None)
     sixth = rows[rows["assignment_id"] == "s2-05"].set_index("batch")["z"]

@@ -1,6 +1,6 @@
 """Keeps the gradebook up to date with a OneRoster server: everything at first, then what changed.
 
-Up to when each endpoint was read stands in `gradebook.oneroster_sync`, written by the transaction
+Up to when each endpoint was read is in `gradebook.oneroster_sync`, written by the transaction
 that loads the rows; so a sync that is killed at any moment is only done again.
 """
 

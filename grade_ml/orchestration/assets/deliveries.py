@@ -35,7 +35,7 @@ OWNERS = ["team:data-engineering"]
 )
 @retried
 def inbox_deliveries(platform: ResourceParam[Platform]) -> Iterator[MaterializeResult[None]]:
-    """Load what stands in GRADE_ML_INBOX, in order, and move it to done or refused.
+    """Load what is in GRADE_ML_INBOX, in order, and move it to done or refused.
 
     The run fails, after all else was loaded, where a delivery was refused or could not be moved.
     """

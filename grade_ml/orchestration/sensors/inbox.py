@@ -23,7 +23,7 @@ from grade_ml.core.settings import Settings
 from grade_ml.orchestration.jobs import load_inbox
 from grade_ml.orchestration.resources import Platform
 
-#: The tag of a run that was asked for: what stood in the inbox.
+#: The tag of a run that was asked for: what was in the inbox.
 STOOD = "grade_ml/inbox"
 #: A run that left its deliveries where they were (full disk, database away) is tried again.
 AGAIN_AFTER = timedelta(minutes=15)

@@ -291,7 +291,7 @@ def take_turns(
                     raise
                 except Exception as error:
                     # Each library has kinds of its own. None vanishes: it is logged, told, and
-                    # stands in `Tuned.degraded`; the member keeps the parameters it had.
+                    # is in `Tuned.degraded`; the member keeps the parameters it had.
                     told = f"{search.kind.name} could not be tuned ({search.task}): {error}"
                     logger.warning("Tuning goes on without %s: %r", search.kind.name, error)
                     problems.append(told)
