@@ -37,7 +37,8 @@ def effect(plan: Plan, looks: Sequence[Look]) -> Figure:
         reach = np.abs(difference / z) * bound
     axes.axhline(0, color=GREY, linewidth=1)
     marker = "o" if len(looks) < _MARKED else ""
-    axes.fill_between(labels, low, high, color=BLUE, alpha=0.18, linewidth=0, label="interval")
+    if np.isfinite(low).any():
+        axes.fill_between(labels, low, high, color=BLUE, alpha=0.18, linewidth=0, label="interval")
     axes.plot(labels, difference, color=BLUE, marker=marker, markersize=4, label="difference")
     if np.isfinite(reach).any():
         better = plan.metric.better

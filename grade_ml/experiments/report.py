@@ -116,11 +116,11 @@ def words(report: Report) -> list[str]:
     if math.isfinite(look.difference):
         said.append(
             f"{plan.treatments[0].name} minus {plan.control.name}: {_signed(look.difference)} "
-            f"{pictures.unit(plan.metric)} (interval {_signed(look.low)} to {_signed(look.high)}); "
+            f"{pictures.unit(plan.metric)}{_interval(look)}; "
             f"{'less' if plan.metric.better < 0 else 'more'} is better."
         )
     if math.isfinite(look.z) and math.isfinite(look.bound):
-        verb = "reaches" if abs(look.z) >= look.bound else "does not reach"
+        verb = "reaches" if abs(look.z) > look.bound else "does not reach"
         said.append(f"|z| is {abs(look.z):.2f} and {verb} the bound of {look.bound:.2f}.")
     said.append(f"Decision: {look.decision}, that is, {MEANING[look.decision]}. {look.reason}")
     return said
@@ -242,5 +242,11 @@ def _is(arm: Arm) -> str:
     return f"{arm.model[0]} version {arm.model[1]}" if arm.model else f"action {arm.action}"
 
 
+def _interval(look: Look) -> str:
+    if not (math.isfinite(look.low) and math.isfinite(look.high)):
+        return ""
+    return f" (interval {_signed(look.low)} to {_signed(look.high)})"
+
+
 def _signed(value: float) -> str:
-    return f"{value:+.3g}" if math.isfinite(value) else "unknown"
+    return f"{value:+.3g}"

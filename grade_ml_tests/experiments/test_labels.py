@@ -18,6 +18,7 @@ from grade_ml.experiments.labels import Labels
 from grade_ml.experiments.plan import Decision, Kind, Metric, Plan
 from grade_ml.experiments.store import Happened
 from grade_ml.gradebook import schema
+from grade_ml.gradebook.frames import Gradebook
 from grade_ml.registry.registry import Registry
 from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.predictions import shadow_prediction
@@ -46,11 +47,10 @@ def at(number: int) -> date:
     return BEGAN + timedelta(days=number)
 
 
-@pytest.fixture
-def connection(engine: Engine) -> Iterator[Connection]:
-    """A section of 60 days with quizzes due on days 10, 20, 30; results come three days later."""
+def small_book() -> Gradebook:
+    """Return a section of 60 days, quizzes due on days 10, 20, 30, results three days later."""
     quizzes = {"q1": 10, "q2": 20, "q3": 30}
-    book = gradebook(
+    return gradebook(
         students=students(*NAMES, s00='{"gender": "F"}'),
         terms=[{"term_id": "t", "starts_on": day(0), "ends_on": day(90)}],
         courses=[{"course_id": "math"}],
@@ -67,7 +67,12 @@ def connection(engine: Engine) -> Iterator[Connection]:
             for name, score in zip(NAMES, SCORES, strict=True)
         ],
     )
-    store_gradebook(engine, book)
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:
+    """The small gradebook, and what two versions said each week."""
+    store_gradebook(engine, small_book())
     with engine.begin() as opened:
         for number in (0, 7, 14, 21, 28, 35):
             tell(opened, number)

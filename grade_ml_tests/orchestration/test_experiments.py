@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dagster import DagsterInstance, RunRequest, build_schedule_context
+import sqlalchemy as sa
+from dagster import (
+    AssetCheckSeverity,
+    DagsterInstance,
+    ExecuteInProcessResult,
+    RunRequest,
+    build_schedule_context,
+)
+from sqlalchemy import Engine
 
 from grade_ml.core.settings import Settings
 from grade_ml.experiments import store
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.running import QUIET
-from grade_ml.registry.registry import Alias
-from grade_ml.registry.transition import Stage
+from grade_ml.registry.registry import Alias, Registry
+from grade_ml.registry.transition import Stage, transition
+from grade_ml_tests.ensemble.campus import store as store_gradebook
 from grade_ml_tests.experiments.plans import STARTS_ON, of_models
-from grade_ml_tests.registry.versions import register, stages_of
+from grade_ml_tests.experiments.test_labels import at, small_book, tell
+from grade_ml_tests.registry.versions import NOW, register, stages_of
 
 IN_MEMORY = True
 
@@ -29,7 +39,7 @@ def tick(settings: Settings, instance: DagsterInstance) -> list[RunRequest] | st
 
 
 def test_a_tick_skips_and_says_why_until_there_is_something_to_do(
-    settings: Settings, engine, instance: DagsterInstance, tmp_path: Path
+    settings: Settings, engine: Engine, instance: DagsterInstance, tmp_path: Path
 ) -> None:
     stages = stages_of(settings)
     assert "no champion" in tick(settings, instance)
@@ -43,6 +53,81 @@ def test_a_tick_skips_and_says_why_until_there_is_something_to_do(
     stages.engine.dispose()
 
 
+def everything(settings: Settings, engine: Engine, registry: Registry) -> dict[str, object]:
+    """Return what a tick may write: tables, runs in MLflow, and files."""
+    with engine.connect() as connection:
+        rows = {
+            table.fullname: sorted(map(str, connection.execute(sa.select(table))))
+            for table in (*store.metadata.sorted_tables, transition)
+        }
+    groups = [one.experiment_id for one in registry._client.search_experiments()]
+    runs = {
+        run.info.run_id: str(run.to_dictionary()) for run in registry._client.search_runs(groups)
+    }
+    root = Path(settings.storage_root)
+    files = {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {**rows, **runs, **files}
+
+
+def test_the_better_version_is_promoted_and_the_same_tick_again_changes_nothing(
+    settings: Settings, engine: Engine, instance: DagsterInstance, tmp_path: Path
+) -> None:
+    stages = stages_of(settings)
+    store_gradebook(engine, small_book())
+    champion = register(stages, "pooled", tmp_path, Stage.CHALLENGER, Stage.CHAMPION)
+    challenger = register(stages, "pooled", tmp_path, Stage.CHALLENGER)
+    name = f"pooled-{challenger.version}-against-{champion.version}"
+
+    def run(number: int) -> ExecuteInProcessResult:
+        today = settings.model_copy(update={"as_of": at(number)})
+        job = build_defs(today).resolve_job_def("manage_ab_tests")
+        return job.execute_in_process(run_config=QUIET, instance=instance)
+
+    run(0)
+    with engine.begin() as connection:
+        tell(connection, 7)
+    result = run(13)
+    assert stages.registry.get("pooled", Alias.CHAMPION) == challenger
+    before = everything(settings, engine, stages.registry)
+    again = run(13)
+    after = everything(settings, engine, stages.registry)
+    assert [key for key in before if before[key] != after[key]] == []
+    assert before.keys() == after.keys()
+    with engine.connect() as connection:
+        experiments = {one.plan.experiment_id: one for one in store.read(connection)}
+        looks = store.looks(connection, name)
+    assert [str(one.kind) for one in experiments[name].events] == ["opened", "decided", "promoted"]
+    assert looks and looks[-1].decision == "better"
+    assert f"pooled-{challenger.version}-after-{champion.version}" in experiments
+    for one in (result, again):
+        told = one.asset_materializations_for_node("promotions")[0].metadata
+        assert f"page_{name}" in told
+        assert all(check.passed for check in one.get_asset_check_evaluations())
+    page = Path(str(told[f"page_{name}"].value)).read_text()
+    assert "promoted" in page and "data:image/png" in page
+    shown = result.asset_materializations_for_node("experiment_results")[0].metadata
+    assert "reaches the bound" in str(shown[name].value)
+    stages.engine.dispose()
+
+
+def test_where_mlflow_is_down_looks_go_on_and_nothing_is_promoted(
+    settings: Settings, engine: Engine, instance: DagsterInstance
+) -> None:
+    down = settings.model_copy(update={"mlflow_tracking_uri": "http://127.0.0.1:1"})
+    plan = of_models()
+    with engine.begin() as connection:
+        store.create(connection, plan, NOW, plan.owner, "arranged by a test")
+    result = (
+        build_defs(down.model_copy(update={"as_of": STARTS_ON}))
+        .resolve_job_def("manage_ab_tests")
+        .execute_in_process(run_config=QUIET, instance=instance)
+    )
+    (failed,) = [one for one in result.get_asset_check_evaluations() if not one.passed]
+    assert failed.check_name == "complete" and failed.severity is AssetCheckSeverity.WARN
+    degraded = str(failed.metadata["degraded"].value)
+    assert "No version was promoted" in degraded and "not in MLflow" in degraded
+
+
 def decide(settings: Settings, instance: DagsterInstance, **asked: str):
     job = build_defs(settings).resolve_job_def("decide_experiment")
     config = {**QUIET, "ops": {"decide_by_hand": {"config": asked}}}
@@ -50,7 +135,7 @@ def decide(settings: Settings, instance: DagsterInstance, **asked: str):
 
 
 def test_a_person_promotes_from_the_launchpad_and_the_reason_is_kept(
-    settings: Settings, engine, instance: DagsterInstance, tmp_path: Path
+    settings: Settings, engine: Engine, instance: DagsterInstance, tmp_path: Path
 ) -> None:
     today = settings.model_copy(update={"as_of": STARTS_ON})
     stages = stages_of(settings)
