@@ -75,13 +75,14 @@ def test_z_without_skewness_is_the_exact_quantile() -> None:
         assert np.all(np.abs(evidence.z)[[0, 4]] <= np.abs(exact)[[0, 4]])
 
 
-def test_skewed_values_are_as_sure_on_one_side_as_on_the_other() -> None:
+def test_skewed_values_claim_no_more_than_others() -> None:
     draws = RANDOM.exponential(size=(20_000, 40)) - 1
     sums = [np.sum(draws**power, axis=1) for power in (1, 2, 3)]
     evidence = Evidence.of(Moments.of_sums(np.full(20_000, 40.0), *sums))
     beyond = np.array([(evidence.z > 1.96).mean(), (evidence.z < -1.96).mean()])
     students = np.array([(evidence.t > 2.02).mean(), (evidence.t < -2.02).mean()])
-    assert np.all(np.abs(beyond - 0.025) < 0.012)
+    assert np.all(beyond < 0.037)
+    assert beyond.sum() < 0.05
     assert students[1] > 0.05  # what Student's t alone would do
     assert evidence.z[7] == pytest.approx(Evidence.of(Moments.of(draws[7])).z)
 
