@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from grade_ml.core.errors import ConfigurationError
+from grade_ml.core.errors import GradeMLError
+
+
+class MissingLibraryError(GradeMLError):
+    """A library that an optional feature takes is not installed."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,10 @@ def family(extra: str) -> Family:
 
 
 def needed(extra: str) -> None:
-    """Raise `ConfigurationError` unless all of an extra's libraries are installed."""
+    """Raise `MissingLibraryError` unless all of an extra's libraries are installed."""
     wanted = family(extra)
     if missing := wanted.missing():
-        raise ConfigurationError(
+        raise MissingLibraryError(
             f"{', '.join(missing)} is not installed; without, {wanted.without}.",
             f"Install the extra grade-ml[{extra}].",
         )

@@ -69,9 +69,9 @@ def actions(workspace: Workspace, courses: Collection[str], rules: Sequence[Rule
     return Actions(tuple(plans), exceptions, tuple(skipped))
 
 
-def underway(workspace: Workspace) -> Iterator[Plan]:
-    """Yield the plans of the splits and bandits that run on the day."""
-    for one in store.running(workspace.connection, Kind.SPLIT, Kind.BANDIT):
+def underway(workspace: Workspace, *kinds: Kind) -> Iterator[Plan]:
+    """Yield the plans of the splits and bandits (or of one kind) that run on the day."""
+    for one in store.running(workspace.connection, *kinds or (Kind.SPLIT, Kind.BANDIT)):
         last = one.plan.stops_on
         if one.plan.starts_on <= workspace.as_of and (last is None or workspace.as_of <= last):
             yield one.plan

@@ -269,7 +269,7 @@ def shares(
     ------
     ExperimentError
         The arms cannot each keep `least_share`.
-    ConfigurationError
+    MissingLibraryError
         mabwiser is not installed.
     """
     if not 0 <= least_share * len(state.arms) <= 1:
@@ -382,8 +382,10 @@ def expected_shares(
     Parameters
     ----------
     days
-        On which each student was assigned.
+        On which each student was assigned; none: the plan's shares are expected.
     """
+    if not days:
+        return in_force((), plan, date.min)
     found = dict.fromkeys((arm.name for arm in plan.arms), 0.0)
     for day, number in Counter(days).items():
         for arm, share in in_force(kept, plan, day).items():

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from functools import partial
+from typing import TypeVar
 
 import pandas as pd
 import sqlalchemy as sa
 
 from grade_ml.core.database import is_lost
-from grade_ml.core.errors import ConfigurationError, GradeMLError, ServiceError
+from grade_ml.core.errors import (
+    ConfigurationError,
+    ExperimentError,
+    GradeMLError,
+    ServiceError,
+)
+from grade_ml.core.hashing import digest
+from grade_ml.core.plain import plain
 from grade_ml.core.settling import place
-from grade_ml.experiments import bandits, labels, lifecycle, overview, report, store
+from grade_ml.experiments import bandits, labels, lifecycle, off_policy, overview, report, store
 from grade_ml.experiments.actions import underway
 from grade_ml.experiments.assignment import new_assignments, one_of_each_group
+from grade_ml.experiments.bandits import Totals
+from grade_ml.experiments.comparison import sample_ratio
 from grade_ml.experiments.lifecycle import Step
 from grade_ml.experiments.look import look, of_labels
-from grade_ml.experiments.plan import Decision, Kind, Look, Plan
+from grade_ml.experiments.off_policy import Value
+from grade_ml.experiments.outcomes import read_outcomes
+from grade_ml.experiments.plan import Decision, Kind, Look, Metric, Plan
 from grade_ml.experiments.population import enrolled, with_strata
 from grade_ml.experiments.report import Report
-from grade_ml.experiments.store import PROGRAM, Event, Experiment, Happened
+from grade_ml.experiments.store import PROGRAM, Allocation, Event, Experiment, Happened
 from grade_ml.registry.workspace import Opening, Workspace
 
 logger = logging.getLogger(__name__)
+
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -123,20 +140,8 @@ def results(workspace: Workspace) -> list[Looked]:
     found = []
     for one in store.running(workspace.connection, Kind.SHADOW, Kind.WATCH):
         name = one.plan.experiment_id
-        try:
-            with workspace.connection.begin_nested():
-                told = _looked(workspace, one)
-        except (ConfigurationError, ServiceError):
-            raise  # no experiment is the cause
-        except GradeMLError as error:
-            found.append(Looked(name, None, str(error)))
-        except Exception as error:  # of whatever kind: the others go on, and this one is told
-            if is_lost(error):
-                raise
-            logger.exception("The experiment %s could not be looked at.", name)
-            found.append(Looked(name, None, f"{type(error).__name__} {place(error)}"))
-        else:
-            found.append(Looked(name, told, f"{told.decision}: {told.reason}"))
+        told, why = _apart(workspace, name, partial(_looked, workspace, one))
+        found.append(Looked(name, told, f"{told.decision}: {told.reason}" if told else why))
     return found
 
 
@@ -198,3 +203,106 @@ def promotions(opened: Opening) -> Promotions:
         published = report.publish(workspace, reports)
     degraded += published.degraded
     return Promotions(tuple(steps), tuple(reports), published.places, tuple(degraded))
+
+
+@dataclass(frozen=True)
+class Allocated:
+    """What a bandit does with the students to come, and why.
+
+    Attributes
+    ----------
+    shares
+        Of each arm, from the next day on.
+    totals
+        What is known of each arm.
+    values
+        What each arm is worth if every student had been given it.
+    new
+        Whether anything was learned since the shares were last stored; if not, nothing is written.
+    reason
+        Why the shares stay as they were although they could be other ones; empty: they do not.
+    """
+
+    experiment_id: str
+    shares: Mapping[str, float]
+    totals: Mapping[str, Totals] = field(default_factory=dict)
+    values: Sequence[Value] = ()
+    new: bool = False
+    reason: str = ""
+
+
+def allocations(workspace: Workspace) -> list[Allocated]:
+    """Let the shares of each running bandit follow its rewards, from the next day on.
+
+    A tick on the same records writes nothing. A bandit that cannot learn keeps its shares, says
+    why, and stops no other.
+    """
+    return [_allocated(workspace, plan) for plan in underway(workspace, Kind.BANDIT)]
+
+
+def _allocated(workspace: Workspace, plan: Plan) -> Allocated:
+    name = plan.experiment_id
+    kept = store.allocations(workspace.connection, name, date.max)
+    told, why = _apart(workspace, name, partial(_learned, workspace, plan, kept))
+    tomorrow = workspace.as_of + timedelta(days=1)
+    return told or Allocated(name, bandits.in_force(kept, plan, tomorrow), reason=why)
+
+
+def _learned(workspace: Workspace, plan: Plan, kept: Sequence[Allocation]) -> Allocated:
+    newest = max((one.as_of for one in kept), default=workspace.as_of)
+    arms = [arm.name for arm in plan.arms]
+    history = rewards(workspace, plan)
+    sizes = sample_ratio(
+        Counter(history["arm"]),
+        bandits.expected_shares(history["assigned_on"].tolist(), kept, plan),
+    )
+    if sizes.mismatch:
+        raise ExperimentError(
+            f"The shares of {plan.experiment_id} stay as they are: {sizes.reason}",
+            "Find out what assigned students otherwise; stop the experiment if it cannot be told.",
+        )
+    # An earlier day than the newest is refused.
+    state = bandits.begun(arms, newest).learned(bandits.cohorts(history), workspace.as_of)
+    seed = int(digest({"experiment": plan.experiment_id, "seed": workspace.seed}, 8), 16)
+    shares = bandits.shares(state, plan.policy, least_share=plan.least_share, seed=seed)
+    values = off_policy.values(history, arms)
+    about = {"policy": plan.policy, "seed": seed}
+    states = bandits.stored(state)
+    rows = [
+        Allocation(workspace.as_of, arm, shares[arm], plain(states[arm] | about | {"value": value}))
+        for arm, value in zip(arms, values, strict=True)
+    ]
+    before = {one.arm: (one.probability, one.state) for one in kept if one.as_of == newest}
+    new = before != {one.arm: (one.probability, one.state) for one in rows}
+    if new:
+        store.allocate(workspace.connection, plan.experiment_id, rows)
+    return Allocated(plan.experiment_id, shares, state.totals, values, new)
+
+
+def rewards(workspace: Workspace, plan: Plan) -> pd.DataFrame:
+    """Return one row per assigned student, as `bandits.cohorts` and `off_policy.values` read it."""
+    connection, name = workspace.connection, plan.experiment_id
+    exposed = store.exposures(connection, name, workspace.as_of)["student_id"]
+    known = read_outcomes(workspace, plan).students[["student_id", "value", "covariate"]]
+    rows = store.assignments(connection, name).merge(known, on="student_id", how="left")
+    return rows.assign(
+        assigned_on=rows["assigned_on"].dt.date,
+        exposed=rows["student_id"].isin(exposed),
+        reward=rows["value"] / (100 if plan.metric is Metric.SCORE else 1),
+    )
+
+
+def _apart(workspace: Workspace, name: str, work: Callable[[], Done]) -> tuple[Done | None, str]:
+    """Return what comes of one experiment; where it fails, nothing of it, and why in words."""
+    try:
+        with workspace.connection.begin_nested():
+            return work(), ""
+    except (ConfigurationError, ServiceError):
+        raise  # no experiment is the cause
+    except GradeMLError as error:
+        return None, str(error)
+    except Exception as error:  # of whatever kind: the others go on, and this one is told
+        if is_lost(error):
+            raise
+        logger.exception("Nothing came of the experiment %s.", name)
+        return None, f"{type(error).__name__} {place(error)}"

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grade_ml.core import optional
-from grade_ml.core.errors import ConfigurationError, ExperimentError
+from grade_ml.core.errors import ExperimentError
 from grade_ml.experiments.bandits import (
     Cohort,
     State,
@@ -197,7 +197,9 @@ def test_what_cannot_be_learned_from_is_refused_with_the_reason(case: str) -> No
 
 def test_without_its_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optional, "find_spec", lambda module: None)
-    with pytest.raises(ConfigurationError, match=r"mabwiser is not .*grade-ml\[bandits\]"):
+    with pytest.raises(
+        optional.MissingLibraryError, match=r"mabwiser is not .*grade-ml\[bandits\]"
+    ):
         shares(_learn())
 
 
@@ -215,3 +217,4 @@ def test_all_students_of_a_day_are_assigned_by_the_shares_of_the_days_before() -
     days = [MONDAY] * 100 + [MONDAY + timedelta(days=1)] * 100 + [LATER] * 200
     found = expected_shares(days, kept, plan)
     assert found == pytest.approx({standard: 0.725, none: 0.275})
+    assert expected_shares([], kept, plan) == {standard: 0.5, none: 0.5}
