@@ -21,7 +21,7 @@ from grade_ml.core.errors import (
 from grade_ml.core.locks import DatabaseLock
 from grade_ml.early_warning.interventions import read_table
 from grade_ml.ensemble.pooled import NAME as POOLED
-from grade_ml.experiments import store
+from grade_ml.experiments import safety, store
 from grade_ml.experiments.expected import expected
 from grade_ml.experiments.plan import (
     INTERVENTIONS,
@@ -293,22 +293,32 @@ def _ending(
     workspace: Workspace, one: Experiment
 ) -> tuple[Happened, str] | tuple[Happened, str, Decision] | None:
     """Return why a running experiment ends, with what its end is; None: it goes on."""
-    plan, registry = one.plan, workspace.registry
+    plan = one.plan
     if plan.kind.compares_models:
-        if gone := _gone(workspace, plan):
-            return Happened.FAILED, gone
-        control, treatment = (workspace.stages.of(registry.at(*_model(arm))) for arm in plan.arms)
-        shadow = plan.kind is Kind.SHADOW
-        if treatment is not (Stage.CHALLENGER if shadow else Stage.CHAMPION):
-            return Happened.SUPERSEDED, f"its treatment is {treatment}"
-        if shadow and control is not Stage.CHAMPION:
-            return Happened.SUPERSEDED, f"its control is {control}"
+        if found := _of_versions(workspace, plan):
+            return found
+    elif harmed := safety.harm(workspace, plan):
+        return Happened.STOPPED, harmed
     if plan.stops_on is None or workspace.as_of <= plan.stops_on:
         return None
     passed = f"its last day {plan.stops_on} has passed without a decision"
     if plan.kind is Kind.BANDIT:
         return Happened.STOPPED, passed
     return Happened.DECIDED, passed, Decision.NO_DIFFERENCE
+
+
+def _of_versions(workspace: Workspace, plan: Plan) -> tuple[Happened, str] | None:
+    """Return why versions cannot be compared any more; None: they can."""
+    registry = workspace.registry
+    if gone := _gone(workspace, plan):
+        return Happened.FAILED, gone
+    control, treatment = (workspace.stages.of(registry.at(*_model(arm))) for arm in plan.arms)
+    shadow = plan.kind is Kind.SHADOW
+    if treatment is not (Stage.CHALLENGER if shadow else Stage.CHAMPION):
+        return Happened.SUPERSEDED, f"its treatment is {treatment}"
+    if shadow and control is not Stage.CHAMPION:
+        return Happened.SUPERSEDED, f"its control is {control}"
+    return None
 
 
 def _gone(workspace: Workspace, plan: Plan) -> str:

@@ -91,17 +91,16 @@ def read_outcomes(workspace: Workspace, plan: Plan, metric: Metric | None = None
     metric
         None: that of the plan.
     """
-    connection, as_of, name = workspace.connection, workspace.as_of, plan.experiment_id
-    assigned = store.assignments(connection, name)
-    days = store.exposures(connection, name, as_of)
-    exposed, excluded = first_exposures(assigned, days)
-    book = _read(connection, name, as_of)
-    here = exposed["student_id"].isin(book.enrollments["student_id"].astype(object))
-    excluded |= {"not in the gradebook any more": int((~here).sum())}
-    exposed = exposed[here].reset_index(drop=True)
+    book, exposed, excluded = _compared(workspace, plan)
     labels = measured(
-        book, exposed, plan.courses, metric or plan.metric, as_of, workspace.institution
+        book,
+        exposed,
+        plan.courses,
+        metric or plan.metric,
+        workspace.as_of,
+        workspace.institution,
     )
+    connection = workspace.connection
     own = attributes(connection, labels, workspace.registry.declared) if len(labels) else labels
     told = own[[one for one in own if str(one).startswith("protected_")]]
     sizes = exposed["arm"].value_counts()
@@ -110,6 +109,33 @@ def read_outcomes(workspace: Workspace, plan: Plan, metric: Metric | None = None
         {arm.name: int(sizes.get(arm.name, 0)) for arm in plan.arms},
         {reason: number for reason, number in excluded.items() if number},
     )
+
+
+def read_kept(workspace: Workspace, plan: Plan) -> pd.DataFrame:
+    """Return student_id, arm and value of all who are compared.
+
+    Value is the share, 0-1, of a student's enrollments that are neither withdrawn from nor failed
+    so far: unlike passing, it is known of everybody on every day.
+    """
+    book, exposed, _ = _compared(workspace, plan)
+    known = outcomes(book, workspace.as_of, workspace.institution)
+    known = known[[*_SEAT, "at_risk"]].astype(dict.fromkeys(_SEAT, object))
+    rows = _seats(book, exposed, plan.courses).merge(known, on=_SEAT, how="left")
+    # Running, or of unknown outcome: not lost so far.
+    lost = rows["at_risk"].fillna(False).astype(bool)
+    value = (~lost).groupby([rows["student_id"], rows["arm"]]).mean()
+    return value.rename("value").reset_index()
+
+
+def _compared(workspace: Workspace, plan: Plan) -> tuple[Gradebook, pd.DataFrame, dict[str, int]]:
+    """Return the exposed students' records, who is compared, and how many are not, by reason."""
+    connection, as_of, name = workspace.connection, workspace.as_of, plan.experiment_id
+    days = store.exposures(connection, name, as_of)
+    exposed, excluded = first_exposures(store.assignments(connection, name), days)
+    book = _read(connection, name, as_of)
+    here = exposed["student_id"].isin(book.enrollments["student_id"].astype(object))
+    excluded |= {"not in the gradebook any more": int((~here).sum())}
+    return book, exposed[here].reset_index(drop=True), excluded
 
 
 def measured(  # noqa: PLR0913, PLR0917

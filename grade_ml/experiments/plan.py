@@ -106,6 +106,9 @@ VERSIONS = ("champion", "challenger")
 STANDARD = "standard"
 #: The action of an arm in which nothing is done.
 NOTHING = "none"
+#: The share of students from whom an experiment may withhold help: more adds nothing to its power,
+#: which is largest with two equal arms.
+MOST_WITHHELD = 0.5
 
 
 @dataclass(frozen=True)
@@ -274,11 +277,21 @@ def _wrong_arms(plan: Plan) -> Iterator[str]:
         elif len(set(models)) < len(models):
             yield "its arms are the same version"
         return
+    yield from _wrong_withholding(plan)
     actions = [one.action for one in plan.arms]
     if not all(actions) or any(one.model is not None for one in plan.arms):
         yield f"each arm of a {plan.kind} is an action, and no version of a model"
     elif len(set(actions)) < len(actions):
         yield "two of its arms have one action"
+
+
+def _wrong_withholding(plan: Plan) -> Iterator[str]:
+    """Yield what is wrong with a plan that withholds help, whose limits protect students."""
+    withheld = [one for one in plan.arms if one.action == NOTHING]
+    if withheld and plan.stops_on is None:
+        yield "it withholds help, so it needs a last day"
+    if any(one.share > MOST_WITHHELD + _ROUNDING for one in withheld):
+        yield f"it withholds help from more than {MOST_WITHHELD:g} of the students"
 
 
 def _wrong_shares(plan: Plan) -> Iterator[str]:

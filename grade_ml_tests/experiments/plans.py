@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from grade_ml.experiments.plan import NOTHING, STANDARD, Arm, Kind, Metric, Plan
@@ -45,6 +45,7 @@ def of_actions(*shares: float, **changes: Any) -> Plan:
         metric=Metric.SUBMITTED,
         starts_on=STARTS_ON,
         owner="adviser",
+        stops_on=STARTS_ON + timedelta(days=120),
         courses=("course-1", "course-2"),
     )
     return replace(plan, **changes)
