@@ -25,6 +25,11 @@ class SafetySettings:
     #: Two-sided, over all looks together: of experiments in which withholding does no harm one in
     #: 40 is stopped, which costs an answer; a harm that is not seen costs students a course.
     alpha: float = 0.05
+    #: Students lost before anything is said: of few the difference is no normal variable, and one
+    #: in 30 harmless experiments was stopped in simulations, at the very first withdrawals.
+    least_lost: int = 30
+    #: Students exposed where harm is seen soonest, a few courses' worth.
+    planned_students: int = 1000
 
 
 SETTINGS = SafetySettings()
@@ -53,9 +58,16 @@ def harmful(kept: pd.Series, withheld: pd.Series) -> str:
     withheld
         Whether nothing is done for the student.
     """
+    if (kept < 1).sum() < SETTINGS.least_lost:
+        return ""
     found = split(kept.to_numpy(np.float64), withheld.to_numpy(bool))
+    students = sum(found.units)
     (bound,) = confidence_sequence(
-        [sum(found.units)], [found.information], sum(found.units), SETTINGS.alpha, 2 * LEAST_UNITS
+        [students],
+        [found.information],
+        SETTINGS.planned_students,
+        SETTINGS.alpha,
+        2 * LEAST_UNITS,
     )
     if not found.z < -bound:
         return ""

@@ -235,7 +235,7 @@ def open_experiments(
     challenger = campuses.register(engine, registry, campus.model, Stage.CHALLENGER)
     plans = (
         of_models(challenger.version - 1, challenger.version),
-        of_actions(courses=(courses[0],)),
+        of_actions(courses=(courses[0],), strata=("course", "gender")),
         of_actions(0.5, 0.5, kind=Kind.BANDIT, experiment_id="a-bandit", courses=(courses[1],)),
     )
     with engine.begin() as connection:

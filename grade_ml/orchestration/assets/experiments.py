@@ -23,7 +23,7 @@ _experiments = partial(
 
 
 @_experiments(
-    deps=["sections", "enrollments"],
+    deps=["students", "sections", "enrollments"],
     kinds={"postgres"},
     metadata={
         "dagster/table_name": "experiments.assignment",
@@ -87,7 +87,9 @@ def experiment_results(platform: ResourceParam[Platform]) -> MaterializeResult: 
 
 
 @_experiments(
-    deps=["experiment_results", "pooled_ensemble"],
+    # The records say whether students are lost where an experiment withholds help.
+    deps=["experiment_results", "pooled_ensemble", "experiment_assignments", "interventions"]
+    + ["sections", "enrollments", "assignments", "results"],
     kinds={"mlflow", "postgres"},
     check_specs=[complete("promotions")],
 )
