@@ -13,6 +13,12 @@ from grade_ml.orchestration.retrying import retried
 #: One run at a time moves experiments; trainings are not waited for: the stages have a lock.
 POOL = "experiments"
 
+#: What says whether students are lost where an experiment withholds help.
+_LOST = [
+    *("experiment_assignments", "interventions"),
+    *("sections", "enrollments", "assignments", "results"),
+]
+
 _experiments = partial(
     asset,
     group_name="experiments",
@@ -87,9 +93,7 @@ def experiment_results(platform: ResourceParam[Platform]) -> MaterializeResult: 
 
 
 @_experiments(
-    # The records say whether students are lost where an experiment withholds help.
-    deps=["experiment_results", "pooled_ensemble", "experiment_assignments", "interventions"]
-    + ["sections", "enrollments", "assignments", "results"],
+    deps=["experiment_results", "pooled_ensemble", *_LOST],
     kinds={"mlflow", "postgres"},
     check_specs=[complete("promotions")],
 )
