@@ -123,6 +123,13 @@ def csv_folder(clock: Clock, folder: Path, as_json: bool) -> None:
     metavar="POINTS DATE",
     help="Grade differently from a date on, as -15 2026-10-20: a drift to be found.",
 )
+@click.option(
+    "--help-works",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Let interventions that were planned help: of what a student would have missed from then "
+    "on, this share is handed in. Without it nothing that is planned changes anything.",
+)
 @_as_json
 @pass_clock
 def simulated(  # noqa: PLR0913, PLR0917 - one for each option
@@ -132,6 +139,7 @@ def simulated(  # noqa: PLR0913, PLR0917 - one for each option
     terms: int,
     seed: int,
     grading_shift: tuple[float, date] | None,
+    help_works: float | None,
     as_json: bool,
 ) -> None:
     """Load a simulated campus, whose newest term runs today.
@@ -141,7 +149,9 @@ def simulated(  # noqa: PLR0913, PLR0917 - one for each option
     campuses. The truth behind the records (abilities, effects) is written below the storage root,
     into the folder simulated.
     """
-    from grade_ml.campus.simulated import CampusConfig, Drift, DriftKind, load_campus
+    from grade_ml.campus.simulated import CampusConfig, Drift, DriftKind, Help, load_campus
+    from grade_ml.core.database import reachable
+    from grade_ml.early_warning.store import first_planned
 
     settings = Settings.from_environment()
     drift = (
@@ -152,7 +162,11 @@ def simulated(  # noqa: PLR0913, PLR0917 - one for each option
     config = CampusConfig(students=students, courses=courses, terms=terms, seed=seed, drift=drift)
 
     def store(engine: Engine, now: datetime, progress: Progress) -> LoadReport:
-        return load_campus(engine, settings, config, loaded_at=now, on_progress=progress)
+        help_ = None
+        if help_works is not None:
+            with reachable(engine) as connection:
+                help_ = Help(first_planned(connection, settings.date_at(now)), help_works)
+        return load_campus(engine, settings, config, help_, loaded_at=now, on_progress=progress)
 
     _run(settings, clock, store, as_json)
 

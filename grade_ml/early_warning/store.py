@@ -137,6 +137,17 @@ def _typed(connection: Connection, query: sa.Select[Any], types: dict[str, Any])
     return frame.astype(texts)
 
 
+def first_planned(connection: Connection, as_of: date) -> dict[tuple[str, str], date]:
+    """Return by section and student the first day on which something was planned, up to `as_of`."""
+    column = intervention.c
+    rows = connection.execute(
+        sa.select(column.section_id, column.student_id, sa.func.min(column.planned_on))
+        .where(column.as_of <= as_of, column.planned_on.is_not(None))
+        .group_by(column.section_id, column.student_id)
+    )
+    return {(section, student): day for section, student, day in rows}
+
+
 def versions(connection: Connection, courses: Collection[str], as_of: date) -> dict[str, int]:
     """Return by which model's version each course was forecast on that day."""
     column = course_run.c

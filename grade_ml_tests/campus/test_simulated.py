@@ -25,6 +25,7 @@ from grade_ml.campus.simulated import (
     CampusConfig,
     Drift,
     DriftKind,
+    Help,
     Intervention,
     Truth,
     example,
@@ -378,6 +379,39 @@ def test_an_intervention_rescues_the_stated_share_of_the_work_of_those_helped() 
     earlier = helped[helped["takes_part"] & ~helped["later"]]
     missed = earlier.groupby("treated")["missing"].mean()
     assert missed[True] / missed[False] == pytest.approx(1, abs=0.12)
+
+
+def test_help_that_was_given_rescues_later_work_of_those_helped_and_adds_only() -> None:
+    plain = CampusConfig(students=600, courses=4, terms=3, seed=5)
+    given = CHANGE - timedelta(days=60)  # in the first of three terms
+    truth = Campus(plain, TODAY).truth()
+    known = truth.enrollments.astype({"section_id": object, "student_id": object})
+    chosen = known.iloc[::2]
+    since = dict.fromkeys(zip(chosen["section_id"], chosen["student_id"], strict=True), given)
+    before, after = (gradebook(plain, TODAY, one) for one in (None, Help(since, 0.4)))
+
+    key = ["assignment_id", "student_id"]
+    both = after.results.merge(before.results[key], on=key, how="left", indicator=True)
+    new = both[both["_merge"] == "left_only"]
+    assert len(both) == len(before.results) + len(new)  # nothing is lost
+    assert (new["submitted_on"] > pd.Timestamp(given)).all()
+    section = new["assignment_id"].str.rpartition("_")[0]
+    pairs = zip(section, new["student_id"], strict=True)
+    assert all(pair in since for pair in pairs)
+
+    # In later terms 0.4 of what would be missing, give or take three standard errors.
+    is_helped = pd.MultiIndex.from_frame(chosen[["section_id", "student_id"]])
+    without, helped = (_work(one, truth) for one in (before, after))
+    mine = pd.MultiIndex.from_frame(without[["section_id", "student_id"]].astype(object))
+    lost = without["missing"] & mine.isin(is_helped) & without["takes_part"]
+    lost &= without["starts_on"] > pd.Timestamp(given)
+    assert lost.sum() > 200
+    rescued = 1 - helped.loc[lost, "missing"].mean()
+    assert rescued == pytest.approx(0.4, abs=3 * np.sqrt(0.24 / lost.sum()))
+
+    # On the day of the help nothing has changed yet.
+    early = (gradebook(plain, given, one) for one in (None, Help(since, 0.4)))
+    pd.testing.assert_frame_equal(*(one.results for one in early))
 
 
 def _work(campus: Gradebook, truth: Truth) -> pd.DataFrame:

@@ -131,6 +131,9 @@ def test_a_drift_is_injected_into_a_campus_that_is_there(environment: dict[str, 
     report = json.loads(_run(environment, *call, *shift).stdout)
     assert report["loaded"]["result"] > 0 == report["loaded"].get("student", 0)
     assert _run(environment, *call, "--grading-shift", "-15", "soon").exit_code == 2
+    # Nothing was planned, so help that works changes what the drift changed, and no more.
+    helped = json.loads(_run(environment, *call, "--help-works", "0.4", "--json").stdout)
+    assert helped["loaded"] == report["loaded"]
 
 
 def test_a_negative_seed_is_an_error_before_any_service_starts(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ draws what happens, `campus` turns it into gradebook frames, `truth` keeps what 
 
 from grade_ml.campus.simulated.campus import Campus, gradebook
 from grade_ml.campus.simulated.conditions import conditions
-from grade_ml.campus.simulated.config import CampusConfig, Drift, DriftKind, Intervention
+from grade_ml.campus.simulated.config import CampusConfig, Drift, DriftKind, Help, Intervention
 from grade_ml.campus.simulated.loading import example, load_campus, truth_folder
 from grade_ml.campus.simulated.truth import Truth
 
@@ -16,6 +16,7 @@ __all__ = [
     "CampusConfig",
     "Drift",
     "DriftKind",
+    "Help",
     "Intervention",
     "Truth",
     "conditions",

@@ -14,7 +14,7 @@ import pandas as pd
 from grade_ml.campus.simulated import model
 from grade_ml.campus.simulated.calendar import Term, newest_term
 from grade_ml.campus.simulated.conditions import conditions
-from grade_ml.campus.simulated.config import CampusConfig
+from grade_ml.campus.simulated.config import CampusConfig, Help
 from grade_ml.campus.simulated.laws import LAWS
 from grade_ml.campus.simulated.truth import WITHOUT_EFFECT, Truth
 from grade_ml.gradebook import schema
@@ -53,10 +53,12 @@ class Campus:
     today
         Nothing recorded later exists yet. A later day of the same newest term adds records and
         fills in scores, grading days, withdrawals and outcomes that were empty; nothing else.
+    help_
+        What was done for students up to today, which changes what they do from then on.
     """
 
-    def __init__(self, config: CampusConfig, today: date) -> None:
-        self.config = config
+    def __init__(self, config: CampusConfig, today: date, help_: Help | None = None) -> None:
+        self.config, self.help = config, help_
         self.today = today
         newest = newest_term(today)
         self.terms = [Term(newest.number - n) for n in reversed(range(config.terms))]
@@ -121,20 +123,34 @@ class Campus:
         for number, part, places in sections:
             course, some = self.courses[number], people.take(places)
             suffix = f"-{part + 1}" if part else ""
+            name = f"{course.course_id}_{term.code}{suffix}"
             yield Section(
-                section_id=f"{course.course_id}_{term.code}{suffix}",
+                section_id=name,
                 term=term,
                 course=course,
                 people=some,
                 credits=30 * taken[places],
-                events=model.run_section(self.config, term, course, some, (number, part)),
+                events=model.run_section(
+                    self.config,
+                    term,
+                    course,
+                    some,
+                    (number, part),
+                    None if self.help is None else _helped_on(self.help, name, some),
+                    0.0 if self.help is None else self.help.rescued,
+                ),
             )
 
 
-def gradebook(config: CampusConfig, today: date) -> Gradebook:
+def _helped_on(help_: Help, section_id: str, people: model.People) -> np.ndarray:
+    days = [help_.since.get((section_id, str(name))) for name in student_ids(people.number)]
+    return np.array([model.NEVER if day is None else model.day_number(day) for day in days])
+
+
+def gradebook(config: CampusConfig, today: date, help_: Help | None = None) -> Gradebook:
     """Return the whole campus in memory."""
     parts: dict[str, list[pd.DataFrame]] = {table.name: [] for table in schema.TABLES}
-    for table, frame in Campus(config, today).batches():
+    for table, frame in Campus(config, today, help_).batches():
         parts[table].append(frame)
     return Gradebook(*(pd.concat(frames, ignore_index=True) for frames in parts.values()))
 

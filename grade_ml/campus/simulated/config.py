@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -58,6 +59,27 @@ class Intervention:
         for name in ("share", "rescued"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, not between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Help:
+    """What the campus's advisers did, and how much it helps.
+
+    Parameters
+    ----------
+    since
+        The first day of help by section_id and student_id.
+    rescued
+        Share, 0-1, of the work handed in after that day that a helped student who still takes part
+        would have missed without.
+    """
+
+    since: Mapping[tuple[str, str], date]
+    rescued: float = 0.4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rescued <= 1:
+            raise ValueError(f"rescued is {self.rescued}, not between 0 and 1")
 
 
 @dataclass(frozen=True)

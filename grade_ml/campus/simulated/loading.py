@@ -9,17 +9,18 @@ from sqlalchemy import Connection, Engine
 from upath import UPath
 
 from grade_ml.campus.simulated.campus import STUDENT_PREFIX, Campus
-from grade_ml.campus.simulated.config import CampusConfig
+from grade_ml.campus.simulated.config import CampusConfig, Help
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.bundle import from_frames
 from grade_ml.gradebook.loading import LoadReport, Progress, load
 
 
-def load_campus(
+def load_campus(  # noqa: PLR0913
     engine: Engine,
     settings: Settings,
     config: CampusConfig,
+    help_: Help | None = None,
     *,
     loaded_at: datetime,
     on_progress: Progress | None = None,
@@ -29,7 +30,7 @@ def load_campus(
     The truth (see `Truth.read`) replaces that of an earlier load. When the load fails, the
     gradebook and the truth are both as before.
     """
-    campus = Campus(config, settings.date_at(loaded_at))
+    campus = Campus(config, settings.date_at(loaded_at), help_)
     bundle = from_frames("simulated", campus.batches)
     report = load(engine, bundle, loaded_at=loaded_at, on_progress=on_progress)
     if on_progress:

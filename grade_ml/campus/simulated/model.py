@@ -219,8 +219,14 @@ def choices(
     return taken, sections()
 
 
-def run_section(
-    config: CampusConfig, term: Term, course: Course, people: People, place: tuple[int, int]
+def run_section(  # noqa: PLR0913, PLR0917
+    config: CampusConfig,
+    term: Term,
+    course: Course,
+    people: People,
+    place: tuple[int, int],
+    helped_on: np.ndarray | None = None,
+    rescued: float = 0.0,
 ) -> SectionCourse:
     """Draw what happens in one section from enrollment to outcome.
 
@@ -230,6 +236,10 @@ def run_section(
         The students enrolled in it.
     place
         Number of the course and of the parallel section.
+    helped_on
+        The day on which each student was first helped (`NEVER`: not); None: nobody was.
+    rescued
+        Share, 0-1, of the work that is handed in after it and would have been missed without.
     """
     random = generator(config.seed, Purpose.SECTION, term.number, *place)
     start = day_number(term.starts_on)
@@ -258,6 +268,9 @@ def run_section(
     from_day = np.maximum(start, enrolled_on)
     submitted_on = _submission_days(random, course, engagement, due_on)
     submitted_on = np.clip(submitted_on, from_day[:, None], start + LENGTH)
+    if helped_on is not None:
+        lucky = generator(config.seed, Purpose.HELP, term.number, *place).random((n, m)) < rescued
+        submits |= lucky & (submitted_on > helped_on[:, None])
     submits &= submitted_on < stopped_on[:, None]
     more = random.exponential(LAWS.grading_days_more, (n, m)).astype("int64")
     graded_on = np.minimum(submitted_on + LAWS.grading_days_least + more, start + LENGTH)

@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     CONDITION = 5
     TREATMENT = 6
     RESCUE = 7
+    HELP = 8
 
 
 def generator(seed: int, purpose: Purpose, *place: int) -> np.random.Generator:
