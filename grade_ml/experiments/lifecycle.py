@@ -15,7 +15,6 @@ from pathlib import Path
 from grade_ml.core.errors import (
     ArtifactError,
     ExperimentError,
-    NotFoundError,
     StageError,
 )
 from grade_ml.core.locks import DatabaseLock
@@ -37,7 +36,7 @@ from grade_ml.experiments.plan import (
 )
 from grade_ml.experiments.settings import LIFECYCLE
 from grade_ml.experiments.store import PROGRAM, Event, Experiment, Happened, State
-from grade_ml.gradebook.catalog import course_ids
+from grade_ml.gradebook.catalog import course_ids, require_courses
 from grade_ml.registry.registry import Alias, ModelVersion
 from grade_ml.registry.transition import Evidence, Stage
 from grade_ml.registry.workspace import Opening, Workspace
@@ -62,6 +61,11 @@ def tick(opened: Opening) -> list[Step]:
 
     Each of the three parts is a transaction: what one decided is stored before the next moves a
     version because of it.
+
+    Raises
+    ------
+    ExperimentError
+        The clock went back.
     """
     steps: list[Step] = []
     for part in (settle, act, open_due):
@@ -71,8 +75,15 @@ def tick(opened: Opening) -> list[Step]:
 
 
 def settle(workspace: Workspace) -> list[Step]:
-    """End the running experiments that cannot go on or whose last day has passed."""
+    """End the running experiments that cannot go on or whose last day has passed.
+
+    Raises
+    ------
+    ExperimentError
+        Something happened to an experiment on a later day.
+    """
     _alone(workspace)
+    _require_forward(workspace)
     workspace.stages.reconcile()
     steps = []
     for one in store.running(workspace.connection):
@@ -167,11 +178,7 @@ def create(workspace: Workspace, plan: Plan) -> None:
     """
     _alone(workspace)
     connection = workspace.connection
-    if unknown := set(plan.courses) - set(course_ids(connection)):
-        raise NotFoundError(
-            f"The gradebook has no course {', '.join(sorted(unknown))}.",
-            "grade-ml status says what it holds.",
-        )
+    require_courses(plan.courses, course_ids(connection))
     if plan.starts_on < workspace.as_of:
         raise ExperimentError(
             f"The experiment {plan.experiment_id} would begin on {plan.starts_on}, which is past.",
@@ -275,6 +282,17 @@ def _require_decidable(one: Experiment, what: ByHand, by: str, reason: str) -> N
 def _alone(workspace: Workspace) -> None:
     """Wait for other processes' ticks, until this transaction ends."""
     DatabaseLock.EXPERIMENTS.wait(workspace.connection)
+
+
+def _require_forward(workspace: Workspace) -> None:
+    newest = store.newest_event(workspace.connection)
+    # A day's leeway: `now` is taken before the lock, and is the end of a day that is replayed.
+    if newest and workspace.now < newest - timedelta(days=1):
+        raise ExperimentError(
+            f"What was decided of experiments on {newest:%Y-%m-%d} cannot be undone, and the day "
+            f"is {workspace.as_of} now.",
+            "Correct the clock (GRADE_ML_AS_OF, as_of in the launchpad), or wait for that day.",
+        )
 
 
 def _record(

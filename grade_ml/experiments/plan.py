@@ -321,7 +321,7 @@ def _wrong_figures(plan: Plan) -> Iterator[str]:
     most = 0.5
     if not 0 < plan.alpha < most:
         yield f"alpha is {plan.alpha:g} and must lie between 0 and {most}"
-    if not plan.alpha < plan.power < 1:
+    elif not plan.alpha < plan.power < 1:
         yield f"the power is {plan.power:g} and must lie between alpha and 1"
     effect = plan.minimum_effect
     if effect is not None and not (math.isfinite(effect) and effect > 0):

@@ -226,6 +226,12 @@ def _insert(connection: Connection, table: sa.Table, row: Mapping[str, Any]) -> 
     return connection.execute(new).first() is not None
 
 
+def newest_event(connection: Connection) -> datetime | None:
+    """Return when something happened to any experiment last; None: nothing ever did."""
+    at: datetime | None = connection.execute(sa.select(sa.func.max(event.c.at))).scalar()
+    return at
+
+
 def read(connection: Connection, *conditions: sa.ColumnElement[bool]) -> list[Experiment]:
     """Return the experiments that meet the conditions on `experiment`, the oldest first."""
     table = experiment.c

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from grade_ml.core.errors import NotFoundError
 from grade_ml.gradebook.schema import course, load
+
+#: Courses that are named to whoever asked for one that does not exist.
+_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,13 @@ def course_ids(connection: Connection) -> list[str]:
     return list(
         connection.execute(sa.select(course.c.course_id).order_by(course.c.course_id)).scalars()
     )
+
+
+def require_courses(wanted: Iterable[str], present: Sequence[str]) -> None:
+    """Raise `NotFoundError` for the courses of `wanted` that are not `present`."""
+    if unknown := sorted(set(wanted) - set(present)):
+        some = ", ".join(present[:_NAMED]) + (", …" if len(present) > _NAMED else "")
+        raise NotFoundError(f"There is no course {', '.join(unknown)}.", f"Known courses: {some}.")
 
 
 def courses_changed_since(connection: Connection, seen: str | None) -> set[str] | None:

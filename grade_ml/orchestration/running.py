@@ -34,7 +34,7 @@ from dagster._core.storage.dagster_run import ACTIVE_RUN_STATUSES
 from grade_ml.core.clock import Clock
 from grade_ml.core.errors import AlreadyRunningError, GradeMLError, NotFoundError, NotReadyError
 from grade_ml.core.settings import Settings
-from grade_ml.gradebook.catalog import course_ids
+from grade_ml.gradebook.catalog import course_ids, require_courses
 from grade_ml.orchestration import catalog
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.courses import is_partial
@@ -169,10 +169,7 @@ def _spans(
         present = course_ids(connection)
     if not present:
         raise NotReadyError("The gradebook has no course.", "Load one with `grade-ml load`.")
-    unknown = sorted(set(courses) - set(present))
-    if unknown:
-        some = ", ".join(present[:20]) + (", …" if len(present) > 20 else "")
-        raise NotFoundError(f"There is no course {', '.join(unknown)}.", f"Known courses: {some}.")
+    require_courses(courses, present)
     known = catalog.synchronize(instance, present)
     chosen = set(courses) or set(present)
     return chosen, list(ranges(known, chosen))

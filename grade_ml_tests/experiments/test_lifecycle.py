@@ -72,6 +72,17 @@ def test_a_challenger_gets_one_experiment_and_a_newer_one_takes_its_place(lab: L
     assert lab.serving() == champion
 
 
+def test_where_the_clock_went_back_nothing_happens(lab: Lab) -> None:
+    name, champion = shadow(lab), lab.serving()
+    lab.record(name, decided(Decision.BETTER))
+    lab.as_of -= timedelta(days=3)
+    with pytest.raises(ExperimentError, match="decided of experiments on 2026-03-02 cannot be"):
+        tick(lab.opened)
+    assert lab.serving() == champion and lab.told() == {name: ["opened", "decided"]}
+    lab.as_of += timedelta(days=3)
+    assert [step.happened for step in tick(lab.opened)] == [Happened.PROMOTED, Happened.OPENED]
+
+
 def test_between_terms_a_challenger_waits_for_scores(lab: Lab) -> None:
     lab.pair()
     lab.as_of = STARTS_ON + timedelta(days=200)
@@ -239,7 +250,7 @@ SPLIT = of_actions(courses=("c-1",))
 @pytest.mark.parametrize(
     ("plan", "error", "reason"),
     [
-        (replace(SPLIT, courses=("c-9",)), NotFoundError, "no course c-9"),
+        (replace(SPLIT, courses=("c-9",)), NotFoundError, "no course c-9. Known courses: c-1, c-2"),
         (replace(SPLIT, subject="pooled"), ExperimentError, "changes interventions, and not"),
         (of_models(kind=Kind.WATCH), ExperimentError, "cannot be created by hand"),
         (of_models(subject="baseline"), ExperimentError, "cannot be created by hand"),
