@@ -1,0 +1,250 @@
+"""What a look decides, from values made up: bounds, what forbids a claim, and odd input."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from grade_ml.core.errors import ExperimentError
+from grade_ml.experiments.comparison import paired, sample_ratio, split
+from grade_ml.experiments.guardrails import Guardrail, State, guardrails
+from grade_ml.experiments.labels import Labels
+from grade_ml.experiments.look import Seen, look, of_labels
+from grade_ml.experiments.plan import Decision, Kind, Look, Plan
+from grade_ml_tests.experiments.plans import STARTS_ON, of_actions, of_models
+
+STUDENTS = 200
+SHADOW = of_models(planned_labels=400)
+WATCH = replace(SHADOW, kind=Kind.WATCH)
+#: By how much the treatment's squared error is lower, in standard deviations of the difference.
+NOISE = np.random.default_rng(0).standard_normal(2000)
+
+
+def losses(gain: float, students: int = STUDENTS, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    control = np.full(students, 100.0)
+    return control, control - gain * 10 + 10 * NOISE[start : start + students]
+
+
+def seen(gain: float, students: int = STUDENTS, **changes: object) -> Seen:
+    return Seen(
+        **{
+            "comparison": paired(*losses(gain, students)),
+            "labels": students,
+            "data_version": f"{gain} {students}",
+            **changes,
+        }
+    )
+
+
+def said(plan: Plan, what: Seen, *earlier: Look, on: date | None = None) -> Look:
+    day = on or STARTS_ON + timedelta(days=7 * len(earlier))
+    now = datetime.combine(day, datetime.min.time(), UTC)
+    return look(plan, what, earlier, day, now)
+
+
+def test_a_bound_crossed_decides_and_the_interval_agrees() -> None:
+    better = said(SHADOW, seen(1.0))
+    assert better.decision is Decision.BETTER
+    assert better.difference < 0 and better.high < 0 and abs(better.z) > better.bound
+    worse = said(SHADOW, seen(-1.0))
+    assert worse.decision is Decision.WORSE and worse.low > 0
+    unsure = said(SHADOW, seen(0.0))
+    assert unsure.decision is Decision.CONTINUE
+    assert unsure.low < 0 < unsure.high and "within the bound" in unsure.reason
+
+
+def test_early_looks_ask_for_more_and_a_watch_for_less_of_it() -> None:
+    bounds = [said(plan, seen(0.0, 40)).bound for plan in (SHADOW, WATCH)]
+    assert math.isnan(bounds[0]) or bounds[0] > 6
+    assert 2.5 < bounds[1] < 3.5
+    # Of an outcome, more is better.
+    values = np.concatenate([NOISE[:100], NOISE[100:200] + 2])
+    actions = of_actions(planned_labels=200)
+    what = Seen(split(values, np.arange(200) >= 100), 200, "v")
+    assert said(actions, what).decision is Decision.BETTER
+    less = Seen(split(-values, np.arange(200) >= 100), 200, "v")
+    assert said(actions, less).decision is Decision.WORSE
+
+
+def test_all_planned_labels_without_a_crossing_find_no_difference() -> None:
+    first = said(SHADOW, seen(0.02, 150))
+    last = said(SHADOW, seen(0.02, 400), first)
+    assert first.decision is Decision.CONTINUE
+    assert (last.fraction, last.decision) == (1, Decision.NO_DIFFERENCE)
+    # The last day spends what is left, with whatever labels there are.
+    ends = replace(SHADOW, stops_on=STARTS_ON + timedelta(days=7))
+    early = said(ends, seen(0.02, 200), first)
+    assert (early.fraction, early.decision) == (1, Decision.NO_DIFFERENCE)
+
+
+def test_an_open_horizon_is_decided_by_a_confidence_sequence() -> None:
+    plan = replace(SHADOW, planned_labels=None)
+    first = said(plan, seen(0.1, 100))
+    assert first.decision is Decision.CONTINUE and math.isnan(first.fraction)
+    assert 3 < first.bound < 5
+    assert said(plan, seen(0.5, 300), first).decision is Decision.BETTER
+    assert said(plan, seen(0.5, 20)).decision is Decision.CONTINUE
+
+
+def test_no_new_label_is_no_look_and_the_clock_does_not_go_back() -> None:
+    first = said(SHADOW, seen(0.0, 100))
+    again = said(SHADOW, seen(0.0, 100), first)
+    assert again.decision is Decision.SKIPPED and "since the last look" in again.reason
+    assert said(SHADOW, seen(0.0, 100, labels=0)).decision is Decision.SKIPPED
+    with pytest.raises(ExperimentError, match=f"was looked at as of {STARTS_ON}"):
+        said(SHADOW, seen(0.0, 150), first, on=STARTS_ON - timedelta(days=1))
+
+
+def test_what_was_spent_stays_spent_when_students_are_erased() -> None:
+    first = said(SHADOW, seen(0.0, 300))
+    fewer = said(SHADOW, seen(0.0, 250), first)
+    alone = said(SHADOW, seen(0.0, 250))
+    assert fewer.decision is Decision.CONTINUE
+    # With nothing new there is nothing to spend; alone it would have a bound.
+    assert math.isnan(fewer.bound) and math.isfinite(alone.bound)
+
+
+BROKEN = Guardrail("bias", State.BROKEN, "Predictions are 5 points too high")
+UNKNOWN = Guardrail("brier", State.UNKNOWN, "too few")
+
+
+def test_what_forbids_a_claim_blocks_it_and_is_named() -> None:
+    blocked = said(SHADOW, seen(1.0, guardrails=(BROKEN, UNKNOWN)))
+    assert blocked.decision is Decision.BLOCKED and "5 points too high" in blocked.reason
+    assert said(SHADOW, seen(1.0, guardrails=(UNKNOWN,))).decision is Decision.BETTER
+    assert said(SHADOW, seen(-1.0, guardrails=(BROKEN,))).decision is Decision.WORSE
+    odd = {"problems": ("Records of one course are gone.",)}
+    for gain in (1.0, -1.0):
+        assert said(SHADOW, seen(gain, **odd)).decision is Decision.BLOCKED
+    # Harm of what serves is acted on, whatever is doubtful.
+    assert said(WATCH, seen(-1.0, **odd)).decision is Decision.WORSE
+    assert said(WATCH, seen(1.0, **odd)).decision is Decision.BLOCKED
+    sizes = sample_ratio({"standard": 400, "none": 250}, {"standard": 0.5, "none": 0.5})
+    values = np.concatenate([NOISE[:100], NOISE[100:200] + 2])
+    what = Seen(split(values, np.arange(200) >= 100), 200, "v", sizes=sizes)
+    uneven = said(of_actions(planned_labels=200), what)
+    assert uneven.decision is Decision.BLOCKED and "400" in uneven.reason
+
+
+ODD = {
+    "an arm without units": split(NOISE[:50], np.zeros(50, bool)),
+    "one unit": paired(*losses(1.0, 1)),
+    "no unit": paired([], []),
+    "identical values": paired(np.ones(50), np.ones(50)),
+    "a constant difference": paired(np.ones(50), np.zeros(50)),
+    "infinite": paired(np.append(losses(1.0)[0], 1.0), np.append(losses(1.0)[1], np.inf)),
+    "missing": paired(np.append(losses(1.0)[0], np.nan), np.append(losses(1.0)[1], 1.0)),
+    "too few": paired(*losses(1.0, 29)),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("planned", [None, 50, 500])
+def test_odd_input_promotes_nothing_and_says_why(name: str, planned: int | None) -> None:
+    plan = replace(SHADOW, planned_labels=planned)
+    told = said(plan, Seen(ODD[name], 50, "v"))
+    assert told.decision not in (Decision.BETTER, Decision.WORSE)
+    assert told.reason and "nan" not in told.reason
+
+
+def labels(rows: pd.DataFrame, **changes: pd.DataFrame) -> Labels:
+    nothing = pd.DataFrame(
+        {
+            "student": pd.Series(dtype="uint64"),
+            "final_grade": pd.Series(dtype=float),
+            "at_risk": pd.Series(dtype="boolean"),
+            **{
+                f"{arm}_{name}": pd.Series(dtype=float)
+                for arm in ("control", "treatment")
+                for name in ("grade", "risk", "lower80", "upper80")
+            },
+        }
+    )
+    values = {"outcomes": nothing, "groups": pd.DataFrame(index=pd.Index([], name="student"))}
+    return Labels(rows, **(values | changes), early=3, stale=2, data_version="v")
+
+
+def rows_of(control: np.ndarray, treatment: np.ndarray) -> pd.DataFrame:
+    """Return two labels per student with the given errors."""
+    students = np.repeat(np.arange(len(control) // 2, dtype=np.uint64), 2)
+    return pd.DataFrame(
+        {
+            "section_id": "s",
+            "course": "c",
+            "student": students,
+            "item": "q",
+            "phase": "first third",
+            "arrived_on": pd.Timestamp(STARTS_ON),
+            "control": control**2,
+            "treatment": treatment**2,
+            "control_error": control,
+            "treatment_error": treatment,
+        }
+    )
+
+
+def state(found: list[Guardrail], name: str) -> State:
+    return next(one.state for one in found if one.name == name)
+
+
+def test_students_count_once_and_what_was_left_out_is_told() -> None:
+    error = 10 * NOISE[:400]
+    what = of_labels(SHADOW, labels(rows_of(error, error * 0.8)))
+    assert what.comparison.units == (200, 200) and what.labels == 400
+    assert what.notes == {"labels_early": 3, "labels_stale": 2, "missing": 0}
+    holes = rows_of(error, np.where(np.arange(400) == 7, np.nan, error * 0.8))
+    what = of_labels(SHADOW, labels(holes))
+    assert (what.comparison.units, what.comparison.excluded) == ((199, 199), 1)
+    assert said(SHADOW, what).decision is not Decision.BETTER
+
+
+def test_a_bias_is_a_broken_guardrail_only_where_it_is_large_and_sure() -> None:
+    error = 10 * NOISE[:400]
+    error -= error.mean()
+    assert state(guardrails(labels(rows_of(error, error))), "bias") is State.OK
+    assert state(guardrails(labels(rows_of(error, error - 3))), "bias") is State.BROKEN
+    assert state(guardrails(labels(rows_of(error, error + 1))), "bias") is State.OK
+    assert state(guardrails(labels(rows_of(error - 5, error + 3))), "bias") is State.OK
+    assert state(guardrails(labels(rows_of(error[:20], error[:20] + 9))), "bias") is State.UNKNOWN
+    assert state(guardrails(labels(rows_of(error, error))), "brier") is State.UNKNOWN
+
+
+def over(risk: np.ndarray, width: float) -> pd.DataFrame:
+    """Return outcomes of 600 students, of whom a third fail; the control is calibrated."""
+    number = np.arange(600)
+    fails = number % 3 == 0
+    grade = 60 + 10 * NOISE[:600]
+    told = {"control": (np.full(600, 1 / 3), 12.8), "treatment": (risk, width)}
+    return pd.DataFrame(
+        {
+            "student": number.astype(np.uint64),
+            "final_grade": grade,
+            "at_risk": pd.array(fails, dtype="boolean"),
+            **{
+                f"{arm}_{name}": values
+                for arm, (risks, half) in told.items()
+                for name, values in {
+                    "grade": np.full(600, 60.0),
+                    "risk": risks,
+                    "lower80": np.full(600, 60 - half),
+                    "upper80": np.full(600, 60 + half),
+                }.items()
+            },
+        }
+    )
+
+
+def test_outcomes_hold_calibration_brier_score_and_coverage() -> None:
+    rows = rows_of(NOISE[:400], NOISE[:400])
+    calm = guardrails(labels(rows, outcomes=over(np.full(600, 0.34), 12.8)))
+    names = ("calibration", "brier", "coverage80")
+    assert [state(calm, name) for name in names] == [State.OK] * 3
+    wrong = guardrails(labels(rows, outcomes=over(np.full(600, 0.6), 6.0)))
+    assert [state(wrong, name) for name in names] == [State.BROKEN] * 3
+    says = next(one.says for one in wrong if one.name == "brier")
+    assert "was 0.222" in says
