@@ -7,7 +7,8 @@ not inflate it, for it decides nothing by itself: it holds up what the metric ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -17,9 +18,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.ensemble.evaluation import expected_calibration_error
-from grade_ml.experiments.comparison import paired
+from grade_ml.experiments.bounds import confidence_sequence
+from grade_ml.experiments.comparison import LEAST_UNITS, Comparison, paired
 from grade_ml.experiments.labels import ARMS, Labels, means
-from grade_ml.features.attributes import protected_columns
+from grade_ml.experiments.segments import Segment
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,8 +30,6 @@ Floats = npt.NDArray[np.float64]
 class GuardrailSettings:
     """The judgements about guardrails, each with its reason."""
 
-    #: Fewer students say nothing of an average; of a group, they would be about persons.
-    least_students: int = 30
     #: 15 bins of fewer students each are mostly noise, which adds to the calibration error.
     least_for_bins: int = 300
     #: Points of a score by which the mean may be further off: a rounding to grades hides it.
@@ -40,10 +40,11 @@ class GuardrailSettings:
     brier: float = 0.005
     #: The share of grades inside the 80% interval, further from 80%: the width of its target.
     coverage: float = 0.02
-    #: The loss of a group, as a share of the control's: twice what a training has to gain.
+    #: The metric of a group, as a share of the control's mean: half of the rise of an error that
+    #: asks for a training.
     group: float = 0.05
-    #: Two-sided; between groups by Benjamini and Hochberg, for there are a dozen.
-    alpha: float = 0.05
+    #: Students per arm at whose number harm is found soonest: those of a small campus.
+    harm_units: int = 200
 
 
 SETTINGS = GuardrailSettings()
@@ -59,12 +60,16 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Guardrail:
-    """One thing that must not get worse: its state, why, and the figures of both arms."""
+    """One thing that must not get worse: its state, why, and the figures of both arms.
+
+    `stops`: where it is broken, the experiment ends.
+    """
 
     name: str
     state: State
     says: str
     figures: dict[str, Any] = field(default_factory=dict)
+    stops: bool = False
 
     @property
     def row(self) -> dict[str, Any]:
@@ -72,8 +77,8 @@ class Guardrail:
         return {"state": str(self.state), "says": self.says, **self.figures}
 
 
-def guardrails(labels: Labels) -> list[Guardrail]:
-    """Return what is known of each guardrail on the day of the labels."""
+def calibration(labels: Labels) -> list[Guardrail]:
+    """Return how far what two versions say can be taken by its word."""
     over = labels.outcomes
     known = over[over["at_risk"].notna()]
     graded = over[over["final_grade"].notna()]
@@ -82,7 +87,6 @@ def guardrails(labels: Labels) -> list[Guardrail]:
         _bins(known),
         _brier(known),
         _coverage(graded),
-        *_groups(labels),
     ]
 
 
@@ -108,8 +112,8 @@ def _coverage(rows: pd.DataFrame) -> Guardrail:
 
 def _held(name: str, values: Floats, margin: float, what: str) -> Guardrail:
     """Hold the distance from 0 of the mean of each arm's column; one row per student."""
-    if len(values) < SETTINGS.least_students:
-        return _unknown(name, len(values), SETTINGS.least_students)
+    if len(values) < LEAST_UNITS:
+        return _unknown(name, len(values), LEAST_UNITS)
     both = values.mean(axis=0)
     # Each arm's values by the side on which it lies: their difference is that of the distances.
     found = paired(*(values * np.where(both < 0, -1.0, 1.0)).T)
@@ -128,8 +132,8 @@ def _brier(rows: pd.DataFrame) -> Guardrail:
     truth = rows["at_risk"].astype("float64")
     loss = {arm: (rows[f"{arm}_risk"] - truth) ** 2 for arm in ARMS}
     values = means(rows[["student"]].assign(**loss), ARMS).dropna().to_numpy(np.float64)
-    if len(values) < SETTINGS.least_students:
-        return _unknown("brier", len(values), SETTINGS.least_students)
+    if len(values) < LEAST_UNITS:
+        return _unknown("brier", len(values), LEAST_UNITS)
     found = paired(*values.T)
     broken = found.difference > SETTINGS.brier and found.low > 0
     return Guardrail(
@@ -167,36 +171,59 @@ def _bins(rows: pd.DataFrame) -> Guardrail:
     )
 
 
-def _groups(labels: Labels) -> Iterator[Guardrail]:
-    """Hold the loss of each group of each protected attribute."""
-    from scipy.stats import false_discovery_control
+def group_gaps(
+    found: Sequence[Segment], attributes: Collection[str], control: float, better: int
+) -> Guardrail:
+    """Hold the metric of each group of each protected attribute.
 
-    found = {}
-    told = labels.by_segment
-    for attribute, column in protected_columns(told.columns).items():
-        for group, rows in told.groupby(column, observed=True):
-            losses = means(rows, ARMS).dropna()
-            if len(losses) >= SETTINGS.least_students:
-                found[attribute, str(group)] = paired(*losses[list(ARMS)].to_numpy(np.float64).T)
-    if not found:
-        yield _unknown("groups", 0, SETTINGS.least_students, "in any group")
-        return
-    # Where nothing varies there is no p-value, and nothing to find.
-    chances = np.nan_to_num([one.p_mean for one in found.values()], nan=1.0)
-    adjusted = false_discovery_control(chances)
-    worse = {
-        name: one
-        for (name, one), p in zip(found.items(), adjusted, strict=True)
-        if p < SETTINGS.alpha and one.difference > SETTINGS.group * one.means[0]
-    }
-    names = ", ".join(f"{attribute} {group}" for attribute, group in worse)
-    yield Guardrail(
+    Parameters
+    ----------
+    found
+        The segments of a look, with the groups of `attributes` among them.
+    control
+        The mean of the control, of whom a share is the margin.
+    better
+        The sign of a difference that is good.
+    """
+    told = [one for one in found if one.kind in attributes and not one.reason]
+    if not told:
+        return _unknown("groups", 0, LEAST_UNITS, "of any group")
+    margin = SETTINGS.group * abs(control)
+    worse = [one for one in told if one.claimed and -better * one.difference > margin]
+    names = ", ".join(f"{one.kind} {one.name}" for one in worse)
+    far = f"surely worse by more than {margin:.3g}"
+    return Guardrail(
         "groups",
         State.BROKEN if worse else State.OK,
-        f"The loss is surely higher by more than {SETTINGS.group:.0%} for: {names}"
-        if worse
-        else f"The loss is not surely higher by more than {SETTINGS.group:.0%} for any group",
-        {"groups": len(found), "worse": len(worse), "margin": SETTINGS.group},
+        f"The treatment is {far} for {names}" if worse else f"No group is {far}",
+        {"groups": len(told), "worse": len(worse), "margin": margin},
+    )
+
+
+def harm(passed: Comparison, alpha: float) -> Guardrail:
+    """Hold the share of students who pass where actions are compared.
+
+    Students are not to pay for an experiment, so it is told at each look, by a bound that holds
+    however often one looks, and ends the experiment (`Guardrail.stops`).
+
+    Parameters
+    ----------
+    passed
+        The share that passed, treatment and control.
+    """
+    smaller = min(passed.units)
+    if math.isnan(passed.information):
+        return _unknown("passed", smaller, LEAST_UNITS, "per arm")
+    (bound,) = confidence_sequence(
+        [smaller], [passed.information], SETTINGS.harm_units, alpha, LEAST_UNITS
+    )
+    control, treatment = passed.means
+    return Guardrail(
+        "passed",
+        State.BROKEN if passed.z < -bound else State.OK,
+        f"{treatment:.1%} of the treatment passed and {control:.1%} of the control",
+        {"control": control, "treatment": treatment, "z": passed.z, "bound": float(bound)},
+        stops=True,
     )
 
 
@@ -204,5 +231,5 @@ def _unknown(name: str, students: int, least: int, where: str = "") -> Guardrail
     return Guardrail(
         name,
         State.UNKNOWN,
-        f"Too few students{' ' if where else ''}{where} have what it takes: {students} of {least}",
+        f"Too few students{' ' if where else ''}{where} are known: {students} of {least}",
     )

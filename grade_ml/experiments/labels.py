@@ -76,7 +76,7 @@ class Labels:
     stale
         Labels of which nothing was predicted in the last weeks before.
     data_version
-        Changes when a label does; keyed, so that it tells nothing of a student.
+        See `version`.
     """
 
     rows: pd.DataFrame
@@ -124,11 +124,12 @@ def read(workspace: Workspace, plan: Plan) -> Labels:
         _groups(workspace, [one.enrollments for one in parts]),
         sum(one.early for one in parts),
         sum(one.stale for one in parts),
-        _version(rows, workspace.registry.pseudonyms),
+        version(rows, workspace.registry.pseudonyms),
     )
 
 
-def _version(rows: pd.DataFrame, pseudonyms: Pseudonyms) -> str:
+def version(rows: pd.DataFrame, pseudonyms: Pseudonyms) -> str:
+    """Return what tells labels from any others; keyed, so that it tells nothing of a student."""
     total = hash_rows(rows, pseudonyms).sum() if len(rows) else 0
     return f"{len(rows)}-{int(total):016x}"
 

@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
 from typing import Any
 
+import pandas as pd
+
 from grade_ml.core.errors import ExperimentError
 from grade_ml.experiments.bounds import Spending, bounds, confidence_sequence
-from grade_ml.experiments.comparison import LEAST_UNITS, Comparison, SampleRatio, paired
-from grade_ml.experiments.guardrails import Guardrail, State, guardrails
+from grade_ml.experiments.comparison import (
+    LEAST_UNITS,
+    Comparison,
+    SampleRatio,
+    paired,
+    sample_ratio,
+    split,
+)
+from grade_ml.experiments.guardrails import Guardrail, State, calibration, group_gaps, harm
 from grade_ml.experiments.labels import ARMS, Labels
+from grade_ml.experiments.outcomes import Outcomes
 from grade_ml.experiments.plan import Decision, Kind, Look, Plan
+from grade_ml.experiments.segments import Segments, segments
+from grade_ml.features.attributes import protected_columns
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ class Seen:
     labels: int
     data_version: str
     guardrails: Sequence[Guardrail] = ()
-    segments: Sequence[Mapping[str, Any]] = ()
+    segments: Segments = field(default_factory=lambda: Segments((), ()))
     problems: Sequence[str] = ()
     sizes: SampleRatio | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -66,14 +78,67 @@ def of_labels(plan: Plan, labels: Labels) -> Seen:
     found = paired(
         losses["control"], losses["treatment"], labels=len(labels.rows), alpha=plan.alpha
     )
+    told, attributes = _named(labels.by_segment)
+    told = told.assign(difference=told["treatment"] - told["control"])
+    kinds = ["course", "phase", *attributes]
+    where = segments(told, kinds, value="difference", student="student", alpha=plan.alpha)
+    gaps = group_gaps(where.rows, attributes, found.means[0], plan.metric.better)
     missing = int(labels.rows[list(ARMS)].isna().any(axis=1).sum())
     return Seen(
         found,
         len(labels.rows),
         labels.data_version,
-        guardrails(labels),
+        [*calibration(labels), gaps],
+        where,
         notes={"labels_early": labels.early, "labels_stale": labels.stale, "missing": missing},
     )
+
+
+def of_outcomes(plan: Plan, found: Outcomes, passed: Outcomes, data_version: str) -> Seen:
+    """Return what the labels of a comparison of two actions show.
+
+    Parameters
+    ----------
+    passed
+        The same by `Metric.PASSED`.
+    """
+    (treatment,) = plan.treatments
+    labels = found.labels.assign(treated=found.labels["arm"] == treatment.name)
+    told, attributes = _named(labels)
+    compared = _compared(plan, found)
+    kinds = ["course", "phase", *attributes]
+    where = segments(
+        told, kinds, value="value", student="student_id", treated="treated", alpha=plan.alpha
+    )
+    gaps = group_gaps(where.rows, attributes, compared.means[0], plan.metric.better)
+    shares = {arm.name: arm.share for arm in plan.arms}
+    return Seen(
+        compared,
+        len(labels),
+        data_version,
+        [gaps, harm(_compared(plan, passed), plan.alpha)],
+        where,
+        sizes=sample_ratio(found.exposed, shares),
+        notes=dict(found.excluded),
+    )
+
+
+def _compared(plan: Plan, found: Outcomes) -> Comparison:
+    students, (treatment,) = found.students, plan.treatments
+    return split(
+        students["value"],
+        students["arm"] == treatment.name,
+        students["covariate"],
+        labels=len(found.labels),
+        alpha=plan.alpha,
+    )
+
+
+def _named(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows with protected attributes under their own names, and these."""
+    protected = protected_columns(rows.columns)
+    names = {column: f"attribute {name}" for name, column in protected.items()}
+    return rows.rename(columns=names), [*names.values()]
 
 
 def look(plan: Plan, seen: Seen, earlier: Sequence[Look], as_of: date, looked_at: datetime) -> Look:
@@ -123,7 +188,7 @@ def look(plan: Plan, seen: Seen, earlier: Sequence[Look], as_of: date, looked_at
         decision=Decision.CONTINUE,
         reason="",
         figures=_figures(seen),
-        segments=tuple(seen.segments),
+        segments=tuple(asdict(one) for one in seen.segments.rows),
     )
     if not seen.labels:
         decision, reason = Decision.SKIPPED, "No label has arrived yet."
@@ -159,6 +224,8 @@ def _known(figure: Any) -> float:
 
 
 def _decided(plan: Plan, seen: Seen, told: Look) -> tuple[Decision, str]:
+    if harmed := [one for one in seen.guardrails if one.stops and one.state is State.BROKEN]:
+        return Decision.WORSE, f"Students are harmed: {'; '.join(one.says for one in harmed)}."
     crossed = abs(told.z) > told.bound  # neither is where one is unknown
     is_better = told.difference * plan.metric.better > 0
     if seen.sizes is not None and seen.sizes.mismatch:
@@ -212,6 +279,7 @@ def _figures(seen: Seen) -> dict[str, Any]:
         "problems": [*found.problems, *seen.problems],
         "remarks": list(found.notes),
         "guardrails": {one.name: one.row for one in seen.guardrails},
+        "interactions": [asdict(one) for one in seen.segments.interactions],
         **({"sample_ratio": _sizes(seen.sizes)} if seen.sizes else {}),
     }
 

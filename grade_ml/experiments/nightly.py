@@ -29,7 +29,7 @@ from grade_ml.experiments.assignment import new_assignments, one_of_each_group
 from grade_ml.experiments.bandits import Totals
 from grade_ml.experiments.comparison import sample_ratio
 from grade_ml.experiments.lifecycle import Step
-from grade_ml.experiments.look import look, of_labels
+from grade_ml.experiments.look import Seen, look, of_labels, of_outcomes
 from grade_ml.experiments.off_policy import Value
 from grade_ml.experiments.outcomes import read_outcomes
 from grade_ml.experiments.plan import Decision, Kind, Look, Metric, Plan
@@ -135,10 +135,13 @@ class Looked:
 def results(workspace: Workspace) -> list[Looked]:
     """Look at each experiment that runs, and store what is new with what follows from it.
 
+    Of bandits nothing is tested: their shares follow what was seen, which no test here allows for;
+    `allocations` says what each arm is worth.
+
     One that cannot be looked at costs the others nothing. The same labels again change nothing.
     """
     found = []
-    for one in store.running(workspace.connection, Kind.SHADOW, Kind.WATCH):
+    for one in store.running(workspace.connection, Kind.SHADOW, Kind.WATCH, Kind.SPLIT):
         name = one.plan.experiment_id
         told, why = _apart(workspace, name, partial(_looked, workspace, one))
         found.append(Looked(name, told, f"{told.decision}: {told.reason}" if told else why))
@@ -148,8 +151,7 @@ def results(workspace: Workspace) -> list[Looked]:
 def _looked(workspace: Workspace, one: Experiment) -> Look:
     connection, plan = workspace.connection, one.plan
     earlier = store.looks(connection, plan.experiment_id)
-    seen = of_labels(plan, labels.read(workspace, plan))
-    told = look(plan, seen, earlier, workspace.as_of, workspace.now)
+    told = look(plan, _seen(workspace, plan), earlier, workspace.as_of, workspace.now)
     if told.decision is not Decision.SKIPPED:
         store.keep_look(connection, plan.experiment_id, told)
     if told.decision.is_final:
@@ -163,6 +165,16 @@ def _looked(workspace: Workspace, one: Experiment) -> Look:
             Event(Happened.DECIDED, workspace.now, PROGRAM, told.reason, told.decision, figures),
         )
     return told
+
+
+def _seen(workspace: Workspace, plan: Plan) -> Seen:
+    if plan.kind.compares_models:
+        return of_labels(plan, labels.read(workspace, plan))
+    found = read_outcomes(workspace, plan)
+    is_passed = plan.metric is Metric.PASSED
+    passed = found if is_passed else read_outcomes(workspace, plan, Metric.PASSED)
+    version = labels.version(found.labels, workspace.registry.pseudonyms)
+    return of_outcomes(plan, found, passed, version)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import pytest
 
 from grade_ml.core.errors import ExperimentError
 from grade_ml.experiments.comparison import paired, sample_ratio, split
-from grade_ml.experiments.guardrails import Guardrail, State, guardrails
+from grade_ml.experiments.guardrails import Guardrail, State, calibration
 from grade_ml.experiments.labels import Labels
-from grade_ml.experiments.look import Seen, look, of_labels
-from grade_ml.experiments.plan import Decision, Kind, Look, Plan
+from grade_ml.experiments.look import Seen, look, of_labels, of_outcomes
+from grade_ml.experiments.outcomes import Outcomes
+from grade_ml.experiments.plan import NOTHING, STANDARD, Decision, Kind, Look, Plan
 from grade_ml_tests.experiments.plans import STARTS_ON, of_actions, of_models
 
 STUDENTS = 200
@@ -165,7 +166,8 @@ def labels(rows: pd.DataFrame, **changes: pd.DataFrame) -> Labels:
             },
         }
     )
-    values = {"outcomes": nothing, "groups": pd.DataFrame(index=pd.Index([], name="student"))}
+    nobody = pd.DataFrame(index=pd.Index([], dtype="uint64", name="student"))
+    values = {"outcomes": nothing, "groups": nobody}
     return Labels(rows, **(values | changes), early=3, stale=2, data_version="v")
 
 
@@ -206,12 +208,12 @@ def test_students_count_once_and_what_was_left_out_is_told() -> None:
 def test_a_bias_is_a_broken_guardrail_only_where_it_is_large_and_sure() -> None:
     error = 10 * NOISE[:400]
     error -= error.mean()
-    assert state(guardrails(labels(rows_of(error, error))), "bias") is State.OK
-    assert state(guardrails(labels(rows_of(error, error - 3))), "bias") is State.BROKEN
-    assert state(guardrails(labels(rows_of(error, error + 1))), "bias") is State.OK
-    assert state(guardrails(labels(rows_of(error - 5, error + 3))), "bias") is State.OK
-    assert state(guardrails(labels(rows_of(error[:20], error[:20] + 9))), "bias") is State.UNKNOWN
-    assert state(guardrails(labels(rows_of(error, error))), "brier") is State.UNKNOWN
+    assert state(calibration(labels(rows_of(error, error))), "bias") is State.OK
+    assert state(calibration(labels(rows_of(error, error - 3))), "bias") is State.BROKEN
+    assert state(calibration(labels(rows_of(error, error + 1))), "bias") is State.OK
+    assert state(calibration(labels(rows_of(error - 5, error + 3))), "bias") is State.OK
+    assert state(calibration(labels(rows_of(error[:20], error[:20] + 9))), "bias") is State.UNKNOWN
+    assert state(calibration(labels(rows_of(error, error))), "brier") is State.UNKNOWN
 
 
 def over(risk: np.ndarray, width: float) -> pd.DataFrame:
@@ -241,10 +243,69 @@ def over(risk: np.ndarray, width: float) -> pd.DataFrame:
 
 def test_outcomes_hold_calibration_brier_score_and_coverage() -> None:
     rows = rows_of(NOISE[:400], NOISE[:400])
-    calm = guardrails(labels(rows, outcomes=over(np.full(600, 0.34), 12.8)))
+    calm = calibration(labels(rows, outcomes=over(np.full(600, 0.34), 12.8)))
     names = ("calibration", "brier", "coverage80")
     assert [state(calm, name) for name in names] == [State.OK] * 3
-    wrong = guardrails(labels(rows, outcomes=over(np.full(600, 0.6), 6.0)))
+    wrong = calibration(labels(rows, outcomes=over(np.full(600, 0.6), 6.0)))
     assert [state(wrong, name) for name in names] == [State.BROKEN] * 3
     says = next(one.says for one in wrong if one.name == "brier")
     assert "was 0.222" in says
+
+
+def test_a_group_that_pays_for_the_others_blocks_a_promotion() -> None:
+    error = 10 * NOISE[:800]
+    few = np.repeat(np.arange(400) % 4 == 0, 2)
+    treatment = error * np.where(few, 1.3, 0.6)
+    people = np.arange(400, dtype=np.uint64)
+    groups = pd.DataFrame(
+        {"protected_sex": np.where(people % 4 == 0, "F", "M")}, pd.Index(people, name="student")
+    )
+    what = of_labels(SHADOW, labels(rows_of(error, treatment), groups=groups))
+    assert {(one.kind, one.name) for one in what.segments.rows} >= {
+        ("attribute sex", "F"),
+        ("attribute sex", "M"),
+        ("course", "c"),
+    }
+    told = said(SHADOW, what)
+    assert told.decision is Decision.BLOCKED and "attribute sex F" in told.reason
+    assert "attribute sex M" not in told.reason
+    assert {one["name"] for one in told.segments} == {"F", "M", "c", "first third"}
+    fair = of_labels(SHADOW, labels(rows_of(error, error * 0.6), groups=groups))
+    assert said(SHADOW, fair).decision is Decision.BETTER
+
+
+def outcomes(values: np.ndarray, treated: np.ndarray, **changes: object) -> Outcomes:
+    frame = pd.DataFrame(
+        {
+            "student_id": [f"s{number}" for number in range(len(values))],
+            "arm": np.where(treated, NOTHING, STANDARD),
+            "course": "c",
+            "section_id": "s",
+            "phase": "first third",
+            "value": values,
+            "covariate": np.nan,
+            "exposed_on": pd.Timestamp(STARTS_ON),
+        }
+    )
+    sizes = {STANDARD: int((~treated).sum()), NOTHING: int(treated.sum())}
+    return Outcomes(frame, **({"exposed": sizes, "excluded": {}} | changes))
+
+
+def test_actions_are_compared_by_student_and_harm_ends_the_experiment() -> None:
+    plan = of_actions(planned_labels=400)
+    treated = np.arange(400) % 2 == 1
+    passed = outcomes((NOISE[:400] < 1).astype(float), treated)
+    found = outcomes(0.5 + 0.1 * NOISE[400:800], treated, excluded={"seen in two arms": 2})
+    what = of_outcomes(plan, found, passed, "v")
+    told = said(plan, what)
+    assert (told.units, told.labels) == (400, 400)
+    assert told.decision is Decision.NO_DIFFERENCE
+    assert told.figures["seen in two arms"] == 2 and told.figures["sample_ratio"]["p"] == 1
+    fails = outcomes(np.where(treated, NOISE[:400] < 0, NOISE[:400] < 1).astype(float), treated)
+    harmed = said(plan, of_outcomes(plan, found, fails, "v"))
+    assert harmed.decision is Decision.WORSE and "harmed" in harmed.reason
+    none = outcomes(np.zeros(0), np.zeros(0, bool))
+    assert said(plan, of_outcomes(plan, none, none, "v")).decision is Decision.SKIPPED
+    few = outcomes(NOISE[:3], np.array([True, True, True]))
+    nobody = said(plan, of_outcomes(plan, few, few, "v"))
+    assert nobody.decision is Decision.CONTINUE and "no student" in nobody.reason
