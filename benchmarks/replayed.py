@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -29,6 +29,7 @@ from grade_ml.ensemble import baseline, pooled
 from grade_ml.ensemble.rows import ENROLLMENT, PREDICTED, Model, as_text, collected
 from grade_ml.experiments import labels, nightly, store
 from grade_ml.experiments.comparison import paired
+from grade_ml.experiments.crossed import crossed
 from grade_ml.experiments.expected import expected
 from grade_ml.experiments.look import Seen, look
 from grade_ml.experiments.plan import Arm, Decision, Kind, Look, Metric, Plan
@@ -51,8 +52,8 @@ TRAIN = ["2013B", "2013J"]
 PSEUDONYMS = Pseudonyms(b"benchmark")
 #: The name under which both stand: arms of an experiment are versions of one model.
 NAME = "pooled"
-#: Students of a batch in the simulated watch, and batches of the whole watch.
-BATCH, BATCHES = 1000, 8
+#: Courses that are watched, each with one more assignment in a batch, and batches of the watch.
+COURSES, BATCHES = 7, 4
 Floats = npt.NDArray[np.float64]
 
 
@@ -246,76 +247,116 @@ def _errors(world: Replayed, serves: dict[date, int]) -> dict[str, float]:
     return {"rmse": float(np.sqrt((error**2).mean())), "mae": float(error.abs().mean())}
 
 
+def by_chance(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return how often a version is promoted or rejected though neither is better.
+
+    The errors are OULAD's, the looks the product's, week by week. Who errs as which version is
+    drawn for each student, or for each assignment: a model may foresee one and not the next.
+    """
+    rows = _all_labels(arguments)
+    random = np.random.default_rng(0)
+    found = {}
+    for unit, column in {"by_student": "student", "by_assignment": "item"}.items():
+        codes = pd.factorize(rows[column])[0]
+        ends = [
+            _decided(rows, (random.random(codes.max() + 1) < 0.5)[codes])
+            for _ in range(arguments.simulations // 10)
+        ]
+        promoted = float(np.mean([one is Decision.BETTER for one in ends]))
+        claimed = float(np.mean([one in (Decision.BETTER, Decision.WORSE) for one in ends]))
+        found[unit] = {
+            "promoted": promoted,
+            "claimed": claimed,
+            "claimed_se": float(np.sqrt(claimed * (1 - claimed) / len(ends))),
+        }
+    return {"oulad_aa": found}
+
+
+def _decided(rows: pd.DataFrame, swapped: npt.NDArray[np.bool_]) -> Decision:
+    """Return how an experiment over the term ends."""
+    plan = _plan(Kind.SHADOW, (1, 2), rows["arrived_on"].min().date(), None)
+    plan = replace(plan, planned_labels=len(rows))
+    losses = rows[["control", "treatment"]].to_numpy(np.float64)
+    losses[swapped] = losses[swapped][:, ::-1]
+    weeks = (rows["arrived_on"] - rows["arrived_on"].min()).dt.days.to_numpy() // 7
+    return _looked(plan, rows, losses, (weeks <= week for week in np.unique(weeks)))[0]
+
+
+def _looked(
+    plan: Plan, rows: pd.DataFrame, losses: Floats, batches: Iterable[npt.NDArray[np.bool_]]
+) -> tuple[Decision, int]:
+    """Return the decision of the last look, and its number; each has the labels of a batch more."""
+    earlier: list[Look] = []
+    student = rows["student"].to_numpy()
+    for number, known in enumerate(batches, 1):
+        code = pd.factorize(student[known])[0]
+        size = np.bincount(code)
+        means = [np.bincount(code, losses[known, arm]) / size for arm in (0, 1)]
+        found = crossed(
+            paired(*means, labels=len(code)),
+            losses[known, 1] - losses[known, 0],
+            rows["student"][known],
+            rows["item"][known],
+        )
+        on = plan.starts_on + timedelta(days=7 * number)
+        now = datetime.combine(on, time(), UTC)
+        told = look(plan, Seen(found, len(code), str(number)), earlier, on, now)
+        if told.decision.is_final:
+            return told.decision, number
+        earlier.append(told)
+    return Decision.CONTINUE, len(earlier)
+
+
 def rollback(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return how often a tenth more error is rolled back within two batches, and none at all.
 
-    The errors are those of both models on OULAD's labels. Who errs as which version is drawn for
-    each student, so that neither is better; then the errors of the one that serves grow by 10%. A
-    batch is the next score of each of `BATCH` students.
+    The errors are those of both models on OULAD's labels. A batch is one more assignment of each of
+    `COURSES` courses, drawn from all. Who errs as which version is drawn for each assignment, so
+    that neither is better; then the errors of the one that serves grow by 10%.
     """
-    world = replayed(arguments.oulad, arguments.predictions)
-    first = world.gradebook.sections["starts_on"].min().date()
-    last = world.gradebook.sections["ends_on"].max().date()
-    with _installed(world) as engine:
-        rows = _labels(engine, first, last)
-    errors = _by_student(rows)
-    found = {}
-    for size in dict.fromkeys((BATCH, 100, 300)):
-        random = np.random.default_rng(0)
-        runs = [
-            (_watched(errors, size, 1.1, random), _watched(errors, size, 1.0, random))
-            for _ in range(arguments.simulations)
-        ]
-        within, falsely = np.array(runs).T
-        found[size] = {
-            "detected": float(np.mean(within <= 2)),
-            "false": float(np.mean(falsely <= BATCHES)),
-        }
+    rows = _all_labels(arguments)
+    item = pd.factorize(rows["item"])[0]
+    random = np.random.default_rng(0)
+    within, falsely = [], []
+    for _ in range(arguments.simulations // 2):
+        order = random.permutation(item.max() + 1)[: COURSES * BATCHES]
+        place = np.full(item.max() + 1, BATCHES)
+        place[order] = np.arange(COURSES * BATCHES) // COURSES
+        chosen = place[item] < BATCHES
+        swapped = random.random(item.max() + 1) < 0.5
+        some, batch = rows[chosen].reset_index(drop=True), place[item][chosen]
+        errors = some[["control_error", "treatment_error"]].to_numpy(np.float64)
+        other = swapped[item][chosen]
+        errors[other] = errors[other][:, ::-1]
+        day = some["arrived_on"].min().date()
+        plan = replace(_plan(Kind.WATCH, (1, 2), day, None), planned_labels=len(some))
+        for factor, ends in ((1.1, within), (1.0, falsely)):
+            known = (batch <= number for number in range(BATCHES))
+            decision, looks = _looked(plan, some, (errors * [1.0, factor]) ** 2, known)
+            ends.append(looks if decision is Decision.WORSE else np.inf)
+    detected, false = float(np.mean(np.array(within) <= 2)), float(np.mean(np.isfinite(falsely)))
     both = rows[["control_error", "treatment_error"]]
-    main = found[BATCH]
     return {
         "rollback": {
-            **main,
+            "detected": detected,
+            "false": false,
             **{
-                f"{name}_se": float(np.sqrt(share * (1 - share) / arguments.simulations))
-                for name, share in main.items()
+                f"{name}_se": float(np.sqrt(share * (1 - share) / len(within)))
+                for name, share in (("detected", detected), ("false", false))
             },
-            "students_per_batch": BATCH,
+            "detected_in_the_watch": float(np.mean(np.isfinite(within))),
+            "assignments_per_batch": COURSES,
+            "scores_per_batch": round(len(rows) / (item.max() + 1) * COURSES),
             "batches": BATCHES,
             "error_correlation": float(both.corr().iloc[0, 1]),
-            "by_students_per_batch": {str(size): one for size, one in found.items()},
         }
     }
 
 
-def _by_student(rows: pd.DataFrame) -> Floats:
-    """Return students x batches x both versions: the errors of each one's first scores."""
-    ordered = rows.sort_values(["student", "arrived_on", "item"])
-    place = ordered.groupby("student").cumcount()
-    enough = ordered.groupby("student")["item"].transform("size") >= BATCHES
-    kept = ordered[enough & (place < BATCHES)]
-    values = kept[["control_error", "treatment_error"]].to_numpy(np.float64)
-    return values.reshape(-1, BATCHES, 2)
-
-
-def _watched(errors: Floats, students: int, factor: float, random: np.random.Generator) -> float:
-    """Return after which batch the version that serves is rolled back; infinite: never."""
-    drawn = errors[random.integers(0, len(errors), students)]
-    swapped = random.random(students) < 0.5
-    drawn[swapped] = drawn[swapped][:, :, ::-1]
-    losses = (drawn * [1.0, factor]) ** 2
-    day = date(2014, 2, 1)
-    plan = replace(_plan(Kind.WATCH, (1, 2), day, None), planned_labels=students * BATCHES)
-    earlier: list[Look] = []
-    for batch in range(1, BATCHES + 1):
-        means = losses[:, :batch].mean(axis=1)
-        count = students * batch
-        seen = Seen(paired(means[:, 0], means[:, 1], labels=count), count, str(batch))
-        on = day + timedelta(days=7 * batch)
-        told = look(plan, seen, earlier, on, datetime.combine(on, time(), UTC))
-        if told.decision is Decision.WORSE:
-            return batch
-        if told.decision.is_final:
-            break
-        earlier.append(told)
-    return float("inf")
+def _all_labels(arguments: argparse.Namespace) -> pd.DataFrame:
+    """Return all labels of the term, in the order of their arrival."""
+    world = replayed(arguments.oulad, arguments.predictions)
+    days = world.gradebook.sections
+    with _installed(world) as engine:
+        rows = _labels(engine, days["starts_on"].min().date(), days["ends_on"].max().date())
+    return rows.sort_values(["arrived_on", "student", "item"], ignore_index=True)

@@ -61,11 +61,12 @@ class Labels:
     Attributes
     ----------
     rows
-        One row per label: section_id, course, student (a pseudonym), item (the assignment; empty of
-        an outcome), phase (the third of the section in which it arrived; empty of an outcome, which
-        is of the whole), arrived_on, control and treatment (the loss of each; missing where the
-        version had not told it), control_error and treatment_error (what was said less what came
-        true). The losses of an outcome are means over the weeks in which it was predicted.
+        One row per label: section_id, course, student (a pseudonym), item (the assignment; of an
+        outcome, the section), phase (the third of the section in which it arrived; empty of an
+        outcome, which is of the whole), arrived_on, control and treatment (the loss of each;
+        missing where the version had not told it), control_error and treatment_error (what was
+        said less what came true). The losses of an outcome are means over the weeks in which it
+        was predicted.
     outcomes
         Of sections that ended, one row per enrollment and week: student, final_grade, at_risk, and
         what each arm said, as in control_grade, control_risk, control_lower80, control_upper80.
@@ -327,7 +328,7 @@ def _judged(
     # Where one week is unknown, the mean would be one of other weeks than the other arm's.
     whole = by_seat[figures].count().eq(by_seat.size(), axis=0)
     rows = by_seat[figures].mean().where(whole).reset_index()
-    rows = rows.rename(columns={"course_id": "course"}).assign(phase="", item="")
+    rows = rows.rename(columns={"course_id": "course"}).assign(phase="", item=rows["section_id"])
     seats = (pd.MultiIndex.from_frame(some[_SEAT]) for some in (came, rows))
     return rows, came[~next(seats).isin(next(seats))]
 

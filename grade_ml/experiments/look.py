@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from grade_ml.core.errors import ExperimentError
@@ -24,6 +25,7 @@ from grade_ml.experiments.comparison import (
     sample_ratio,
     split,
 )
+from grade_ml.experiments.crossed import crossed
 from grade_ml.experiments.guardrails import Guardrail, State, calibration, group_gaps, harm
 from grade_ml.experiments.labels import ARMS, Labels
 from grade_ml.experiments.outcomes import Outcomes
@@ -80,6 +82,9 @@ def of_labels(plan: Plan, labels: Labels) -> Seen:
     )
     told, attributes = _named(labels.by_segment)
     told = told.assign(difference=told["treatment"] - told["control"])
+    counted = told[told["student"].isin(losses.index[losses[list(ARMS)].notna().all(axis=1)])]
+    difference = counted["difference"].to_numpy(np.float64)
+    found = crossed(found, difference, counted["student"], counted["item"])
     kinds = ["course", "phase", *attributes]
     where = segments(told, kinds, value="difference", student="student", alpha=plan.alpha)
     gaps = group_gaps(where.rows, attributes, found.means[0], plan.metric.better)
