@@ -1,6 +1,7 @@
 """How often an experiment promotes by chance, finds what is there, and how long both take.
 
-Usage: `python benchmarks/experiments.py [--only PART,…] [--simulations 2000] [--workers 2]`.
+Usage: `python benchmarks/experiments.py [--only PART,…] [--simulations 2000] [--workers 2]
+[--oulad DIR] [--predictions DIR]`.
 Simulated experiments go through the functions of the product look by look. Each share comes with
 its Monte-Carlo standard error in a key of the same name that ends in `_se`. The last line is one
 JSON object.
@@ -16,15 +17,18 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import replayed
 from threadpoolctl import threadpool_limits
 
 from grade_ml.experiments.bounds import Spending, bounds, confidence_sequence
 from grade_ml.experiments.comparison import LEAST_UNITS, Evidence, Moments
 
+OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 ALPHA = 0.05
@@ -44,6 +48,8 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--simulations", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--oulad", type=Path, default=OULAD)
+    parser.add_argument("--predictions", type=Path, help="keeps the fits of the replay")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {}
     for part in arguments.only.split(","):
@@ -200,6 +206,9 @@ def outcome(labels: Labels, planned: bool) -> tuple[float, float, float]:
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "aa": aa,
     "power": power,
+    "by_chance": replayed.by_chance,
+    "rollback": replayed.rollback,
+    "oulad_replay": replayed.oulad_replay,
 }
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 
 from grade_ml.core.errors import ExperimentError
 from grade_ml.experiments.comparison import paired, sample_ratio, split
+from grade_ml.experiments.crossed import crossed
 from grade_ml.experiments.guardrails import Guardrail, State, calibration
 from grade_ml.experiments.labels import Labels
 from grade_ml.experiments.look import Seen, look, of_labels, of_outcomes
@@ -179,7 +180,7 @@ def rows_of(control: np.ndarray, treatment: np.ndarray) -> pd.DataFrame:
             "section_id": "s",
             "course": "c",
             "student": students,
-            "item": "q",
+            "item": np.random.default_rng(2).integers(0, 8, len(control)).astype(str),
             "phase": "first third",
             "arrived_on": pd.Timestamp(STARTS_ON),
             "control": control**2,
@@ -309,3 +310,23 @@ def test_actions_are_compared_by_student_and_harm_ends_the_experiment() -> None:
     few = outcomes(NOISE[:3], np.array([True, True, True]))
     nobody = said(plan, of_outcomes(plan, few, few, "v"))
     assert nobody.decision is Decision.CONTINUE and "no student" in nobody.reason
+
+
+def test_assignments_that_a_version_foresees_alike_are_not_so_many_labels() -> None:
+    """Neither version is better, but of each assignment one is, for all students."""
+    students, items = np.divmod(np.arange(2400), 12)
+    random = np.random.default_rng(1)
+    claimed = {"students alone": 0, "assignments, too": 0}
+    for _ in range(100):
+        shift = 10 * random.standard_normal(12)[items] + 20 * random.standard_normal(2400)
+        means = np.bincount(students, shift) / 12
+        alone = paired(np.zeros(200), means, labels=2400)
+        both = crossed(alone, shift, pd.Series(students), pd.Series(items))
+        claimed["students alone"] += abs(alone.z) > 1.96
+        claimed["assignments, too"] += abs(both.z) > 1.96
+    assert claimed["students alone"] > 40
+    assert claimed["assignments, too"] <= 10
+    four = items < 4
+    few = crossed(alone, shift[four], pd.Series(students[four]), pd.Series(items[four]))
+    assert math.isnan(few.z) and "4 assignments" in few.problems[-1]
+    assert math.isnan(few.information)

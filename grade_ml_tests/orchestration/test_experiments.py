@@ -85,11 +85,12 @@ def test_the_better_version_is_promoted_and_the_same_tick_again_changes_nothing(
 
     run(0)
     with engine.begin() as connection:
-        tell(connection, 7)
-    result = run(13)
+        for number in (7, 14):
+            tell(connection, number)
+    result = run(23)
     assert stages.registry.get("pooled", Alias.CHAMPION) == challenger
     before = everything(settings, engine, stages.registry)
-    again = run(13)
+    again = run(23)
     after = everything(settings, engine, stages.registry)
     assert [key for key in before if before[key] != after[key]] == []
     assert before.keys() == after.keys()
