@@ -101,32 +101,6 @@ def test_the_sensor_makes_a_partition_of_each_course(page: Page):
     expect(page.get_by_title(COURSE)).to_be_visible()
 
 
-def test_a_tick_of_the_schedule_collects_all_eight_sources(page: Page):
-    # The first training, for which others wait, goes on beside it.
-    def todays_first() -> str:
-        now = datetime.now(UTC)
-        return f"{now:%b} {now.day}, 12:00 AM UTC"
-
-    page.goto("/locations/grade_ml/schedules/external_data")
-    button(page, "Preview tick result").click()
-    page.get_by_role("button", name=re.compile("[AP]M UTC")).click()
-    page.get_by_role("menuitem").filter(has_text=todays_first()).click()
-    button(page, "Continue").click()
-    button(page, "Launch all & commit tick result").click()
-    page.get_by_role("link").filter(has_text=re.compile("^[0-9a-f]{8}$")).first.click()
-    assert see_end(page, SENSOR_SECONDS) == "Success"
-    keep(page, "external_run")
-    for source in NAMES:
-        page.goto(f"/assets/{source}?view=checks")
-        expect(page.get_by_text("Passed", exact=True).first).to_be_visible()
-    page.goto("/assets/weather")
-    look_at_plot(page, "last_90_days")
-    page.goto("/assets/external_features")
-    coverage = page.get_by_role("row").filter(has_text="coverage").first
-    for source in NAMES:
-        expect(coverage).to_contain_text(source)
-
-
 @pytest.fixture(scope="module")
 def first_training(visit: Visit) -> str:
     """Wait for the training that a new gradebook starts; return how it ended."""
@@ -190,3 +164,28 @@ def test_all_courses_are_backfilled(page: Page):
     keep(page, "backfill")
     page.goto("/assets/grade_snapshots?view=partitions")
     expect(page.get_by_text(f"Materialized ({COURSES})")).to_be_visible()
+
+
+def test_a_tick_of_the_schedule_collects_all_eight_sources(page: Page):
+    def todays_first() -> str:
+        now = datetime.now(UTC)
+        return f"{now:%b} {now.day}, 12:00 AM UTC"
+
+    page.goto("/locations/grade_ml/schedules/external_data")
+    button(page, "Preview tick result").click()
+    page.get_by_role("button", name=re.compile("[AP]M UTC")).click()
+    page.get_by_role("menuitem").filter(has_text=todays_first()).click()
+    button(page, "Continue").click()
+    button(page, "Launch all & commit tick result").click()
+    page.get_by_role("link").filter(has_text=re.compile("^[0-9a-f]{8}$")).first.click()
+    assert see_end(page, SENSOR_SECONDS) == "Success"
+    keep(page, "external_run")
+    for source in NAMES:
+        page.goto(f"/assets/{source}?view=checks")
+        expect(page.get_by_text("Passed", exact=True).first).to_be_visible()
+    page.goto("/assets/weather")
+    look_at_plot(page, "last_90_days")
+    page.goto("/assets/external_features")
+    coverage = page.get_by_role("row").filter(has_text="coverage").first
+    for source in NAMES:
+        expect(coverage).to_contain_text(source)
