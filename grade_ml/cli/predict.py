@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from grade_ml.core.clock import Clock
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.settings import Settings
 from grade_ml.core.texts import readable
-from grade_ml.engine import Pair, PredictiveAnalyticsEngine, Told
+from grade_ml.engine import ModelExplanation, Pair, PredictiveAnalyticsEngine
 from grade_ml.explanations.messages import languages
 from grade_ml.explanations.narratives import Reader
 
@@ -122,25 +121,29 @@ def command(  # noqa: PLR0913, PLR0917 - one for each option
         raise click.UsageError("--forecast tells the remaining work instead: ask for it alone.")
     settings = Settings.from_environment()
     day = as_of or settings.date_at(clock.now())
-    engine = PredictiveAnalyticsEngine(settings, clock)
+    engine = PredictiveAnalyticsEngine(settings, clock=clock)
     try:
         if forecast:
-            found = engine.forecast(student_id, course_id, day)
+            found = engine.generate_time_series_forecast(student_id, course_id, as_of=day)
             values, lines = found.to_dict(), [found.in_words()]
             picture = found.picture() if plot else None
         else:
-            answer = engine.tell(
-                student_id,
-                course_id,
-                day,
-                explain=explains,
-                pairs=PAIRS if interactions else 0,
-                goal=goal,
-            )
-            told = answer.explanation
-            narrative = _narrative(answer, reader or Reader.ADVISER, language)
-            values = _values(answer, narrative, explains, interactions, goal is not None)
-            lines = _lines(answer, narrative, language)
+            if explains or goal is not None:
+                answer = engine.get_model_explanations(
+                    student_id,
+                    course_id,
+                    as_of=day,
+                    reader=reader or Reader.ADVISER,
+                    language=language,
+                    pairs=PAIRS if interactions else 0,
+                    goal=goal,
+                )
+            else:
+                prediction = engine.predict_final_grade(student_id, course_id, as_of=day)
+                answer = ModelExplanation(prediction, reader or Reader.ADVISER, language)
+            told = answer.explanation if explains else None
+            values = _values(answer, explains, interactions, goal is not None)
+            lines = _lines(answer, explains)
             picture = _waterfall(told) if plot and told else None
     finally:
         engine.close()
@@ -149,36 +152,30 @@ def command(  # noqa: PLR0913, PLR0917 - one for each option
         _save(picture, plot)
 
 
-def _narrative(answer: Told, reader: str, language: str) -> dict[str, Any] | None:
-    if answer.narratives is None:
-        return None
-    text = answer.narratives.texts[reader][language]
-    stored = answer.narratives.stored
-    return {"reader": reader, "language": language, "text": text, "stored": stored}
-
-
 def _values(
-    answer: Told, narrative: dict[str, Any] | None, explains: bool, interactions: bool, goal: bool
+    answer: ModelExplanation, explains: bool, interactions: bool, goal: bool
 ) -> dict[str, Any]:
     """Return the answer as plain values; what was not asked is not there."""
-    values = answer.prediction.to_dict()
+    plain = answer.to_dict()
+    values: dict[str, Any] = plain["prediction"]
     if explains:
-        values |= {"explanation": _plain(answer.explanation), "narrative": narrative}
+        told = ("reader", "language", "text", "stored")
+        narrative = {name: plain[name] for name in told} if answer.narratives else None
+        values |= {"explanation": plain["explanation"], "narrative": narrative}
     if interactions:
-        values |= {"interactions": answer.interactions or ()}
+        values |= {"interactions": plain["interactions"] or ()}
     if goal:
-        values |= {"what_if": answer.what_if.to_dict() if answer.what_if else None}
+        values |= {"what_if": plain["what_if"]}
     return values
 
 
-def _lines(answer: Told, narrative: dict[str, Any] | None, language: str) -> list[str]:
+def _lines(answer: ModelExplanation, explains: bool) -> list[str]:
     lines = [answer.prediction.in_words()]
-    if narrative:
-        lines.append(narrative["text"])
-    if answer.explanation:
+    if explains and answer.text and answer.explanation:
+        lines.append(answer.text)
         lines += _words(answer.explanation, answer.interactions or ())
     if answer.what_if:
-        lines += answer.what_if.in_words(language)
+        lines += answer.what_if.in_words(answer.language)
     return lines
 
 
@@ -204,10 +201,3 @@ def _words(told: Explanation, pairs: Sequence[Pair]) -> list[str]:
     together = [f"  {value:+7.2f}  {described(a)}, {described(b)}" for a, b, value in pairs]
     head = ["Pairs that move the grade together, beyond what each does alone:"] if pairs else []
     return [*in_words(told), *head, *together]
-
-
-def _plain(told: Explanation | None) -> dict[str, Any] | None:
-    """Return the explanation as plain values, the risk as log-odds and as a probability."""
-    if told is None:
-        return None
-    return {**asdict(told), "risk_probability": asdict(told.risk.in_probability())}

@@ -1,6 +1,41 @@
 """`PredictiveAnalyticsEngine`: how will this student do in this course? The application asks it."""
 
-from grade_ml.engine.answers import GradePrediction, Narratives, Pair, Status, Told
+from grade_ml.engine.answers import (
+    Answers,
+    GradePrediction,
+    Level,
+    ModelExplanation,
+    Narratives,
+    Pair,
+    Refusal,
+    Status,
+)
 from grade_ml.engine.engine import PredictiveAnalyticsEngine
+from grade_ml.engine.errors import (
+    NoModel,
+    NotEnrolled,
+    Overloaded,
+    StorageUnavailable,
+    UnknownCourse,
+    UnknownStudent,
+)
+from grade_ml.engine.settings import Limits
 
-__all__ = ["GradePrediction", "Narratives", "Pair", "PredictiveAnalyticsEngine", "Status", "Told"]
+__all__ = [
+    "Answers",
+    "GradePrediction",
+    "Level",
+    "Limits",
+    "ModelExplanation",
+    "Narratives",
+    "NoModel",
+    "NotEnrolled",
+    "Overloaded",
+    "Pair",
+    "PredictiveAnalyticsEngine",
+    "Refusal",
+    "Status",
+    "StorageUnavailable",
+    "UnknownCourse",
+    "UnknownStudent",
+]

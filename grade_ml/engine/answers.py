@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import date
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import date, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from grade_ml.explanations.contract import Explanation
@@ -22,6 +22,15 @@ class Status(StrEnum):
     ENDED = "ended"
 
 
+class Level(StrEnum):
+    """What a predicted grade comes from; each steps in where the one before it cannot serve."""
+
+    COURSE_ENSEMBLE = "course ensemble"
+    POOLED_ENSEMBLE = "pooled ensemble"
+    BASELINE = "baseline"
+    COURSE_MEAN = "course mean"
+
+
 @dataclass(frozen=True)
 class GradePrediction:
     """What is known and expected about one enrollment on one day.
@@ -33,7 +42,16 @@ class GradePrediction:
     Attributes
     ----------
     naive
-        The rate of points collected so far, the forecast a person would make.
+        The rate of points collected so far, the forecast a person would make; None as well where a
+        stored prediction answers, which does not keep it.
+    level
+        What the predicted values come from.
+    model_stage
+        The stage of the model's version, or None where no model answers.
+    stored
+        Whether the night's prediction answers, which is as new as the records.
+    records_from, age_hours
+        When the newest records were loaded, and how long ago that is; None: no load is on record.
     degraded
         Why the prediction is less than it could be; empty: it is not.
     """
@@ -55,16 +73,19 @@ class GradePrediction:
     upper95: float | None = None
     risk: float | None = None
     naive: float | None = None
+    level: Level | None = None
     model_name: str | None = None
     model_version: int | None = None
+    model_stage: str | None = None
+    stored: bool = False
+    records_from: datetime | None = None
+    age_hours: float | None = None
     degraded: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values; dates are ISO texts."""
-        return {
-            name: value.isoformat() if isinstance(value, date) else value
-            for name, value in asdict(self).items()
-        }
+        values: dict[str, Any] = plain(self)
+        return values
 
     def in_words(self) -> str:
         """Return two or three plain sentences for an adviser."""
@@ -98,10 +119,10 @@ class GradePrediction:
                 f"confidence between {self.lower80:.0f} and {self.upper80:.0f}{naive}."
             )
         if self.risk is not None:
-            sentences.append(
-                f"The risk of failing or withdrawing is {self.risk:.0%} "
-                f"({self.model_name}, version {self.model_version})."
-            )
+            told_by = f"{self.model_name}, version {self.model_version}"
+            if self.level is Level.COURSE_MEAN:
+                told_by = "the mean of the course's ended sections"
+            sentences.append(f"The risk of failing or withdrawing is {self.risk:.0%} ({told_by}).")
         return sentences
 
     def _record(self) -> str:
@@ -129,11 +150,91 @@ class Narratives:
 
 
 @dataclass(frozen=True)
-class Told:
-    """A prediction and what was asked beside it; None: not asked, or nothing is predicted."""
+class ModelExplanation:
+    """A prediction, and why it says what it says.
+
+    Attributes
+    ----------
+    explanation
+        The contributions of features, in points and log-odds; None where nothing is predicted, or
+        where the mean of the course answers.
+    narratives
+        The explanation in sentences by reader and language; None as well.
+    reader, language
+        For whom and in which language `text` is.
+    interactions
+        The pairs of features that move the grade most together; None: not asked.
+    what_if
+        What could still be done to reach the goal; None: not asked, or nothing is predicted.
+    """
 
     prediction: GradePrediction
+    reader: str
+    language: str
     explanation: Explanation | None = None
     narratives: Narratives | None = None
     interactions: tuple[Pair, ...] | None = None
     what_if: Answer | None = None
+
+    @property
+    def text(self) -> str | None:
+        """The explanation in sentences for the reader."""
+        if self.narratives is None:
+            return None
+        return self.narratives.texts[self.reader][self.language]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready values; the risk as log-odds and as a probability."""
+        told = self.explanation
+        risk = told and plain(told.risk.in_probability())
+        return {
+            "prediction": self.prediction.to_dict(),
+            "reader": self.reader,
+            "language": self.language,
+            "text": self.text,
+            "stored": self.narratives is not None and self.narratives.stored,
+            "explanation": told and {**plain(told), "risk_probability": risk},
+            "interactions": None if self.interactions is None else plain(self.interactions),
+            "what_if": self.what_if.to_dict() if self.what_if else None,
+        }
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a student of a call for many has no answer: the name of the error, and its words."""
+
+    student_id: str
+    error: str
+    message: str
+    remedy: str
+
+
+Answered = TypeVar("Answered")
+
+
+@dataclass(frozen=True)
+class Answers(Generic[Answered]):
+    """The answers for many students, by section and student, and why others have none."""
+
+    answers: tuple[Answered, ...]
+    refused: tuple[Refusal, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return both as JSON-ready values."""
+        return {
+            "answers": [one.to_dict() for one in self.answers],  # type: ignore[attr-defined]
+            "refused": [plain(one) for one in self.refused],
+        }
+
+
+def plain(value: Any) -> Any:
+    """Return a value of dataclasses, mappings and sequences as JSON can hold it."""
+    if is_dataclass(value):
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(one) for one in value]
+    return value

@@ -52,7 +52,7 @@ def refresh(
     The result for a course does not depend on which others are refreshed with it. What the day has
     computed already from the same records and by the same rules stays.
     """
-    origin = _origin(connection, _as_lists(declared))
+    origin = _origin(connection, declared)
     found = _unchanged(stored, SNAPSHOTS, courses, origin)
     for some in _groups(connection, [one for one in courses if one not in found]):
         gradebook = frames.read(connection, some)
@@ -78,7 +78,8 @@ def refresh_sequences(
 
     They bear the day from which on each thing is known; nothing in them is left out by date.
     """
-    origin = _origin(connection, institution.version)
+    load = newest_load(connection)
+    origin = _made_from(load.key, institution.version) if load else None
     found = _unchanged(stored, SEQUENCES, courses, origin)
     for some in _groups(connection, [one for one in courses if one not in found]):
         gradebook = frames.read(connection, some, without=["activity"])
@@ -91,19 +92,24 @@ def refresh_sequences(
     return found
 
 
-def _as_lists(declared: Declarations) -> list[list[str]]:
+def origin_of(load_key: str, declared: Declarations) -> str:
+    """Return what tells snapshots made after a load, and by these rules, from all others."""
     uses = (declared.usable, declared.protected, declared.identifying)
-    return [sorted(names) for names in uses]
+    return _made_from(load_key, [sorted(names) for names in uses])
 
 
-def _origin(connection: Connection, rules: object) -> str | None:
-    """Return what frames are computed from and by, as a digest; None where nothing was loaded.
+def _made_from(load_key: str, rules: object) -> str:
+    return digest([load_key, rules, installed_version("grade-ml")])
+
+
+def _origin(connection: Connection, declared: Declarations) -> str | None:
+    """Return what snapshots are made from and by; None where nothing was loaded.
 
     Asked before the records are read: a load that comes in between makes a frame look older than
     it is, and it is computed once more.
     """
     load = newest_load(connection)
-    return digest([load.key, rules, installed_version("grade-ml")]) if load else None
+    return origin_of(load.key, declared) if load else None
 
 
 def _unchanged(

@@ -125,6 +125,11 @@ class Frames:
         described = _described(path)
         return described.num_rows, json.loads(described.metadata.get(_NOTES, b"{}"))
 
+    def origin(self, course: str) -> str | None:
+        """Return what the snapshots of the very day were made from (`refresh.origin_of`)."""
+        known = self.computed(course)
+        return known[1].get("origin") if known else None
+
     def write(
         self,
         course: str,

@@ -59,10 +59,23 @@ def beside(
     connection: Connection, snapshots: pd.DataFrame, features: Iterable[str]
 ) -> pd.DataFrame:
     """Return the snapshots with the stored surroundings, if a model's `features` name any."""
-    if snapshots.empty or not any(name.startswith(PREFIX) for name in features):
+    if snapshots.empty:
         return snapshots
     days = snapshots["cut_on"].dt.date
-    return with_surroundings(snapshots, read_wide(connection, Window(days.min(), days.max())))
+    wide = surroundings(connection, Window(days.min(), days.max()), features)
+    return snapshots if wide is None else with_surroundings(snapshots, wide)
+
+
+def surroundings(
+    connection: Connection, window: Window, features: Iterable[str]
+) -> pd.DataFrame | None:
+    """Return the stored surroundings of some days for `with_surroundings`.
+
+    None where a model's `features` name none of them.
+    """
+    if not any(name.startswith(PREFIX) for name in features):
+        return None
+    return read_wide(connection, window)
 
 
 def columns_of(frame: pd.DataFrame, sources: Iterable[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from typing import Any
 
@@ -126,6 +126,20 @@ def read(
     )
 
 
+def together(books: Collection[Gradebook]) -> Gradebook:
+    """Return what stands in any of several gradebooks, once."""
+    parts = {
+        table: [getattr(book, one.name) for book in books]
+        for table, one in zip(_READ, fields(Gradebook), strict=True)
+    }
+    return Gradebook(
+        *(
+            pd.concat(some).drop_duplicates([c.name for c in table.primary_key], ignore_index=True)
+            for table, some in parts.items()
+        )
+    )
+
+
 def read_class(connection: Connection, section_id: str) -> Gradebook:
     """Read a section with its activity, and the other sections of its course without theirs.
 
@@ -158,22 +172,26 @@ def read_class(connection: Connection, section_id: str) -> Gradebook:
     )
 
 
-def read_histories(connection: Connection, students: Collection[str]) -> Gradebook:
-    """Read every section that some students ever took, with their own results and no others'."""
+def read_histories(
+    connection: Connection, students: Collection[str], *, exams: bool = False
+) -> Gradebook:
+    """Read every section that some students ever took, with their own results and no others'.
+
+    With `exams` the results of everybody's exams come along, which decide whether an exam counts.
+    """
     enrollment, assignment, result = schema.enrollment.c, schema.assignment.c, schema.result.c
     chosen = sorted(students)
     sections = sa.select(enrollment.section_id).where(enrollment.student_id.in_(chosen))
     work = sa.select(assignment.assignment_id).where(assignment.section_id.in_(sections))
+    whose: sa.ColumnElement[bool] = result.student_id.in_(chosen)
+    if exams:
+        is_exam = sa.func.lower(assignment.category) == schema.EXAM_CATEGORY
+        whose |= result.assignment_id.in_(work.where(is_exam))
     return Gradebook(
         sections=read_table(connection, schema.section, schema.section.c.section_id.in_(sections)),
         enrollments=read_table(connection, schema.enrollment, enrollment.student_id.in_(chosen)),
         assignments=read_table(connection, schema.assignment, assignment.section_id.in_(sections)),
-        results=read_table(
-            connection,
-            schema.result,
-            result.student_id.in_(chosen),
-            result.assignment_id.in_(work),
-        ),
+        results=read_table(connection, schema.result, whose, result.assignment_id.in_(work)),
     )
 
 

@@ -259,6 +259,16 @@ def holders(connection: Connection, name: str) -> dict[Stage, int]:
     return {stage: version for version, stage in stages.items() if stage in _SHOWN}
 
 
+def champions(connection: Connection) -> dict[str, int]:
+    """Return the version that is champion of each model that has one, without asking MLflow."""
+    return {
+        name: version
+        for name, stages in _recorded(connection, None).items()
+        for version, stage in stages.items()
+        if stage is Stage.CHAMPION
+    }
+
+
 def _recorded(connection: Connection, name: str | None) -> defaultdict[str, dict[int, Stage]]:
     """Return the stage of each version that ever left that of a candidate, by model."""
     table = transition.c

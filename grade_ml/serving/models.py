@@ -100,7 +100,7 @@ class Models:
             Not even the baseline can be read.
         """
         names = (name_of(course), POOLED)
-        return self._first_readable(self.registry.get(name, Alias.CHAMPION) for name in names)
+        return self.first_readable(self.registry.get(name, Alias.CHAMPION) for name in names)
 
     def serving_each(self, courses: Iterable[str]) -> dict[str, Served]:
         """Return the champion for each of `courses`, all as they are at this moment.
@@ -113,11 +113,18 @@ class Models:
         champions = {one.name: one for one in self.registry.holders(Alias.CHAMPION)}
         pooled = champions.get(POOLED)
         return {
-            course: self._first_readable((champions.get(name_of(course)), pooled))
+            course: self.first_readable((champions.get(name_of(course)), pooled))
             for course in courses
         }
 
-    def _first_readable(self, versions: Iterable[ModelVersion | None]) -> Served:
+    def first_readable(self, versions: Iterable[ModelVersion | None]) -> Served:
+        """Return the first of `versions` that can be read, else the baseline's champion.
+
+        Raises
+        ------
+        NotReadyError, ArtifactError
+            As in `serving`.
+        """
         problems: list[str] = []
         for version in versions:
             if version is None:

@@ -11,7 +11,6 @@ from collections.abc import Collection, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import JSONB, distinct_on
@@ -20,6 +19,8 @@ from grade_ml.core.database import read_frame, upsert_frame
 from grade_ml.core.policy import TablePolicy
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from grade_ml.registry.registry import ModelVersion
 
 metadata = sa.MetaData(schema="ensemble")
@@ -49,6 +50,8 @@ grade_prediction = sa.Table(
     sa.Column("model_version", sa.Integer, nullable=False),
     *_numbers(),
     sa.Column("degraded", JSONB, nullable=False, server_default=sa.text("'[]'")),
+    sa.Column("naive", sa.Double, comment="the rate of points so far, 0-100"),
+    sa.Column("origin", sa.Text, comment="of the records that it knows; null: unknown"),
     info=TablePolicy("serving", personal=("student_id",), time="as_of").info,
 )
 shadow_prediction = sa.Table(
@@ -84,12 +87,19 @@ def write_predictions(
     Parameters
     ----------
     frame
-        Columns section_id, student_id and `NUMBERS`; one row per enrollment.
+        Columns section_id, student_id and `NUMBERS`; where they are known, naive and origin, which
+        tells what records the features were made from (`features.refresh.origin_of`). One row per
+        enrollment.
     degraded
         Why these predictions are less than they could be; empty: they are not.
     """
+    import pandas as pd
+
     rows = _rows(frame, NUMBERS, model).assign(
-        as_of=pd.Timestamp(as_of), degraded=json.dumps(list(degraded))
+        as_of=pd.Timestamp(as_of),
+        degraded=json.dumps(list(degraded)),
+        naive=frame["naive"].astype("float64") if "naive" in frame else None,
+        origin=frame.get("origin"),
     )
     upsert_frame(connection, grade_prediction, rows)
     return len(rows)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -13,7 +14,7 @@ from sqlalchemy import Connection
 
 from grade_ml.core.errors import ArtifactError
 from grade_ml.core.settling import place
-from grade_ml.ensemble.rows import collected
+from grade_ml.ensemble.rows import NAIVE, Model, collected
 from grade_ml.features.surroundings import beside
 from grade_ml.gradebook.schema import section
 from grade_ml.registry.workspace import Workspace
@@ -80,9 +81,11 @@ def score_running(
     """
     connection, as_of = workspace.connection, workspace.as_of
     models = Models(workspace.registry)
+    # Asked before they are read: a frame that is replaced in between is newer than it looks.
+    origins = {course: workspace.frames.origin(course) for course in courses}
     snapshots = current_snapshots(workspace, courses)
     answering = list(by_model(models, snapshots, courses))
-    parts = [_store(connection, served, rows, as_of) for served, rows in answering]
+    parts = [_store(connection, served, rows, as_of, origins) for served, rows in answering]
     problems = [reason for served, _ in answering for reason in served.degraded]
     old = sorted({day for day in snapshots["cut_on"].dt.date if day != as_of})
     told = {
@@ -153,24 +156,52 @@ def by_model(
 
 
 def _store(
-    connection: Connection, served: Served, snapshots: pd.DataFrame, as_of: date
+    connection: Connection,
+    served: Served,
+    snapshots: pd.DataFrame,
+    as_of: date,
+    origins: Mapping[str, str | None],
 ) -> pd.DataFrame:
     predictions = served.model.predict(beside(connection, snapshots, served.model.features))
     predictions["course_id"] = snapshots["course_id"].astype("string[pyarrow]").to_numpy()
-    days = snapshots["cut_on"].dt.date
-    for made_on in sorted(days.unique()):
-        degraded = [*served.degraded, *([] if made_on == as_of else [_stale(made_on, as_of)])]
+    predictions["naive"] = snapshots[NAIVE].to_numpy()
+    days = snapshots["cut_on"].dt.date.tolist()
+    predictions["origin"] = [
+        origins[course] if day == as_of else None
+        for course, day in zip(predictions["course_id"], days, strict=True)
+    ]
+    told = [
+        (day, reservations(served.model, section, grade))
+        for day, section, grade in zip(
+            days, predictions["section_id"], predictions["grade"], strict=True
+        )
+    ]
+    for made_on, reasons in sorted(set(told)):
+        old = [] if made_on == as_of else [_stale(made_on, as_of)]
         write_predictions(
             connection,
-            predictions[(days == made_on).to_numpy()],
+            predictions[[one == (made_on, reasons) for one in told]],
             as_of=made_on,
             model=served.version,
-            degraded=degraded,
+            degraded=[*served.degraded, *reasons, *old],
         )
-    named: pd.DataFrame = predictions.assign(
+    named: pd.DataFrame = predictions.drop(columns=["naive", "origin"]).assign(
         model_name=served.version.name, model_version=served.version.version
     )
     return named
+
+
+def reservations(model: Model, section: str, grade: float) -> tuple[str, ...]:
+    """Return why a prediction of an enrollment in a section is less than it could be."""
+    reasons = []
+    if section in model.sections:
+        reasons.append(
+            "the model was trained after this section had ended and knows its outcome, so this "
+            "shows how the model works, not how well it forecasts"
+        )
+    if math.isnan(grade):
+        reasons.append("no section with coursework has ended yet, so no grade can be predicted")
+    return tuple(reasons)
 
 
 def _stale(made_on: date, as_of: date) -> str:

@@ -1,3 +1,5 @@
+import json
+import re
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -8,14 +10,16 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
-from grade_ml.core.errors import ArtifactError, ConfigurationError, NotFoundError, NotReadyError
+from grade_ml.core.errors import ConfigurationError, NotFoundError, NotReadyError
 from grade_ml.core.settings import Settings
-from grade_ml.engine import PredictiveAnalyticsEngine, Status
+from grade_ml.engine import Level, NoModel, PredictiveAnalyticsEngine, Status
 from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.rows import PREDICTED
 from grade_ml.explanations.counterfactuals import Status as WhatIfStatus
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
+from grade_ml.gradebook.institution import DEFAULTS
+from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.registry.registry import ModelVersion, Registry
 from grade_ml_tests.ensemble.campus import TODAY, make_champion, small, store
 from grade_ml_tests.launch import wait_until
@@ -73,7 +77,7 @@ def least_successful(gradebook: Gradebook) -> tuple[str, str]:
 def test_a_running_enrollment_is_predicted(asked, gradebook, model, settings, tmp_path) -> None:
     make_champion(settings, model, tmp_path / "model")
     student, course, row = pick(gradebook, "running")
-    answer = asked.predict(student, course, TODAY)
+    answer = asked.predict_final_grade(student, course, as_of=TODAY)
     assert answer.status is Status.RUNNING
     assert answer.section_id == row["section_id"]
     assert (answer.model_name, answer.model_version) == ("baseline", 1)
@@ -92,28 +96,32 @@ def test_a_running_enrollment_is_predicted(asked, gradebook, model, settings, tm
 def test_a_prediction_is_explained(asked, gradebook, model, settings, tmp_path) -> None:
     make_champion(settings, model, tmp_path / "model")
     student, course, _ = pick(gradebook, "running")
-    answer, told = asked.explain(student, course, TODAY)
-    assert answer == asked.predict(student, course, TODAY)
+    found = asked.get_model_explanations(student, course, as_of=TODAY)
+    answer, told = found.prediction, found.explanation
+    assert answer == asked.predict_final_grade(student, course, as_of=TODAY)
+    assert found.text == found.narratives.texts["adviser"]["en"] and not found.narratives.stored
+    json.dumps(found.to_dict())
     assert told is not None and told.model == "baseline 1"
     assert told.grade is not None and told.grade.predicted == pytest.approx(answer.grade)
     assert max(told.grade.error, told.risk.error) < 1e-3
     assert told.risk.in_probability().predicted == pytest.approx(answer.risk)
     assert "sampled by permutation" in told.degraded[0]
     with pytest.raises(NotReadyError, match="no interactions"):
-        asked.interactions(student, course, TODAY)
+        asked.get_model_explanations(student, course, as_of=TODAY, pairs=3)
 
 
 def test_where_nothing_is_predicted_nothing_is_explained(asked, gradebook) -> None:
     student, course, _ = pick(gradebook, "ended")
-    answer, told = asked.explain(student, course, TODAY)
-    assert answer.status is Status.ENDED and told is None
+    found = asked.get_model_explanations(student, course, as_of=TODAY, pairs=3, goal=60.0)
+    assert found.prediction.status is Status.ENDED
+    assert found.explanation is found.text is found.interactions is found.what_if is None
 
 
 def test_a_past_day_shows_what_was_known_then(asked, gradebook, model, settings, tmp_path) -> None:
     make_champion(settings, model, tmp_path / "model")
     student, course, row = pick(gradebook, "ended")
     then = (row["starts_on"] + (row["ends_on"] - row["starts_on"]) / 2).date()
-    answer = asked.predict(student, course, then)
+    answer = asked.predict_final_grade(student, course, as_of=then)
     assert answer.status is Status.RUNNING
     assert answer.grade is not None
     assert answer.recorded_outcome is None
@@ -122,7 +130,7 @@ def test_a_past_day_shows_what_was_known_then(asked, gradebook, model, settings,
 
 def test_an_ended_section_answers_with_the_record(asked, gradebook) -> None:
     student, course, row = pick(gradebook, "ended")
-    answer = asked.predict(student, course, TODAY)
+    answer = asked.predict_final_grade(student, course, as_of=TODAY)
     assert answer.status is Status.ENDED
     assert answer.recorded_outcome == row["outcome"]
     assert 0 <= answer.recorded_grade <= 100
@@ -132,7 +140,7 @@ def test_an_ended_section_answers_with_the_record(asked, gradebook) -> None:
 
 def test_a_withdrawn_student_is_not_predicted(asked, gradebook) -> None:
     student, course, row = pick(gradebook, "withdrawn")
-    answer = asked.predict(student, course, TODAY)
+    answer = asked.predict_final_grade(student, course, as_of=TODAY)
     assert answer.status is Status.WITHDRAWN
     assert answer.withdrawn_on == row["withdrawn_on"].date()
     assert answer.grade is None
@@ -142,8 +150,10 @@ def test_a_withdrawn_student_is_not_predicted(asked, gradebook) -> None:
 def test_before_the_start_nothing_is_predicted(asked, gradebook) -> None:
     rows = gradebook.enrollments.merge(gradebook.sections, on="section_id")
     early = rows[rows["enrolled_on"] < rows["starts_on"]].sort_values("starts_on").iloc[0]
-    answer = asked.predict(
-        early["student_id"], early["course_id"], early["starts_on"].date() - timedelta(days=1)
+    answer = asked.predict_final_grade(
+        early["student_id"],
+        early["course_id"],
+        as_of=early["starts_on"].date() - timedelta(days=1),
     )
     assert answer.status is Status.UPCOMING
     assert answer.risk is None
@@ -160,7 +170,7 @@ def test_before_the_start_nothing_is_predicted(asked, gradebook) -> None:
 def test_what_does_not_exist_is_named(asked, gradebook, student, course, named) -> None:
     known_student, known_course, _ = pick(gradebook, "running")
     with pytest.raises(NotFoundError, match=named) as caught:
-        asked.predict(student or known_student, course or known_course, TODAY)
+        asked.predict_final_grade(student or known_student, course or known_course, as_of=TODAY)
     assert "grade-ml load" in caught.value.remedy
 
 
@@ -169,30 +179,52 @@ def test_a_student_who_is_not_enrolled_is_said(asked, gradebook, engine: Engine)
     with engine.begin() as connection:
         connection.execute(sa.insert(schema.course).values(course_id="never taken"))
     with pytest.raises(NotFoundError, match="is not enrolled in the course"):
-        asked.predict(student, "never taken", TODAY)
+        asked.predict_final_grade(student, "never taken", as_of=TODAY)
 
 
 def test_a_day_before_enrollment_is_said(asked, gradebook) -> None:
     student, course, _ = pick(gradebook, "running")
     with pytest.raises(NotFoundError, match=r"was not enrolled .* yet"):
-        asked.predict(student, course, date(1990, 1, 1))
+        asked.predict_final_grade(student, course, as_of=date(1990, 1, 1))
 
 
-def test_without_a_model_the_remedy_is_named(asked, gradebook) -> None:
+def test_without_a_model_the_mean_of_the_course_answers(asked, gradebook) -> None:
     student, course, _ = pick(gradebook, "running")
-    with pytest.raises(NotReadyError) as caught:
-        asked.predict(student, course, TODAY)
+    answer = asked.predict_final_grade(student, course, as_of=TODAY)
+    ended = outcomes(gradebook, TODAY, DEFAULTS).merge(gradebook.sections, on="section_id")
+    over = ended["ends_on"] < pd.Timestamp(TODAY)
+    grades = ended.loc[(ended["course_id"] == course) & over, "final_grade"]
+    assert answer.level is Level.COURSE_MEAN and answer.model_name is answer.model_stage is None
+    assert answer.grade == pytest.approx(grades.mean())
+    assert 0 <= answer.lower95 <= answer.lower80 <= answer.upper80 <= answer.upper95 <= 100
+    assert "No model has been trained yet" in answer.degraded[0]
+    assert "grade-ml run train_traditional_models" in answer.degraded[0]
+    assert "mean of the course's ended sections" in answer.in_words()
+    told = asked.get_model_explanations(student, course, as_of=TODAY, goal=70)
+    assert told.prediction == answer and told.explanation is None
+
+
+def test_without_a_model_and_a_past_the_remedy_is_named(asked, gradebook) -> None:
+    first = gradebook.sections.sort_values("starts_on").iloc[0]
+    taken = gradebook.enrollments[gradebook.enrollments["section_id"] == first["section_id"]]
+    stayed = taken[taken["withdrawn_on"].isna()].iloc[0]
+    with pytest.raises(NoModel) as caught:
+        asked.predict_final_grade(
+            stayed["student_id"],
+            first["course_id"],
+            as_of=first["starts_on"].date() + timedelta(days=1),
+        )
     assert "grade-ml run train_traditional_models" in caught.value.remedy
 
 
-def test_a_tampered_model_does_not_answer(asked, gradebook, model, settings, tmp_path) -> None:
+def test_a_tampered_model_steps_aside(asked, gradebook, model, settings, tmp_path) -> None:
     registry = make_champion(settings, model, tmp_path / "model")
     version = registry.get("baseline", "champion")
     path = Path(registry.fetch(version)) / "model.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
     student, course, _ = pick(gradebook, "running")
-    with pytest.raises(ArtifactError, match=r"model\.json"):
-        asked.predict(student, course, TODAY)
+    answer = asked.predict_final_grade(student, course, as_of=TODAY)
+    assert answer.level is Level.COURSE_MEAN and "model.json" in answer.degraded[0]
 
 
 def test_a_model_that_reads_what_the_institution_protects_does_not_answer(
@@ -204,9 +236,10 @@ def test_a_model_that_reads_what_the_institution_protects_does_not_answer(
     file.write_text('[attributes]\nregion = "protected"\n')
     asked = PredictiveAnalyticsEngine(settings.model_copy(update={"institution": file}))
     student, course, _ = pick(gradebook, "running")
-    with pytest.raises(ArtifactError, match=r"baseline 1 reads .* region \(protected\)") as caught:
-        asked.predict(student, course, TODAY)
-    assert "train_traditional_models" in caught.value.remedy
+    answer = asked.predict_final_grade(student, course, as_of=TODAY)
+    assert answer.level is Level.COURSE_MEAN
+    assert re.search(r"baseline 1 reads .* region \(protected\)", answer.degraded[0])
+    assert "train_traditional_models" in answer.degraded[0]
     file.write_text('[attributes]\ngender = "usable"\n')
     with pytest.raises(ConfigurationError, match="attribute gender usable"):
         PredictiveAnalyticsEngine(settings.model_copy(update={"institution": file}))
@@ -216,24 +249,15 @@ def test_a_model_that_reads_what_the_institution_protects_does_not_answer(
 def test_what_could_still_be_done_is_told(asked, gradebook, model, settings, tmp_path) -> None:
     make_champion(settings, model, tmp_path / "model")
     student, course = least_successful(gradebook)
-    prediction, answer = asked.what_if(student, course, 100.0, TODAY)
-    assert prediction == asked.predict(student, course, TODAY)
+    found = asked.get_model_explanations(student, course, as_of=TODAY, goal=100.0)
+    prediction, answer = found.prediction, found.what_if
+    assert prediction == asked.predict_final_grade(student, course, as_of=TODAY)
     assert answer.now == prediction.grade and answer.goal == 100
     assert answer.status is WhatIfStatus.NOT_REACHABLE and answer.best < 100
     goal = round(answer.best) - 2.0
-    _, nearer = asked.what_if(student, course, goal, TODAY)
+    nearer = asked.get_model_explanations(student, course, as_of=TODAY, goal=goal).what_if
     assert nearer.status is WhatIfStatus.REACHED
     assert nearer.what_ifs and all(one.grade >= goal for one in nearer.what_ifs)
-    student, course, _ = pick(gradebook, "ended")
-    assert asked.what_if(student, course, 60.0, TODAY)[1] is None
-
-
-def test_nothing_to_explain_is_told_before_a_model_is_loaded(asked, gradebook) -> None:
-    """There is no model at all, and none is missed."""
-    for condition in ("ended", "withdrawn"):
-        student, course, _ = pick(gradebook, condition)
-        with pytest.raises(NotReadyError, match="Nothing is predicted"):
-            asked.interactions(student, course, TODAY)
 
 
 def test_what_is_asked_together_is_read_and_loaded_once(
@@ -248,8 +272,7 @@ def test_what_is_asked_together_is_read_and_loaded_once(
         before = _scans(engine)
         asked = PredictiveAnalyticsEngine(settings)
         asked._registry.__class__ = _Counting
-        told = asked.tell(student, course, TODAY, **wishes)
-        assert (told.explanation is None) == ("explain" not in wishes)
+        told = asked.get_model_explanations(student, course, as_of=TODAY, **wishes)
         assert (told.what_if is None) == ("goal" not in wishes)
         fetched = asked._registry.fetched
         asked.close()
@@ -257,7 +280,7 @@ def test_what_is_asked_together_is_read_and_loaded_once(
 
     alone = cost()
     assert alone[0] > 0 and alone[1] == 1
-    assert cost(explain=True) == cost(goal=100.0) == cost(explain=True, goal=100.0) == alone
+    assert cost(goal=100.0)[1] == 1
 
 
 class _Counting(Registry):
@@ -294,6 +317,10 @@ def _scans(engine: Engine) -> int:
 def test_an_id_that_nothing_can_have_is_named(asked, gradebook, text: str) -> None:
     student, course, _ = pick(gradebook, "running")
     for ids in ((text, course), (student, text)):
-        for ask in (asked.predict, asked.explain, asked.forecast):
+        for ask in (
+            asked.predict_final_grade,
+            asked.get_model_explanations,
+            asked.generate_time_series_forecast,
+        ):
             with pytest.raises(NotFoundError, match="is no id"):
-                ask(*ids, TODAY)
+                ask(*ids, as_of=TODAY)

