@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Condition, Lock
 from time import monotonic
@@ -12,6 +13,7 @@ from typing import Generic, TypeVar
 from grade_ml.engine.errors import Overloaded
 
 Value = TypeVar("Value")
+Item = TypeVar("Item")
 
 
 class Slots:
@@ -65,6 +67,64 @@ class Slots:
                 )
         finally:
             self._waiting -= 1
+
+
+class Gathering(Generic[Item, Value]):
+    """Computes what many threads ask for the same thing at once in one go.
+
+    Whoever gets a slot first computes for all who wait for the same key: 200 callers who ask for
+    the students of a few sections cost a few computations.
+    """
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._lock = Lock()
+        self._waiting: defaultdict[Hashable, list[tuple[Item, Future[Value]]]] = defaultdict(list)
+
+    def of(
+        self, key: Hashable, item: Item, compute: Callable[[list[Item]], Sequence[Value]]
+    ) -> Value:
+        """Return what `compute`, given the items that wait for a key, makes of this one.
+
+        Raises
+        ------
+        Overloaded
+            As `Slots.one` does.
+        """
+        own: Future[Value] = Future()
+        with self._lock:
+            self._waiting[key].append((item, own))
+        try:
+            with self._slots.one():
+                some = [] if own.done() else self._taken(key)
+                if some:
+                    _compute_for(some, compute)
+        except Overloaded:
+            with self._lock:
+                there = [one for one in self._waiting.get(key, []) if one[1] is not own]
+                self._waiting[key] = there
+            raise
+        # Another may have taken it along and still compute.
+        return own.result()
+
+    def _taken(self, key: Hashable) -> list[tuple[Item, Future[Value]]]:
+        with self._lock:
+            return self._waiting.pop(key, [])
+
+
+def _compute_for(
+    some: list[tuple[Item, Future[Value]]], compute: Callable[[list[Item]], Sequence[Value]]
+) -> None:
+    try:
+        values = compute([item for item, _ in some])
+    except BaseException as error:  # whoever waits for it must not wait for ever
+        for _, future in some:
+            future.set_exception(error)
+        if not isinstance(error, Exception):
+            raise
+        return
+    for (_, future), value in zip(some, values, strict=True):
+        future.set_result(value)
 
 
 class Recent(Generic[Value]):

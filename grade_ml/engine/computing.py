@@ -8,10 +8,10 @@ rows. Nothing here holds a connection while it computes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import sqlalchemy as sa
@@ -41,11 +41,8 @@ if TYPE_CHECKING:
 _NOT_ALLOWED = "the records do not allow a prediction on this day"
 
 
-class Opened(Protocol):
-    """Opens one transaction for reading."""
-
-    def __call__(self) -> AbstractContextManager[Connection]:
-        """Return it, to be entered."""
+#: Opens one transaction for reading, and tells the loads up to it.
+Reading = Callable[[], AbstractContextManager[tuple["Connection", "Loads"]]]
 
 
 class Classes:
@@ -56,15 +53,18 @@ class Classes:
         self._classes: Once[pd.DataFrame] = Once(most)
 
     def rows(
-        self, opened: Opened, asked: Sequence[GradePrediction], loads: Loads, served: Served
-    ) -> pd.DataFrame:
-        """Return the snapshots of students of one section, with all columns that a model reads."""
+        self, reading: Reading, asked: Sequence[GradePrediction], served: Served
+    ) -> tuple[pd.DataFrame, Loads]:
+        """Return the snapshots of students of one section, with all columns that a model reads.
+
+        Beside them the loads that they know.
+        """
         one = asked[0]
-        version = loads.version(one.course_id)
-        key = (one.section_id, one.as_of, version)
         students = sorted({other.student_id for other in asked})
-        known = self._classes.known(key) if version else None
-        with opened() as connection:
+        with reading() as (connection, loads):
+            version = loads.version(one.course_id)
+            key = (one.section_id, one.as_of, version)
+            known = self._classes.known(key) if version else None
             book = None if known is not None else frames.read_class(connection, one.section_id)
             own = frames.read_histories(connection, students)
             wide = surroundings(connection, Window(one.as_of, one.as_of), served.model.features)
@@ -74,9 +74,9 @@ class Classes:
             known = self._classes.of(key, make) if version else make()
         mine = known[known["student_id"].astype(object).isin(students)].reset_index(drop=True)
         if mine.empty:
-            return mine
+            return mine, loads
         rows = with_histories(mine, own)
-        return rows if wide is None else with_surroundings(rows, wide)
+        return (rows if wide is None else with_surroundings(rows, wide)), loads
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from grade_ml.engine.answers import (
     Refusal,
     Status,
 )
-from grade_ml.engine.bounds import Recent, Slots
+from grade_ml.engine.bounds import Gathering, Recent, Slots
 from grade_ml.engine.champions import Champions
 from grade_ml.engine.errors import NoModel, Overloaded, StorageUnavailable, typed
 from grade_ml.engine.loads import LoadLog
@@ -97,6 +97,7 @@ class PredictiveAnalyticsEngine:
         self._champions = Champions(self._registry, limits.champion_seconds)
         self._loads = LoadLog(self._declared)
         self._slots = Slots(limits.at_once, limits.waiting, limits.waiting_seconds)
+        self._gathering: Gathering[GradePrediction, GradePrediction] = Gathering(self._slots)
         self._kept: Recent[tuple[datetime, Any]] = Recent(limits.kept_answers)
 
     @cached_property
@@ -135,8 +136,9 @@ class PredictiveAnalyticsEngine:
             with self._reading() as (connection, loads):
                 one = self._standing(connection, student, course, as_of)
                 known = self._known(connection, [one], loads)
-            (answer,) = known or self._computed([one], loads)
-            return answer
+            if known:
+                return known[0]
+            return self._gathering.of((one.section_id, one.as_of), one, self._computed)
 
         return self._remembering(("prediction", student, course, as_of), ask, _noted)
 
@@ -172,7 +174,8 @@ class PredictiveAnalyticsEngine:
         for _, some in groupby(rest, lambda one: one.section_id):
             own = list(some)
             try:
-                answers += self._computed(own, loads)
+                with self._slots.one():
+                    answers += self._computed(own)
             except NoModel as error:
                 refused += [_refusal(one.student_id, error) for one in own]
         answers.sort(key=lambda one: (one.section_id, one.student_id))
@@ -221,7 +224,7 @@ class PredictiveAnalyticsEngine:
                 if known and one.status is not Status.RUNNING:
                     return ModelExplanation(known[0], wish.reader, wish.language)
                 told = stored_answer(connection, known[0], wish) if known else None
-            return told or self._explained(one, loads, wish)
+            return told or self._explained(one, wish)
 
         key = ("explanation", student, course, as_of, wish)
         return self._remembering(key, ask, _noted_beside)
@@ -394,28 +397,27 @@ class PredictiveAnalyticsEngine:
                 found.append(recorded(connection, one, self._institution))
         return [self._dated(one, loads) for one in found]
 
-    def _computed(self, asked: Sequence[GradePrediction], loads: Loads) -> list[GradePrediction]:
+    def _computed(self, asked: Sequence[GradePrediction]) -> list[GradePrediction]:
         """Return the predictions of running enrollments in one section, computed now."""
         from grade_ml.engine.computing import predicted
 
-        with self._slots.one(), typed():
+        with typed():
             served = self._serving(asked[0].course_id)
             if isinstance(served, str):
-                return self._by_mean(asked, loads, served)
-            rows = self._classes.rows(self._opened, asked, loads, served)
-            found = predicted(asked, served, rows, served.model.predict(rows))
+                return self._by_mean(asked, served)
+            rows, loads = self._classes.rows(self._reading, asked, served)
+            figures = served.model.predict(rows) if len(rows) else rows
+            found = predicted(asked, served, rows, figures)
         return [self._dated(one, loads) for one in found]
 
-    def _by_mean(
-        self, asked: Sequence[GradePrediction], loads: Loads, why: str
-    ) -> list[GradePrediction]:
+    def _by_mean(self, asked: Sequence[GradePrediction], why: str) -> list[GradePrediction]:
         from grade_ml.engine.computing import by_mean
 
-        with self._opened() as connection:
+        with self._reading() as (connection, loads):
             found = by_mean(connection, asked, self._institution, why)
         return [self._dated(one, loads) for one in found]
 
-    def _explained(self, one: GradePrediction, loads: Loads, wish: Wish) -> ModelExplanation:
+    def _explained(self, one: GradePrediction, wish: Wish) -> ModelExplanation:
         from grade_ml.engine.computing import predicted
         from grade_ml.engine.explaining import carried_on, explained, state_of_row
         from grade_ml.explanations.attribution import explain as attributed
@@ -423,9 +425,9 @@ class PredictiveAnalyticsEngine:
         with self._slots.one(), typed():
             served = self._serving(one.course_id)
             if isinstance(served, str):
-                (mean,) = self._by_mean([one], loads, served)
+                (mean,) = self._by_mean([one], served)
                 return ModelExplanation(mean, wish.reader, wish.language)
-            row = self._classes.rows(self._opened, [one], loads, served)
+            row, loads = self._classes.rows(self._reading, [one], served)
             if row.empty:
                 (nothing,) = predicted([one], served, row, row)
                 return ModelExplanation(nothing, wish.reader, wish.language)
