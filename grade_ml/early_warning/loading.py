@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 import pandas as pd
+from sqlalchemy import Connection
 
 from grade_ml.core.errors import NotReadyError
 from grade_ml.early_warning import store
@@ -78,6 +79,9 @@ class Enrollment:
         The student's; none where nothing is due any more.
     forecasts
         The student's, in order of horizon.
+    planned
+        The student's rows of the stored plan of that day, which is that of his or her arm where an
+        experiment runs; None: the course has no plan of that day.
     degraded
         Why the forecasts are less than they could be.
     """
@@ -89,6 +93,7 @@ class Enrollment:
     starts_on: date
     panels: Sequence[Panel]
     forecasts: pd.DataFrame
+    planned: pd.DataFrame | None
     model: RiskModel
     degraded: tuple[str, ...]
 
@@ -168,6 +173,7 @@ def load_enrollment(workspace: Workspace, course: str, section: str, student: st
             if one.section_id == section
         ],
         forecasts=own,
+        planned=_planned(connection, made_on, course, section, student),
         model=model,
         degraded=(
             *((stale,) if made_on != workspace.as_of else ()),
@@ -176,6 +182,19 @@ def load_enrollment(workspace: Workspace, course: str, section: str, student: st
             *now.stale,
         ),
     )
+
+
+def _planned(
+    connection: Connection, day: date, course: str, section: str, student: str
+) -> pd.DataFrame | None:
+    task = store.intervention.c
+    of_course = store.read(
+        connection, store.intervention, task.as_of == day, task.course_id == course
+    )
+    if of_course.empty:
+        return None
+    mine = of_course["section_id"].eq(section) & of_course["student_id"].eq(student)
+    return of_course[mine].sort_values("rank", ignore_index=True)
 
 
 def _models(

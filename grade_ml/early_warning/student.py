@@ -25,7 +25,10 @@ _ASSIGNMENT = (
     *("low80", "high80", "low95", "high95", "method"),
 )
 _PERIOD = ("start_week", "end_week", "starts_on", "weeks_ahead", "severity", "driver")
-_PROPOSAL = ("rank", "action", "owner", "evidence", "driver", "timing")
+_PROPOSAL = (
+    *("rank", "action", "owner", "evidence", "driver", "timing"),
+    *("planned_on", "left_out"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,11 @@ class StudentForecast:
         median score and bounds (0-100), chance to hand in (0-1), the method that counts most.
     weeks
         The student's rows of `grade_paths`.
-    periods, proposals
-        Risk periods, the gravest first, and what the table of interventions says about them.
+    periods
+        Risk periods, the gravest first.
+    proposals
+        What was planned for the student on that day, and why something is left out (planned_on NaT,
+        left_out the reason); before the day's plan, what the table of interventions says.
     alone
         What ARIMA and Prophet make of the student's own results and nothing else; for comparison.
     degraded
@@ -116,6 +122,7 @@ class StudentForecast:
             lines.append("What may be done (that it helps is not measured here):")
             lines += [
                 f"{row['rank']}. {row['action']} ({row['owner']})."
+                + (f" Left out: {row['left_out']}." if row["left_out"] else "")
                 for row in self.proposals.to_dict("records")
             ]
         return "\n".join(lines)
@@ -150,7 +157,7 @@ def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def student_forecast(known: Enrollment, rules: Sequence[Rule], seed: int) -> StudentForecast:
     """Return what the forecasts of an enrollment say of it."""
-    panels, forecasts = known.panels, known.forecasts
+    panels, forecasts, planned = known.panels, known.forecasts, known.planned
     weeks = grade_paths(forecasts, standing(panels), known.model.paths, seed)
     periods = risk_periods(weeks)
     start = pd.Timestamp(known.starts_on)
@@ -165,7 +172,13 @@ def student_forecast(known: Enrollment, rules: Sequence[Rule], seed: int) -> Stu
         assignments=forecasts.assign(due_on=pd.to_datetime(days))[list(_ASSIGNMENT)],
         weeks=weeks,
         periods=periods[list(_PERIOD)],
-        proposals=proposals(periods, rules)[list(_PROPOSAL)],
+        proposals=(_proposed(periods, rules) if planned is None else planned)[list(_PROPOSAL)],
         alone=alone(panels[0]) if panels else Alone({}, {}),
         degraded=known.degraded,
     )
+
+
+def _proposed(periods: pd.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
+    found = proposals(periods, rules).assign(left_out="")
+    found["planned_on"] = pd.Series(pd.NaT, found.index, dtype="datetime64[ns]")
+    return found

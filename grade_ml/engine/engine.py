@@ -20,7 +20,6 @@ from grade_ml.core import database
 from grade_ml.core.clock import Clock
 from grade_ml.core.errors import ArtifactError, GradeMLError, NotReadyError
 from grade_ml.core.settings import Settings
-from grade_ml.engine import stored
 from grade_ml.engine.answers import (
     Answered,
     Answers,
@@ -30,15 +29,12 @@ from grade_ml.engine.answers import (
     Status,
 )
 from grade_ml.engine.bounds import Gathering, Recent, Slots
-from grade_ml.engine.champions import Champions
 from grade_ml.engine.errors import NoModel, Overloaded, StorageUnavailable, typed
 from grade_ml.engine.loads import LoadLog
 from grade_ml.engine.settings import LIMITS, Limits
 from grade_ml.engine.standing import course_id as checked_course
 from grade_ml.engine.standing import require_course, running, standings
 from grade_ml.engine.standing import student_id as checked_student
-from grade_ml.gradebook.institution import read as read_institution
-from grade_ml.registry.registry import Registry
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -84,7 +80,11 @@ class PredictiveAnalyticsEngine:
         limits: Limits = LIMITS,
         clock: Clock | None = None,
     ) -> None:
+        # Here and below: an application that imports the engine may never ask it.
+        from grade_ml.engine.champions import Champions
         from grade_ml.gradebook.attributes import declarations
+        from grade_ml.gradebook.institution import read as read_institution
+        from grade_ml.registry.registry import Registry
 
         self._settings = settings or Settings.from_environment()
         self._limits, self._clock = limits, clock or Clock()
@@ -384,6 +384,8 @@ class PredictiveAnalyticsEngine:
         self, connection: Connection, asked: Sequence[GradePrediction], loads: Loads
     ) -> list[GradePrediction]:
         """Return the answers for those who need no computation."""
+        from grade_ml.engine import stored
+
         open_ones = [one for one in asked if one.status is Status.RUNNING]
         found: list[GradePrediction] = []
         if open_ones:
@@ -418,6 +420,7 @@ class PredictiveAnalyticsEngine:
         return [self._dated(one, loads) for one in found]
 
     def _explained(self, one: GradePrediction, wish: Wish) -> ModelExplanation:
+        from grade_ml.engine import stored
         from grade_ml.engine.computing import predicted
         from grade_ml.engine.explaining import carried_on, explained, state_of_row
         from grade_ml.explanations.attribution import explain as attributed

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
@@ -107,6 +108,19 @@ def test_nights_of_a_week(engine: Engine, settings: Settings, courses, environme
         )
 
     the_command_tells(ask, periods.iloc[0], tmp_path)
+    # What was stored is told, as that of the student's arm would be, and not what is planned anew.
+    table = risk_store.intervention
+    with engine.begin() as connection:
+        connection.execute(
+            sa.update(table).values(planned_on=None, left_out="withheld by an experiment")
+        )
+    told = json.loads(ask("--json").stdout)["interventions"]
+    mine = tasks[tasks["student_id"] == periods["student_id"].iloc[0]]
+    mine = mine[mine["section_id"] == periods["section_id"].iloc[0]]
+    assert {
+        (one["action"], one["left_out"]) for one in json.loads(told.stdout)["interventions"]
+    } == {(action, "withheld by an experiment") for action in mine["action"]}
+    assert "Left out: withheld by an experiment." in ask().stdout
 
 
 def the_command_tells(ask: Callable[..., Result], period: pd.Series, folder: Path) -> None:

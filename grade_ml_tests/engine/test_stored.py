@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -30,6 +29,7 @@ from grade_ml.registry.registry import Registry
 from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.predictions import grade_prediction
 from grade_ml.serving.scoring import score_running
+from grade_ml_tests.engine.schemas import require_valid
 from grade_ml_tests.ensemble.campus import TODAY, make_champion, small, store
 
 NOW = datetime(2025, 11, 10, 14, tzinfo=UTC)
@@ -115,7 +115,11 @@ def test_what_is_stored_answers_until_a_load_changes_a_course_of_the_student(
     assert list(computed) == [replace(anew(other), records_from=newer) for other in before.values()]
     alone = [asked.predict_final_grade(student, courses[0]) for student in list(before)[:3]]
     assert alone == list(computed[:3])
-    json.dumps(asked.predict_final_grades().to_dict())
+    require_valid("predict_final_grades", asked.predict_final_grades())
+    require_valid("predict_final_grade", alone[0])
+    told = asked.get_model_explanations(alone[0].student_id, courses[0], goal=90.0)
+    assert told.prediction == alone[0] and told.what_if is not None
+    require_valid("get_model_explanations", told)
 
 
 def test_what_another_model_or_another_day_said_does_not_answer(asked, engine, courses) -> None:
