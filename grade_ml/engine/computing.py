@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from grade_ml.engine.answers import GradePrediction, Level
 from grade_ml.engine.bounds import Once
 from grade_ml.engine.errors import NoModel
+from grade_ml.engine.standing import courses_of
 from grade_ml.engine.stored import level_of
 from grade_ml.ensemble.rows import NAIVE, PREDICTED
 from grade_ml.external.protocol import Window
@@ -66,7 +67,10 @@ class Classes:
             key = (one.section_id, one.as_of, version)
             known = self._classes.known(key) if version else None
             book = None if known is not None else frames.read_class(connection, one.section_id)
-            own = frames.read_histories(connection, students)
+            courses = courses_of(connection, students)
+            # Of others the class tells everything; half of an answer's time goes into histories.
+            elsewhere = [name for name in students if courses[name] - {one.course_id}]
+            own = frames.read_histories(connection, elsewhere) if elsewhere else None
             wide = surroundings(connection, Window(one.as_of, one.as_of), served.model.features)
         if known is None:
             assert book is not None
@@ -75,7 +79,7 @@ class Classes:
         mine = known[known["student_id"].astype(object).isin(students)].reset_index(drop=True)
         if mine.empty:
             return mine, loads
-        rows = with_histories(mine, own)
+        rows = mine if own is None else with_histories(mine, own)
         return (rows if wide is None else with_surroundings(rows, wide)), loads
 
 

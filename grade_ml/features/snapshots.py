@@ -101,7 +101,8 @@ def with_histories(snapshots: pd.DataFrame, histories: Gradebook) -> pd.DataFram
         Of one section on one day, made from a gradebook without other courses, such as
         `frames.read_class` gives.
     histories
-        All that is known of their students, as `frames.read_histories` gives it.
+        All that is known of their students, as `frames.read_histories` gives it; who is not there
+        took no other course, and keeps what the section's own course tells.
     """
     records = Records(histories)
     first = snapshots[["section_id", "cut_day"]].iloc[0]
@@ -111,9 +112,12 @@ def with_histories(snapshots: pd.DataFrame, histories: Gradebook) -> pd.DataFram
     found = History(records).of_students(section, day)
     students = pd.Index(snapshots["student_id"].astype(object))
     place = records.students[section.students].get_indexer(students)
-    return snapshots.assign(
-        **{name: found[name][0, place].astype(np.float32) for name in OF_STUDENT}
-    )
+    there = place >= 0
+    told = {
+        name: np.where(there, found[name][0, place].astype(np.float32), snapshots[name])
+        for name in OF_STUDENT
+    }
+    return snapshots.assign(**told)
 
 
 def weekly_cuts(sections: pd.DataFrame, as_of: date) -> pd.DataFrame:
