@@ -47,7 +47,7 @@ class Change(TypedDict):
 
     kind: str
     to: float | str
-    pieces: list[str]
+    assignments: list[str]
 
 
 class WhatIf(TypedDict):
