@@ -12,7 +12,7 @@ from grade_ml_tests.conftest import database_of
 
 
 def test_what_was_predicted_is_kept_and_of_unknown_origin(server):
-    with database_of(server, "0019") as engine:
+    with database_of(server, "0020") as engine:
         with engine.begin() as connection:
             connection.execute(
                 sa.text(
