@@ -35,11 +35,13 @@ def image(figure: Figure, title: str) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table whose columns are those of the first row."""
+    """Return a table whose columns are those of any row; a cell that a row lacks is empty."""
     if not rows:
         return "<p>Nothing yet.</p>"
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in rows[0])
-    return f"<table><tr>{head}</tr>{''.join(_row(one.values()) for one in rows)}</table>"
+    names = list(dict.fromkeys(name for one in rows for name in one))
+    head = "".join(f"<th>{escape(str(name))}</th>" for name in names)
+    body = "".join(_row(one.get(name) for name in names) for one in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def _row(values: Iterable[Any]) -> str:

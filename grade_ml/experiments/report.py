@@ -41,6 +41,10 @@ MEANING = {
 }
 
 
+#: From here on, whole numbers say enough.
+_MANY = 1000
+
+
 @dataclass(frozen=True)
 class Report:
     """What is known of one experiment.
@@ -186,7 +190,8 @@ def html(report: Report, figure: Figure) -> str:
         "nothing: read at every look, they find something in nothing.</p>",
     ]
     for title, rows in (tables(look) if look else {}).items():
-        body += [f"<h2>{escape(title.replace('_', ' ').capitalize())}</h2>", pages.table(rows)]
+        shown = [{name: number(value) for name, value in row.items()} for row in rows]
+        body += [f"<h2>{escape(title.replace('_', ' ').capitalize())}</h2>", pages.table(shown)]
     body += ["<h2>What happened</h2>", pages.table(events(report))]
     return pages.page(report.name, body)
 
@@ -249,4 +254,11 @@ def _interval(look: Look) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.3g}"
+    return f"{value:+,.0f}" if abs(value) >= _MANY else f"{value:+.3g}"
+
+
+def number(value: object) -> object:
+    """Return a number with the digits that say something, as text; anything else as it is."""
+    if not isinstance(value, float):
+        return value
+    return f"{value:,.0f}" if abs(value) >= _MANY else f"{value:.3g}"

@@ -41,7 +41,10 @@ def looks(*differences: float) -> tuple[Look, ...]:
             bound=4 - number,
             decision=Decision.BETTER if number == len(differences) - 1 else Decision.CONTINUE,
             reason=HOSTILE,
-            figures={"p_rank": 0.01, "guardrails": {"calibration": {"state": "ok", "gap": 0.1}}},
+            figures={
+                "p_rank": 0.000012,
+                "guardrails": {"calibration": {"state": "ok"}, "bias": {"gap": 0.1, "state": "ok"}},
+            },
             segments=({"kind": "course", "name": HOSTILE, "difference": -1.0},),
         )
         for number, difference in enumerate(differences)
@@ -57,7 +60,12 @@ def test_the_words_name_state_labels_effect_bound_and_decision() -> None:
     said = " ".join(report.words(of(-1.0, -8.0)))
     for part in (
         *("Shadow of pooled, by grade-ml", "since 2026-03-02", "Look 2", "200 labels"),
-        *("41 students", "20% of those planned", "challenger minus champion: -8", "less is better"),
+        *(
+            "41 students",
+            "20% of those planned",
+            "challenger minus champion: -8 ",
+            "less is better",
+        ),
         *("|z| is 4.00 and reaches the bound of 3.00", "treatment is better"),
     ):
         assert part in said
@@ -84,6 +92,7 @@ def test_the_page_holds_arms_figures_guardrails_segments_and_events() -> None:
     for part in ("pooled version 2", "Guardrails", "calibration", "p_rank", "passed its checks"):
         assert part in page
     assert "&lt;script&gt;" in page  # of the segment's name
+    assert "1.2e-05" in page and "<td>calibration</td><td>ok</td><td></td>" in page
 
 
 def test_what_runs_is_told_and_published_though_mlflow_is_down(

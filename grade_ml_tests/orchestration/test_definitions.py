@@ -99,6 +99,7 @@ GRAPH = {
     "experiments": {
         "experiment_assignments",
         "experiment_results",
+        "bandit_allocations",
         "promotions",
     },
     "explanations": {

@@ -276,6 +276,7 @@ OWNERS = {
 #: graph of assets must not have; the assets say it in words.
 FEEDBACK = {
     *(("course_ensemble", name) for name in ("concept_drift", "drift_report", "model_health")),
+    ("experiment_assignments", "bandit_allocations"),
 }
 #: What is read only by the models that want it, or where it serves.
 AT_TIMES = {"external_features", "pooled_ensemble", "course_ensemble", "baseline_model"}

@@ -33,6 +33,7 @@ _experiments = partial(
     kinds={"postgres"},
     metadata={
         "dagster/table_name": "experiments.assignment",
+        "feedback": "bandit_allocations of earlier ticks, by which newcomers are divided",
     },
     check_specs=[
         AssetCheckSpec(
@@ -93,7 +94,26 @@ def experiment_results(platform: ResourceParam[Platform]) -> MaterializeResult: 
 
 
 @_experiments(
-    deps=["experiment_results", "pooled_ensemble", *_LOST],
+    deps=["experiment_assignments", "experiment_results", "interventions", *RECORDS],
+    kinds={"mabwiser", "postgres"},
+    metadata={"dagster/table_name": "experiments.allocation"},
+    check_specs=[complete("bandit_allocations")],
+)
+@retried
+def bandit_allocations(platform: ResourceParam[Platform]) -> MaterializeResult:  # type: ignore[type-arg]
+    """Say which share of the students to come each arm of a bandit gets, by what was seen."""
+    from grade_ml.experiments import nightly
+
+    with platform.workspace() as workspace:
+        allocated = nightly.allocations(workspace)
+    return MaterializeResult(
+        metadata={**_day(platform), **reporting.of_shares(allocated)},
+        check_results=[is_complete(one.reason for one in allocated if one.reason)],
+    )
+
+
+@_experiments(
+    deps=["experiment_results", "bandit_allocations", "pooled_ensemble", *_LOST],
     kinds={"mlflow", "postgres"},
     check_specs=[complete("promotions")],
 )
@@ -121,5 +141,6 @@ def _day(platform: Platform) -> dict[str, str]:
 EXPERIMENT_ASSETS = [
     experiment_assignments,
     experiment_results,
+    bandit_allocations,
     promotions,
 ]

@@ -12,7 +12,7 @@ from grade_ml.core import texts
 from grade_ml.orchestration import plots
 
 if TYPE_CHECKING:
-    from grade_ml.experiments.nightly import Assigned, Looked, Promotions
+    from grade_ml.experiments.nightly import Allocated, Assigned, Looked, Promotions
     from grade_ml.experiments.report import Report
 
 #: Reports and pictures cost a third of a second each: the newest experiments of a run get them.
@@ -85,14 +85,18 @@ def of_looks(reports: Sequence[Report], seen: Sequence[Looked]) -> dict[str, Any
     }
 
 
-def of_shares(reports: Sequence[Report]) -> dict[str, Any]:
+def of_shares(allocated: Sequence[Allocated]) -> dict[str, Any]:
     """Return which share of the students to come each arm of each bandit gets."""
     rows = [
-        TableRecord({"experiment": one.name, "arm": arm, "share": share})
-        for one in reports
+        TableRecord({"experiment": one.experiment_id, "arm": arm, "share_of_newcomers": share})
+        for one in allocated
         for arm, share in one.shares.items()
     ]
-    return {"bandits": len({row.data["experiment"] for row in rows}), "shares": plots.table(rows)}
+    return {
+        "bandits": len(allocated),
+        "changed": sum(one.new for one in allocated),
+        "shares": plots.table(rows),
+    }
 
 
 def of_promotions(done: Promotions) -> dict[str, Any]:
@@ -161,6 +165,6 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None else texts.markdown(value)
+    from grade_ml.experiments.report import number
+
+    return "" if value is None else texts.markdown(number(value))
