@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import replayed
+from bandit import bandit
 from threadpoolctl import threadpool_limits
 
 from grade_ml.experiments.bounds import Spending, bounds, confidence_sequence
@@ -209,6 +210,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "by_chance": replayed.by_chance,
     "rollback": replayed.rollback,
     "oulad_replay": replayed.oulad_replay,
+    "bandit": bandit,
 }
 
 if __name__ == "__main__":

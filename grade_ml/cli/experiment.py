@@ -27,6 +27,7 @@ from grade_ml.experiments.plan import (
     Kind,
     Metric,
     Plan,
+    Policy,
 )
 
 if TYPE_CHECKING:
@@ -111,6 +112,14 @@ def _platform(clock: Clock) -> Iterator[Platform]:
     help="What each arm keeps of the students, 0-1.",
 )
 @click.option(
+    "--policy",
+    type=click.Choice([str(one) for one in Policy]),
+    default=str(Policy.THOMPSON),
+    show_default=True,
+    help="What the shares of a bandit follow: the probability that an arm is the best, or the arm "
+    "that could be the best.",
+)
+@click.option(
     "--group", type=IDENTIFIER, metavar="NAME", help="Experiments of a group share no student."
 )
 @click.option(
@@ -172,6 +181,7 @@ def _plan(as_of: date, **given: Any) -> Plan:
         power=given["power"],
         minimum_effect=given["effect"],
         least_share=given["least_share"],
+        policy=Policy(given["policy"]),
     )
 
 

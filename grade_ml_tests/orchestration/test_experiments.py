@@ -16,7 +16,11 @@ from sqlalchemy import Engine
 
 from grade_ml.core.settings import Settings
 from grade_ml.experiments import store
+from grade_ml.experiments.bandits import Totals
+from grade_ml.experiments.nightly import Allocated
+from grade_ml.experiments.off_policy import Value
 from grade_ml.orchestration.build import build_defs
+from grade_ml.orchestration.reporting import experiments as reporting
 from grade_ml.orchestration.running import QUIET
 from grade_ml.registry.registry import Alias, Registry
 from grade_ml.registry.transition import Stage, transition
@@ -155,3 +159,24 @@ def test_a_person_promotes_from_the_launchpad_and_the_reason_is_kept(
         forced = store.get(connection, plan.experiment_id).event(store.Happened.FORCED)
     assert forced and (forced.by, forced.reason) == ("Ada", "its interface is needed")
     stages.engine.dispose()
+
+
+def test_a_bandit_that_cannot_learn_is_told_and_its_shares_stand_beside_the_others() -> None:
+    learned = Allocated(
+        "a",
+        {"standard": 0.2, "none": 0.8},
+        {"standard": Totals(60, 50, 40, 10.0), "none": Totals(60, 50, 40, 30.0)},
+        [
+            Value("standard", 40, 40.0, doubly_robust=0.25, doubly_robust_error=0.07),
+            Value("none", 40, 12.0, reason="it rests on 12.0 students, by weight, and takes 30"),
+        ],
+        new=True,
+    )
+    odd = Allocated("b", {"standard": 0.5, "none": 0.5}, reason="The clock went back.")
+    told = reporting.of_shares([learned, odd])
+    assert (told["bandits"], told["changed"]) == (2, 1)
+    rows = [row.data for row in told["shares"].records]
+    assert [row.get("worth_for_all") for row in rows] == [0.25, None, None, None]
+    assert [row.get("pending") for row in rows] == [10, 10, None, None]
+    assert rows[1]["remark"].startswith("it rests on 12.0 students")
+    assert rows[2]["remark"] == rows[3]["remark"] == "The clock went back."

@@ -86,17 +86,39 @@ def of_looks(reports: Sequence[Report], seen: Sequence[Looked]) -> dict[str, Any
 
 
 def of_shares(allocated: Sequence[Allocated]) -> dict[str, Any]:
-    """Return which share of the students to come each arm of each bandit gets."""
+    """Return what each arm of each bandit gets, what is known of it, and what it is worth."""
     rows = [
-        TableRecord({"experiment": one.experiment_id, "arm": arm, "share_of_newcomers": share})
+        TableRecord(
+            {"experiment": one.experiment_id, "arm": arm, "share_of_newcomers": share, **known}
+        )
         for one in allocated
         for arm, share in one.shares.items()
+        for known in [_known_of(one, arm)]
     ]
     return {
         "bandits": len(allocated),
         "changed": sum(one.new for one in allocated),
         "shares": plots.table(rows),
     }
+
+
+def _known_of(one: Allocated, arm: str) -> dict[str, Any]:
+    """Return columns for an arm; nothing is known of those of a bandit that could not learn."""
+    share = {"share_of_newcomers": one.shares[arm]}
+    if one.reason:
+        return {**share, "remark": one.reason}
+    total = one.totals[arm]
+    (worth,) = (value for value in one.values if value.arm == arm)
+    figures = {
+        "students": total.assigned,
+        "rewards": total.labelled,
+        "pending": total.pending,
+        "mean_reward": total.mean,
+        "worth_for_all": worth.doubly_robust,
+        "standard_error": worth.doubly_robust_error,
+    }
+    known = {name: None if math.isnan(one) else round(one, 4) for name, one in figures.items()}
+    return {**share, **known, "remark": worth.reason}
 
 
 def of_promotions(done: Promotions) -> dict[str, Any]:
