@@ -276,7 +276,9 @@ def _learned(workspace: Workspace, plan: Plan, kept: Sequence[Allocation]) -> Al
     # An earlier day than the newest is refused.
     state = bandits.begun(arms, newest).learned(bandits.cohorts(history), workspace.as_of)
     seed = int(digest({"experiment": plan.experiment_id, "seed": workspace.seed}, 8), 16)
-    shares = bandits.shares(state, plan.policy, least_share=plan.least_share, seed=seed)
+    shares = bandits.in_force((), plan, workspace.as_of)  # the plan's, until something is known
+    if any(one.labelled for one in state.totals.values()):
+        shares = bandits.shares(state, plan.policy, least_share=plan.least_share, seed=seed)
     values = off_policy.values(history, arms)
     about = {"policy": plan.policy, "seed": seed}
     states = bandits.stored(state)
