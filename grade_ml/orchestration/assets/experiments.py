@@ -13,8 +13,8 @@ from grade_ml.orchestration.retrying import retried
 #: One run at a time moves experiments; trainings are not waited for: the stages have a lock.
 POOL = "experiments"
 
-#: What says whether students are lost where an experiment withholds help.
-_LOST = [
+#: What says how students fare on whom the actions of an experiment take effect.
+_FARES = [
     *("experiment_assignments", "interventions"),
     *("sections", "enrollments", "assignments", "results"),
 ]
@@ -94,7 +94,7 @@ def experiment_results(platform: ResourceParam[Platform]) -> MaterializeResult: 
 
 
 @_experiments(
-    deps=["experiment_assignments", "experiment_results", "interventions", *RECORDS],
+    deps=["students", *_FARES],
     kinds={"mabwiser", "postgres"},
     metadata={"dagster/table_name": "experiments.allocation"},
     check_specs=[complete("bandit_allocations")],
@@ -113,7 +113,7 @@ def bandit_allocations(platform: ResourceParam[Platform]) -> MaterializeResult: 
 
 
 @_experiments(
-    deps=["experiment_results", "bandit_allocations", "pooled_ensemble", *_LOST],
+    deps=["experiment_results", "bandit_allocations", "pooled_ensemble", *_FARES],
     kinds={"mlflow", "postgres"},
     check_specs=[complete("promotions")],
 )
