@@ -282,6 +282,20 @@ def shares(
     return {arm: least_share + free * share for arm, share in chosen.items()}
 
 
+def capped(shares: Mapping[str, float], arm: str, most: float) -> dict[str, float]:
+    """Return shares of which one arm has no more than `most`; the others get what is over.
+
+    >>> capped({"standard": 0.25, "none": 0.75}, "none", 0.5)
+    {'standard': 0.5, 'none': 0.5}
+    """
+    over = max(shares[arm] - most, 0.0)
+    rest = 1 - shares[arm]
+    return {
+        name: share - over if name == arm else share + over * share / rest
+        for name, share in shares.items()
+    }
+
+
 def _thompson(state: State, seed: int, draws: int) -> dict[str, float]:
     """Return how often each arm is the best in draws from the posterior.
 

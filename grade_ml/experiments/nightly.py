@@ -32,7 +32,15 @@ from grade_ml.experiments.lifecycle import Step
 from grade_ml.experiments.look import Seen, look, of_labels, of_outcomes
 from grade_ml.experiments.off_policy import Value
 from grade_ml.experiments.outcomes import read_outcomes
-from grade_ml.experiments.plan import Decision, Kind, Look, Metric, Plan
+from grade_ml.experiments.plan import (
+    MOST_WITHHELD,
+    NOTHING,
+    Decision,
+    Kind,
+    Look,
+    Metric,
+    Plan,
+)
 from grade_ml.experiments.population import enrolled, with_strata
 from grade_ml.experiments.report import Report
 from grade_ml.experiments.store import PROGRAM, Allocation, Event, Experiment, Happened
@@ -279,6 +287,9 @@ def _learned(workspace: Workspace, plan: Plan, kept: Sequence[Allocation]) -> Al
     shares = bandits.in_force((), plan, workspace.as_of)  # the plan's, until something is known
     if any(one.labelled for one in state.totals.values()):
         shares = bandits.shares(state, plan.policy, least_share=plan.least_share, seed=seed)
+        for arm in plan.arms:
+            if arm.action == NOTHING:  # neither a plan nor what follows withholds more
+                shares = bandits.capped(shares, arm.name, MOST_WITHHELD)
     values = off_policy.values(history, arms)
     about = {"policy": plan.policy, "seed": seed}
     states = bandits.stored(state)
