@@ -7,7 +7,6 @@ not inflate it, for it decides nothing by itself: it holds up what the metric ha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,8 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.ensemble.evaluation import expected_calibration_error
-from grade_ml.experiments.bounds import confidence_sequence
-from grade_ml.experiments.comparison import LEAST_UNITS, Comparison, paired
+from grade_ml.experiments.comparison import LEAST_UNITS, paired
 from grade_ml.experiments.labels import ARMS, Labels, means
 from grade_ml.experiments.segments import Segment
 
@@ -43,8 +41,6 @@ class GuardrailSettings:
     #: The metric of a group, as a share of the control's mean: half of the rise of an error that
     #: asks for a training.
     group: float = 0.05
-    #: Students per arm at whose number harm is found soonest: those of a small campus.
-    harm_units: int = 200
 
 
 SETTINGS = GuardrailSettings()
@@ -60,16 +56,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Guardrail:
-    """One thing that must not get worse: its state, why, and the figures of both arms.
-
-    `stops`: where it is broken, the experiment ends.
-    """
+    """One thing that must not get worse: its state, why, and the figures of both arms."""
 
     name: str
     state: State
     says: str
     figures: dict[str, Any] = field(default_factory=dict)
-    stops: bool = False
 
     @property
     def row(self) -> dict[str, Any]:
@@ -197,33 +189,6 @@ def group_gaps(
         State.BROKEN if worse else State.OK,
         f"The treatment is {far} for {names}" if worse else f"No group is {far}",
         {"groups": len(told), "worse": len(worse), "margin": margin},
-    )
-
-
-def harm(passed: Comparison, alpha: float) -> Guardrail:
-    """Hold the share of students who pass where actions are compared.
-
-    Students are not to pay for an experiment, so it is told at each look, by a bound that holds
-    however often one looks, and ends the experiment (`Guardrail.stops`).
-
-    Parameters
-    ----------
-    passed
-        The share that passed, treatment and control.
-    """
-    smaller = min(passed.units)
-    if math.isnan(passed.information):
-        return _unknown("passed", smaller, LEAST_UNITS, "per arm")
-    (bound,) = confidence_sequence(
-        [smaller], [passed.information], SETTINGS.harm_units, alpha, LEAST_UNITS
-    )
-    control, treatment = passed.means
-    return Guardrail(
-        "passed",
-        State.BROKEN if passed.z < -bound else State.OK,
-        f"{treatment:.1%} of the treatment passed and {control:.1%} of the control",
-        {"control": control, "treatment": treatment, "z": passed.z, "bound": float(bound)},
-        stops=True,
     )
 
 

@@ -26,7 +26,7 @@ from grade_ml.experiments.comparison import (
     split,
 )
 from grade_ml.experiments.crossed import crossed
-from grade_ml.experiments.guardrails import Guardrail, State, calibration, group_gaps, harm
+from grade_ml.experiments.guardrails import Guardrail, State, calibration, group_gaps
 from grade_ml.experiments.labels import ARMS, Labels
 from grade_ml.experiments.outcomes import Outcomes
 from grade_ml.experiments.plan import Decision, Kind, Look, Plan
@@ -99,43 +99,34 @@ def of_labels(plan: Plan, labels: Labels) -> Seen:
     )
 
 
-def of_outcomes(plan: Plan, found: Outcomes, passed: Outcomes, data_version: str) -> Seen:
-    """Return what the labels of a comparison of two actions show.
-
-    Parameters
-    ----------
-    passed
-        The same by `Metric.PASSED`.
-    """
-    (treatment,) = plan.treatments
-    labels = found.labels.assign(treated=found.labels["arm"] == treatment.name)
-    told, attributes = _named(labels)
-    compared = _compared(plan, found)
-    kinds = ["course", "phase", *attributes]
-    where = segments(
-        told, kinds, value="value", student="student_id", treated="treated", alpha=plan.alpha
-    )
-    gaps = group_gaps(where.rows, attributes, compared.means[0], plan.metric.better)
-    shares = {arm.name: arm.share for arm in plan.arms}
-    return Seen(
-        compared,
-        len(labels),
-        data_version,
-        [gaps, harm(_compared(plan, passed), plan.alpha)],
-        where,
-        sizes=sample_ratio(found.exposed, shares),
-        notes=dict(found.excluded),
-    )
-
-
-def _compared(plan: Plan, found: Outcomes) -> Comparison:
+def of_outcomes(plan: Plan, found: Outcomes, data_version: str) -> Seen:
+    """Return what the labels of a comparison of two actions show."""
     students, (treatment,) = found.students, plan.treatments
-    return split(
+    compared = split(
         students["value"],
         students["arm"] == treatment.name,
         students["covariate"],
         labels=len(found.labels),
         alpha=plan.alpha,
+    )
+    told, attributes = _named(found.labels)
+    where = segments(
+        told.assign(treated=told["arm"] == treatment.name),
+        ["course", "phase", *attributes],
+        value="value",
+        student="student_id",
+        treated="treated",
+        alpha=plan.alpha,
+    )
+    gaps = group_gaps(where.rows, attributes, compared.means[0], plan.metric.better)
+    return Seen(
+        compared,
+        len(found.labels),
+        data_version,
+        [gaps],
+        where,
+        sizes=sample_ratio(found.exposed, {arm.name: arm.share for arm in plan.arms}),
+        notes=dict(found.excluded),
     )
 
 
@@ -229,8 +220,6 @@ def _known(figure: Any) -> float:
 
 
 def _decided(plan: Plan, seen: Seen, told: Look) -> tuple[Decision, str]:
-    if harmed := [one for one in seen.guardrails if one.stops and one.state is State.BROKEN]:
-        return Decision.WORSE, f"Students are harmed: {'; '.join(one.says for one in harmed)}."
     crossed = abs(told.z) > told.bound  # neither is where one is unknown
     is_better = told.difference * plan.metric.better > 0
     if seen.sizes is not None and seen.sizes.mismatch:

@@ -179,10 +179,8 @@ def _seen(workspace: Workspace, plan: Plan) -> Seen:
     if plan.kind.compares_models:
         return of_labels(plan, labels.read(workspace, plan))
     found = read_outcomes(workspace, plan)
-    is_passed = plan.metric is Metric.PASSED
-    passed = found if is_passed else read_outcomes(workspace, plan, Metric.PASSED)
     version = labels.version(found.labels, workspace.registry.pseudonyms)
-    return of_outcomes(plan, found, passed, version)
+    return of_outcomes(plan, found, version)
 
 
 @dataclass(frozen=True)
