@@ -260,7 +260,7 @@ def _require_decidable(one: Experiment, what: ByHand, by: str, reason: str) -> N
         last = one.events[-1]
         raise ExperimentError(
             f"The experiment {name} has ended: {last.kind} by {last.by} on {last.at:%Y-%m-%d}, "
-            f"{last.reason}.",
+            f"{last.reason.rstrip('.')}.",
             "Nothing can be decided of it any more.",
         )
     if vetoed:
