@@ -9,6 +9,8 @@ from datetime import date, timedelta
 from sqlalchemy import Connection
 
 from grade_ml.experiments import report, store
+from grade_ml.experiments.comparison import sample_ratio
+from grade_ml.experiments.plan import Kind
 from grade_ml.experiments.report import Report
 from grade_ml.experiments.store import State
 from grade_ml.registry.transition import Stage, holders
@@ -69,6 +71,21 @@ def _standing(one: Report) -> Standing:
         str(look.decision) if look else None,
         report.words(one)[-1],
     )
+
+
+def wrong_sizes(connection: Connection) -> dict[str, str]:
+    """Return by id the running splits whose arms do not have the planned sizes, and how.
+
+    The shares of bandits change; whether theirs are right is asked where they learn.
+    """
+    found = {
+        one.plan.experiment_id: sample_ratio(
+            store.sizes(connection, one.plan.experiment_id),
+            {arm.name: arm.share for arm in one.plan.arms},
+        )
+        for one in store.running(connection, Kind.SPLIT)
+    }
+    return {name: one.reason for name, one in found.items() if one.mismatch}
 
 
 def idle(connection: Connection, model: str) -> str | None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
 from sqlalchemy import Connection
 from upath import UPath
 
@@ -86,17 +85,11 @@ def read(connection: Connection, experiment: Experiment, as_of: date) -> Report:
     """Return what is known of an experiment on a day."""
     plan = experiment.plan
     seen = [one for one in store.looks(connection, plan.experiment_id) if one.as_of <= as_of]
-    table = store.assignment.c
-    sizes = connection.execute(
-        sa.select(table.arm, sa.func.count())
-        .where(table.experiment_id == plan.experiment_id)
-        .group_by(table.arm)
-    )
     allocations = store.allocations(connection, plan.experiment_id, as_of)
     return Report(
         experiment,
         tuple(seen),
-        {arm: count for arm, count in sizes},
+        store.sizes(connection, plan.experiment_id),
         {one.arm: one.probability for one in allocations},  # of each arm the newest comes last
     )
 

@@ -299,6 +299,13 @@ def assignments(connection: Connection, experiment_id: str) -> pd.DataFrame:
     return read_frame(connection, query.order_by(table.student_id))
 
 
+def sizes(connection: Connection, experiment_id: str) -> dict[str, int]:
+    """Return how many students were assigned to each arm."""
+    table = assignment.c
+    query = sa.select(table.arm, sa.func.count()).where(table.experiment_id == experiment_id)
+    return {arm: count for arm, count in connection.execute(query.group_by(table.arm))}
+
+
 def expose(connection: Connection, rows: pd.DataFrame) -> None:
     """Store on which days arms took effect on students (columns of the table)."""
     insert_frame(connection, exposure, rows)

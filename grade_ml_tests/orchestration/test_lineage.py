@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +241,8 @@ def open_experiments(
     with engine.begin() as connection:
         for plan in plans:
             begun = replace(plan, starts_on=TODAY - timedelta(days=7))
-            store.create(connection, begun, datetime.now(UTC), plan.owner, "of a test")
+            at = datetime.combine(begun.starts_on, time(4), UTC)
+            store.create(connection, begun, at, plan.owner, "of a test")
 
 
 #: Tables that no asset makes: what loads, transitions, alerts and requests of all kinds leave.
@@ -277,6 +278,7 @@ OWNERS = {
 FEEDBACK = {
     *(("course_ensemble", name) for name in ("concept_drift", "drift_report", "model_health")),
     ("experiment_assignments", "bandit_allocations"),
+    ("experiment_results", "bandit_allocations"),
 }
 #: What is read only by the models that want it, or where it serves.
 AT_TIMES = {"external_features", "pooled_ensemble", "course_ensemble", "baseline_model"}

@@ -4,7 +4,6 @@ from functools import partial
 
 from dagster import AssetCheckSpec, MaterializeResult, ResourceParam, asset
 
-from grade_ml.orchestration.assets.reads import RECORDS
 from grade_ml.orchestration.degradation import complete, is_complete
 from grade_ml.orchestration.reporting import experiments as reporting
 from grade_ml.orchestration.resources import Platform
@@ -55,17 +54,20 @@ def experiment_assignments(platform: ResourceParam[Platform]) -> MaterializeResu
 
     with platform.workspace() as workspace:
         assigned = nightly.assignments(workspace)
-        reports = overview.going_on(workspace.connection, workspace.as_of)
+        wrong = overview.wrong_sizes(workspace.connection)
     return MaterializeResult(
         metadata={**_day(platform), **reporting.of_students(assigned)},
-        check_results=[reporting.arms_as_planned(reports)],
+        check_results=[reporting.arms_as_planned(wrong)],
     )
 
 
 @_experiments(
-    deps=["experiment_assignments", "interventions", "grade_predictions", *RECORDS],
+    deps=["grade_predictions", "students", *_FARES],
     kinds={"scipy", "postgres"},
-    metadata={"dagster/table_name": "experiments.look"},
+    metadata={
+        "dagster/table_name": "experiments.look",
+        "feedback": "bandit_allocations of earlier ticks, whose shares the reports show",
+    },
     check_specs=[
         AssetCheckSpec(
             "looked_at",
