@@ -39,12 +39,15 @@ def effect(plan: Plan, looks: Sequence[Look]) -> Figure:
     marker = "o" if len(looks) < _MARKED else ""
     if np.isfinite(low).any():
         axes.fill_between(labels, low, high, color=BLUE, alpha=0.18, linewidth=0, label="interval")
+        # A ground between looks; the interval of one alone is no ground.
+        axes.vlines(labels, low, high, color=BLUE, alpha=0.4, linewidth=1)
     axes.plot(labels, difference, color=BLUE, marker=marker, markersize=4, label="difference")
     if np.isfinite(reach).any():
         better = plan.metric.better
         for sign, colour, word in ((better, _GOOD, "better"), (-better, _BAD, "worse")):
             label = f"{word} from here"
-            axes.plot(labels, sign * reach, "--", color=colour, linewidth=1, label=label)
+            at = "_" if marker else ""
+            axes.plot(labels, sign * reach, f"--{at}", color=colour, linewidth=1, label=label)
         # The first bounds are far out, and would flatten everything else.
         known = np.concatenate([low, high, [0.0]])
         known = known[np.isfinite(known)]
