@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from peers import PEERS
+from quoted import QUOTED
 
 OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"
 BACKTEST = [
@@ -37,7 +37,7 @@ def main(folder: Path) -> None:
         answer = subprocess.run(
             [command, *BACKTEST], env=environment, check=True, stdout=subprocess.PIPE, text=True
         )
-    print(json.dumps({**json.loads(answer.stdout), "peers": PEERS}))
+    print(json.dumps({**json.loads(answer.stdout), "quoted_peers": QUOTED}))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import sqlalchemy as sa
-from quoted import QUOTED
 
 from grade_ml.campus import simulated
 from grade_ml.core import database
@@ -55,6 +54,7 @@ from grade_ml.training.backtest import backtest, without_terms
 from grade_ml.training.data import TrainingData, finished
 from grade_ml.training.tuning import tune
 from installation import opening, temporary_installation
+from quoted import QUOTED
 
 OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"
 TODAY = date(2026, 11, 24)

@@ -28,7 +28,6 @@ import numpy as np
 import pandas as pd
 import psutil
 from prophet import Prophet
-from quoted import QUOTED_FORECASTS
 from statsforecast.models import AutoARIMA, AutoETS, AutoTheta
 from statsmodels.tsa.arima.model import ARIMA
 
@@ -47,6 +46,7 @@ from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.training.backtest import without_terms
 from grade_ml.training.forecast_backtest import ForecastReport, backtest_forecasts, training_panels
 from installation import temporary_installation
+from quoted import QUOTED_FORECASTS
 
 OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"
 TRAIN, TEST, CUTS = ["2013B", "2013J"], ["2014B"], (0.25, 0.5, 0.75)

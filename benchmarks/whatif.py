@@ -40,7 +40,7 @@ from grade_ml.explanations.messages import languages
 from grade_ml.explanations.narratives import Explained, Reader, narrate, verify
 from grade_ml.features.continuations import Continuation, Doing
 from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
-from grade_ml.features.validation import validate
+from grade_ml.features.validation import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.training.backtest import without_terms
@@ -212,7 +212,7 @@ def _judged(
         or name in ("section_id", "student_id", "enrolled_days_ahead")
     ]
     violations = sum(not _same(row[name].iloc[0], future[name].iloc[0]) for name in fixed)
-    validate(future)
+    schema().validate(future)
     top = np.nanquantile(carried.scores, SETTINGS.score_quantile)
     wanted = [change.to for change in one.changes if change.kind is Kind.SCORE]
     violations += sum(score > top for score in wanted)

@@ -232,3 +232,40 @@ def test_settings_are_read_at_the_edge_only():
     }
     edge = {"engine/engine.py", "orchestration/build.py", "orchestration/storage.py"}
     assert {one for one in reading if not one.startswith("cli/")} == edge
+
+
+def bound(module: Path) -> set[str]:
+    """Return the names that a module binds, whatever the branch, and those of its submodules."""
+    found = {path.stem for path in module.parent.iterdir() if module.name == "__init__.py"}
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.alias):
+            found.add(node.asname or node.name)
+    return found
+
+
+BENCHMARKS = sorted((REPOSITORY / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=[path.stem for path in BENCHMARKS])
+def test_what_a_benchmark_imports_is_there(path: Path):
+    """No other test runs them, so what moves would be missed when figures are made anew."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or node.module is None:
+            continue
+        places = [REPOSITORY / node.module.replace(".", "/"), path.parent / node.module]
+        files = [
+            file
+            for place in places
+            for file in (place.with_suffix(".py"), place / "__init__.py")
+            if file.exists()
+        ]
+        if not files:
+            ours = node.module.startswith("grade_ml") or any(place.is_dir() for place in places)
+            assert not ours, f"there is no module {node.module}"
+            continue
+        missing = {alias.name for alias in node.names} - bound(files[0])
+        assert not missing, f"{node.module} has no {sorted(missing)}"
