@@ -34,6 +34,7 @@ from grade_ml.experiments.plan import (
     Metric,
     Plan,
 )
+from grade_ml.experiments.population import require_known
 from grade_ml.experiments.settings import LIFECYCLE
 from grade_ml.experiments.store import PROGRAM, Event, Experiment, Happened, State
 from grade_ml.gradebook.catalog import course_ids, require_courses
@@ -170,7 +171,8 @@ def create(workspace: Workspace, plan: Plan) -> None:
     ------
     ExperimentError
         The plan cannot be used, its id is taken, its versions do not stand where they must, or
-        another experiment changes the same subject for some of its courses.
+        another experiment changes the same subject for some of its courses, or nothing is known
+        of a stratum.
     NotFoundError
         A course of it does not exist.
     SourceError
@@ -191,6 +193,7 @@ def create(workspace: Workspace, plan: Plan) -> None:
             f"A {plan.kind} changes {INTERVENTIONS}, and not {plan.subject}.",
             f"Name {INTERVENTIONS} as its subject.",
         )
+    require_known(plan.strata, workspace.registry.declared)
     for arm in plan.arms:
         if arm.action not in (None, STANDARD, NOTHING):
             read_table(Path(str(arm.action)))

@@ -255,6 +255,7 @@ SPLIT = of_actions(courses=("c-1",))
         (of_models(kind=Kind.WATCH), ExperimentError, "cannot be created by hand"),
         (of_models(subject="baseline"), ExperimentError, "cannot be created by hand"),
         (of_actions(0.3, 0.3, 0.4, courses=("c-1",)), SourceError, "table-2.csv cannot be read"),
+        (replace(SPLIT, strata=("star sign",)), ExperimentError, "no strata by star sign"),
         (replace(SPLIT, alpha=7), ExperimentError, "alpha is 7"),
     ],
 )
