@@ -101,8 +101,9 @@ class Gathering(Generic[Item, Value]):
                     _compute_for(some, compute)
         except Overloaded:
             with self._lock:
-                there = [one for one in self._waiting.get(key, []) if one[1] is not own]
-                self._waiting[key] = there
+                others = [one for one in self._waiting.pop(key, []) if one[1] is not own]
+                if others:
+                    self._waiting[key] = others
             raise
         # Another may have taken it along and still compute.
         return own.result()
