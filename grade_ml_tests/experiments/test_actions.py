@@ -15,7 +15,8 @@ from grade_ml.early_warning.nightly import keep_interventions
 from grade_ml.early_warning.risk_periods import Driver
 from grade_ml.experiments import nightly, store
 from grade_ml.experiments.actions import Actions, actions, expose
-from grade_ml.experiments.plan import Arm, Plan
+from grade_ml.experiments.lifecycle import create
+from grade_ml.experiments.plan import Arm
 from grade_ml.experiments.population import require_known
 from grade_ml.gradebook.attributes import SOURCES
 from grade_ml.registry.workspace import Workspace
@@ -28,10 +29,6 @@ RULES = read_table()
 #: It begins on a Tuesday.
 PLAN = of_actions(starts_on=on(22), stops_on=on(90), courses=("math",), strata=("gender",))
 NAME = PLAN.experiment_id
-
-
-def opened(some: Workspace, plan: Plan) -> None:
-    store.create(some.connection, plan, some.now, plan.owner, "by hand")
 
 
 def night(some: Workspace) -> tuple[pd.DataFrame, Actions, dict[str, dict[str, int]]]:
@@ -48,7 +45,9 @@ def night(some: Workspace) -> tuple[pd.DataFrame, Actions, dict[str, dict[str, i
 def test_arms_take_effect_on_those_at_risk_and_on_nobody_else(engine: Engine, settings: Settings):
     fill(engine, book())
     with at(engine, settings, 21) as some:
-        opened(some, PLAN)
+        with pytest.raises(ExperimentError, match="no strata by mood"):
+            create(some, replace(PLAN, strata=("mood",)))
+        create(some, PLAN)
         assert nightly.assignments(some) == []  # it has not begun
     with at(engine, settings, 22) as some:
         (first,) = nightly.assignments(some)
@@ -104,7 +103,7 @@ def test_another_table_holds_for_its_arm_and_one_that_is_lost_stops_its_experime
     fill(engine, book())
     with at(engine, settings, 22) as some:
         for plan in (own, other):
-            opened(some, plan)
+            create(some, plan)
         sizes = [sum(one.arms.values()) for one in nightly.assignments(some)]
         assert sum(sizes) == 40 and min(sizes) > 5  # nobody is in both
         nightly.assignments(some)
