@@ -22,12 +22,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import replayed
 from bandit import bandit
 from threadpoolctl import threadpool_limits
 
 from grade_ml.experiments.bounds import Spending, bounds, confidence_sequence
 from grade_ml.experiments.comparison import LEAST_UNITS, Evidence, Moments
+from grade_ml.experiments.safety import harmful
 
 OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"
 Floats = npt.NDArray[np.float64]
@@ -39,6 +41,8 @@ FIXED = 2.8016
 SINGLE = 1.9599
 #: Courses of a student, and the share of the variance that lies between students.
 COURSES, CORRELATION = 4, 0.6
+#: The chance that a student who is at risk withdraws or fails though he or she is helped.
+LOST = 0.15
 #: Days on which grades come in, of 84 looks.
 BATCHES = 14
 
@@ -102,6 +106,35 @@ def power(arguments: argparse.Namespace) -> dict[str, Any]:
         "stop_share_720": found["720"]["stop"],
         "power_open": found["open"]["better"],
     }
+
+
+def harm(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return how often an experiment that withholds help is stopped, without harm and with it."""
+    found: dict[str, float] = {}
+    for name, withheld in (("false", LOST), ("stopped", 2 * LOST)):
+        one = partial(stopped, lost=(withheld, LOST))
+        with ProcessPoolExecutor(arguments.workers, get_context("spawn")) as workers:
+            when = list(workers.map(one, range(arguments.simulations), chunksize=20))
+        found |= share(name, [day > 0 for day in when])
+    return {"harm": found | {"time": round(float(np.mean([day for day in when if day])), 3)}}
+
+
+def stopped(seed: int, lost: tuple[float, float]) -> float:
+    """Return when an experiment with 600 students and 20 looks is stopped, 0-1; 0: never.
+
+    Parameters
+    ----------
+    lost
+        The chance to withdraw or fail by the end, without help and with it.
+    """
+    generator = np.random.default_rng((seed, 20))
+    withheld = pd.Series(np.arange(600) % 2 == 0)
+    leaves = generator.random(600) < np.where(withheld, *lost)
+    day = generator.random(600)
+    times = np.arange(1, 21) / 20
+    return next(
+        (time for time in times if harmful(pd.Series(1.0 - (leaves & (day < time))), withheld)), 0.0
+    )
 
 
 def plain(seed: int, looks: int, effect: float = 0.0) -> Labels:
@@ -211,6 +244,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "rollback": replayed.rollback,
     "oulad_replay": replayed.oulad_replay,
     "bandit": bandit,
+    "harm": harm,
 }
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What experiments on interventions change in a night, and on whom they took effect.
 
 Early warning knows no experiments: it is told for which students another table holds, or nothing is
-planned. An effect is logged for each day on which it would have helped: see `expose`.
+planned. When an effect counts, in whichever arm, is said in `actions`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from pathlib import Path
 import pandas as pd
 import sqlalchemy as sa
 
+from grade_ml.core.database import read_frame
 from grade_ml.core.errors import SourceError
-from grade_ml.early_warning.interventions import Instead, Rule, read_table
+from grade_ml.early_warning.interventions import Exceptions, Instead, Rule, read_table
 from grade_ml.early_warning.store import risk_period
 from grade_ml.experiments import store
 from grade_ml.experiments.plan import NOTHING, STANDARD, Arm, Kind, Plan
@@ -27,21 +28,27 @@ class Actions:
 
     Attributes
     ----------
-    plans
-        Of the experiments that have an effect.
     exceptions
-        Who is no ordinary case, by course and student (see `interventions.Exceptions`).
+        For whom something else holds than the table in force.
+    exposed
+        By experiment that has an effect: student_id and arm of those on whom it has one.
     skipped
         Experiments that have no effect today, and why.
     """
 
-    plans: tuple[Plan, ...]
-    exceptions: Mapping[tuple[str, str], Instead]
+    exceptions: Exceptions
+    exposed: Mapping[str, pd.DataFrame]
     skipped: tuple[str, ...]
 
 
 def actions(workspace: Workspace, courses: Collection[str], rules: Sequence[Rule]) -> Actions:
-    """Return what running experiments want for students of `courses` on the day.
+    """Return what running experiments want for students of `courses` with a risk period today.
+
+    The trigger is the same in every arm, or the comparison would be biased: a student with a risk
+    period on the day, for whom every table has a proposal, is exposed, whatever the student's arm
+    does about it and whether the week of the owner has room. What was planned says nothing of that:
+    tasks of an arm without interventions are never planned, and a student's task of Monday is still
+    in the plan on Friday, when another's, withheld on Monday, is not.
 
     An experiment of which a table cannot be read has no effect on anybody that day, in no arm, so
     that its arms stay comparable.
@@ -51,22 +58,31 @@ def actions(workspace: Workspace, courses: Collection[str], rules: Sequence[Rule
     rules
         The table in force.
     """
-    plans: list[Plan] = []
     exceptions: dict[tuple[str, str], Instead] = {}
+    exposed: dict[str, pd.DataFrame] = {}
     skipped: list[str] = []
+    at_risk = _at_risk(workspace, courses)
     for plan in underway(workspace):
         try:
             special = {arm.name: one for arm in plan.arms if (one := _instead(plan, arm, rules))}
         except SourceError as error:
             skipped.append(f"the experiment {plan.experiment_id} has no effect today: {error}")
             continue
-        plans.append(plan)
-        assigned = _assigned(workspace, plan)
-        chosen = assigned[assigned["arm"].isin(special)]
-        for course in _of_plan(plan, courses):
-            pairs = zip(chosen["student_id"], chosen["arm"], strict=True)
-            exceptions |= {(course, student): special[arm] for student, arm in pairs}
-    return Actions(tuple(plans), exceptions, tuple(skipped))
+        here = at_risk[at_risk["course_id"].isin(plan.courses)] if plan.courses else at_risk
+        rows = here.merge(_assigned(workspace, plan), on="student_id")
+        found = rows[rows["arm"].isin(special)]
+        triples = zip(found["course_id"], found["student_id"], found["arm"], strict=True)
+        exceptions |= {(course, student): special[arm] for course, student, arm in triples}
+        exposed[plan.experiment_id] = rows.drop_duplicates("student_id")[["student_id", "arm"]]
+    return Actions(exceptions, exposed, tuple(skipped))
+
+
+def expose(workspace: Workspace, found: Actions) -> None:
+    """Log on whom arms took effect on the day; the same again changes nothing."""
+    for name, rows in found.exposed.items():
+        if len(rows):
+            told = rows.assign(experiment_id=name, on_day=workspace.as_of)
+            store.expose(workspace.connection, told)
 
 
 def underway(workspace: Workspace, *kinds: Kind) -> Iterator[Plan]:
@@ -93,41 +109,12 @@ def _instead(plan: Plan, arm: Arm, rules: Sequence[Rule]) -> Instead | None:
 def _assigned(workspace: Workspace, plan: Plan) -> pd.DataFrame:
     rows = store.assignments(workspace.connection, plan.experiment_id)
     rows = rows[rows["assigned_on"] <= pd.Timestamp(workspace.as_of)]
-    return rows.astype({"student_id": object, "arm": object})
+    return rows[["student_id", "arm"]].astype(object)
 
 
-def _of_plan(plan: Plan, courses: Collection[str]) -> list[str]:
-    return sorted(set(courses) & set(plan.courses) if plan.courses else set(courses))
-
-
-def expose(
-    workspace: Workspace, courses: Collection[str], found: Actions
-) -> Mapping[str, Mapping[str, int]]:
-    """Log on whom arms took effect on the day; return how many these are by experiment and arm.
-
-    The trigger is the same in every arm, or the comparison would be biased: a student with a risk
-    period on the day, for whom every table has a proposal, is logged, whatever the student's arm
-    does about it and whether the week of the owner has room. What was planned says nothing of that:
-    tasks of an arm without interventions are never planned, and a student's task of Monday is still
-    in the plan on Friday, when another's, withheld on Monday, is not.
-    """
+def _at_risk(workspace: Workspace, courses: Collection[str]) -> pd.DataFrame:
+    """Return course_id and student_id of those with a stored risk period of the day."""
     column = risk_period.c
-    counts = {}
-    for plan in found.plans:
-        at_risk = set(
-            workspace.connection.execute(
-                sa.select(column.student_id)
-                .where(
-                    column.as_of == workspace.as_of, column.course_id.in_(_of_plan(plan, courses))
-                )
-                .distinct()
-            ).scalars()
-        )
-        assigned = _assigned(workspace, plan)
-        rows = assigned[assigned["student_id"].isin(at_risk)]
-        rows = rows[["experiment_id", "student_id", "arm"]].assign(on_day=workspace.as_of)
-        if len(rows):
-            store.expose(workspace.connection, rows)
-        sizes = rows["arm"].value_counts()
-        counts[plan.experiment_id] = {arm.name: int(sizes.get(arm.name, 0)) for arm in plan.arms}
-    return counts
+    query = sa.select(column.course_id, column.student_id).distinct()
+    query = query.where(column.as_of == workspace.as_of, column.course_id.in_(sorted(courses)))
+    return read_frame(workspace.connection, query).astype(object)

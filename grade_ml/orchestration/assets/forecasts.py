@@ -82,12 +82,12 @@ def interventions(courses: Courses, platform: Platform) -> MaterializeResult:  #
     with platform.workspace() as workspace:
         wanted = actions(workspace, courses.keys, rules)
         found = keep_interventions(workspace, courses.keys, rules, load, wanted.exceptions)
-        exposed = expose(workspace, courses.keys, wanted)
+        expose(workspace, wanted)
     return MaterializeResult(
         metadata={
             "as_of": platform.as_of.isoformat(),
             "rules": len(rules),
-            "exposed": {name: dict(arms) for name, arms in exposed.items()},
+            "exposed": reporting.of_exposures(wanted),
             **reporting.of_interventions(found, courses, load),
         },
         check_results=[is_complete(wanted.skipped)],

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from grade_ml.early_warning.outlook import Outlook
     from grade_ml.early_warning.risk_periods import Evaluation
+    from grade_ml.experiments.actions import Actions
     from grade_ml.forecasting.contract import Forecasts
     from grade_ml.forecasting.trajectory import Trajectory
     from grade_ml.training.steps import Training
@@ -127,6 +128,11 @@ def of_interventions(found: "pd.DataFrame", courses: Courses, load: int) -> dict
         "planned": int(found["planned_on"].notna().sum()),
         "left_out": int(found["planned_on"].isna().sum()),
     }
+
+
+def of_exposures(found: "Actions") -> dict[str, dict[str, int]]:
+    """Return on how many students each arm of each experiment took effect; nobody is named."""
+    return {name: _sizes(rows["arm"]) for name, rows in found.exposed.items()}
 
 
 def _tasks(rows: "pd.DataFrame") -> dict[str, Any]:
