@@ -1,6 +1,7 @@
 """How many labels an experiment may expect, from what is due and what came before.
 
-A label is a score that arrives. What a number of labels is worth is told in `planning`.
+A label is an assignment that was due of a student. What a number of labels is worth is told in
+`planning`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from grade_ml.experiments.coursework import SETTINGS as COURSEWORK
 from grade_ml.experiments.settings import LIFECYCLE
 from grade_ml.gradebook.schema import assignment, enrollment, result, section
 
@@ -47,22 +49,18 @@ def expected(
 ) -> Expected | None:
     """Return how many scores of `courses` (none: of all) will come; None: none that is known of.
 
-    Counted is what is due within `days` after the first due day, times the share of what was due
-    lately that got a score; where due dates are not known so far ahead, what has been coming lately
-    in the sections that run.
+    Counted is what is due within `days` after the first due day; where due dates are not known so
+    far ahead, what has been coming lately in the sections that run.
     """
     due = _due(connection, courses, as_of)
     if len(due):
         due = due[due["due"] < due["due"].iloc[0] + pd.Timedelta(days=days)]
-        share = _scored_share(connection, courses, as_of)
-        until = due["due"].iloc[-1].date() + timedelta(days=LIFECYCLE.marking)
-        known = Expected(round(due["pairs"].sum() * share), until)
-        if known.labels:
-            return known
+        until = due["due"].iloc[-1].date() + timedelta(days=COURSEWORK.settled)
+        return Expected(int(due["pairs"].sum()), until)
     weeks = labels_by_week(connection, courses, as_of, LIFECYCLE.recent // 7)
     end = min(_last_day(connection, courses, as_of) or as_of, as_of + timedelta(days=days))
     usual = round(weeks.mean() * (end - as_of).days / 7)
-    return Expected(usual, end + timedelta(days=LIFECYCLE.marking)) if usual else None
+    return Expected(usual, end + timedelta(days=COURSEWORK.settled)) if usual else None
 
 
 def labels_by_week(
@@ -103,23 +101,6 @@ def _due(connection: Connection, courses: Collection[str], as_of: date) -> pd.Da
     )
     rows = [(pd.Timestamp(row.due), row.pairs) for row in connection.execute(query)]
     return pd.DataFrame(rows, columns=["due", "pairs"])
-
-
-def _scored_share(connection: Connection, courses: Collection[str], as_of: date) -> float:
-    """Return which share of what was due lately got a score, 0-1; 1 where too little was due."""
-    query = (
-        sa.select(sa.func.count().filter(_is_known(as_of)), sa.func.count())
-        .select_from(_PAIRS)
-        .where(
-            _DUE.between(
-                as_of - timedelta(days=LIFECYCLE.horizon), as_of - timedelta(LIFECYCLE.marking)
-            ),
-            *_counts(as_of),
-            *_of(courses),
-        )
-    )
-    scored, pairs = connection.execute(query).one()
-    return float(scored / pairs) if pairs >= LIFECYCLE.least_pairs else 1.0
 
 
 def _last_day(connection: Connection, courses: Collection[str], as_of: date) -> date | None:

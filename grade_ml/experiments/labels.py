@@ -1,14 +1,14 @@
 """What came true, beside what two versions of a model had said of it before.
 
-A label counts if both versions had predicted it after the experiment began and before the day on
-which it arrived. What a look makes of labels stands in `look`.
+A label counts if both versions had predicted it after the experiment began and before it was known.
+What a look makes of labels stands in `look`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from grade_ml.core.hashing import hash_rows
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.evaluation import phases
 from grade_ml.ensemble.groups import grouped
+from grade_ml.experiments.coursework import SETTINGS as COURSEWORK
+from grade_ml.experiments.coursework import coursework, placed, worth
 from grade_ml.experiments.plan import Metric, Plan
 from grade_ml.experiments.population import attributes
 from grade_ml.features.attributes import protected_columns
@@ -30,7 +32,7 @@ from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook, read_table
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.registry.workspace import Workspace
-from grade_ml.serving.implied import newest_before, scores
+from grade_ml.serving.implied import newest_before
 from grade_ml.serving.predictions import shadow_prediction
 
 #: Courses whose records are in memory together.
@@ -62,7 +64,7 @@ class Labels:
     ----------
     rows
         One row per label: section_id, course, student (a pseudonym), item (the assignment; of an
-        outcome, the section), phase (the third of the section in which it arrived; empty of an
+        outcome, the section), phase (the third of the section in which it was due; empty of an
         outcome, which is of the whole), arrived_on, control and treatment (the loss of each;
         missing where the version had not told it), control_error and treatment_error (what was
         said less what came true). The losses of an outcome are means over the weeks in which it
@@ -185,12 +187,8 @@ def _of_courses(workspace: Workspace, plan: Plan, sections: pd.DataFrame) -> _Fo
     over = _over(workspace, plan, gradebook, seats)
     weekly = _weekly(workspace, plan, over)
     if plan.metric is Metric.SCORE_ERROR:
-        came = scores(results, assignments, sections, pd.Timestamp(workspace.as_of), pseudonyms)
-        # A result may outlive its enrollment.
-        came = came.merge(seats[_SEAT].astype({"section_id": object}), on=_SEAT)
-        came = came[came["scored_on"] > pd.Timestamp(plan.starts_on)]
         told = _implied(workspace, plan, names)
-        rows, alone = _scored(came, told, sections)
+        rows, alone = _scored(_settled(workspace, plan, gradebook), told)
     else:
         told = weekly
         rows, alone = _judged(over, told, plan.metric)
@@ -291,22 +289,38 @@ def _weekly(workspace: Workspace, plan: Plan, over: pd.DataFrame) -> pd.DataFram
     )
 
 
-def _scored(
-    came: pd.DataFrame, told: pd.DataFrame, sections: pd.DataFrame
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _settled(workspace: Workspace, plan: Plan, gradebook: Gradebook) -> pd.DataFrame:
+    """Return what assignments turned out to be worth, 0-100, of all who were enrolled.
+
+    What was missed counts 0, as it does in a final grade, also of those who withdrew. scored_on is
+    the day from which on predictions may know of it.
+    """
+    work = coursework(gradebook, placed(gradebook))
+    work = work.assign(
+        score=worth(work, pd.Timestamp(workspace.as_of), Metric.SCORE),
+        scored_on=work[["due_on", "scored_on"]].min(axis=1),
+        arrived_on=work["due_on"] + timedelta(days=COURSEWORK.settled),
+        student=workspace.registry.pseudonyms.of(work["student_id"]),
+    )
+    counts = work["score"].notna() & (work["scored_on"] > pd.Timestamp(plan.starts_on))
+    return work[counts].reset_index(drop=True)
+
+
+def _scored(came: pd.DataFrame, told: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the scores with the losses of what both arms implied before, and those without."""
-    pairs = newest_before(came, told).rename(columns={"scored_on": "arrived_on"})
+    pairs = newest_before(came, told)
     known = pairs["on"].notna()
-    rows = pairs[known].merge(sections, on=["section_id", "course_id"])
+    rows = pairs[known]
     length = (rows["ends_on"] - rows["starts_on"]).dt.days.clip(lower=1)
-    progress = ((rows["arrived_on"] - rows["starts_on"]).dt.days / length).clip(0, 1)
+    progress = ((rows["due_on"] - rows["starts_on"]).dt.days / length).clip(0, 1)
     rows = rows.assign(
         course=rows["course_id"],
         item=rows["assignment_id"],
         truth=rows["score"],
         phase=phases(progress),
     )
-    return _with_losses(rows), pairs[~known]
+    alone = pairs[~known]
+    return _with_losses(rows), alone.assign(arrived_on=alone["scored_on"])
 
 
 def _judged(

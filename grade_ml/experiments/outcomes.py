@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
-import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -19,14 +18,13 @@ from grade_ml.ensemble.evaluation import phases
 from grade_ml.ensemble.groups import grouped
 from grade_ml.experiments import store
 from grade_ml.experiments.assignment import in_two_arms
+from grade_ml.experiments.coursework import coursework, placed, worth
 from grade_ml.experiments.plan import Metric, Plan
 from grade_ml.experiments.population import attributes
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook, read_table
-from grade_ml.gradebook.grading import is_exam
 from grade_ml.gradebook.institution import Institution
-from grade_ml.gradebook.moves import moves
-from grade_ml.gradebook.outcomes import exempt_on, outcomes, scored_on, submission_seen_on
+from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.registry.workspace import Workspace
 
 _SEAT, _TERM = ["section_id", "student_id"], ["student_id", "course_id", "term_id"]
@@ -34,19 +32,6 @@ _SEAT, _TERM = ["section_id", "student_id"], ["student_id", "course_id", "term_i
 LABELS = (
     *("student_id", "arm", "course", "section_id", "phase", "value", "covariate", "exposed_on"),
 )
-
-
-@dataclass(frozen=True)
-class OutcomeSettings:
-    """The judgements about labels of actions, each with its reason."""
-
-    #: Days after the due date from which an assignment counts, for all its students at once (95% of
-    #: OULAD's scores are there within 14). Until then those who missed it are known and those who
-    #: wait for a score are not, and an arm that hands in more would look worse for it.
-    settled: int = 14
-
-
-SETTINGS = OutcomeSettings()
 
 
 @dataclass(frozen=True)
@@ -220,7 +205,7 @@ def _seats(book: Gradebook, exposed: pd.DataFrame, courses: Collection[str]) -> 
     They are those of the day of the first exposure, and where a student moved from one of them to
     another section of the course in the same term, that one, too.
     """
-    rows = _placed(book).merge(exposed, on="student_id")
+    rows = placed(book).merge(exposed, on="student_id")
     if courses:
         rows = rows[rows["course_id"].isin(courses)]
     day = rows["exposed_on"]
@@ -237,58 +222,11 @@ def _seats(book: Gradebook, exposed: pd.DataFrame, courses: Collection[str]) -> 
     return rows.assign(phase=phases(progress)).reset_index(drop=True)
 
 
-def _placed(book: Gradebook) -> pd.DataFrame:
-    """Return the enrollments with their sections.
-
-    moved_on is the day on which a student went on in another section of the course.
-    """
-    moved = moves(book).reset_index()[[*_SEAT, "moved_on"]]
-    sections = book.sections[["section_id", "course_id", "term_id", "starts_on", "ends_on"]]
-    rows = book.enrollments[[*_SEAT, "enrolled_on", "withdrawn_on"]]
-    rows = rows.merge(sections, on="section_id").merge(moved, on=_SEAT, how="left")
-    return rows.astype(dict.fromkeys(("student_id", "section_id", "course_id", "term_id"), object))
-
-
-def _work(book: Gradebook, seats: pd.DataFrame) -> pd.DataFrame:
-    """Return the coursework of each seat, with what became of it and since when."""
-    columns = ["assignment_id", "section_id", "due_on"]
-    counts = ~book.assignments["extra_credit"] & ~is_exam(book.assignments["category"])
-    work = book.assignments.loc[counts, columns].astype({"section_id": object})
-    rows = seats.merge(work, on="section_id")
-    rows["due_on"] = rows["due_on"].fillna(rows["ends_on"])
-    rows = rows[~(rows["due_on"] < rows["enrolled_on"]) & ~(rows["due_on"] > rows["moved_on"])]
-    known = book.results.merge(work, on="assignment_id").merge(
-        seats.drop_duplicates("section_id")[["section_id", "ends_on"]], on="section_id"
-    )
-    known = known[["assignment_id", "student_id", "score", "carried_over"]].assign(
-        seen_on=submission_seen_on(known),
-        scored_on=scored_on(known),
-        exempt_on=exempt_on(known),
-    )
-    key = ["assignment_id", "student_id"]
-    rows = rows.merge(known.astype({"student_id": object}), on=key, how="left")
-    # An attempt of an earlier term was made before any exposure.
-    return rows[~rows["carried_over"].eq(True)]
-
-
-def _values(work: pd.DataFrame, on: pd.Timestamp | pd.Series, metric: Metric) -> pd.Series:
-    """Return what each assignment is worth on a day; NaN: it does not count, or not yet."""
-    settled = work["due_on"] + timedelta(days=SETTINGS.settled) <= on
-    counts = settled & ~(work["exempt_on"] <= on)
-    seen = work["seen_on"] <= on
-    if metric is Metric.SUBMITTED:
-        return seen.astype(float).where(counts)
-    scored = work["scored_on"] <= on
-    value = work["score"].clip(0, 100).where(scored, np.nan)
-    # Handed in and not scored yet, or with a score that nobody can read: unknown.
-    return value.where(scored | seen, 0.0).where(counts)
-
-
 def _of_work(metric: Metric) -> Callable[..., pd.DataFrame]:
     def labelled(book: Gradebook, seats: pd.DataFrame, as_of: date, _: Institution) -> pd.DataFrame:
-        work = _work(book, seats)
+        work = coursework(book, seats)
         work = work[work["due_on"] > work["exposed_on"]]
-        value = _values(work, pd.Timestamp(as_of), metric)
+        value = worth(work, pd.Timestamp(as_of), metric)
         return work.assign(value=value).dropna(subset="value")
 
     return labelled
@@ -322,9 +260,9 @@ def _covariates(book: Gradebook, exposed: pd.DataFrame, metric: Metric) -> pd.Da
     score.
     """
     before = Metric.SUBMITTED if metric is Metric.SUBMITTED else Metric.SCORE
-    work = _work(book, _placed(book).merge(exposed, on="student_id"))
+    work = coursework(book, placed(book).merge(exposed, on="student_id"))
     work = work[~(work["due_on"] > work["withdrawn_on"])]
-    values = _values(work, work["exposed_on"], before)
+    values = worth(work, work["exposed_on"], before)
     means = values.groupby(work["student_id"]).mean()
     known = exposed[["student_id"]]
     return known.assign(covariate=known["student_id"].map(means).astype(float))

@@ -16,14 +16,8 @@ class LifecycleSettings:
     #: shows within two batches. Until it ends, the next challenger waits.
     watch: int = 28
 
-    #: What was due last is marked within so many days (OULAD: 95% within 14).
-    marking: int = 14
-
     #: Scores of so many days say how many come in a week, where due dates are not known ahead.
     recent: int = 28
-
-    #: Fewer pairs of student and assignment do not tell which share of what is due gets a score.
-    least_pairs: int = 100
 
 
 LIFECYCLE = LifecycleSettings()

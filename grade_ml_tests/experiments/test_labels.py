@@ -115,8 +115,8 @@ def read(connection: Connection, number: int, plan: Plan = PLAN) -> Labels:
 
 
 def test_a_score_counts_once_both_had_implied_it_before_its_day(connection: Connection) -> None:
-    assert read(connection, 12).rows.empty
-    found = read(connection, 13)
+    assert read(connection, 23).rows.empty
+    found = read(connection, 24)
     # Neither extra credit nor the exam is work to come.
     assert found.rows["item"].value_counts().to_dict() == dict.fromkeys(FIRST, len(NAMES))
     losses = found.rows
@@ -126,18 +126,43 @@ def test_a_score_counts_once_both_had_implied_it_before_its_day(connection: Conn
     assert np.allclose(losses["treatment"], 25)
     assert losses["phase"].nunique() == 1
     assert (found.early, found.stale) == (0, 0)
-    later = read(connection, 23)
+    later = read(connection, 34)
     assert later.rows["item"].value_counts().to_dict() == dict.fromkeys(FIRST + SECOND, 40)
     assert len(later.by_student) == len(NAMES)
     assert later.data_version != found.data_version
-    assert read(connection, 23).data_version == later.data_version
-    assert read(connection, 13).data_version == found.data_version
+    assert read(connection, 34).data_version == later.data_version
+    assert read(connection, 24).data_version == found.data_version
     # What was predicted before the first day of an experiment is none of its predictions.
-    began = read(connection, 33, replace(PLAN, starts_on=at(14)))
+    began = read(connection, 34, replace(PLAN, starts_on=at(14)))
     assert set(began.rows["item"]) == set(SECOND)
-    began = read(connection, 33, replace(PLAN, starts_on=at(22)))
+    began = read(connection, 34, replace(PLAN, starts_on=at(15)))
     assert began.rows.empty and (began.early, began.stale) == (120, 0)
-    assert read(connection, 33, replace(PLAN, courses=("art",))).rows.empty
+    assert read(connection, 34, replace(PLAN, courses=("art",))).rows.empty
+
+
+def test_missed_work_counts_as_nothing_and_unknown_scores_count_not(connection: Connection) -> None:
+    missed, waiting, left, exempt = NAMES[:4]
+    of = {name: schema.result.c.student_id == name for name in (missed, waiting, exempt)}
+    first = schema.result.c.assignment_id == "q1"
+    connection.execute(sa.delete(schema.result).where(of[missed], first))
+    for name, values in (
+        (waiting, {"status": "submitted", "score": None, "graded_on": None}),
+        (exempt, {"status": "exempt", "score": None, "submitted_on": None}),
+    ):
+        connection.execute(sa.update(schema.result).where(of[name], first).values(values))
+    connection.execute(
+        sa.update(schema.enrollment)
+        .where(schema.enrollment.c.student_id == left)
+        .values(withdrawn_on=at(8), outcome="withdrawn")
+    )
+    connection.execute(sa.delete(schema.result).where(schema.result.c.student_id == left))
+    rows = read(connection, 24).rows
+    numbers = dict(zip(NAMES, PSEUDONYMS.of(pd.Series(NAMES)), strict=True))
+    errors = rows[rows["item"] == "q1"].set_index("student")["control_error"]
+    # The champion implied 50 of everybody, and a final grade counts missed work as 0.
+    assert errors[numbers[missed]] == errors[numbers[left]] == 50
+    assert not {numbers[waiting], numbers[exempt]} & set(errors.index)
+    assert len(errors) == len(NAMES) - 2
 
 
 def test_outcomes_count_when_a_section_ends_and_for_risks_at_a_withdrawal(
@@ -177,7 +202,7 @@ def test_who_is_in_no_section_any_more_drops_out_and_what_one_lacks_is_told(
         .where(shadow.student_id == NAMES[0], shadow.model_version == 2)
         .values(implied=None)
     )
-    found = read(connection, 13)
+    found = read(connection, 24)
     assert len(found.rows) == 3 * (len(NAMES) - 1)
     assert found.rows["treatment"].isna().sum() == 3
     assert found.by_student["treatment"].isna().sum() == 1
@@ -193,20 +218,20 @@ def test_from_labels_to_a_decision_and_nothing_new_is_no_look(connection: Connec
         (told,) = nightly.results(workspace(connection, number))
         return told
 
-    nothing = tick(12)
+    nothing = tick(23)
     assert nothing.look and nothing.look.decision is Decision.SKIPPED
     assert store.looks(connection, name) == []
-    first = tick(13)
+    first = tick(24)
     assert first.look and first.look.decision is Decision.CONTINUE
     assert (first.look.units, first.look.labels, first.look.fraction) == (40, 120, 0.15)
     assert "3 assignments" in first.says
-    again = tick(14)
+    again = tick(25)
     assert again.look and again.look.decision is Decision.SKIPPED
     assert "No label is new" in again.says
-    back = tick(12)
+    back = tick(23)
     assert back.look is None and "cannot be taken back" in back.says
     assert len(store.looks(connection, name)) == 1
-    last = tick(23)
+    last = tick(34)
     assert last.look and last.look.decision is Decision.BETTER
     seen = store.looks(connection, name)
     assert [one.decision for one in seen] == [Decision.CONTINUE, Decision.BETTER]
@@ -217,7 +242,7 @@ def test_from_labels_to_a_decision_and_nothing_new_is_no_look(connection: Connec
     assert decided and decided.decision is Decision.BETTER
     assert not set(NAMES) & set(str(seen).split("'"))
     # It is decided, and looked at no more.
-    assert nightly.results(workspace(connection, 33)) == []
+    assert nightly.results(workspace(connection, 40)) == []
 
 
 def test_one_that_cannot_be_looked_at_costs_the_others_nothing(
@@ -234,6 +259,6 @@ def test_one_that_cannot_be_looked_at_costs_the_others_nothing(
         return original(at, plan)
 
     monkeypatch.setattr(labels, "read", breaks)
-    first, second = nightly.results(workspace(connection, 13))
+    first, second = nightly.results(workspace(connection, 24))
     assert first.look is None and "DataError" in first.says
     assert second.look and math.isfinite(second.look.difference)

@@ -91,10 +91,10 @@ def test_the_better_version_is_promoted_and_the_same_tick_again_changes_nothing(
     with engine.begin() as connection:
         for number in (7, 14):
             tell(connection, number)
-    result = run(23)
+    result = run(34)
     assert stages.registry.get("pooled", Alias.CHAMPION) == challenger
     before = everything(settings, engine, stages.registry)
-    again = run(23)
+    again = run(34)
     after = everything(settings, engine, stages.registry)
     assert [key for key in before if before[key] != after[key]] == []
     assert before.keys() == after.keys()
