@@ -28,6 +28,7 @@ from grade_ml.experiments.plan import (
     Metric,
     Plan,
     Policy,
+    checked,
 )
 
 if TYPE_CHECKING:
@@ -134,28 +135,23 @@ def _platform(clock: Clock) -> Iterator[Platform]:
 @_json
 @pass_clock
 def create(clock: Clock, /, as_json: bool, **given: Any) -> None:
-    """Plan the experiment EXPERIMENT, say what may be expected of it, and begin it."""
+    """Plan the experiment EXPERIMENT, say what it can find and when, and begin it."""
     from grade_ml.experiments import lifecycle
+    from grade_ml.experiments.expected import outlook
 
     with _platform(clock) as platform, platform.workspace() as workspace:
         plan = _plan(platform.as_of, **given)
         if given["labels"] is None:
             plan = lifecycle.with_horizon(workspace, plan)
+        told = outlook(workspace.connection, checked(plan), workspace.as_of)
         lifecycle.create(workspace, plan)
     if as_json:
-        click.echo(json.dumps(plan.to_dict()))
-    else:
-        click.echo(readable("\n".join(_outlook(plan))))
-
-
-def _outlook(plan: Plan) -> Iterator[str]:
-    yield f"The experiment {plan.experiment_id} begins on {plan.starts_on}."
-    if plan.planned_labels:
-        yield f"{plan.planned_labels:,} labels are expected; the last look sees them all."
-    else:
-        yield "How many labels will come is not known: the test stays open, and takes longer."
-    if plan.stops_on:
-        yield f"Its last day is {plan.stops_on}."
+        click.echo(json.dumps({"plan": plan.to_dict(), "outlook": told}))
+        return
+    click.echo(told)
+    last = f" Its last day is {plan.stops_on}." if plan.stops_on else ""
+    labels = f" {plan.planned_labels:,} labels are expected." if plan.planned_labels else ""
+    click.echo(f"The experiment {plan.experiment_id} begins on {plan.starts_on}.{labels}{last}")
 
 
 def _plan(as_of: date, **given: Any) -> Plan:

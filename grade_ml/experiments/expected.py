@@ -1,7 +1,6 @@
 """How many labels an experiment may expect, from what is due and what came before.
 
-A label is an assignment that was due of a student. What a number of labels is worth is told in
-`planning`.
+A label is an assignment that was due of a student. What labels are worth is computed in `planning`.
 """
 
 from __future__ import annotations
@@ -15,6 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from grade_ml.experiments.coursework import SETTINGS as COURSEWORK
+from grade_ml.experiments.plan import Metric, Plan
+from grade_ml.experiments.planning import Design, duration, effect_for, students_for
+from grade_ml.experiments.population import enrolled
 from grade_ml.experiments.settings import LIFECYCLE
 from grade_ml.gradebook.schema import assignment, enrollment, result, section
 
@@ -63,6 +65,45 @@ def expected(
     return Expected(usual, end + timedelta(days=COURSEWORK.settled)) if usual else None
 
 
+def outlook(connection: Connection, plan: Plan, as_of: date) -> str:
+    """Return in words what the planned labels can find, and how long they take to come.
+
+    With a smallest effect that matters, how many students find it, where its unit is known.
+    """
+    if plan.planned_labels is None:
+        return "How many labels will come is not known: the test stays open, and takes longer."
+    students = enrolled(connection, plan.courses, as_of)["student_id"].nunique()
+    if students < len(plan.arms):
+        return f"{students} students are enrolled now, too few to say what will be found."
+    design = Design(
+        plan.alpha,
+        plan.power,
+        correlation=LIFECYCLE.alike_losses if plan.kind.compares_models else None,
+        labels_per_student=max(plan.planned_labels / students, 1.0),
+        share=plan.treatments[0].share if not plan.kind.compares_models else 0.5,
+    )
+    weeks = labels_by_week(connection, plan.courses, as_of, LIFECYCLE.horizon // 7)
+    spread = _spread(connection, plan, as_of)
+    if plan.minimum_effect and spread:
+        size = students_for(plan.minimum_effect / spread, design)
+    else:
+        size = effect_for(students, design)
+    # Before the first score nothing was there to be counted.
+    return duration(weeks[weeks.cumsum() > 0], size).says
+
+
+def _spread(connection: Connection, plan: Plan, as_of: date) -> float | None:
+    """Return the standard deviation of a label of the metric; None: it is not known."""
+    if plan.metric in (Metric.SUBMITTED, Metric.PASSED):
+        return 0.5  # the largest that a share can have
+    if plan.metric is not Metric.SCORE:
+        return None
+    points = sa.case((_is_known(as_of), result.c.score), else_=0.0)
+    query = sa.select(sa.func.stddev_samp(points), sa.func.count()).select_from(_PAIRS)
+    spread, pairs = connection.execute(query.where(*_was_due(as_of), *_of(plan.courses))).one()
+    return float(spread) if pairs >= LIFECYCLE.least_pairs else None
+
+
 def labels_by_week(
     connection: Connection, courses: Collection[str], as_of: date, weeks: int
 ) -> pd.Series:
@@ -101,6 +142,12 @@ def _due(connection: Connection, courses: Collection[str], as_of: date) -> pd.Da
     )
     rows = [(pd.Timestamp(row.due), row.pairs) for row in connection.execute(query)]
     return pd.DataFrame(rows, columns=["due", "pairs"])
+
+
+def _was_due(as_of: date) -> list[sa.ColumnElement[bool]]:
+    """Whether a pair was due so lately that it tells of the next, and so long ago to be settled."""
+    last = as_of - timedelta(days=COURSEWORK.settled)
+    return [_DUE.between(as_of - timedelta(days=LIFECYCLE.horizon), last), *_counts(as_of)]
 
 
 def _last_day(connection: Connection, courses: Collection[str], as_of: date) -> date | None:

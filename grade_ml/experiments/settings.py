@@ -19,5 +19,12 @@ class LifecycleSettings:
     #: Scores of so many days say how many come in a week, where due dates are not known ahead.
     recent: int = 28
 
+    #: Correlation of two versions' losses on one label, from which it is said what a shadow can
+    #: find. At .8 it needs a tenth of a split's students; shadows so far will tell better.
+    alike_losses: float = 0.8
+
+    #: Fewer pairs of student and assignment do not tell how far scores spread.
+    least_pairs: int = 100
+
 
 LIFECYCLE = LifecycleSettings()

@@ -39,6 +39,7 @@ def test_an_experiment_on_actions_is_planned_shown_and_stopped(lab: Lab, tmp_pat
     assert "None yet" in experiment(lab, "list").stdout and answer(lab, "list") == []
     begun = experiment(lab, "create", "advice", *SPLIT, "Advice helps.", "--owner", "dean")
     assert begun.exit_code == 0, begun.exception
+    assert "3 students with 6 labels find a difference of" in begun.stdout
     assert "advice begins on 2026-03-02" in begun.stdout
     assert "6 labels are expected" in begun.stdout and "last day is 2026-04-05" in begun.stdout
     (row,) = answer(lab, "list")
@@ -76,7 +77,7 @@ def test_versions_are_compared_vetoed_and_promoted_by_hand(lab: Lab) -> None:
     champion, challenger = lab.pair()
     arms = f"{champion.version},{challenger.version}"
     words = ["--kind", "shadow", "--metric", "score_error", "--hypothesis", "It errs less."]
-    plan = answer(lab, "create", "mine", "--arms", arms, *words, "--labels", "0")
+    plan = answer(lab, "create", "mine", "--arms", arms, *words, "--labels", "0")["plan"]
     assert plan["planned_labels"] is None and plan["stops_on"] is None
     assert [arm["model"] for arm in plan["arms"]] == [
         ["pooled", champion.version],
@@ -117,7 +118,7 @@ def test_another_table_of_interventions_is_found_from_any_folder(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "calls.csv").write_bytes(DEFAULT_TABLE.read_bytes())
     words = [*SPLIT, "Calls help more.", "--arms", "standard,calls.csv", "--shares", ".7,.3"]
-    plan = answer(lab, "create", "calls", *words)
+    plan = answer(lab, "create", "calls", *words)["plan"]
     assert plan["arms"][1] == {
         "name": "calls",
         "model": None,
@@ -127,3 +128,8 @@ def test_another_table_of_interventions_is_found_from_any_folder(
     assert plan["starts_on"] == STARTS_ON.isoformat()
     early = experiment(lab, "create", "early", *SPLIT, "x", "--starts-on", "2026-03-01")
     assert isinstance(early.exception, ExperimentError) and "is past" in early.exception.message
+
+
+def test_it_is_said_how_long_a_difference_that_matters_takes_to_find(lab: Lab) -> None:
+    told = answer(lab, "create", "advice", *SPLIT, "Advice helps.", "--effect", ".1")["outlook"]
+    assert "times those of all 1 known weeks. Look for a larger effect" in told
