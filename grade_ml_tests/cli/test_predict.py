@@ -69,6 +69,7 @@ def test_what_is_not_predicted_has_no_explanation(environment, ended, tmp_path) 
     assert wrong.exit_code == 2 and "--explain or --forecast" in " ".join(wrong.output.split())
 
 
+@pytest.mark.slow
 def test_an_explanation_in_words_as_json_and_as_a_picture(
     environment, gradebook, baseline_of_small, settings, tmp_path
 ) -> None:

@@ -122,6 +122,7 @@ def test_what_is_stored_answers_until_a_load_changes_a_course_of_the_student(
     require_valid("get_model_explanations", told)
 
 
+@pytest.mark.slow
 def test_what_another_model_or_another_day_said_does_not_answer(asked, engine, courses) -> None:
     one = asked.predict_final_grades(courses[0]).answers[0]
     yesterday = TODAY - timedelta(days=1)
@@ -142,6 +143,7 @@ def test_many_are_answered_and_who_cannot_be_is_named(asked, gradebook, courses)
         asked.predict_final_grades(user_ids=known)
 
 
+@pytest.mark.slow
 def test_200_callers_are_answered_at_once(asked, engine, courses) -> None:
     """Stored and computed alike, through ten connections at most."""
     people = asked.predict_final_grades(courses[0]).answers
@@ -163,6 +165,7 @@ def test_200_callers_are_answered_at_once(asked, engine, courses) -> None:
     assert checked_out == 0
 
 
+@pytest.mark.slow
 def test_too_many_computations_are_refused_and_not_queued_without_end(
     settings, asked, engine, courses
 ) -> None:
@@ -176,6 +179,7 @@ def test_too_many_computations_are_refused_and_not_queued_without_end(
         assert small_one.predict_final_grade(one.student_id, courses[0]).grade == one.grade
 
 
+@pytest.mark.slow
 def test_a_promotion_is_followed(  # noqa: PLR0917 - fixtures
     asked, settings, engine, courses, baseline_of_small, tmp_path
 ) -> None:

@@ -155,6 +155,7 @@ def test_a_risk_adds_up_as_a_probability(distance: float):
     assert all(share.contributions[n] * account.contributions[n] >= 0 for n in "ab")
 
 
+@pytest.mark.slow
 def test_without_the_library_that_explains_a_member_it_is_sampled_and_said(
     ensemble: PooledModel, unseen: pd.DataFrame, tmp_path: Path
 ):

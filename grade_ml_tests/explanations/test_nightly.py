@@ -38,8 +38,6 @@ from grade_ml_tests.monitoring.world import TODAY, fill, register, world
 
 pytestmark = pytest.mark.slow
 
-COURSES = world().courses
-
 
 @dataclass(frozen=True)
 class Campus:
@@ -75,7 +73,7 @@ def campus(server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campus]
         registry = fill(settings, engine, replace(made, model=model))
         found = Campus(settings, engine, registry)
         with found.workspace() as workspace:
-            nightly.attributions(workspace, Models(found.registry), COURSES)
+            nightly.attributions(workspace, Models(found.registry), world().courses)
             workspace.connection.commit()
         yield found
         engine.dispose()
@@ -100,7 +98,7 @@ def test_what_changed_is_explained_anew_and_nothing_else(
 
     def look() -> dict[str, tuple[int, int]]:
         with own.workspace() as workspace:
-            found = nightly.attributions(workspace, Models(registry), COURSES)
+            found = nightly.attributions(workspace, Models(registry), world().courses)
             workspace.connection.commit()
         assert all(one.adds_up and not one.degraded for one in found.values())
         assert max(one.grade_error for one in found.values()) <= TOLERANCE
@@ -135,18 +133,20 @@ def change(workspace: Workspace, course: str, places: list[int], score: float) -
 def test_importance_groups_paths_and_effects_follow_from_what_is_explained(
     workspace: Workspace, models: Models
 ) -> None:
-    weighed = nightly.importance(workspace, models, COURSES)
+    weighed = nightly.importance(workspace, models, world().courses)
     groups, reason = nightly.fairness(workspace, models)
-    ways = nightly.paths(workspace, models, COURSES)
-    assert nightly.paths(workspace, models, COURSES) == ways
+    ways = nightly.paths(workspace, models, world().courses)
+    assert nightly.paths(workspace, models, world().courses) == ways
     rows = store.read_importance(workspace.connection, TODAY, None, TODAY - timedelta(days=7))
-    told = store.read_explanations(workspace.connection, COURSES[:1], TODAY)
-    effects = nightly.effects(workspace, models, COURSES, ["missed_share", "grade_rate_so_far"])
+    told = store.read_explanations(workspace.connection, world().courses[:1], TODAY)
+    effects = nightly.effects(
+        workspace, models, world().courses, ["missed_share", "grade_rate_so_far"]
+    )
 
     everybody = rows[rows["grouping"] == ""]
     shares = everybody.groupby(["course_id", "task"])["share"].sum()
     assert shares.to_numpy() == pytest.approx(np.ones(len(shares)))
-    assert set(shares.index.get_level_values("course_id")) == {store.EVERYWHERE, *COURSES}
+    assert set(shares.index.get_level_values("course_id")) == {store.EVERYWHERE, *world().courses}
     assert {"gender", "age_band"} & set(rows["grouping"])
     judged = everybody[everybody["band_low"].notna()]
     assert set(judged["course_id"]) == {key for key, one in weighed.items() if not one.reason}
@@ -160,13 +160,13 @@ def test_importance_groups_paths_and_effects_follow_from_what_is_explained(
         assert not one.degraded
     assert {one.feature for one in effects} <= {"missed_share", "grade_rate_so_far"}
 
-    today = everybody[everybody["course_id"] == COURSES[0]]
+    today = everybody[everybody["course_id"] == world().courses[0]]
     for figure in (
         pictures.waterfall(told[0]),
         pictures.beeswarm(*store.matrix_of(told, "grade"), "points"),
         pictures.importance_bars(today.query("task == 'grade'")),
         pictures.importance_over_time(today),
-        pictures.decision_path(ways[COURSES[0]].paths[0][-1]),
+        pictures.decision_path(ways[world().courses[0]].paths[0][-1]),
         pictures.effects(effects),
         pictures.gaps(groups),
     ):
@@ -178,8 +178,8 @@ def test_no_member_is_fitted_to_weigh_features(settings: Settings, engine: Engin
     own = Campus(settings, engine, fill(settings, engine, world()))
     models = Models(own.registry)
     with own.workspace() as workspace:
-        nightly.attributions(workspace, models, COURSES[:1])
-        (one,) = nightly.importance(workspace, models, COURSES[:1]).values()
+        nightly.attributions(workspace, models, world().courses[:1])
+        (one,) = nightly.importance(workspace, models, world().courses[:1]).values()
         assert "unknown" in one.reason and not one.alarms
         assert len(one.rows) and one.rows["band_low"].isna().all()
         assert store.read_reference(workspace.connection, "pooled", 1).empty
@@ -188,7 +188,7 @@ def test_no_member_is_fitted_to_weigh_features(settings: Settings, engine: Engin
 def test_advice_is_given_once_and_again_only_where_something_changed(
     workspace: Workspace, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    courses = COURSES[:1]
+    courses = world().courses[:1]
     (told,) = nightly.narratives(workspace, models, courses).values()
     assert told.fresh == len(told.bodies) > 20
     for body in told.bodies:
@@ -233,21 +233,21 @@ def test_an_enrollment_that_cannot_be_explained_costs_only_itself(
     campus: Campus, models: Models, tmp_path: Path, places: list[int], score: float
 ) -> None:
     shutil.copytree(Path(campus.root) / "features", tmp_path / "features")
-    course = COURSES[0]
+    course = world().courses[0]
     elsewhere = campus.settings.model_copy(update={"storage": str(tmp_path)})
     with replace(campus, settings=elsewhere).workspace() as workspace:
         connection = workspace.connection
         before = stored(connection, course)
         odd = change(workspace, course, places, score)
         connection.execute(sa.delete(store.attribution))
-        found = nightly.attributions(workspace, models, COURSES)
+        found = nightly.attributions(workspace, models, world().courses)
         assert stored(connection, course) == [one for one in before if one["student_id"] not in odd]
         assert [
             why.startswith(f"no explanation of {len(odd)} enrollments: ")
             for why in found[course].degraded
         ] == [True]
         assert not [one for name, one in found.items() if one.degraded and name != course]
-        ways = nightly.paths(workspace, models, COURSES)[course]
+        ways = nightly.paths(workspace, models, world().courses)[course]
         others = {str(one["student_id"]) for one in before} - {*odd}
         assert others and others <= {student for _, student, _ in ways.paths}
         (opinions,) = nightly.second_opinions(workspace, models, [course]).values()
@@ -288,7 +288,7 @@ def test_an_enrollment_that_cannot_be_advised_costs_only_itself(
     what: str,
     spoil: Callable[[sa.Connection, str], None],
 ) -> None:
-    connection, course = workspace.connection, COURSES[0]
+    connection, course = workspace.connection, world().courses[0]
     make(workspace, models, [course])
     advice = store.advice.c
     whole = sa.select(advice.student_id, advice.body).where(advice.course_id == course)
@@ -304,7 +304,7 @@ def test_an_enrollment_that_cannot_be_advised_costs_only_itself(
 
 
 def test_what_was_told_at_night_is_told_again_until_something_changes(campus: Campus) -> None:
-    course = COURSES[0]
+    course = world().courses[0]
     with campus.workspace() as workspace:
         nightly.narratives(workspace, Models(campus.registry), [course])
         workspace.connection.commit()

@@ -176,6 +176,7 @@ def test_a_past_day_stays_as_it_was_when_the_world_moves_on(collector: Collector
         assert (revised["available_at"] >= revised["fetched_at"]).all()
 
 
+@pytest.mark.slow
 def test_the_days_of_clock_changes_and_the_leap_day(collector: Collector):
     for first, last in (
         (date(2024, 2, 28), date(2024, 3, 1)),

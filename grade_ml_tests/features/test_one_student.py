@@ -7,6 +7,7 @@ from datetime import date, timedelta
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine
@@ -81,6 +82,7 @@ def whole_course(connection: Connection, course: str, cuts: pd.DataFrame, day: d
     return grade_snapshots(frames.read(connection, {course}), cuts, day)
 
 
+@pytest.mark.slow
 def test_one_student_has_the_features_of_the_whole_course(engine: Engine) -> None:
     book = odd_campus()
     store(engine, book)

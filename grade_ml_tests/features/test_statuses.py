@@ -199,6 +199,7 @@ def _gradebooks(draw: st.DrawFn) -> Gradebook:
     return book(*results, policy=policy, assignments=assignments)
 
 
+@pytest.mark.slow
 @settings(max_examples=20)  # an example takes a fifth of a second
 @given(_gradebooks())
 def test_at_the_end_the_points_are_the_final_grade(records: Gradebook) -> None:

@@ -221,6 +221,7 @@ def _gradebooks(draw: st.DrawFn) -> dict[str, pd.DataFrame]:
     }
 
 
+@pytest.mark.slow
 @options(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tables=_gradebooks())
 def test_what_is_written_is_what_is_read(

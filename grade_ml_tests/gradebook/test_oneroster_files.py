@@ -34,6 +34,7 @@ def _refused(path: Path) -> str:
     return refused.value.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "members",
     [
@@ -101,6 +102,7 @@ def test_a_link_out_of_a_folder_is_not_followed(tmp_path: Path) -> None:
     assert "leads out of the folder" in _refused(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -118,6 +118,7 @@ def test_only_runs_of_killed_processes_are_failed(installation: Settings):
         assert end_dead_runs(instance) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.security
 def test_a_dagster_process_that_somebody_starts_by_hand_is_kept_apart(
     settings: Settings, environment: dict[str, str]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from datetime import date
 
 import pytest
@@ -17,25 +18,32 @@ def png(value: MarkdownMetadataValue) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "draw",
     [
-        plots.bars("b", [(f"term {n}", n) for n in range(40)], "n"),
-        plots.bars("b", [], "n"),
-        plots.line("l", [(date(2024, 1, 1), 3), (date(2024, 1, 8), 5)], "n"),
-        plots.line("l", [], "n"),
-        plots.timelines("t", {f"s{n}": [(date(2024, 1, n + 1), None, False)] for n in range(6)}),
-        plots.timelines("t", {"s": [(date(2024, 1, n), n, n < 9) for n in range(1, 31)]}),
-        plots.timelines("t", {}),
-        plots.calibration("c", [0.1, 0.9], [0.2, 0.8]),
-        plots.agreement("a", [50.0, 60.0], [55.0, 70.0]),
-        plots.agreement("a", [], []),
-        plots.histories("h", {"grade": {"a": [(0, 100.0), (3, 98.0)], "b": []}, "risk": {}}),
-        plots.histories("h", {}),
-        plots.shares("s", {"grade": {"a": {"x": 0.7, "y": 0.3}, "b": {}}, "risk": {"b": {}}}),
-        plots.shares("s", {}),
+        lambda: plots.bars("b", [(f"term {n}", n) for n in range(40)], "n"),
+        lambda: plots.bars("b", [], "n"),
+        lambda: plots.line("l", [(date(2024, 1, 1), 3), (date(2024, 1, 8), 5)], "n"),
+        lambda: plots.line("l", [], "n"),
+        lambda: plots.timelines(
+            "t", {f"s{n}": [(date(2024, 1, n + 1), None, False)] for n in range(6)}
+        ),
+        lambda: plots.timelines("t", {"s": [(date(2024, 1, n), n, n < 9) for n in range(1, 31)]}),
+        lambda: plots.timelines("t", {}),
+        lambda: plots.calibration("c", [0.1, 0.9], [0.2, 0.8]),
+        lambda: plots.agreement("a", [50.0, 60.0], [55.0, 70.0]),
+        lambda: plots.agreement("a", [], []),
+        lambda: plots.histories(
+            "h", {"grade": {"a": [(0, 100.0), (3, 98.0)], "b": []}, "risk": {}}
+        ),
+        lambda: plots.histories("h", {}),
+        lambda: plots.shares(
+            "s", {"grade": {"a": {"x": 0.7, "y": 0.3}, "b": {}}, "risk": {"b": {}}}
+        ),
+        lambda: plots.shares("s", {}),
     ],
 )
-def test_a_picture_is_a_small_png_with_a_title(picture: MarkdownMetadataValue):
+def test_a_picture_is_a_small_png_with_a_title(draw: Callable[[], MarkdownMetadataValue]):
+    picture = draw()
     assert picture.value.startswith("![")
     assert png(picture).startswith(b"\x89PNG\r\n")
     assert len(picture.value) < 60_000

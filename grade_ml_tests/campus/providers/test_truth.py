@@ -196,6 +196,7 @@ def test_effects_on_scores_are_found(client: Client, records: Gradebook):
     assert effects[1] == pytest.approx(LAWS.conditions["sentiment"].score, rel=0.45)
 
 
+@pytest.mark.slow
 def test_effects_on_submitting_are_found(client: Client, records: Gradebook):
     """By logistic regression; that engagement differs between students weakens it."""
     first, last = records.terms["starts_on"].min().date(), TODAY - timedelta(days=40)
