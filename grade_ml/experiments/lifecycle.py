@@ -96,14 +96,20 @@ def settle(workspace: Workspace) -> list[Step]:
     return steps
 
 
-def act(workspace: Workspace) -> list[Step]:
+def act(workspace: Workspace, *only: str) -> list[Step]:
     """Draw the consequences of what was decided, by looks or by hand.
 
     A version that another process moves at the same moment is left to the next tick.
+
+    Parameters
+    ----------
+    only
+        Ids of experiments; none: all.
     """
     _alone(workspace)
     steps: list[Step] = []
-    for one in store.read(workspace.connection):
+    wanted = [store.experiment.c.experiment_id.in_(only)] if only else []
+    for one in store.read(workspace.connection, *wanted):
         if one.state is not State.DECIDED:
             continue
         try:
@@ -172,13 +178,14 @@ def create(workspace: Workspace, plan: Plan) -> None:
     ExperimentError
         The plan cannot be used, its id is taken, its versions do not stand where they must, or
         another experiment changes the same subject for some of its courses, or nothing is known
-        of a stratum.
+        of a stratum, or the clock went back.
     NotFoundError
         A course of it does not exist.
     SourceError
         A table of interventions of it cannot be used.
     """
     _alone(workspace)
+    _require_forward(workspace)
     connection = workspace.connection
     require_courses(plan.courses, course_ids(connection))
     if plan.starts_on < workspace.as_of:
@@ -234,12 +241,15 @@ def decide(
     Raises
     ------
     ExperimentError
-        It has ended, a veto forbids it, it has nothing to promote, or nobody or no reason is named.
+        It has ended, a veto forbids it, it has nothing to promote, nobody or no reason is named, or
+        the clock went back and a version would be promoted.
     NotFoundError
         There is no experiment of that id.
     """
     with opened() as workspace:
         _alone(workspace)
+        if what is ByHand.PROMOTE:  # help that is withheld can be given again on any clock
+            _require_forward(workspace)
         one = store.get(workspace.connection, experiment_id)
         event = Event(_EVENTS[what], workspace.now, by, reason)
         known = one.event(event.kind)
@@ -249,7 +259,8 @@ def decide(
             store.record(workspace.connection, experiment_id, event)
             steps = [Step(experiment_id, event.kind, f"by {by}: {reason}")]
     with opened() as workspace:
-        return steps + [one for one in act(workspace) if one.experiment_id == experiment_id]
+        done = act(workspace, experiment_id)
+        return steps + [one for one in done if one.experiment_id == experiment_id]
 
 
 def _require_decidable(one: Experiment, what: ByHand, by: str, reason: str) -> None:

@@ -83,6 +83,22 @@ def test_where_the_clock_went_back_nothing_happens(lab: Lab) -> None:
     assert [step.happened for step in tick(lab.opened)] == [Happened.PROMOTED, Happened.OPENED]
 
 
+def test_where_the_clock_went_back_a_person_may_stop_but_nothing_is_promoted(lab: Lab) -> None:
+    name, champion = shadow(lab), lab.serving()
+    with lab.opened() as workspace:
+        lifecycle.create(workspace, SPLIT)
+    lab.record(name, decided(Decision.BETTER))
+    lab.as_of -= timedelta(days=30)
+    with pytest.raises(ExperimentError, match="and the day is 2026-01-31 now"):
+        by_hand(lab, name, ByHand.PROMOTE)
+    early = replace(SPLIT, experiment_id="early", starts_on=lab.as_of, courses=("c-2",))
+    with lab.opened() as workspace, pytest.raises(ExperimentError, match="the day is 2026-01-31"):
+        lifecycle.create(workspace, early)
+    assert by_hand(lab, SPLIT.experiment_id, ByHand.STOP) == ["stopped"]
+    assert lab.serving() == champion, "what another experiment came to waits for a tick"
+    assert by_hand(lab, name, ByHand.VETO) == ["vetoed", "retired"]
+
+
 def test_between_terms_a_challenger_waits_for_scores(lab: Lab) -> None:
     lab.pair()
     lab.as_of = STARTS_ON + timedelta(days=200)
