@@ -10,7 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
+from itertools import count
 from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
 
 from grade_ml.core.errors import (
     ArtifactError,
@@ -126,7 +130,7 @@ def open_due(workspace: Workspace) -> list[Step]:
     champion, challenger = (registry.get(POOLED, one) for one in (Alias.CHAMPION, Alias.CHALLENGER))
     if champion is None or challenger is None or champion == challenger:
         return []
-    name = f"{POOLED}-{challenger.version}-against-{champion.version}"
+    name = _free(connection, f"{POOLED}-{challenger.version}-against-{champion.version}")
     everything = store.read(connection, store.experiment.c.subject == POOLED)
     if any(_compares(one, champion, challenger) for one in everything):
         return []
@@ -157,6 +161,17 @@ def open_due(workspace: Workspace) -> list[Step]:
     reason = f"version {challenger.version} is challenger"
     store.create(connection, plan, workspace.now, PROGRAM, reason)
     return [Step(name, Happened.OPENED, f"{reason}; {plan.planned_labels} scores are expected")]
+
+
+def _free(connection: Connection, name: str) -> str:
+    """Return the name if no experiment has it, else the first with a number that none has.
+
+    A person may have taken it: the version would never be compared, or would serve unwatched.
+    """
+    mine = store.experiment.c.experiment_id
+    taken = set(connection.scalars(sa.select(mine).where(mine.startswith(name, autoescape=True))))
+    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(one for one in names if one not in taken)
 
 
 def with_horizon(workspace: Workspace, plan: Plan, days: int = LIFECYCLE.horizon) -> Plan:
@@ -399,7 +414,7 @@ def _watch(workspace: Workspace, one: Experiment) -> list[Step]:
     before, now = (_model(arm)[1] for arm in one.plan.arms)
     watch = replace(
         one.plan,
-        experiment_id=f"{one.plan.subject}-{now}-after-{before}",
+        experiment_id=_free(workspace.connection, f"{one.plan.subject}-{now}-after-{before}"),
         kind=Kind.WATCH,
         hypothesis=f"Version {now} errs no more than version {before}, which it replaced.",
         arms=tuple(
@@ -414,8 +429,7 @@ def _watch(workspace: Workspace, one: Experiment) -> list[Step]:
     if watch.stops_on is None:  # between terms: the next challenger does not wait without end
         watch = replace(watch, stops_on=workspace.as_of + timedelta(days=LIFECYCLE.horizon))
     reason = f"version {now} was promoted by {one.plan.experiment_id}"
-    if not store.create(workspace.connection, watch, workspace.now, PROGRAM, reason):
-        return []
+    store.create(workspace.connection, watch, workspace.now, PROGRAM, reason)
     return [Step(watch.experiment_id, Happened.OPENED, reason)]
 
 

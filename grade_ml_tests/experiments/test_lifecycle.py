@@ -99,6 +99,24 @@ def test_where_the_clock_went_back_a_person_may_stop_but_nothing_is_promoted(lab
     assert by_hand(lab, name, ByHand.VETO) == ["vetoed", "retired"]
 
 
+def test_a_taken_id_keeps_neither_a_shadow_nor_a_watch_from_opening(lab: Lab) -> None:
+    champion, challenger = lab.pair()
+    shadow, watch = (
+        f"pooled-{challenger.version}-{word}-{champion.version}" for word in ("against", "after")
+    )
+    with lab.opened() as workspace:
+        for name, course in ((shadow, "c-1"), (watch, "c-2")):
+            mine = replace(SPLIT, experiment_id=name, courses=(course,))
+            lifecycle.create(workspace, mine)
+    (opened,) = tick(lab.opened)
+    assert (opened.experiment_id, opened.happened) == (f"{shadow}-2", Happened.OPENED)
+    assert tick(lab.opened) == [], "it has been opened"
+    lab.record(f"{shadow}-2", decided(Decision.BETTER))
+    assert [step.happened for step in tick(lab.opened)] == [Happened.PROMOTED, Happened.OPENED]
+    assert lab.get(f"{watch}-2").plan.kind is Kind.WATCH
+    assert lab.told()[watch] == ["opened"]
+
+
 def test_between_terms_a_challenger_waits_for_scores(lab: Lab) -> None:
     lab.pair()
     lab.as_of = STARTS_ON + timedelta(days=200)
