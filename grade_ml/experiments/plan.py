@@ -23,6 +23,14 @@ _ARM_FORM = "letters, digits, ' ', '.', '_' and '-', at most 60 characters"
 _LONGEST = 500
 #: Shares are decimal fractions that a person writes: .3 + .3 + .4 is not exactly 1.
 _ROUNDING = 1e-9
+#: A look may spend 1e-10 or nothing: below this alpha hardly one could claim anything.
+_LEAST_ALPHA = 1e-6
+#: Nearer to certainty nobody can say how large an effect has to be.
+_MOST_POWER = 0.999
+#: Squared errors reach 10,000 points². Squares of what is beyond either are no numbers any more.
+_LEAST_EFFECT, _MOST_EFFECT = 1e-6, 1e6
+#: As many as 100,000 students get in a hundred years.
+_MOST_LABELS = 10**9
 
 
 class Kind(StrEnum):
@@ -316,16 +324,20 @@ def _wrong_shares(plan: Plan) -> Iterator[str]:
 def _wrong_figures(plan: Plan) -> Iterator[str]:
     if plan.planned_labels is not None and plan.planned_labels < 1:
         yield "fewer than one label is planned"
+    if plan.planned_labels is not None and plan.planned_labels > _MOST_LABELS:
+        yield f"more than {_MOST_LABELS:,} labels are planned"
     if plan.stops_on is not None and plan.stops_on <= plan.starts_on:
         yield "its last day is not after its first"
+    # Written so that NaN does not pass.
     most = 0.5
-    if not 0 < plan.alpha < most:
-        yield f"alpha is {plan.alpha:g} and must lie between 0 and {most}"
-    elif not plan.alpha < plan.power < 1:
-        yield f"the power is {plan.power:g} and must lie between alpha and 1"
+    if not _LEAST_ALPHA <= plan.alpha < most:
+        yield f"alpha is {plan.alpha:g} and must lie between {_LEAST_ALPHA:g} and {most}"
+    elif not plan.alpha < plan.power <= _MOST_POWER:
+        yield f"the power is {plan.power:g} and must lie between alpha and {_MOST_POWER}"
     effect = plan.minimum_effect
-    if effect is not None and not (math.isfinite(effect) and effect > 0):
-        yield f"the smallest effect is {effect:g} and must be above 0"
+    if effect is not None and not _LEAST_EFFECT <= effect <= _MOST_EFFECT:
+        limits = f"{_LEAST_EFFECT:g} and {_MOST_EFFECT:g}"
+        yield f"the smallest effect is {effect:g} and must lie between {limits}"
 
 
 @dataclass(frozen=True)

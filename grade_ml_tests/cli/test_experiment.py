@@ -133,3 +133,16 @@ def test_another_table_of_interventions_is_found_from_any_folder(
 def test_it_is_said_how_long_a_difference_that_matters_takes_to_find(lab: Lab) -> None:
     told = answer(lab, "create", "advice", *SPLIT, "Advice helps.", "--effect", ".1")["outlook"]
     assert "times those of all 1 known weeks. Look for a larger effect" in told
+
+
+@pytest.mark.parametrize(
+    ("option", "least", "most"),
+    [("--alpha", "1e-6", ".49"), ("--power", ".06", ".999"), ("--effect", "1e-6", "1e6")],
+)
+def test_whatever_rates_a_plan_may_have_something_is_said_of_them(
+    lab: Lab, option: str, least: str, most: str
+) -> None:
+    for name, value in (("least", least), ("most", most)):
+        begun = experiment(lab, "create", name, *SPLIT, "Advice helps.", option, value)
+        assert begun.exit_code == 0, begun.exception
+        lab.reset()

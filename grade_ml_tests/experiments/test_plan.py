@@ -81,7 +81,12 @@ MODELS = of_models().arms
         (of_models(alpha=0), "alpha is 0"),
         (of_models(alpha=math.nan), "alpha is nan"),
         (of_models(power=0.01), "the power is 0.01"),
+        (of_models(alpha=1e-12), "alpha is 1e-12 and must lie between 1e-06 and 0.5"),
+        (of_models(power=1 - 1e-15), "must lie between alpha and 0.999"),
         (of_models(minimum_effect=math.inf), "the smallest effect is inf"),
+        (of_models(minimum_effect=1e-200), "effect is 1e-200 and must lie between 1e-06"),
+        (of_models(minimum_effect=1e300), "the smallest effect is 1e+300"),
+        (of_models(planned_labels=10**400), "more than 1,000,000,000 labels"),
     ],
 )
 def test_a_plan_that_cannot_be_run_is_refused_with_its_reason(plan: Plan, reason: str) -> None:
