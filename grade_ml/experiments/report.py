@@ -20,7 +20,7 @@ from grade_ml.core.errors import ServiceError
 from grade_ml.core.storage import file_name, write_whole
 from grade_ml.core.texts import html as escape
 from grade_ml.experiments import pictures, store
-from grade_ml.experiments.plan import Arm, Decision, Look
+from grade_ml.experiments.plan import Arm, Decision, Kind, Look
 from grade_ml.experiments.store import Experiment, State
 from grade_ml.registry import tracking
 from grade_ml.registry.tracking import Step, Tracked
@@ -103,6 +103,9 @@ def words(report: Report) -> list[str]:
     else:
         last = report.experiment.events[-1]
         said.append(f"It was {last.kind} on {last.at:%Y-%m-%d} by {last.by}: {last.reason}")
+    if plan.kind is Kind.BANDIT:
+        shares = (f"{arm.name} {report.shares.get(arm.name, arm.share):.0%}" for arm in plan.arms)
+        return [*said, f"No look tests a bandit. Shares of newcomers: {', '.join(shares)}."]
     if look is None:
         return [*said, "There was no look yet: no label has arrived since it began."]
     share = f", {look.fraction:.0%} of those planned" if math.isfinite(look.fraction) else ""

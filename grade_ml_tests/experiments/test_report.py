@@ -75,6 +75,14 @@ def test_the_words_name_state_labels_effect_bound_and_decision() -> None:
     assert "nan" not in said and "|z|" not in said
 
 
+def test_of_a_bandit_the_shares_are_told_and_no_look_is_missed() -> None:
+    one = Report(Experiment(of_actions(0.4, 0.3, 0.3), NOW, (OPENED,)), (), {}, {})
+    planned = report.words(one)[-1]
+    assert "standard 40%, none 30%, table-2.csv 30%" in planned and "label" not in planned
+    moved = replace(one, shares={"standard": 0.7, "none": 0.2, "table-2.csv": 0.1})
+    assert "standard 70%, none 20%, table-2.csv 10%" in report.words(moved)[-1]
+
+
 @pytest.mark.parametrize(
     "seen", [(), looks(-1.0), looks(*([0.0] * 3)), looks(math.nan), looks(*range(40))]
 )
