@@ -6,7 +6,7 @@ import getpass
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +95,7 @@ def _platform(clock: Clock) -> Iterator[Platform]:
     type=click.IntRange(0),
     metavar="N",
     help="How many labels the last look will see; 0: nobody knows, and the test stays open. "
-    "Default: the scores that are due in the next 120 days.",
+    "Default: the scores that are due in the next 120 days and there by the last day.",
 )
 @click.option(
     "--effect",
@@ -141,8 +141,9 @@ def create(clock: Clock, /, as_json: bool, **given: Any) -> None:
 
     with _platform(clock) as platform, platform.workspace() as workspace:
         plan = _plan(platform.as_of, **given)
-        if given["labels"] is None:
-            plan = lifecycle.with_horizon(workspace, plan)
+        if given["labels"] != 0:
+            horizon = lifecycle.with_horizon(workspace, plan)
+            plan = replace(horizon, planned_labels=plan.planned_labels or horizon.planned_labels)
         told = outlook(workspace.connection, checked(plan), workspace.as_of)
         lifecycle.create(workspace, plan)
     if as_json:

@@ -46,23 +46,39 @@ class Expected:
     until: date
 
 
-def expected(
-    connection: Connection, courses: Collection[str], as_of: date, days: int
+def expected(  # noqa: PLR0913, PLR0917
+    connection: Connection,
+    courses: Collection[str],
+    as_of: date,
+    days: int,
+    first: date | None = None,
+    last: date | None = None,
 ) -> Expected | None:
     """Return how many scores of `courses` (none: of all) will come; None: none that is known of.
 
     Counted is what is due within `days` after the first due day; where due dates are not known so
     far ahead, what has been coming lately in the sections that run.
+
+    Parameters
+    ----------
+    first, last
+        Only what is due after the one and has settled by the other counts; None: `as_of`, any day.
     """
+    first = max(first or as_of, as_of)
+    latest = (last or date.max) - timedelta(days=COURSEWORK.settled)
     due = _due(connection, courses, as_of)
     if len(due):
-        due = due[due["due"] < due["due"].iloc[0] + pd.Timedelta(days=days)]
+        due = due[due["due"] > pd.Timestamp(first)]
+        due = due[due["due"] < due["due"].min() + pd.Timedelta(days=days)]
+        due = due[due["due"].dt.date <= latest]
+        if not len(due):
+            return None
         until = due["due"].iloc[-1].date() + timedelta(days=COURSEWORK.settled)
         return Expected(int(due["pairs"].sum()), until)
     weeks = labels_by_week(connection, courses, as_of, LIFECYCLE.recent // 7)
-    end = min(_last_day(connection, courses, as_of) or as_of, as_of + timedelta(days=days))
-    usual = round(weeks.mean() * (end - as_of).days / 7)
-    return Expected(usual, end + timedelta(days=COURSEWORK.settled)) if usual else None
+    end = min(_last_day(connection, courses, as_of) or as_of, as_of + timedelta(days=days), latest)
+    usual = round(weeks.mean() * (end - first).days / 7)
+    return Expected(usual, end + timedelta(days=COURSEWORK.settled)) if usual > 0 else None
 
 
 def outlook(connection: Connection, plan: Plan, as_of: date) -> str:

@@ -177,12 +177,17 @@ def _free(connection: Connection, name: str) -> str:
 def with_horizon(workspace: Workspace, plan: Plan, days: int = LIFECYCLE.horizon) -> Plan:
     """Return the plan with the labels that are expected in its first days, and its last day.
 
+    What has not settled by a last day that is set is not expected.
+
     It stays as it is where none are known to come, or where its labels are no scores.
     """
-    found = expected(workspace.connection, plan.courses, workspace.as_of, days)
+    begins, ends = plan.starts_on, plan.stops_on
+    found = expected(
+        workspace.connection, plan.courses, workspace.as_of, days, first=begins, last=ends
+    )
     if found is None or plan.metric not in _OF_SCORES:
         return plan
-    return replace(plan, planned_labels=found.labels, stops_on=plan.stops_on or found.until)
+    return replace(plan, planned_labels=found.labels, stops_on=ends or found.until)
 
 
 def create(workspace: Workspace, plan: Plan) -> None:

@@ -146,3 +146,12 @@ def test_whatever_rates_a_plan_may_have_something_is_said_of_them(
         begun = experiment(lab, "create", name, *SPLIT, "Advice helps.", option, value)
         assert begun.exit_code == 0, begun.exception
         lab.reset()
+
+
+def test_labels_and_last_day_go_with_each_other_whichever_is_named(lab: Lab) -> None:
+    words = [*SPLIT, "Advice helps."]
+    sooner = answer(lab, "create", "sooner", *words, "--stops-on", "2026-03-30")["plan"]
+    assert (sooner["planned_labels"], sooner["stops_on"]) == (3, "2026-03-30")
+    lab.reset()
+    fewer = answer(lab, "create", "fewer", *words, "--labels", "2")["plan"]
+    assert (fewer["planned_labels"], fewer["stops_on"]) == (2, "2026-04-05")

@@ -28,6 +28,21 @@ def test_what_is_due_is_expected_of_those_who_are_enrolled(lab: Lab) -> None:
         assert labels_by_week(connection, (), after(-3), 3).sum() == 0
 
 
+def test_what_is_not_settled_between_the_first_and_the_last_day_is_not_expected(lab: Lab) -> None:
+    # Due on the days 10 and 20, settled 14 days later.
+    with lab.engine.connect() as connection:
+        for first, last, until in (
+            (0, 33, Expected(3, after(24))),
+            (0, 34, Expected(6, after(34))),
+            (0, 23, None),
+            (9, None, Expected(6, after(34))),
+            (10, None, Expected(3, after(34))),
+            (20, None, None),
+        ):
+            days = (after(first), last and after(last))
+            assert expected(connection, (), STARTS_ON, 120, *days) == until
+
+
 def test_where_no_due_dates_are_known_what_has_been_coming_goes_on(lab: Lab) -> None:
     with lab.engine.connect() as connection, connection.begin() as transaction:
         connection.execute(
@@ -37,4 +52,8 @@ def test_where_no_due_dates_are_known_what_has_been_coming_goes_on(lab: Lab) -> 
         )
         # Two scores in four weeks, and 60 days of the section are left.
         assert expected(connection, (), STARTS_ON, 120) == Expected(4, after(74))
+        assert expected(connection, (), STARTS_ON, 120, after(15), after(44)) == Expected(
+            1, after(44)
+        )
+        assert expected(connection, (), STARTS_ON, 120, after(40), after(44)) is None
         transaction.rollback()
