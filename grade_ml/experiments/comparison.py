@@ -452,7 +452,7 @@ def _observed(
         problems.append(
             "The values do not vary, and without a spread nothing can be tested."
             if evidence.standard_error == 0
-            else "The values are too small to be computed with."
+            else "The values are too small, or too far apart, to be computed with."
         )
     means = [float(side.mean()) if side.size else math.nan for side in (control, treatment)]
     return Comparison(

@@ -24,6 +24,7 @@ from grade_ml.experiments.comparison import (
     paired,
     sample_ratio,
     split,
+    usable,
 )
 from grade_ml.experiments.crossed import crossed
 from grade_ml.experiments.guardrails import Guardrail, State, calibration, group_gaps
@@ -82,7 +83,9 @@ def of_labels(plan: Plan, labels: Labels) -> Seen:
     )
     told, attributes = _named(labels.by_segment)
     told = told.assign(difference=told["treatment"] - told["control"])
-    counted = told[told["student"].isin(losses.index[losses[list(ARMS)].notna().all(axis=1)])]
+    # Those whom `paired` compares.
+    known = np.asarray(usable(losses[list(ARMS)].to_numpy(np.float64)).all(axis=1))
+    counted = told[told["student"].isin(losses.index[known])]
     difference = counted["difference"].to_numpy(np.float64)
     found = crossed(found, difference, counted["student"], counted["item"])
     kinds = ["course", "phase", *attributes]

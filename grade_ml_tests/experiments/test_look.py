@@ -206,6 +206,16 @@ def test_students_count_once_and_what_was_left_out_is_told() -> None:
     assert said(SHADOW, what).decision is not Decision.BETTER
 
 
+@pytest.mark.parametrize("huge", [1e40, 1e60, 1e150, np.inf])
+def test_a_prediction_beyond_all_measure_is_left_out_and_forbids_a_claim(huge: float) -> None:
+    error = 10 * NOISE[:400]
+    plan = replace(SHADOW, planned_labels=1000)
+    far = np.where(np.arange(400) == 7, huge, 0.8 * error)
+    told = said(plan, of_labels(plan, labels(rows_of(error, far))))
+    assert told.decision in (Decision.CONTINUE, Decision.BLOCKED) and "nan" not in told.reason
+    assert "missing or infinite" in told.reason or "too far apart" in told.reason
+
+
 def test_a_bias_is_a_broken_guardrail_only_where_it_is_large_and_sure() -> None:
     error = 10 * NOISE[:400]
     error -= error.mean()
