@@ -244,6 +244,12 @@ def _decided(plan: Plan, seen: Seen, told: Look) -> tuple[Decision, str]:
         return Decision.BETTER if is_better else Decision.WORSE, said
     if told.fraction >= 1:
         ended = "All planned labels were seen, and no bound was crossed."
+        if math.isnan(told.bound):
+            ended = "All planned labels were seen, and this look may claim nothing."
+            problems = problems or [
+                f"Fewer than {LEAST_UNITS} students per arm have a label, or earlier looks spent "
+                "all that could be claimed."
+            ]
         return Decision.NO_DIFFERENCE, " ".join([ended, *problems])
     return Decision.CONTINUE, " ".join(problems) or _waits(told)
 

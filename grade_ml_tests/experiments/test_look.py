@@ -84,6 +84,16 @@ def test_all_planned_labels_without_a_crossing_find_no_difference() -> None:
     assert (early.fraction, early.decision) == (1, Decision.NO_DIFFERENCE)
 
 
+def test_where_a_last_look_may_claim_nothing_it_does_not_say_that_no_bound_was_crossed() -> None:
+    few = said(replace(SHADOW, planned_labels=20), seen(1.0, 20))
+    assert few.decision is Decision.NO_DIFFERENCE and "Fewer than 30 students" in few.reason
+    blocked = said(SHADOW, seen(1.0, 400, guardrails=(BROKEN,)))
+    after = said(SHADOW, seen(1.0, 450), blocked)
+    assert (blocked.decision, after.decision) == (Decision.BLOCKED, Decision.NO_DIFFERENCE)
+    for one in (few, after):
+        assert "may claim nothing" in one.reason and "crossed" not in one.reason
+
+
 def test_an_open_horizon_is_decided_by_a_confidence_sequence() -> None:
     plan = replace(SHADOW, planned_labels=None)
     first = said(plan, seen(0.1, 100))
