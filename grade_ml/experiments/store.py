@@ -335,7 +335,7 @@ def looks(connection: Connection, experiment_id: str) -> list[Look]:
     rows = connection.execute(
         sa.select(*(table[one.name] for one in fields(Look)))
         .where(table.experiment_id == experiment_id)
-        .order_by(table.as_of, table.labels, table.looked_at)
+        .order_by(table.as_of, table.looked_at, table.labels)
     ).mappings()
     return [
         Look(

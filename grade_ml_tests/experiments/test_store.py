@@ -104,6 +104,17 @@ def test_looks_shares_assignments_and_exposures_come_back_and_are_written_once(
         assert store.allocations(connection, name, STARTS_ON - timedelta(days=1)) == []
 
 
+def test_the_newest_look_is_the_last_of_its_day_though_it_saw_fewer_labels(engine: Engine) -> None:
+    later = LOOK.looked_at + timedelta(hours=4)
+    erased = replace(LOOK, data_version="fewer", labels=70, looked_at=later)
+    with engine.begin() as connection:
+        store.create(connection, SHADOW, NOW, "grade-ml", "")
+        for one in (LOOK, erased):
+            store.keep_look(connection, SHADOW.experiment_id, one)
+        found = store.looks(connection, SHADOW.experiment_id)
+    assert [one.labels for one in found] == [80, 70]
+
+
 def _after(plan: Plan, *kinds: Happened, decision: Decision = Decision.BETTER) -> State:
     events = tuple(
         Event(kind, NOW, "", "", decision if kind is Happened.DECIDED else None)
