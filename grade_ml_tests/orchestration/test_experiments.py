@@ -9,7 +9,9 @@ from dagster import (
     AssetCheckSeverity,
     DagsterInstance,
     ExecuteInProcessResult,
+    MarkdownMetadataValue,
     RunRequest,
+    TableMetadataValue,
     build_schedule_context,
 )
 from sqlalchemy import Engine
@@ -19,6 +21,7 @@ from grade_ml.experiments import store
 from grade_ml.experiments.bandits import Totals
 from grade_ml.experiments.nightly import Allocated
 from grade_ml.experiments.off_policy import Value
+from grade_ml.experiments.report import Report
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.reporting import experiments as reporting
 from grade_ml.orchestration.running import QUIET
@@ -159,6 +162,13 @@ def test_a_person_promotes_from_the_launchpad_and_the_reason_is_kept(
         forced = store.get(connection, plan.experiment_id).event(store.Happened.FORCED)
     assert forced and (forced.by, forced.reason) == ("Ada", "its interface is needed")
     stages.engine.dispose()
+
+
+def test_an_experiment_named_like_the_table_of_all_takes_not_its_place() -> None:
+    plan = of_models(experiment_id="overview")
+    told = reporting.of_looks([Report(store.Experiment(plan, NOW, ()), (), {}, {})], [])
+    assert isinstance(told["overview"], TableMetadataValue)
+    assert isinstance(told["experiment_overview"], MarkdownMetadataValue)
 
 
 def test_a_bandit_that_cannot_learn_is_told_and_its_shares_stand_beside_the_others() -> None:

@@ -65,12 +65,17 @@ def of_looks(reports: Sequence[Report], seen: Sequence[Looked]) -> dict[str, Any
     """Return what this run saw, the newest look of each experiment, and each one's report."""
     rows = [TableRecord({"experiment": one.name, **_newest(one)}) for one in reports]
     said = [TableRecord({"experiment": one.experiment_id, "says": one.says}) for one in seen]
-    return {
+    all_of_them = {
         "looked_at": len(seen),
         "in_this_run": plots.table(said),
         "overview": plots.table(rows),
-        **{one.name: _page(one) for one in reports[-SHOWN:]},
     }
+    # An id may be any word, also one of these.
+    pages = {
+        f"experiment_{one.name}" if one.name in all_of_them else one.name: _page(one)
+        for one in reports[-SHOWN:]
+    }
+    return all_of_them | pages
 
 
 def of_shares(allocated: Sequence[Allocated]) -> dict[str, Any]:
