@@ -70,7 +70,7 @@ def test_a_night_forecasts_everybody_and_past_days_stay_and_can_be_said_again(
     assert metadata["degraded"].value == []
     checks = tonight.get_asset_check_evaluations()
     passed = {(one.asset_key.to_user_string(), one.check_name): one.passed for one in checks}
-    complete = ("trajectory_model", "trajectory_forecasts", "risk_periods")
+    complete = ("trajectory_model", "trajectory_forecasts", "risk_periods", "interventions")
     for check in ("better_than_naive", "intervals_cover"):
         assert passed.pop(("trajectory_model", check))
     assert {asset for asset, name in passed if name == "complete"} == set(complete)
