@@ -274,6 +274,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> ical.Limits:
     return limits
 
 
+@pytest.mark.slow
 @pytest.mark.security
 @pytest.mark.parametrize(
     ("body", "says"),

@@ -219,6 +219,7 @@ def test_what_passes_is_tried_again(collector: Collector, mode: Mode):
     assert done.rows_new > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", THREE)
 def test_what_does_not_pass_is_given_up(collector: Collector, mode: Mode):
     collector.misbehave(mode)

@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
@@ -38,6 +39,7 @@ def test_a_course_does_not_depend_on_those_beside_it(engine: Engine, tmp_path: P
     pd.testing.assert_frame_equal(alone.snapshots(courses[1:2]), together.snapshots(courses[1:2]))
 
 
+@pytest.mark.slow
 def test_what_the_day_computed_from_the_same_records_stays(engine: Engine, tmp_path: Path) -> None:
     campus = simulated.gradebook(simulated.CampusConfig(students=30, courses=2, terms=2), TODAY)
     store(engine, campus)

@@ -330,6 +330,7 @@ def _shuffled(tables: Frames, draw: Callable[..., object]) -> list[tuple[str, pd
     return draw(st.permutations(parts))  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 @options(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_order_and_split_of_the_rows_gives_the_same_gradebook(
