@@ -93,6 +93,8 @@ def test_a_neighbour_reads_nothing(used: Installation):
     assert open_to_others == []
 
     used.stop()
+    # A run that is killed while `up` ends leaves the server to the next command that ends.
+    assert used.command("status").returncode == 0
     wait_until(lambda: used.postgres() is None, "the end of PostgreSQL")
     earlier = [path for path in everything(used.home, storage) if "postgres/" not in str(path)]
     for path in earlier:
