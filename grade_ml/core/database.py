@@ -229,7 +229,7 @@ def _usable_or_closed(connection: Connection) -> Iterator[None]:
     """
     try:
         yield
-    except BaseException as error:
+    except BaseException as error:  # raised again below, of whatever kind it is
         if not isinstance(error, Exception):
             connection.invalidate()
         raise

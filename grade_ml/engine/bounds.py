@@ -118,7 +118,7 @@ def _compute_for(
 ) -> None:
     try:
         values = compute([item for item, _ in some])
-    except BaseException as error:  # whoever waits for it must not wait for ever
+    except BaseException as error:  # each waiting caller gets it; none waits for ever
         for _, future in some:
             future.set_exception(error)
         if not isinstance(error, Exception):

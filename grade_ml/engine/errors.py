@@ -50,7 +50,7 @@ def typed() -> Iterator[None]:
         ) from error
     except GradeMLError:
         raise
-    except Exception as error:
+    except Exception as error:  # raised again, as it is or as the loss of the database
         if not is_lost(error):
             raise
         raise StorageUnavailable(

@@ -77,7 +77,7 @@ def carried_on(connection: Connection, one: GradePrediction) -> Gradebook:
 
 
 def state_of_row(served: Served, row: pd.DataFrame, pseudonyms: Pseudonyms) -> dict[str, Any]:
-    """Return what an explanation of the row is made from, to find what was told of the same."""
+    """Return what an explanation of the row is made from, to find the stored one of the same."""
     from grade_ml.explanations.loading import STATE, state_of
 
     (state,) = state_of(served, row, pseudonyms)[STATE].to_dict("records")

@@ -105,7 +105,7 @@ def naive_grade(snapshots: pd.DataFrame) -> pd.Series:
     the published comparison (docs/benchmarks.md) is on these terms. So the naive errors of the
     first weeks are large.
     """
-    rate: pd.Series = snapshots[NAIVE].fillna(0.0)
+    rate: pd.Series = snapshots[NAIVE].fillna(0.0)  # the definition above, not an unknown score
     return rate
 
 

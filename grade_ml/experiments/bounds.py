@@ -85,6 +85,7 @@ def bounds(
     """
     share = np.clip(np.maximum.accumulate(np.asarray(fractions, dtype=np.float64)), 0.0, 1.0)
     budget = shape.spent(share, alpha)
+    # Unknown information is none: `known > 0` leaves such a look out.
     known = np.nan_to_num(np.asarray(information, dtype=np.float64), nan=0.0, posinf=0.0)
     found = np.full(share.size, np.inf)
     running, used = _START, 0.0
@@ -151,6 +152,7 @@ def confidence_sequence(
     [inf, 3.855, 3.035]
     """
     size = np.asarray(units, dtype=np.float64)
+    # Unknown information is none: `known > 0` leaves such a look out.
     known = np.nan_to_num(np.asarray(information, dtype=np.float64), nan=0.0, posinf=0.0)
     found = np.full(size.size, np.inf)
     eligible = np.flatnonzero((size >= least_units) & (known > 0))

@@ -185,7 +185,7 @@ def _seen(workspace: Workspace, plan: Plan) -> Seen:
 
 @dataclass(frozen=True)
 class Promotions:
-    """What a tick made of the decisions, and where what is told of experiments lies.
+    """What a tick made of the decisions, and where the reports of experiments are.
 
     Attributes
     ----------
@@ -324,7 +324,7 @@ def _apart(workspace: Workspace, name: str, work: Callable[[], Done]) -> tuple[D
         raise  # no experiment is the cause
     except GradeMLError as error:
         return None, str(error)
-    except Exception as error:  # of whatever kind: the others go on, and this one is told
+    except Exception as error:  # logged and reported with its place; the others go on
         if is_lost(error):
             raise
         logger.exception("Nothing came of the experiment %s.", name)

@@ -83,7 +83,7 @@ def with_strata(
     enrollments
         As `enrolled` returns them. Of attributes that differ between them the first one's counts.
     strata
-        What is told apart, as `require_known` lets pass; without any the stratum is empty.
+        Columns by which students are stratified, as `require_known` lets pass; may be empty.
     """
     first = enrollments.drop_duplicates("student_id").reset_index(drop=True)
     values: dict[str, pd.Series] = {}

@@ -181,6 +181,7 @@ class Records:
 
     def _weights(self, graded_exams: pd.Series) -> Floats:
         weights = counting_weights(self.assignments, self.sections, graded_exams)
+        # An assignment that does not count in the grade weighs 0; that is known.
         found = self.assignments["assignment_id"].map(weights).fillna(0.0)
         return np.asarray(found.to_numpy(np.float64))
 

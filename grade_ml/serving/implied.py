@@ -109,8 +109,8 @@ def events(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
 def newest_before(scores: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
     """Return each score beside the newest row of `told` that was made before its day.
 
-    Both have section_id and student; the score its scored_on, what was told its `on`. Without a
-    row of the last weeks before it, a score has missing values.
+    Both have section_id and student; scores have scored_on, predictions `on`. A score without a
+    prediction of the last weeks before it has missing values.
     """
     return pd.merge_asof(
         scores.sort_values("scored_on", kind="stable"),

@@ -111,7 +111,7 @@ def _shadow(
     rows = beside(connection, snapshots, served.model.features)
     try:
         told = served.model.predict(rows)
-    except Exception as error:  # whatever a model on trial does, the champion's predictions stand
+    except Exception as error:  # logged and reported; the champion stands
         logger.exception("The shadow %s %s did not predict.", *version)
         return f"{type(error).__name__} {place(error)}"
     certain = pd.Series(collected(snapshots), told.index)

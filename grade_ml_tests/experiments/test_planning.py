@@ -25,7 +25,7 @@ def test_two_arms_need_what_a_test_needs_times_the_cost_of_the_looks(share: floa
     # 15.7 / d² per arm, where the arms are of one size.
     single = 15.7 / 0.25**2 / 2 / (share * (1 - share))
     assert found.students == pytest.approx(found.inflation * single, rel=0.003)
-    # The guide measured a power of .77 at 84 looks of what a fixed test finds with .80.
+    # 84 looks find with .77 what a single test finds with .80.
     assert 1.04 < found.inflation < 1.1
     assert found.stops_at < 0.75
 

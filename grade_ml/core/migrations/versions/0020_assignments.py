@@ -1,4 +1,4 @@
-"""What-ifs name the assignments of a change so, as everything else does; they were "pieces"."""
+"""Rename the key `pieces` of stored what-ifs to `assignments`."""
 
 from alembic import op
 
