@@ -1,4 +1,4 @@
-"""Dagster's way in: `defs` is what the code location loads."""
+"""The entry point of Dagster: the code location loads `defs`."""
 
 from grade_ml.core.process import keep_apart
 from grade_ml.orchestration.build import build_defs

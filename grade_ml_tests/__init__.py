@@ -1,4 +1,4 @@
-"""Tests of grade_ml, in folders like its rooms."""
+"""Tests of grade_ml, in folders like its packages."""
 
 from pathlib import Path
 

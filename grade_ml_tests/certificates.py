@@ -50,7 +50,7 @@ class Authority:
             .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
         )
         if hosts:
-            names = x509.SubjectAlternativeName([_host(one) for one in hosts])
+            names = x509.SubjectAlternativeName([_host(host) for host in hosts])
             new = new.add_extension(names, critical=False)
         return new.sign(self._key, hashes.SHA256())
 

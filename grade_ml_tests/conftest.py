@@ -1,4 +1,4 @@
-"""Fixtures of every room's tests: a real PostgreSQL and settings that point nowhere else."""
+"""Fixtures of every package's tests: a real PostgreSQL and settings that point nowhere else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _numbers = itertools.count()
 
-# The same examples in every run; a failure that only chance finds again helps no one.
+# The same examples in every run; a failure that only chance repeats helps no developer.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
@@ -60,6 +60,25 @@ def pytest_xdist_auto_num_workers() -> int:
     ones took 1,151 s of 1,671 s of CPU with two workers.
     """
     return min(4, (os.cpu_count() or 1) + 1)
+
+
+#: Files that take minutes, the longest first.
+LONG = (
+    *("orchestration/test_optional.py", "orchestration/test_training.py"),
+    *("orchestration/test_lineage.py", "cli/test_up.py", "cli/test_status.py"),
+    *("cli/test_lost_database.py", "cli/test_conditions.py", "training/test_trajectory.py"),
+    "cli/test_neighbours.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: a worker that begins a long file last keeps others waiting.
+
+    xdist would begin with the files of many tests (`--no-loadscope-reorder` keeps it from that),
+    and end with these.
+    """
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:
@@ -98,6 +117,10 @@ def baseline_of_small(tmp_path_factory: pytest.TempPathFactory) -> BaselineModel
     return fitted_once(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
 
 
+#: The tables of grade_ml, to be copied: PostgreSQL copies no database that anyone is connected to.
+TABLES = "grade_ml_tables"
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[database.DatabaseUrls]:
     """One embedded PostgreSQL for the whole run, its `grade_ml` database migrated."""
@@ -108,10 +131,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[database.Databa
         # Making and dropping a database per test waits for the disk otherwise.
         connection.execute(text("alter system set fsync = off"))
         connection.execute(text("select pg_reload_conf()"))
-    admin.dispose()
     engine = database.connect(urls.grade_ml)
     database.migrate(engine)
     engine.dispose()
+    with admin.connect() as connection:
+        copy = f"create database {TABLES} template grade_ml allow_connections false"
+        connection.execute(text(copy))
+    admin.dispose()
     yield urls
     embedded_postgres.release(installation.postgres_dir)
 
@@ -130,7 +156,7 @@ def new_database(server: database.DatabaseUrls, name: str, template: str) -> Ite
 class Shared:
     """A database of this process for one test after the other: empty for each, its tables there.
 
-    Making one takes a fifth of a second, and MLflow and Dagster would make their tables anew.
+    Making one takes a fifth of a second, and MLflow and Dagster would make their tables again.
     """
 
     #: Rows of these are there before the first test.
@@ -157,7 +183,7 @@ class Shared:
             self._schema = connection.execute(text(_SCHEMA)).scalar()
 
     def empty(self) -> None:
-        """Remove all rows; a database whose tables changed is made anew.
+        """Remove all rows; a database whose tables changed is made again.
 
         Without tables before, it keeps those that MLflow or Dagster made.
         """
@@ -170,8 +196,8 @@ class Shared:
             self._make()
 
     def _emptied(self, connection: Connection) -> bool:
-        found = connection.execute(text(_SCHEMA)).scalar()
-        if self._template != "template1" and found != self._schema:
+        schema = connection.execute(text(_SCHEMA)).scalar()
+        if self._template != "template1" and schema != self._schema:
             return False
         tables = [
             name
@@ -215,7 +241,7 @@ def shared(server: database.DatabaseUrls) -> Callable[[str], Shared]:
 
     @cache
     def of(name: str) -> Shared:
-        return Shared(server, f"{name}_shared", "grade_ml" if name == "grade_ml" else "template1")
+        return Shared(server, f"{name}_shared", TABLES if name == "grade_ml" else "template1")
 
     return of
 
@@ -238,9 +264,9 @@ def database_of(server: database.DatabaseUrls, revision: str) -> Iterator[Engine
 @pytest.fixture
 def gradebook_url(shared: Callable[[str], Shared]) -> Iterator[str]:
     """An empty, migrated `grade_ml` database."""
-    one = shared("grade_ml")
-    yield one.url
-    one.empty()
+    test_database = shared("grade_ml")
+    yield test_database.url
+    test_database.empty()
 
 
 @contextmanager
@@ -281,7 +307,7 @@ def home(
     """
     folder = tmp_path_factory.mktemp("stages")
     with (
-        new_database(server, "grade_ml_stages", "grade_ml") as url,
+        new_database(server, "grade_ml_stages", TABLES) as url,
         installation(server, url, folder) as settings,
     ):
         yield settings

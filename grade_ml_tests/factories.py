@@ -1,4 +1,4 @@
-"""Small inputs that several rooms' tests write: files as a source would deliver them."""
+"""Small inputs that several packages' tests write: files as a source would deliver them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from sqlalchemy import Engine
 
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.settings import Settings
+from grade_ml.registry.history import Stage
 from grade_ml.registry.registry import ModelVersion, Registry
-from grade_ml.registry.transition import Evidence, Stage, Stages
+from grade_ml.registry.transition import Evidence, Stages
 
 Row = Sequence[object]
 SECRET = "no secret"

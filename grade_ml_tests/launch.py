@@ -1,9 +1,10 @@
-"""A real `grade-ml up` for the tests that need one."""
+"""A real `grade-ml up` for the tests that need it."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -11,8 +12,8 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,16 @@ _CHILDREN = ("webserver", "daemon", "code_server")
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port for a server to start on.
+
+    It lies below those that the system gives to connections: one of these would take it before
+    the server starts.
+    """
+    for port in random.SystemRandom().sample(range(10_000, 30_000), 100):
+        with socket.socket() as probe, suppress(OSError):  # in use: the next
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("100 ports out of 20,000 are in use")
 
 
 def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIENCE_SECONDS) -> Any:
@@ -56,8 +64,8 @@ def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIEN
 class Installation:
     """An installation under `home`; nothing of the surrounding environment reaches it.
 
-    A developer's `.env` would, so one that names other stores or another day is refused. `user` is
-    the id of the one whom it belongs to, if not whoever runs the tests.
+    A developer's `.env` would, so an `.env` that names other stores or another day is refused.
+    `user` is the id of the user whom it belongs to, if not the user who runs the tests.
     """
 
     def __init__(self, home: Path, user: int | None = None, **variables: str) -> None:
@@ -72,7 +80,7 @@ class Installation:
         self.output = ""
         self._process: subprocess.Popen[str] | None = None
         kept = ("PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR")
-        self._environment = {
+        self.environment = {
             **{name: os.environ[name] for name in kept if name in os.environ},
             # Children import nothing from cwd; another copy may be installed than is tested.
             "PYTHONPATH": str(REPOSITORY),
@@ -90,19 +98,24 @@ class Installation:
         return subprocess.run(
             self._words(arguments),
             cwd=self.folder,
-            env=self._environment,
+            env=self.environment,
             **self._user,
             capture_output=True,
             text=True,
             check=False,
         )
 
+    def python(self, code: str) -> str:
+        """Return what a program of an application beside `up` prints."""
+        words = [sys.executable, "-P", "-c", code]
+        return subprocess.check_output(words, cwd=self.folder, env=self.environment, text=True)
+
     def start(self, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
-        """Start a command in a group of its own; both its outputs are one unless `streams` say."""
+        """Start a command in a group of its own; its outputs are merged without `streams`."""
         return subprocess.Popen(
             self._words(arguments),
             cwd=self.folder,
-            env=self._environment,
+            env=self.environment,
             **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **streams},
             **self._user,
             text=True,
@@ -110,7 +123,7 @@ class Installation:
         )
 
     def up(self, *arguments: str) -> None:
-        """Start `up` and wait until it says that it is."""
+        """Start `up` and wait until it reports that it is up."""
         self.output = ""
         self._process = self.start("up", "--port", str(self.port), *arguments)
         threading.Thread(target=self._read, args=[self._process], daemon=True).start()
@@ -133,7 +146,7 @@ class Installation:
 
     def child(self, name: str) -> int:
         """Return the process id of a child, running or just killed."""
-        # While `up` writes the record anew, it is empty for a moment.
+        # While `up` rewrites the record, it is empty for a moment.
         record = json.loads(wait_until((self.home / "up.lock").read_text, "a record of up"))
         return int(record["children"][_CHILDREN.index(name)]["pid"])
 
@@ -166,10 +179,15 @@ class Installation:
 
 
 @contextmanager
-def webserver(environment: Mapping[str, str], log: Path, *arguments: str) -> Iterator[str]:
-    """Serve Dagster's UI as `up` does, without any code, and yield its URL."""
+def webserver(
+    environment: Mapping[str, str],
+    log: Path,
+    *arguments: str,
+    code: Sequence[str] = ("--empty-workspace",),
+) -> Iterator[str]:
+    """Serve Dagster's UI as `up` does, by default without any code, and yield its URL."""
     port = free_port()
-    words = [sys.executable, "-m", "grade_ml.cli.webserver", "-p", str(port), "--empty-workspace"]
+    words = [sys.executable, "-m", "grade_ml.cli.webserver", "-p", str(port), *code]
     with log.open("w") as output:
         process = subprocess.Popen(
             [*words, *arguments],

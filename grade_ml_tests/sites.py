@@ -9,11 +9,11 @@ from threading import Thread
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Leads where the site says, as a proxy too, and keeps what it was asked."""
+    """Leads where the site says, as a proxy too, and records the requests."""
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.asked.append((self.path, dict(self.headers), body))
+        self.server.received.append((self.path, dict(self.headers), body))
         status, location = self.server.leads.get(self.path, (200, ""))
         self.send_response(status)
         if location:
@@ -34,7 +34,7 @@ class Site(ThreadingHTTPServer):
 
     def __init__(self, address: str, context=None) -> None:
         super().__init__((address, 0), _Handler)
-        self.asked, self.leads, self.body = [], {}, b"{}"
+        self.received, self.leads, self.body = [], {}, b"{}"
         self.scheme = "http"
         if context is not None:
             self.scheme = "https"

@@ -1,4 +1,4 @@
-"""What holds across rooms: who imports Dagster, and that the files users read say the same."""
+"""What holds across packages: which import Dagster, and that the files users read agree."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import importlib
 import re
 import tomllib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,6 @@ from pydantic import AliasChoices
 
 from grade_ml.cli import COMMANDS, group
 from grade_ml.core.settings import Settings
-from grade_ml.orchestration.jobs import JOBS
 from grade_ml_tests import REPOSITORY
 
 PACKAGE = REPOSITORY / "grade_ml"
@@ -35,27 +36,85 @@ README = (REPOSITORY / "README.md").read_text()
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 
 
-def room(module: Path) -> str:
+def package(module: Path) -> str:
     return module.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+@cache
+def parsed(module: Path) -> ast.Module:
+    return ast.parse(module.read_text())
 
 
 def imported(module: Path) -> Iterator[str]:
     """Yield the first word of everything that `module` imports anywhere, also in functions."""
-    for node in ast.walk(ast.parse(module.read_text())):
+    for node in ast.walk(parsed(module)):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.split(".")[0]
 
 
-def test_no_domain_room_imports_dagster():
-    domain = [module for module in PACKAGE.rglob("*.py") if room(module) not in ABOVE_DOMAIN]
-    assert {"core", "engine", "gradebook"} <= {room(module) for module in domain}
+def test_no_domain_package_imports_dagster():
+    domain = [module for module in PACKAGE.rglob("*.py") if package(module) not in ABOVE_DOMAIN]
+    assert {"core", "engine", "gradebook"} <= {package(module) for module in domain}
     assert not [
         str(module.relative_to(REPOSITORY))
         for module in domain
         if any(name.startswith("dagster") for name in imported(module))
     ]
+
+
+def at_import(nodes: Iterable[ast.AST]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield the import statements that run when a module is imported."""
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from at_import(node.orelse)
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from at_import(ast.iter_child_nodes(node))
+
+
+def import_graph(folder: Path) -> dict[str, set[str]]:
+    """Return the modules of the package `folder`, each with those that its import imports."""
+    files = {
+        ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(
+            ".__init__"
+        ): path
+        for path in folder.rglob("*.py")
+    }
+    graph: dict[str, set[str]] = {name: set() for name in files}
+    for name, path in files.items():
+        for node in at_import(parsed(path).body):
+            targets = [alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom):
+                targets = [f"{node.module}.{target}" for target in targets]
+            for target in targets:
+                parts = target.split(".")
+                steps = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
+                # A package is imported before its modules, and may import them.
+                graph[name] |= {
+                    step for step in steps & files.keys() if not f"{name}.".startswith(f"{step}.")
+                }
+    return graph
+
+
+def test_any_module_may_be_imported_first():
+    graph = import_graph(PACKAGE)
+    assert "grade_ml.core.errors" in graph["grade_ml.cli"]
+    tuple(TopologicalSorter(graph).static_order())
+
+
+def test_a_circular_import_through_a_package_is_seen(tmp_path: Path):
+    package = tmp_path / "it"
+    (package / "sensors").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "sensors" / "__init__.py").write_text("from it.sensors.sensor import act")
+    (package / "sensors" / "reading.py").touch()
+    (package / "sensors" / "sensor.py").write_text("from it import jobs")
+    (package / "jobs.py").write_text("if True:\n    import it.sensors.reading")
+    with pytest.raises(CycleError):
+        tuple(TopologicalSorter(import_graph(package)).static_order())
 
 
 def test_only_the_assets_of_models_train():
@@ -64,7 +123,7 @@ def test_only_the_assets_of_models_train():
     training = {
         module.stem
         for module in assets.glob("*.py")
-        for node in ast.walk(ast.parse(module.read_text()))
+        for node in ast.walk(parsed(module))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("grade_ml.training")
     }
     assert training == {"models"}
@@ -75,7 +134,7 @@ def test_nothing_but_a_transition_moves_the_alias_of_a_model_or_deletes_a_versio
     calls = {
         (module, node.func.attr)
         for module in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(module.read_text()))
+        for node in ast.walk(parsed(module))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
     }
     of_mlflow = re.compile(
@@ -98,52 +157,6 @@ def test_workspace_and_pyproject_name_the_same_module_and_location():
     assert isinstance(module.defs, dagster.Definitions)
 
 
-def commands_shown(program: str) -> list[list[str]]:
-    """Return the words after `program` of each call in the README's code and its comments."""
-    code = re.findall(r"^```console\n(.*?)^```|`([^`\n]+)`", README, re.DOTALL | re.MULTILINE)
-    text = "\n".join(part for block in code for part in block)
-    calls = re.findall(rf"(?:^|[ (/]){program}((?: [^\s#()]+)*)", text, re.MULTILINE)
-    return [call.split() for call in calls]
-
-
-def targets() -> set[str]:
-    (phony,) = re.findall(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)
-    return set(phony.split())
-
-
-def test_every_make_command_of_the_readme_is_a_target():
-    shown = {words[0] for words in commands_shown("make") if words}
-    assert {"up", "test"} <= shown
-    assert shown <= targets()
-    for target in targets():
-        assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
-
-
-def test_every_option_of_a_make_command_of_the_readme_is_a_variable():
-    variables = set(re.findall(r"^(\w+) \?=", MAKEFILE, re.MULTILINE))
-    given = {
-        word.split("=")[0] for words in commands_shown("make") for word in words if "=" in word
-    }
-    assert given and given <= variables
-
-
-@pytest.mark.parametrize("words", commands_shown("grade-ml"), ids=" ".join)
-def test_a_command_of_the_readme_is_understood(words: list[str]):
-    command: click.Command = group
-    context = click.Context(command)
-    while isinstance(command, click.Group):
-        if not words:
-            return
-        name, words = words[0], words[1:]
-        found = command.get_command(context, name)
-        assert found, f"{name} is not among {command.list_commands(context)}"
-        command, context = found, click.Context(found, parent=context)
-    known = {option for parameter in command.params for option in parameter.opts}
-    assert {word for word in words if word.startswith("-")} <= known
-    if command.name == "run" and words:
-        assert words[0] in {job.name for job in JOBS}
-
-
 def test_the_default_port_is_the_same_everywhere():
     (of_make,) = re.findall(r"^PORT \?= (\d+)$", MAKEFILE, re.MULTILINE)
     up = group.get_command(click.Context(group), "up")
@@ -163,11 +176,12 @@ def test_the_python_versions_of_the_readme_are_those_of_the_package():
     )
 
 
-def test_the_readme_lists_every_setting():
+def test_the_docs_list_every_setting():
     def names(alias: Any) -> set[str]:
         return set(alias.choices) if isinstance(alias, AliasChoices) else {alias}
 
-    listed = set(re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE))
+    page = (REPOSITORY / "docs" / "settings.md").read_text()
+    listed = set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE))
     assert listed == set().union(
         *(names(field.validation_alias) for field in Settings.model_fields.values())
     )
@@ -199,14 +213,31 @@ def test_an_accepted_beta_is_none():
     beta_warning("Parameter `backfill_policy` of function `asset`")
 
 
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, spelled as GitHub spells them."""
+    titles = re.findall(r"^#{1,6} (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize(
     "page",
-    ["README.md", *sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))],
+    [
+        "README.md",
+        "CHANGELOG.md",
+        *sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").rglob("*.md")),
+    ],
 )
-def test_every_link_leads_to_a_file(page: str):
-    links = re.findall(r"\]\(([^)#]+)", (REPOSITORY / page).read_text())
-    folder = (REPOSITORY / page).parent
-    assert [link for link in links if "://" not in link and not (folder / link).exists()] == []
+def test_every_link_leads_to_a_page_and_a_heading(page: str):
+    source = REPOSITORY / page
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", source.read_text()):
+        name, _, anchor = link.partition("#")
+        target = source.parent / name if name else source
+        if "://" not in link and (
+            not target.exists() or (anchor and anchor not in anchors(target))
+        ):
+            broken.append(link)
+    assert broken == []
 
 
 def test_no_process_changes_its_own_environment_but_for_libraries_and_children():
@@ -218,7 +249,8 @@ def test_no_process_changes_its_own_environment_but_for_libraries_and_children()
         for path in PACKAGE.rglob("*.py")
         if changes.search(path.read_text())
     }
-    # Variables that OpenMP and MLflow read when they are loaded; what Python's children read.
+    # Variables that OpenMP and MLflow read when they are loaded; what Python's children and
+    # Dagster read.
     assert changing == {"__init__.py", "core/process.py"}
 
 
@@ -230,21 +262,23 @@ def test_settings_are_read_at_the_edge_only():
         if re.search(r"\w+\.from_environment\(\)", path.read_text())
         and path != PACKAGE / "core" / "settings.py"
     }
-    edge = {"engine/engine.py", "orchestration/build.py", "orchestration/storage.py"}
-    assert {one for one in reading if not one.startswith("cli/")} == edge
+    parts = ("build", "providers", "queue", "storage")
+    of_dagster = {f"orchestration/{name}.py" for name in parts}
+    edge = {"engine/engine.py", "tasks/installation.py", *of_dagster}
+    assert {reader for reader in reading if not reader.startswith("cli/")} == edge
 
 
 def bound(module: Path) -> set[str]:
-    """Return the names that a module binds, whatever the branch, and those of its submodules."""
-    found = {path.stem for path in module.parent.iterdir() if module.name == "__init__.py"}
-    for node in ast.walk(ast.parse(module.read_text())):
+    """Return the names that a module binds, in any branch, and those of its submodules."""
+    names = {path.stem for path in module.parent.iterdir() if module.name == "__init__.py"}
+    for node in ast.walk(parsed(module)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            found.add(node.name)
+            names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
+            names.add(node.id)
         elif isinstance(node, ast.alias):
-            found.add(node.asname or node.name)
-    return found
+            names.add(node.asname or node.name)
+    return names
 
 
 BENCHMARKS = sorted((REPOSITORY / "benchmarks").glob("*.py"))
@@ -252,7 +286,7 @@ BENCHMARKS = sorted((REPOSITORY / "benchmarks").glob("*.py"))
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=[path.stem for path in BENCHMARKS])
 def test_what_a_benchmark_imports_is_there(path: Path):
-    """No other test runs them, so what moves would be missed when figures are made anew."""
+    """No other test runs them, so what moves would be missed when figures are made again."""
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.ImportFrom) or node.module is None:
             continue

@@ -39,7 +39,7 @@ def test_each_trial_of_the_table_is_a_test() -> None:
     assert missing == []
 
 
-def test_each_module_with_trials_stands_in_the_table() -> None:
+def test_each_module_with_trials_is_in_the_table() -> None:
     with_trials = {
         str(path.relative_to(TESTS)) for path in TESTS.rglob("test_*.py") if _trials(path)
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import site
 import subprocess
 import sys
@@ -14,20 +15,12 @@ from zipfile import ZipFile
 
 import pytest
 
+from grade_ml.cli.up import answers
 from grade_ml_tests import REPOSITORY
+from grade_ml_tests.absent import beyond_the_demo, hiding
+from grade_ml_tests.launch import free_port, wait_until
 
 pytestmark = pytest.mark.slow
-#: Names an enrollment that runs.
-EXAMPLE = """
-from datetime import date
-from grade_ml.campus.simulated import example
-from grade_ml.core import database
-from grade_ml.core.settings import Settings
-
-engine = database.connect(database.start(Settings.from_environment()).grade_ml)
-with engine.connect() as connection:
-    print(*example(connection, date(2025, 10, 15)))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +48,9 @@ def test_the_wheel_has_every_file_of_the_package_and_no_other(wheel: Path):
         assert {name for name in file.namelist() if ".dist-info/" not in name} == expected
 
 
-def test_the_wheel_predicts_in_an_empty_folder(wheel: Path, tmp_path: Path):
+def test_the_wheel_predicts_beside_its_demo_in_an_empty_folder_without_large_libraries(
+    wheel: Path, tmp_path: Path
+):
     environment, empty = tmp_path / "environment", tmp_path / "empty"
     venv.create(environment, with_pip=False)
     empty.mkdir()
@@ -64,11 +59,13 @@ def test_the_wheel_predicts_in_an_empty_folder(wheel: Path, tmp_path: Path):
     # The libraries of these tests; files in a folder named here that name others do not count, so
     # an editable grade_ml among them is none.
     (packages / "libraries.pth").write_text("\n".join(site.getsitepackages()))
+    port = free_port()
     variables = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path / "user"),
         "OMP_NUM_THREADS": "2",
         "GRADE_ML_AS_OF": "2025-10-15",
+        **hiding(beyond_the_demo(), environment),
     }
 
     pip = [sys.executable, "-m", "pip", "--python", str(python)]
@@ -87,14 +84,20 @@ def test_the_wheel_predicts_in_an_empty_folder(wheel: Path, tmp_path: Path):
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
 
-    found = run("python", "-c", "import grade_ml; print(grade_ml.__file__)")
-    assert Path(found).is_relative_to(packages)
+    location = run("python", "-c", "import grade_ml; print(grade_ml.__file__)")
+    assert Path(location).is_relative_to(packages)
     run("grade-ml", "load", "simulated", "--students", "150", "--courses", "2")
     report = json.loads(run("grade-ml", "run", "train_traditional_models", "--json"))
     assert report["success"]
-    student, course = run("python", "-c", EXAMPLE).split()
-    asked = ("--student", student, "--course", course, "--json")
-    assert 0 <= json.loads(run("grade-ml", "predict", *asked))["grade"] <= 100
-    assert "UI" in run("grade-ml", "status")
+    with (tmp_path / "log").open("w+") as log:
+        words = [environment / "bin" / "grade-ml", "up", "--demo", "--port", str(port)]
+        up = subprocess.Popen(words, cwd=empty, env=variables, stdout=log, stderr=log)
+        try:
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}") or up.poll() is not None, "up")
+            assert 0 <= json.loads(run("grade-ml", "predict", "--json"))["grade"] <= 100
+            assert f"127.0.0.1:{port}" in run("grade-ml", "status")
+        finally:
+            up.send_signal(signal.SIGINT)
+            assert up.wait(60) == 0, (tmp_path / "log").read_text()
     assert list((tmp_path / "user").rglob("postgres/PG_VERSION"))
     assert not list(empty.iterdir())

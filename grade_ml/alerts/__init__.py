@@ -1,6 +1,6 @@
-"""What people are told of: when something begins to be wrong, and when it is over.
+"""Alerts: a notice is sent when something begins to be wrong, and another when it is over.
 
-`conditions.record` writes down what began and what is over, in the caller's transaction;
-`outbox.deliver` sends it after that transaction is committed, again and again until each channel
-has taken it.
+`conditions.record` records what began and what is over, in the caller's transaction;
+`outbox.deliver` sends the notices after that transaction is committed, and repeats each until its
+channel has taken it.
 """

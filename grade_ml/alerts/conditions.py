@@ -1,6 +1,6 @@
 """What is wrong and since when; a notice goes to the outbox when it begins and when it is over.
 
-What is worth an alert is decided by who calls `record`.
+The caller of `record` decides what deserves an alert.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ condition = sa.Table(
     sa.Column("opened_at", sa.TIMESTAMP(timezone=True), primary_key=True),
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("recovered_at", sa.TIMESTAMP(timezone=True)),
-    info=TablePolicy("alerts", time="opened_at").info,
+    # Questions of how often something was wrong concern this year and the last.
+    info=TablePolicy("alerts", time="opened_at", days=800, newest=("subject",)).info,
 )
 _IS_OPEN = condition.c.recovered_at.is_(None)
 
@@ -41,24 +42,24 @@ def record(
     channels: Collection[str],
     at: datetime,
 ) -> list[Notice]:
-    """Return what has begun to be wrong and what no longer is, having put it into the outbox.
+    """Put notices of what began to be wrong and of what is over into the outbox; return them.
 
-    What is open already is not repeated; where two processes find the same at once, one has it.
-    The log is written at once, other channels by `outbox.deliver`.
+    A condition that is open already is not repeated; if two processes detect it at the same time,
+    one of them records it. The log is written at once, other channels by `outbox.deliver`.
 
     Parameters
     ----------
     wrong
         What is wrong now: message by subject.
     watched
-        Whether a subject is among those that `wrong` would name: only these can recover.
+        Whether `wrong` would name this subject if it were wrong: only such subjects can recover.
     channels
-        The names of those by which it is to be sent.
+        The names of the channels by which the notices are sent.
     at
         Timezone-aware.
     """
-    wrong = {texts.readable(one): texts.readable(text) for one, text in wrong.items()}
-    over = [one.subject for one in open_conditions(connection) if one.subject not in wrong]
+    wrong = {texts.readable(name): texts.readable(text) for name, text in wrong.items()}
+    over = [row.subject for row in open_conditions(connection) if row.subject not in wrong]
     notices = [
         *_opened(connection, wrong, at),
         *_closed(connection, list(filter(watched, over)), at),
@@ -83,18 +84,19 @@ def open_conditions(connection: Connection) -> list[sa.Row[tuple[str, datetime, 
 
 def _opened(connection: Connection, wrong: Mapping[str, str], at: datetime) -> list[Notice]:
     rows = [
-        {"subject": one, "opened_at": at, "message": text} for one, text in sorted(wrong.items())
+        {"subject": subject, "opened_at": at, "message": text}
+        for subject, text in sorted(wrong.items())
     ]
     if not rows:
         return []
     new = insert(condition).values(rows).on_conflict_do_nothing()
-    found = connection.execute(new.returning(condition.c.subject, condition.c.message))
-    return [Notice(row.subject, row.message) for row in sorted(found)]
+    opened = connection.execute(new.returning(condition.c.subject, condition.c.message))
+    return [Notice(row.subject, row.message) for row in sorted(opened)]
 
 
 def _closed(connection: Connection, over: Collection[str], at: datetime) -> list[Notice]:
     ended = sa.update(condition).where(condition.c.subject.in_(over), _IS_OPEN)
-    found = connection.execute(
+    closed = connection.execute(
         ended.values(recovered_at=at).returning(condition.c.subject, condition.c.message)
     )
-    return [Notice(row.subject, f"It was: {row.message}", recovered=True) for row in sorted(found)]
+    return [Notice(row.subject, f"It was: {row.message}", recovered=True) for row in sorted(closed)]

@@ -1,7 +1,8 @@
 """Notices on their way: a row for each notice and channel, kept until the channel has taken it.
 
-Recorded first, in the transaction of what it tells of; sent after; marked when the channel took
-it. Whoever dies between sending and marking leaves a notice that is sent twice, none that is lost.
+A notice is recorded first, in the transaction of its subject; then sent; then marked as taken by
+the channel. A process that dies between sending and marking leaves a notice that is sent twice;
+none is lost.
 """
 
 from __future__ import annotations
@@ -32,12 +33,23 @@ outbox = sa.Table(
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("recovered", sa.Boolean, nullable=False),
     sa.Column("recorded_at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("due_at", sa.TIMESTAMP(timezone=True), nullable=False, comment="of the next attempt"),
+    sa.Column(
+        "due_at",
+        sa.TIMESTAMP(timezone=True),
+        nullable=False,
+        comment="when the next attempt is due",
+    ),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("problem", sa.Text, nullable=False, server_default="", comment="of the last attempt"),
+    sa.Column(
+        "problem",
+        sa.Text,
+        nullable=False,
+        server_default="",
+        comment="why the last attempt failed; empty: it did not",
+    ),
     sa.Column("sent_at", sa.TIMESTAMP(timezone=True)),
     sa.Column("given_up_at", sa.TIMESTAMP(timezone=True)),
-    # A notice is waited for at most three days and told of at most seven more; see below.
+    # A notice is tried for at most three days and shown for at most seven more; see below.
     info=TablePolicy("alerts", time="recorded_at", days=14).info,
 )
 _WAITS = outbox.c.sent_at.is_(None) & outbox.c.given_up_at.is_(None)
@@ -45,18 +57,18 @@ _WAITS = outbox.c.sent_at.is_(None) & outbox.c.given_up_at.is_(None)
 
 @dataclass(frozen=True)
 class DeliverySettings:
-    """The judgements about trying again, each with its reason."""
+    """The limits of trying again, each with its reason."""
 
     #: A server that restarts is back by then; every further pause is twice as long.
     first_pause: timedelta = timedelta(minutes=1)
-    #: A channel that was mended is not waited for longer than this.
+    #: A repaired channel gets its notices after this pause at the latest.
     longest_pause: timedelta = timedelta(hours=1)
-    #: A mail server that fails on Friday evening is mended on Monday.
+    #: A mail server that fails on Friday evening is repaired on Monday.
     give_up_after: timedelta = timedelta(days=3)
     #: Of a channel in one attempt: a tick of a sensor has 60 seconds.
     at_once: int = 500
-    #: What was given up is told for so long.
-    told_for: timedelta = timedelta(days=7)
+    #: A notice that was given up is shown for so long.
+    shown_for: timedelta = timedelta(days=7)
 
 
 SETTINGS = DeliverySettings()
@@ -67,16 +79,16 @@ def put(
 ) -> None:
     """Record that the notices are to be sent by each channel, from now on."""
     rows = [
-        {"channel": channel, "subject": one.subject, "message": one.message}
-        | {"recovered": one.recovered, "recorded_at": at, "due_at": at}
-        for one in notices
+        {"channel": channel, "subject": notice.subject, "message": notice.message}
+        | {"recovered": notice.recovered, "recorded_at": at, "due_at": at}
+        for notice in notices
         for channel in channels
     ]
     if not rows:
         return
     connection.execute(sa.insert(outbox), rows)
-    # What began and still waits goes before its end. A row that is being sent is left alone.
-    over = [one.subject for one in notices if one.recovered]
+    # A beginning that still waits is sent before its end. A row that is being sent is left alone.
+    over = [notice.subject for notice in notices if notice.recovered]
     if not over:
         return
     waiting = sa.select(outbox.c.id).where(outbox.c.subject.in_(over), _WAITS)
@@ -90,20 +102,20 @@ def deliver(
     at: datetime,
     settings: DeliverySettings = SETTINGS,
 ) -> int:
-    """Send what is due by each channel; return how many of its rows were taken.
+    """Send the due notices by each channel; return how many rows were taken.
 
-    Each channel has its own transaction, so one that fails keeps the others from nothing. What
-    another process is sending at this moment is left to it.
+    Each channel has its own transaction, so a channel that fails does not stop the others. Rows
+    that another process is sending at this moment are left to it.
     """
-    taken = 0
+    count = 0
     for name, channel in channels.items():
         with transaction() as connection:
-            taken += _deliver(connection, name, channel, at, settings)
+            count += _deliver(connection, name, channel, at, settings)
     with transaction() as connection:
-        # Also of channels that are no longer set.
+        # Also rows of channels that are no longer set.
         _give_up(connection, at, settings)
         connection.execute(sa.delete(outbox).where(outdated(outbox, at.date())))
-    return taken
+    return count
 
 
 def _deliver(
@@ -115,11 +127,13 @@ def _deliver(
         due.order_by(column.id).limit(settings.at_once).with_for_update(skip_locked=True)
     ).all()
     outcomes = send(channel, [_notice(row) for row in rows]) if rows else []
-    for problem in sorted({one.problem for one in outcomes if one.problem}):
-        some = [
-            _notice(row) for row, one in zip(rows, outcomes, strict=True) if one.problem == problem
+    for problem in sorted({outcome.problem for outcome in outcomes if outcome.problem}):
+        failed = [
+            _notice(row)
+            for row, outcome in zip(rows, outcomes, strict=True)
+            if outcome.problem == problem
         ]
-        logger.error("%s could not be sent by %s: %s", title(some), name, problem)
+        logger.error("%s could not be sent by %s: %s", title(failed), name, problem)
     if rows:
         connection.execute(
             sa.update(outbox).where(column.id == sa.bindparam("row")),
@@ -130,7 +144,7 @@ def _deliver(
                 for row, outcome in zip(rows, outcomes, strict=True)
             ],
         )
-    return sum(one.taken for one in outcomes)
+    return sum(outcome.taken for outcome in outcomes)
 
 
 def _notice(row: sa.Row[tuple[object, ...]]) -> Notice:
@@ -151,10 +165,10 @@ def _pause(attempts: int, settings: DeliverySettings) -> timedelta:
 def _give_up(connection: Connection, at: datetime, settings: DeliverySettings) -> None:
     column = outbox.c
     late = sa.update(outbox).where(_WAITS, column.recorded_at <= at - settings.give_up_after)
-    found = connection.execute(
+    given_up = connection.execute(
         late.values(given_up_at=at).returning(column.channel, column.subject, column.problem)
     )
-    for row in found:
+    for row in given_up:
         logger.error(
             "An alert about %s is given up; %s did not take it for %s: %s",
             texts.line(row.subject),
@@ -166,18 +180,18 @@ def _give_up(connection: Connection, at: datetime, settings: DeliverySettings) -
 
 @dataclass(frozen=True)
 class Unsent:
-    """A notice that a channel has not taken, or not for all it was meant for."""
+    """A notice that a channel has not taken, or not for all recipients."""
 
     channel: str
     subject: str
     recovered: bool
     recorded_at: datetime
     problem: str
-    #: None: it is not tried again.
+    #: When it is tried again; None if never.
     due_at: datetime | None
 
     def __str__(self) -> str:
-        """One sentence.
+        """Return one sentence.
 
         >>> noon = datetime(2026, 11, 2, 12, tzinfo=UTC)
         >>> print(Unsent("webhook", "job night", False, noon, "it is down", noon))
@@ -195,11 +209,11 @@ class Unsent:
 def unsent(
     connection: Connection, at: datetime, settings: DeliverySettings = SETTINGS
 ) -> list[Unsent]:
-    """Return what could not be sent so far and what was given up lately, the oldest first."""
+    """Return the notices that were not sent so far or were given up lately, the oldest first."""
     column = outbox.c
     ended = sa.func.coalesce(column.given_up_at, column.sent_at)
     query = sa.select(outbox).where(
-        column.problem != "", ended.is_(None) | (ended > at - settings.told_for)
+        column.problem != "", ended.is_(None) | (ended > at - settings.shown_for)
     )
     return [
         Unsent(

@@ -1,4 +1,4 @@
-"""`grade-ml load`: bring a gradebook in from one of four sources and say what changed."""
+"""`grade-ml load`: loads records from one of four sources into the gradebook; prints changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grade_ml.cli.parameters import DAY, pass_clock
+from grade_ml.cli.help import Group, example, prose
+from grade_ml.cli.parameters import DAY, Number, pass_clock, settings_at
+from grade_ml.cli.progress import Steps
 from grade_ml.core import database
 from grade_ml.core.clock import Clock
 from grade_ml.core.settings import Settings
@@ -27,17 +29,17 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print the summa
 _path = click.Path(path_type=Path)
 
 
-@click.group()
+@click.group(cls=Group, epilog=example("grade-ml load csv records"))
 def command() -> None:
     """Load records into the gradebook.
 
-    Loading again changes only what differs; nothing goes unless the source says so. Rows
-    that cannot be kept stand in the table gradebook.quarantine with file, row, column, value and
-    reason; the others are loaded. A file that cannot be read leaves the gradebook as it was.
+    Loading again changes only what differs; nothing is removed unless the source requires it. Rows
+    that cannot be right are stored in the table gradebook.quarantine with file, row, column, value
+    and reason; the others are loaded. A file that cannot be read leaves the gradebook as it was.
     """
 
 
-@command.command()
+@command.command(epilog=example("grade-ml load oulad downloads/oulad --shift-to-today"))
 @click.argument("folder", type=_path)
 @click.option(
     "--shift-to-today",
@@ -55,33 +57,33 @@ def oulad(clock: Clock, folder: Path, shift_to_today: bool, as_json: bool) -> No
     """
     from grade_ml.gradebook import oulad as source
 
-    settings = Settings.from_environment()
+    settings = settings_at(clock)
     today = settings.date_at(clock.now()) if shift_to_today else None
     _load(settings, clock, source.bundle(folder, today), as_json)
 
 
-@command.command()
+@command.command(epilog=example("grade-ml load oneroster export.zip"))
 @click.argument("path", type=_path)
 @click.option(
     "--allow-vanishing",
     is_flag=True,
-    help="Load a whole delivery however much of what is known it no longer names; without it, at "
-    "most GRADE_ML_VANISHING_SHARE (30%) may vanish.",
+    help="Load a bulk delivery however many of the known records it leaves out; without this "
+    "option, it may leave out at most GRADE_ML_VANISHING_SHARE (30%).",
 )
 @_as_json
 @pass_clock
 def oneroster(clock: Clock, path: Path, allow_vanishing: bool, as_json: bool) -> None:
     """Load OneRoster 1.1 or 1.2 CSV: a zip file or a folder, bulk or delta.
 
-    The manifest says which files are bulk and which delta. A delta removes the rows that it marks
-    tobedeleted. A bulk file is whole: enrollments that it no longer names end today, line items and
-    results are withdrawn. Read: academicSessions, courses, classes, users, roles, demographics,
-    enrollments (role student), categories, lineItems, results and scoreScales.
+    The manifest states which files are bulk and which delta. A delta removes the rows that it marks
+    tobedeleted. A bulk file is complete: enrollments that it leaves out end today, line items and
+    results are withdrawn. These files are read: academicSessions, courses, classes, users, roles,
+    demographics, enrollments (role student), categories, lineItems, results and scoreScales.
     """
     from grade_ml.gradebook import institution
     from grade_ml.gradebook import oneroster as source
 
-    settings = Settings.from_environment()
+    settings = settings_at(clock)
     bundle = source.bundle(
         path,
         settings.date_at(clock.now()),
@@ -91,7 +93,7 @@ def oneroster(clock: Clock, path: Path, allow_vanishing: bool, as_json: bool) ->
     _load(settings, clock, bundle, as_json)
 
 
-@command.command("csv")
+@command.command("csv", epilog=example("grade-ml load csv records"))
 @click.argument("folder", type=_path)
 @_as_json
 @pass_clock
@@ -106,29 +108,53 @@ def csv_folder(clock: Clock, folder: Path, as_json: bool) -> None:
     from grade_ml.gradebook import csv_folder as source
     from grade_ml.gradebook import institution
 
-    settings = Settings.from_environment()
+    settings = settings_at(clock)
     bundle = source.bundle(folder, institution.read(settings.institution))
     _load(settings, clock, bundle, as_json)
 
 
-@command.command()
-@click.option("--students", default=600, show_default=True, type=click.IntRange(1))
-@click.option("--courses", default=8, show_default=True, type=click.IntRange(1))
-@click.option("--terms", default=5, show_default=True, type=click.IntRange(1))
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@command.command(epilog=example("grade-ml load simulated --students 600 --courses 8 --seed 1"))
+@click.option(
+    "--students",
+    default=600,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Students over all terms.",
+)
+@click.option(
+    "--courses",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Courses, each with sections in every term.",
+)
+@click.option(
+    "--terms",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Terms, of which the newest runs today.",
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Another seed gives another campus.",
+)
 @click.option(
     "--grading-shift",
     nargs=2,
-    type=(float, DAY),
+    type=(Number(-100, 100), DAY),
     metavar="POINTS DATE",
-    help="Grade differently from a date on, as -15 2026-10-20: a drift to be found.",
+    help="Grade differently from a date on, as -15 2026-10-20: a drift to be detected.",
 )
 @click.option(
     "--help-works",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     metavar="SHARE",
-    help="Let interventions that were planned help: of what a student would have missed from then "
-    "on, this share is handed in. Without it nothing that is planned changes anything.",
+    help="Let planned interventions help: from then on, the student hands in this share of what "
+    "would have been missed. Without this option, planned interventions have no effect.",
 )
 @_as_json
 @pass_clock
@@ -153,7 +179,7 @@ def simulated(  # noqa: PLR0913, PLR0917 - one for each option
     from grade_ml.core.database import reachable
     from grade_ml.early_warning.store import first_planned
 
-    settings = Settings.from_environment()
+    settings = settings_at(clock)
     drift = (
         Drift(grading_shift[1], DriftKind.GRADING_POLICY, grading_shift[0])
         if grading_shift
@@ -189,12 +215,12 @@ def _run(
     from grade_ml.gradebook import institution
     from grade_ml.gradebook.plausibility import with_findings
 
-    with _Progress() as progress:
-        progress("Preparing the database", 0)
+    with Steps() as progress:
+        progress("Preparing the database")
         engine = database.migrated(database.start(settings).grade_ml)
         now = clock.now()
         report = store(engine, now, progress)
-        progress("Looking at the grades", 0)
+        progress("Checking the grades")
         decided = institution.read(settings.institution)
         report = with_findings(engine, report, settings.date_at(now), decided)
         engine.dispose()
@@ -202,42 +228,6 @@ def _run(
         click.echo(json.dumps(_as_dict(report)))
     else:
         _print(report)
-
-
-class _Progress:
-    """A line on stderr with what is being done, the rows of the file so far, and the time."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.completed:>12,.0f} rows"),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-        )
-        self._task: Any = None
-        self._step = ""
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, step: str, rows: int) -> None:
-        if step != self._step:
-            self._finish()
-            self._task, self._step = self._bar.add_task(step, total=None), step
-        self._bar.advance(self._task, rows)
-
-    def _finish(self) -> None:
-        if self._task is not None:
-            done = self._bar.tasks[self._task].completed
-            self._bar.update(self._task, total=done or 1, completed=done)
 
 
 def _as_dict(report: LoadReport) -> dict[str, Any]:
@@ -269,11 +259,11 @@ def _print(report: LoadReport) -> None:
         console.print(terminal(note))
     if report.quarantined:
         console.print(
-            f"{report.quarantined:,} rows could not be read as they are ({report.rejected_anew:,} "
+            f"{report.quarantined:,} rows are in quarantine ({report.newly_rejected:,} "
             "problems are new); correct them in the source and load again. The first of them:"
         )
         for problem in report.problems:
-            console.print(terminal(f"  {problem}"))
+            click.echo(prose(f"- {problem}"))
         console.print(
             "All, with hidden values: select * from gradebook.quarantine.", highlight=False
         )

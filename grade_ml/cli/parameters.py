@@ -1,7 +1,8 @@
-"""What several commands take: days and identifiers as options, and the clock of the command."""
+"""Parameters that commands share: types for days, identifiers and numbers, clock and settings."""
 
 from __future__ import annotations
 
+import math
 from datetime import date
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from grade_ml.core.clock import Clock
 from grade_ml.core.dates import parse_date
+from grade_ml.core.settings import Settings
 
 
 class _Day(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
@@ -24,7 +26,7 @@ class _Day(click.ParamType):  # type: ignore[type-arg]  # generic in new version
 
 
 class _Identifier(click.ParamType):  # type: ignore[type-arg]
-    """A text that the gradebook can hold; in an argument of other bytes Python has surrogates."""
+    """A text that the gradebook can hold; Python turns other bytes of arguments into surrogates."""
 
     name = "text"
 
@@ -33,12 +35,35 @@ class _Identifier(click.ParamType):  # type: ignore[type-arg]
             value.encode()
         except UnicodeEncodeError:
             shown = value.encode(errors="backslashreplace").decode()
-            self.fail(f"{shown} is not UTF-8, so nothing has it as its id.", param, ctx)
+            self.fail(f"{shown} is not UTF-8, so it is not an id of anything.", param, ctx)
         return str(value)
 
 
-#: Gives a command its one clock: that of `obj`, where a caller has another, else the machine's.
+class Number(click.FloatRange):
+    """A number between two bounds, which NaN and infinity would pass unseen."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or refuse the value."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+#: Gives a command its only clock: that of `obj` if the caller set one, else the machine's.
 pass_clock = click.make_pass_decorator(Clock, ensure=True)
+
+
+def settings_at(clock: Clock) -> Settings:
+    """Read the settings of the environment, and refuse a GRADE_ML_AS_OF in the future."""
+    settings = Settings.from_environment()
+    settings.date_at(clock.now())
+    return settings
+
 
 DAY = _Day()
 IDENTIFIER = _Identifier()

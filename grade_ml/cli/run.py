@@ -1,4 +1,4 @@
-"""`grade-ml run`: one of Dagster's jobs, in this process, with progress."""
+"""`grade-ml run`: runs one of Dagster's jobs in this process, and shows progress."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grade_ml.cli.parameters import IDENTIFIER, pass_clock
-from grade_ml.cli.up import providers_url
+from grade_ml.cli.help import example
+from grade_ml.cli.parameters import IDENTIFIER, Number, pass_clock, settings_at
 from grade_ml.core.clock import Clock
 from grade_ml.core.errors import GradeMLError
+from grade_ml.core.quantities import title
 from grade_ml.core.settings import Settings
 from grade_ml.core.texts import terminal
-from grade_ml.orchestration.job_descriptions import JOB_DESCRIPTIONS
+from grade_ml.orchestration.job_descriptions import JOB_DESCRIPTIONS, require_job
 
 if TYPE_CHECKING:
     from dagster import DagsterRun
     from rich.console import Console
 
-    from grade_ml.external.settings import ExternalSettings
-    from grade_ml.gradebook.rest.settings import OneRosterSettings
     from grade_ml.orchestration.running import RunReport, StepListener
 
 #: Of an asset's figures, those that a summary shows; `--json` has all of them.
-_HEADLINES = ("model_version", "all_rmse", "all_mae", "all_coverage80", "all_auc", "all_brier")
+_HEADLINES = [
+    title(name) for name in ("model_version", "rmse", "mae", "coverage80", "auc", "brier")
+]
 
 
 def _job(name: str) -> str:
-    """Return the name and the description as two or three lines, which click leaves as they are."""
-    told = fill(JOB_DESCRIPTIONS[name], 76, initial_indent="  ", subsequent_indent="  ")
-    return f"{name}\n{told}\n"
+    """Return the name and the description as two or three lines, which click does not wrap."""
+    description = fill(JOB_DESCRIPTIONS[name], 76, initial_indent="  ", subsequent_indent="  ")
+    return f"{name}\n{description}\n"
 
 
-#: Dagster writes down within a second or two that a step was interrupted.
+#: Dagster records within a second or two that a step was interrupted.
 _INSIST_SECONDS = 5
 
 
@@ -52,7 +53,14 @@ The run appears in the Dagster UI like any other. The jobs:
 {"".join(map(_job, sorted(JOB_DESCRIPTIONS)))}"""
 
 
-@click.command("run", help=_HELP)
+@click.command(
+    "run",
+    help=_HELP,
+    epilog=example(
+        "grade-ml run train_traditional_models",
+        "grade-ml run generate_time_series_forecasts --course MATH101",
+    ),
+)
 @click.argument("job", type=IDENTIFIER)
 @click.option(
     "--course",
@@ -65,7 +73,7 @@ The run appears in the Dagster UI like any other. The jobs:
 @click.option(
     "--wait",
     "wait_minutes",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=60,
     show_default=True,
     metavar="MINUTES",
@@ -76,15 +84,18 @@ The run appears in the Dagster UI like any other. The jobs:
 def command(
     clock: Clock, job: str, courses: tuple[str, ...], wait_minutes: float, as_json: bool
 ) -> None:
-    """Do what the help says."""
+    """Run the job as the help describes."""
+    require_job(job, courses)
+    settings = settings_at(clock)
+    _require_courses(settings, courses)
     from rich.console import Console
 
     from grade_ml.orchestration.build import build_defs
     from grade_ml.orchestration.instance import open_instance
+    from grade_ml.orchestration.providers import providers_of
     from grade_ml.orchestration.running import Follower, run_job
 
-    settings = Settings.from_environment()
-    definitions = build_defs(settings, *_providers(settings), clock=clock)
+    definitions = build_defs(settings, *providers_of(settings), clock=clock)
     console = Console(stderr=True)
     with (
         _interruptible(job),
@@ -101,16 +112,30 @@ def command(
         _print_summary(Console(), report)
     if not report.success:
         raise GradeMLError(
-            f"The job {job} failed: "
-            + " ".join(f"{step}: {reason}" for step, reason in report.failures.items()),
-            "The run's page in the Dagster UI has the whole log.",
+            f"The job {job} failed. {' '.join(report.causes)}",
+            "See the whole log on the run's page in the Dagster UI." if report.defects else "",
         )
+
+
+def _require_courses(settings: Settings, courses: tuple[str, ...]) -> None:
+    """Refuse unknown courses before Dagster is imported, which takes seconds."""
+    if not courses:
+        return
+    from grade_ml.core import database
+    from grade_ml.gradebook.catalog import course_ids, require_courses
+
+    gradebook = database.migrated(database.start(settings).grade_ml)
+    try:
+        with database.reachable(gradebook) as connection:
+            require_courses(courses, course_ids(connection))
+    finally:
+        gradebook.dispose()
 
 
 @contextmanager
 def _interruptible(job: str) -> Iterator[None]:
     """End with the status of the signal (130, 143) after SIGINT and SIGTERM."""
-    # While it computes, Dagster has handlers of its own, which do not tell the two apart.
+    # While a step computes, Dagster's own handlers do not distinguish the two signals.
     received, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
@@ -119,8 +144,8 @@ def _interruptible(job: str) -> Iterator[None]:
     ended = threading.Event()
 
     def insist() -> None:
-        """Repeat a signal until it counts: one that falls into a library's callback is lost."""
-        if number := os.read(received, 1):  # nothing at the end
+        """Repeat a signal until it takes effect: during a library's callback it is lost."""
+        if number := os.read(received, 1):  # empty at the end
             numbers.append(number[0])
             while not ended.wait(_INSIST_SECONDS):
                 os.kill(os.getpid(), number[0])
@@ -137,11 +162,12 @@ def _interruptible(job: str) -> Iterator[None]:
     insisting.start()
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         stop()
-        # There is none where the run was canceled in the UI.
+        # There is no signal if the run was canceled in the UI.
         number = numbers[0] if numbers else int(signal.SIGINT)
-        click.echo(f"The job {job} was interrupted; it is recorded as canceled.", err=True)
+        words = "; ".join((f"The job {job} was interrupted", *interruption.args))
+        click.echo(f"{words}.", err=True)
         sys.exit(128 + number)
     finally:
         stop()
@@ -157,27 +183,12 @@ def _tell(console: Console, run: DagsterRun, minutes: float) -> None:
     )
 
 
-def _providers(settings: Settings) -> tuple[ExternalSettings, OneRosterSettings]:
-    """Return whom to ask: as set, else the same simulated providers as a running `up --demo`."""
-    from grade_ml.campus.providers import oneroster
-    from grade_ml.external.settings import ExternalSettings
-    from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
-
-    external, server = ExternalSettings.from_environment(), OneRosterSettings.from_environment()
-    url = providers_url(settings.home)
-    if url and not external.model_fields_set:
-        external = ExternalSettings(providers_url=url)
-    if url and not server.model_fields_set:
-        said = oneroster.settings(url).items()
-        server = OneRosterSettings.model_validate(
-            {name.removeprefix(PREFIX).lower(): value for name, value in said}
-        )
-    return external, server
-
-
 @contextmanager
 def _progress(console: Console) -> Iterator[StepListener]:
-    """Show each step with its time while it runs, and how it ended."""
+    """Show each step with its time and state in a terminal; elsewhere print a line for each."""
+    if not console.is_terminal:
+        yield lambda step, state: click.echo(f"{step} {state}", err=True)
+        return
     from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
     colours = {"finished": "green", "failed": "red", "skipped": "yellow"}
@@ -212,5 +223,5 @@ def _print_summary(console: Console, report: RunReport) -> None:
     console.print(table)
     for warning in report.warnings:
         console.print(terminal(f"Check failed: {warning}"), style="yellow")
-    courses = f", {report.courses} courses" if report.courses else ""
+    courses = f", {report.courses} course{'s' * (report.courses != 1)}" if report.courses else ""
     console.print(f"{report.job}{courses}: {report.seconds:.1f} s")

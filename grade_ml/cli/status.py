@@ -1,49 +1,51 @@
-"""`grade-ml status`: what runs, what the gradebook holds, what was computed, what is wrong."""
+"""`grade-ml status`: how well it is, what runs, what was recorded and computed, what is wrong."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, timedelta
+from functools import cached_property
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from grade_ml.cli.help import WIDEST, example
 from grade_ml.cli.parameters import pass_clock
 from grade_ml.core import database, embedded_postgres
 from grade_ml.core.clock import Clock
-from grade_ml.core.errors import ArtifactError, ConfigurationError
+from grade_ml.core.errors import ArtifactError, ConfigurationError, UnavailableError
 from grade_ml.core.masking import masked
-from grade_ml.core.optional import degraded
+from grade_ml.core.optional import degraded, remedy
 from grade_ml.core.settings import Settings
 from grade_ml.core.storage import require_writable
-from grade_ml.core.texts import line, terminal
+from grade_ml.core.texts import line, terminal, wrapped
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
     from rich.console import Console
+    from sqlalchemy import Engine
 
+    from grade_ml.orchestration.recorded import RecordedRun
     from grade_ml.registry.registry import ModelVersion, Registry
 
-#: The daemon reports every 30 seconds.
-DAEMON_SECONDS = 90
 #: A course that was not judged for so many days is not spoken of.
 _JUDGED_DAYS = 3
+#: The health is looked at every hour.
+_HEALTH_AGE = timedelta(hours=2)
 #: Lines of one kind.
 _SHOWN = 10
 #: One that is down is known after `CONNECT_SECONDS`; this is for one that connects, then hangs.
 ANSWER_SECONDS = 45
 
 
-@click.command("status")
+@click.command("status", epilog=example("grade-ml status", "grade-ml status --json"))
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @pass_clock
 def command(clock: Clock, as_json: bool) -> None:
-    """Say how the installation is: services, records, runs, models, alerts, what is missing.
+    """Say how the installation is: services, records, schedules, runs, models, alerts, gaps.
 
     Ends with status 0 also where something is wrong: then it says what.
     """
@@ -74,48 +76,59 @@ def collect(settings: Settings, now: datetime) -> dict[str, Any]:
         for url, sections in zip(urls, _SERVICES, strict=True):
             report |= dict.fromkeys(sections, None if url is None else _UNKNOWN)
     else:
-        report |= _ask(settings, now)
+        report |= _gathered(settings, now)
     return {**report, "degraded": degraded()}
 
 
-def _ask(settings: Settings, now: datetime) -> dict[str, Any]:
-    """Ask all services at once, each in a process of its own.
+def _gathered(settings: Settings, now: datetime) -> dict[str, Any]:
+    """Query all services at once, each in a thread: a service that hangs does not stop the others.
 
-    One that hangs keeps no other from answering and can be ended; and the migrations of Alembic,
-    which Dagster and MLflow use too, have global state: in threads, one made its tables in the
-    database of another.
+    Only one of the threads may bring tables up to date, for Alembic's state is global: tables of
+    Dagster and MLflow that do not exist yet are not made here.
     """
-    context = get_context("spawn")
-    found: dict[str, Any] = {}
-    asked = []
-    for sections in _SERVICES:
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_tell, args=(sections, settings, now, sender), daemon=True)
-        process.start()
-        sender.close()
-        asked.append((process, receiver))
+    sections: dict[str, Any] = {}
+    threads = [
+        Thread(target=_answer, args=(names, _Question(settings, now), sections), daemon=True)
+        for names in _SERVICES
+    ]
+    for thread in threads:
+        thread.start()
     deadline = time.monotonic() + ANSWER_SECONDS
-    for process, receiver in asked:
-        with suppress(EOFError):
-            while receiver.poll(max(0.0, deadline - time.monotonic())):
-                name, section = receiver.recv()
-                found[name] = section
-        process.join(max(0.0, deadline - time.monotonic()))
-        process.kill()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
     late = {"error": f"There was no answer within {ANSWER_SECONDS} seconds."}
-    return {name: _masked(found.get(name, late)) for name in _SECTIONS}
+    return {name: _masked(sections.get(name, late)) for name in _SECTIONS}
 
 
-def _tell(sections: Sequence[str], settings: Settings, now: datetime, sender: Connection) -> None:
-    for name in sections:
-        sender.send((name, _or_error(_SECTIONS[name], settings, now)))
+@dataclass(frozen=True)
+class _Question:
+    """What is read, and when; the databases are connected to when they are first read."""
+
+    settings: Settings
+    now: datetime
+
+    @cached_property
+    def grade_ml(self) -> Engine:
+        return database.migrated(database.start(self.settings).grade_ml)
+
+    @cached_property
+    def dagster(self) -> Engine:
+        return database.connect(database.start(self.settings).dagster)
+
+    @property
+    def as_of(self) -> date:
+        return self.settings.date_at(self.now)
 
 
-def _or_error(section: _Section, settings: Settings, now: datetime) -> Any:
-    try:
-        return section(settings, now)
-    except Exception as error:  # whatever a library raises is what this command is there to tell
-        return {"error": str(error) or type(error).__name__}
+def _answer(names: Sequence[str], question: _Question, sections: dict[str, Any]) -> None:
+    down: dict[str, str] | None = None
+    for name in names:
+        try:
+            sections[name] = down or _SECTIONS[name](question)
+        except Exception as error:  # whatever a library raises is what this command is there to say
+            sections[name] = {"error": str(error) or type(error).__name__}
+            if isinstance(error, UnavailableError):
+                down = sections[name]
 
 
 def _masked(section: Any) -> Any:
@@ -125,7 +138,8 @@ def _masked(section: Any) -> Any:
 
 
 def _services(settings: Settings) -> dict[str, Any]:
-    from grade_ml.cli.up import answers, where
+    from grade_ml.cli.up import answers
+    from grade_ml.core.up_record import where
 
     running = where(settings.home)
     url, pid = running or (None, None)
@@ -147,159 +161,200 @@ def _postgresql(settings: Settings) -> str:
     return "running" if embedded_postgres.is_running(settings.postgres_dir) else "stopped"
 
 
-def _gradebook(settings: Settings, _: datetime) -> dict[str, Any]:
+def _gradebook(question: _Question) -> dict[str, Any]:
     import sqlalchemy as sa
 
     from grade_ml.gradebook import schema
 
-    engine = database.migrated(database.start(settings).grade_ml)
-    count = sa.select(sa.func.count())
-    with database.reachable(engine) as connection:
-        rows = {
-            table.name: connection.execute(count.select_from(table)).scalar_one()
-            for table in (*schema.TABLES, schema.quarantine)
-        }
+    tables = (*schema.TABLES, schema.quarantine)
+    counts = [sa.select(sa.func.count()).select_from(table).scalar_subquery() for table in tables]
+    with database.reachable(question.grade_ml) as connection:
+        numbers = connection.execute(sa.select(*counts)).one()
         newest = connection.execute(
             sa.select(schema.load.c.source, schema.load.c.loaded_at)
             .order_by(schema.load.c.id.desc())
             .limit(1)
         ).one_or_none()
-    engine.dispose()
     last_load = newest and {"source": newest.source, "loaded_at": newest.loaded_at.isoformat()}
+    rows = {table.name: number for table, number in zip(tables, numbers, strict=True)}
     return {"rows": rows, "last_load": last_load}
 
 
-def _predictions(settings: Settings, _: datetime) -> dict[str, Any] | None:
+def _published(question: _Question) -> dict[str, Any]:
+    from grade_ml.core import views
+
+    with database.reachable(question.grade_ml) as connection:
+        readers = views.readers(connection)
+    return {"role": readers.role, "missing": [] if readers.can_read else list(readers.remedy)}
+
+
+def _health(question: _Question) -> dict[str, Any] | None:
+    """Return the newest health, which the schedule `system_health` looks at; it takes seconds."""
+    from grade_ml.maintenance import history
+
+    with database.reachable(question.grade_ml) as connection:
+        health = history.newest(connection)
+    if health is None:
+        return None
+    return {
+        "score": health.score,
+        "as_of": health.as_of.isoformat(),
+        "age_seconds": max((question.now - health.as_of).total_seconds(), 0.0),
+        "worst": health.worst,
+        "parts": {name: asdict(part) for name, part in health.parts.items()},
+    }
+
+
+def _predictions(question: _Question) -> dict[str, Any] | None:
     import sqlalchemy as sa
 
     from grade_ml.serving.predictions import grade_prediction
 
     day = grade_prediction.c.as_of
-    engine = database.connect(database.start(settings).grade_ml)
-    with database.reachable(engine) as connection:
+    with database.reachable(question.grade_ml) as connection:
         newest = connection.execute(
             sa.select(day, sa.func.count()).group_by(day).order_by(day.desc()).limit(1)
         ).one_or_none()
-    engine.dispose()
     return {"as_of": newest[0].isoformat(), "enrollments": newest[1]} if newest else None
 
 
-def _monitoring(settings: Settings, now: datetime) -> dict[str, Any]:
+def _monitoring(question: _Question) -> dict[str, Any]:
     from grade_ml.monitoring.store import Kind, newest_health, signals
     from grade_ml.training import requests
 
-    as_of = settings.date_at(now)
-    engine = database.connect(database.start(settings).grade_ml)
-    with database.reachable(engine) as connection:
+    as_of = question.as_of
+    with database.reachable(question.grade_ml) as connection:
         health = newest_health(connection, as_of, _JUDGED_DAYS)
         newest = {
-            one.course_id: one
-            for one in signals(connection, as_of, days=_JUDGED_DAYS)
-            if one.kind is Kind.DRIFT
+            signal.course_id: signal
+            for signal in signals(connection, as_of, days=_JUDGED_DAYS)
+            if signal.kind is Kind.DRIFT
         }
-        asked = requests.newest(connection, as_of)
-    engine.dispose()
+        requested = requests.newest(connection, as_of)
     return {
         "courses": len(health),
-        "in_need": {name: says for name, says in health.items() if says},
-        "drifted": {name: one.says for name, one in newest.items() if one.says},
+        "in_need": {
+            name: course_health.says
+            for name, course_health in health.items()
+            if course_health.needs
+        },
+        "drifted": {name: signal.says for name, signal in newest.items() if signal.says},
         "asked_to_train": {
-            name: {"asked_on": one.asked_on.isoformat(), "reason": one.reason}
-            for name, one in asked.items()
-            if not one.is_answered
+            name: {"asked_on": request.asked_on.isoformat(), "reason": request.reason}
+            for name, request in requested.items()
+            if not request.is_answered
         },
     }
 
 
-def _experiments(settings: Settings, now: datetime) -> list[dict[str, Any]]:
-    from dataclasses import asdict
-
+def _experiments(question: _Question) -> list[dict[str, Any]]:
     from grade_ml.experiments import overview
 
-    engine = database.connect(database.start(settings).grade_ml)
-    with database.reachable(engine) as connection:
-        found = overview.running(connection, settings.date_at(now))
-    engine.dispose()
-    return [asdict(one) for one in found]
+    with database.reachable(question.grade_ml) as connection:
+        return [asdict(experiment) for experiment in overview.running(connection, question.as_of)]
 
 
-def _alerts(settings: Settings, now: datetime) -> dict[str, Any]:
+def _alerts(question: _Question) -> dict[str, Any]:
     from grade_ml.alerts import conditions, outbox
 
-    engine = database.connect(database.start(settings).grade_ml)
-    with database.reachable(engine) as connection:
-        unsent = outbox.unsent(connection, now)
-        found = {
+    with database.reachable(question.grade_ml) as connection:
+        return {
             "open": [
-                {"subject": one.subject, "since": one.opened_at.isoformat(), "message": one.message}
-                for one in conditions.open_conditions(connection)
+                {
+                    "subject": condition.subject,
+                    "since": condition.opened_at.isoformat(),
+                    "message": condition.message,
+                }
+                for condition in conditions.open_conditions(connection)
             ],
-            "unsent": [str(one) for one in unsent],
-        }
-    engine.dispose()
-    return found
-
-
-def _jobs(settings: Settings, now: datetime) -> dict[str, Any]:
-    from grade_ml.orchestration.instance import end_dead_runs, open_instance
-    from grade_ml.orchestration.jobs import JOBS
-
-    with open_instance(settings) as instance:
-        end_dead_runs(instance)
-        return {
-            "daemon_alive": _daemon_alive(instance, now),
-            "last_runs": {job.name: _last_run(instance, job.name) for job in JOBS},
+            "unsent": [str(notice) for notice in outbox.unsent(connection, question.now)],
         }
 
 
-def _daemon_alive(instance: DagsterInstance, now: datetime) -> bool:
-    beats = instance.get_daemon_heartbeats().values()
-    newest = max((beat.timestamp for beat in beats), default=0.0)
-    return now.timestamp() - newest < DAEMON_SECONDS
+def _first_day(question: _Question) -> dict[str, Any] | None:
+    """Return how far the first day is; None where there was none, or it is over with success."""
+    from grade_ml.orchestration import recorded
+
+    with database.reachable(question.dagster) as connection:
+        run = recorded.last_runs(connection, ["first_day"]).get("first_day")
+    if run is None or run.status == "success":
+        return None
+    # Events of Dagster report its parts, and importing Dagster takes longer than all else here.
+    from grade_ml.cli.first_day import newest
+
+    progress = newest(question.settings)
+    if progress is None:
+        return None
+    return {**asdict(progress), "is_complete": progress.is_complete, "says": progress.in_words()}
 
 
-def _last_run(instance: DagsterInstance, job: str) -> dict[str, Any] | None:
-    from dagster import RunsFilter
+def _schedules(question: _Question) -> dict[str, Any]:
+    """Return when each schedule runs next; None where it is switched off."""
+    from grade_ml.core.up_record import DAEMON_SECONDS
+    from grade_ml.orchestration import recorded
+    from grade_ml.orchestration.timetable import CRONS, in_words, next_tick
 
-    for record in instance.get_run_records(RunsFilter(job_name=job), limit=1):
-        ended = record.end_time and datetime.fromtimestamp(record.end_time, UTC).isoformat()
-        return {
-            "status": record.dagster_run.status.value.lower(),
-            "created_at": record.create_timestamp.isoformat(),
-            "ended_at": ended,
-            "run_id": record.dagster_run.run_id,
-        }
-    return None
-
-
-def _incomplete(settings: Settings, _: datetime) -> dict[str, list[str]]:
-    """Return by asset why it made do with less, as the newest answer of its check says."""
-    from dagster import AssetCheckKey
-
-    from grade_ml.orchestration.degradation import NAME
-    from grade_ml.orchestration.instance import open_instance
-
-    with open_instance(settings) as instance:
-        keys = [AssetCheckKey(key, NAME) for key in instance.all_asset_keys()]
-        storage = instance.event_log_storage
-        found = storage.get_latest_asset_check_execution_by_key(keys) if keys else {}
-        answers = {
-            key.asset_key.to_user_string(): record.event.asset_check_evaluation
-            for key, record in found.items()
-            if record.event
-        }
+    with database.reachable(question.dagster) as connection:
+        reported = recorded.daemon_reported_at(connection)
+        stopped = recorded.stopped_schedules(connection)
+    silent = None if reported is None else (question.now - reported).total_seconds()
+    zone = question.settings.zone
     return {
-        name: [*map(str, cast(Sequence[str], answer.metadata["degraded"].value))]
-        for name, answer in sorted(answers.items())
-        if answer and not answer.passed
+        "daemon_alive": silent is not None and silent < DAEMON_SECONDS,
+        "timezone": question.settings.timezone,
+        "schedules": {
+            name: {
+                "is_on": name not in stopped,
+                "when": in_words(cron),
+                "next": None
+                if name in stopped
+                else next_tick(cron, question.now, zone).astimezone(zone).isoformat(),
+            }
+            for name, cron in CRONS.items()
+        },
     }
 
 
-def _champions(settings: Settings, _: datetime) -> dict[str, Any]:
+def _jobs(question: _Question) -> dict[str, Any]:
+    from grade_ml.orchestration import recorded
+    from grade_ml.orchestration.job_descriptions import JOB_DESCRIPTIONS
+
+    with database.reachable(question.dagster) as connection:
+        runs = recorded.last_runs(connection, JOB_DESCRIPTIONS)
+    return {
+        "last_runs": {name: _last_run(runs.get(name)) for name in sorted(JOB_DESCRIPTIONS)},
+    }
+
+
+#: The statuses of Dagster that need another word.
+_STATES = {"started": "running", "canceled": "was ended", "not_started": "not started"}
+
+
+def _last_run(run: RecordedRun | None) -> dict[str, Any] | None:
+    if run is None:
+        return None
+    return {
+        "status": run.status,
+        "created_at": run.created_at.isoformat(),
+        "ended_at": run.ended_at and run.ended_at.isoformat(),
+        "run_id": run.run_id,
+    }
+
+
+def _incomplete(question: _Question) -> dict[str, list[str]]:
+    """Return by asset why it is degraded, according to the newest result of its check."""
+    from grade_ml.orchestration import recorded
+
+    with database.reachable(question.dagster) as connection:
+        return recorded.incomplete(connection)
+
+
+def _champions(question: _Question) -> dict[str, Any]:
     from grade_ml.gradebook.attributes import declarations
     from grade_ml.gradebook.institution import read
     from grade_ml.registry.registry import Alias, Registry
 
+    settings = question.settings
     declared = declarations(read(settings.institution))
     urls = database.start(settings)
     registry = Registry.of_installation(settings, urls.mlflow, declared)
@@ -323,21 +378,28 @@ def _refused(registry: Registry, version: ModelVersion) -> str | None:
     return None
 
 
-_Section = Callable[[Settings, datetime], Any]
+_Section = Callable[[_Question], Any]
 _SECTIONS: dict[str, _Section] = {
     "gradebook": _gradebook,
+    "health": _health,
     "predictions": _predictions,
+    "published": _published,
     "monitoring": _monitoring,
     "experiments": _experiments,
     "alerts": _alerts,
+    "first_day": _first_day,
+    "schedules": _schedules,
     "jobs": _jobs,
     "incomplete": _incomplete,
     "champions": _champions,
 }
 #: Sections of one service, in their order: what comes first makes its tables.
 _SERVICES = (
-    ("gradebook", "predictions", "monitoring", "experiments", "alerts"),
-    ("jobs", "incomplete"),
+    (
+        *("gradebook", "health", "predictions", "published", "monitoring", "experiments"),
+        "alerts",
+    ),
+    ("schedules", "jobs", "first_day", "incomplete"),
     ("champions",),
 )
 
@@ -345,9 +407,13 @@ _SERVICES = (
 def show(console: Console, report: dict[str, Any]) -> None:
     """Print what `collect` returned."""
     printers: dict[str, tuple[str, Callable[[Any], list[str]]]] = {
+        "first_day": ("First day", _print_first_day),
+        "health": ("Health", _print_health),
         "services": ("Services", _print_services),
         "gradebook": ("Gradebook", _print_gradebook),
         "predictions": ("Predictions", _print_predictions),
+        "published": ("Tables to read", _print_published),
+        "schedules": ("Schedules", _print_schedules),
         "jobs": ("Last runs", _print_jobs),
         "alerts": ("Open alerts", _print_alerts),
         "champions": ("Champion models", _print_champions),
@@ -359,13 +425,54 @@ def show(console: Console, report: dict[str, Any]) -> None:
     console.print(f"grade_ml, data in {report['home']}", markup=False)
     for name, (title, printer) in printers.items():
         section = report[name]
+        if name == "first_day" and (section is None or section.get("is_complete")):
+            continue
         console.print(f"\n[bold]{title}[/bold]")
         if isinstance(section, dict) and "error" in section:
             console.print(terminal(f"  cannot be read: {section['error']}"), style="red")
         else:
-            # Names are not cut or folded: whoever reads them copies them.
-            for one in printer(section):
-                console.print(terminal(f"  {one}"), soft_wrap=True)
+            # Names are not cut or folded: users copy them.
+            for paragraph in printer(section):
+                lines = wrapped(paragraph, min(console.width, WIDEST) - 4).replace("\n", "\n    ")
+                console.print(terminal(f"  {lines}"), soft_wrap=True)
+
+
+def _print_first_day(first_day: dict[str, Any]) -> list[str]:
+    return [line(first_day["says"])]
+
+
+def _print_health(health: dict[str, Any] | None) -> list[str]:
+    if health is None:
+        return ["Not yet known; `system_health` looks every hour, and last on the first day."]
+    parts, worst = health["parts"], health["worst"]
+    age = timedelta(seconds=health["age_seconds"])
+    score = "not yet known" if health["score"] is None else f"{health['score']:.0f} of 100"
+    first = f"{score}, {_ago(age)}"
+    if age > _HEALTH_AGE:
+        first += "; since then nobody has looked: start `grade-ml up`, or see the schedule"
+    width = max(map(len, parts))
+    return [
+        first,
+        *(
+            f"{name:<{width}}  {_points(part['points'])}  {line(part['says'])}"
+            for name, part in parts.items()
+        ),
+        *([f"What to do first ({worst}): {line(parts[worst]['remedy'])}"] if worst else []),
+    ]
+
+
+def _ago(age: timedelta) -> str:
+    minutes = int(age.total_seconds() // 60)
+    number, unit = (minutes, "minute") if minutes < _MANY_MINUTES else (minutes // 60, "hour")
+    return f"{number} {unit}{'' if number == 1 else 's'} ago"
+
+
+#: From this number on, hours are shown.
+_MANY_MINUTES = 120
+
+
+def _points(points: float | None) -> str:
+    return "  ?" if points is None else f"{points:3.0f}"
 
 
 def _print_services(services: dict[str, Any]) -> list[str]:
@@ -391,32 +498,65 @@ def _print_gradebook(gradebook: dict[str, Any] | None) -> list[str]:
 
 def _print_predictions(predictions: dict[str, Any] | None) -> list[str]:
     if predictions is None:
-        return ["None yet; they come with the first training."]
+        return ["None yet; the first day brings them within minutes of the first load."]
     return [f"{predictions['enrollments']:,} running enrollments as of {predictions['as_of']}"]
+
+
+def _print_published(published: dict[str, Any] | None) -> list[str]:
+    if published is None:
+        return ["None yet; they come with the first command that needs the database."]
+    if not published["missing"]:
+        return [f"Schema published; readers are members of the role {published['role']}"]
+    return [
+        f"The role {published['role']} does not read them. As an administrator of PostgreSQL, run:",
+        *(f"{statement};" for statement in published["missing"]),
+    ]
+
+
+def _print_schedules(timetable: dict[str, Any] | None) -> list[str]:
+    paused = "The daemon is not running; schedules and sensors are paused."
+    if timetable is None:
+        return [paused]
+    schedules = timetable["schedules"]
+    names, times = (
+        max(map(len, schedules)),
+        max(len(schedule["when"]) for schedule in schedules.values()),
+    )
+    soonest = sorted(schedules, key=lambda name: (schedules[name]["next"] or "~", name))
+    return [
+        *([] if timetable["daemon_alive"] else [paused]),
+        *(
+            f"{name:<{names}}  {schedules[name]['when']:<{times}}  "
+            + (f"next {_moment(at)}" if (at := schedules[name]["next"]) else "switched off")
+            for name in soonest
+        ),
+        f"Schedules run in the time zone {timetable['timezone']} (GRADE_ML_TIMEZONE).",
+    ]
 
 
 def _print_jobs(jobs: dict[str, Any] | None) -> list[str]:
     if jobs is None:
         return ["None yet."]
     width = max(map(len, jobs["last_runs"]))
-    lines = [
+    return [
         f"{name:<{width}}  "
-        + (f"{run['status']}, {_moment(run['created_at'])}" if run else "never ran")
+        + (
+            f"{_STATES.get(run['status'], run['status'])}, {_moment(run['created_at'])}"
+            if run
+            else "never ran"
+        )
         for name, run in jobs["last_runs"].items()
     ]
-    if not jobs["daemon_alive"]:
-        lines.append("The daemon is not running; schedules and sensors are paused.")
-    return lines
 
 
 def _print_alerts(alerts: dict[str, Any] | None) -> list[str]:
     if alerts is None or not (alerts["open"] or alerts["unsent"]):
         return ["None."]
-    told = [
-        f"{one['subject']}, since {_moment(one['since'])}: {line(one['message'])}"
-        for one in alerts["open"]
+    lines = [
+        f"{alert['subject']}, since {_moment(alert['since'])}: {line(alert['message'])}"
+        for alert in alerts["open"]
     ]
-    return _some(told) + _some(alerts["unsent"])
+    return _first_lines(lines) + _first_lines(alerts["unsent"])
 
 
 def _print_champions(champions: dict[str, Any] | None) -> list[str]:
@@ -427,40 +567,56 @@ def _print_champions(champions: dict[str, Any] | None) -> list[str]:
             * bool(champion["refused"])
         )
         for name, champion in (champions or {}).items()
-    ] or ["None yet; run `grade-ml run train_traditional_models`, or wait for 02:00."]
+    ] or [
+        "None yet; the first day brings them. To train at once: "
+        "grade-ml run train_traditional_models"
+    ]
 
 
 def _print_monitoring(monitoring: dict[str, Any] | None) -> list[str]:
     if monitoring is None or not monitoring["courses"]:
-        return ["Not judged lately; `monitor_model_performance` does so every two hours."]
+        return [
+            "Not judged lately; the job `monitor_model_performance` judges them every two hours, "
+            "and on the first day."
+        ]
     need, drifted = monitoring["in_need"], monitoring["drifted"]
-    asked = monitoring["asked_to_train"]
+    requested = monitoring["asked_to_train"]
     return [
         f"{monitoring['courses']} courses: {len(need)} in need, {len(drifted)} drifted, "
-        f"{len(asked)} asked to be trained again",
-        *_some([f"in need: {name}, {says}" for name, says in need.items()]),
-        *_some([f"drifted: {name}, {says}" for name, says in drifted.items()]),
-        *_some([f"to train: {name}, asked on {one['asked_on']}" for name, one in asked.items()]),
+        f"{len(requested)} asked to be trained again",
+        *_first_lines([f"in need: {name}, {text}" for name, text in need.items()]),
+        *_first_lines([f"drifted: {name}, {text}" for name, text in drifted.items()]),
+        *_first_lines(
+            [
+                f"to train: {name}, asked on {request['asked_on']}"
+                for name, request in requested.items()
+            ]
+        ),
     ]
 
 
 def _print_experiments(experiments: list[dict[str, Any]] | None) -> list[str]:
-    told = [
-        f"{one['experiment']}: {one['kind']} of {one['subject']}, {one['state']} since "
-        f"{one['since']}, {one['looks']} looks, {one['labels']:,} labels"
-        + ("" if one["fraction"] is None else f" ({one['fraction']:.0%} of those planned)")
-        + f". {line(one['says'])}"
-        for one in experiments or []
+    lines = [
+        f"{experiment['experiment']}: {experiment['kind']} of {experiment['subject']}, "
+        f"{experiment['state']} since {experiment['since']}, {experiment['looks']} looks, "
+        f"{experiment['labels']:,} labels"
+        + (
+            ""
+            if experiment["fraction"] is None
+            else f" ({experiment['fraction']:.0%} of those planned)"
+        )
+        + f". {line(experiment['says'])}"
+        for experiment in experiments or []
     ]
-    return _some(told) or ["None; one opens by itself when a challenger passes its checks."]
+    return _first_lines(lines) or ["None; one opens by itself when a challenger passes its checks."]
 
 
 def _print_incomplete(incomplete: dict[str, list[str]] | None) -> list[str]:
-    told = [f"{name}: {why}" for name, some in (incomplete or {}).items() for why in some]
-    return _some(told) or ["Nothing."]
+    lines = [f"{name}: {why}" for name, reasons in (incomplete or {}).items() for why in reasons]
+    return _first_lines(lines) or ["Nothing."]
 
 
-def _some(lines: list[str]) -> list[str]:
+def _first_lines(lines: list[str]) -> list[str]:
     more = len(lines) - _SHOWN
     return lines[:_SHOWN] + ([f"… and {more} more; --json has all"] if more > 0 else [])
 
@@ -468,7 +624,7 @@ def _some(lines: list[str]) -> list[str]:
 def _print_degraded(sentences: list[str]) -> list[str]:
     if not sentences:
         return ["Nothing is missing."]
-    return [*sentences, "To install one: .venv/bin/pip install -c constraints.txt -e '.[EXTRA]'"]
+    return [*sentences, remedy("all")]
 
 
 def _moment(iso: str) -> str:

@@ -1,6 +1,6 @@
-"""Child processes that are kept alive: started in their own group, restarted, stopped as a whole.
+"""Keeps child processes alive: starts them in their own group, restarts them, stops the group.
 
-What they are and when they are started is decided in `up`.
+`up` decides which processes are started, and when.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -22,7 +23,7 @@ from grade_ml.core.process import Identity
 #: A process that lived this long (seconds) starts again at once when it dies.
 STEADY_SECONDS = 60
 LONGEST_PAUSE_SECONDS = 30
-#: So many deaths in a row are reported with the end of the log.
+#: After so many deaths in a row, the report includes the end of the log.
 DEATHS_REPORTED = 3
 #: Dagster's long-lived processes grow over weeks (its issue 32070); their runs outlive a restart.
 MEMORY_LIMIT_BYTES = 2 << 30
@@ -35,7 +36,9 @@ LOG_BYTES = 10 << 20
 class Child:
     """One supervised process, which works in `folder`.
 
-    `say` is called with what a person should know; the process's output goes to `log`.
+    `say` is called with each message for the user; the process's output goes to `log`. The last
+    process is `identity`; `earlier` are dead processes whose groups live on, as runs outlive the
+    daemon.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Child:
     log: Path
     say: Callable[[str], None]
     identity: Identity | None = None
+    earlier: list[Identity] = field(default_factory=list)
     _process: subprocess.Popen[bytes] | None = None
     _deaths: int = 0
     _started: float = 0.0
@@ -52,6 +56,8 @@ class Child:
 
     def start(self) -> None:
         """Start the process in a group of its own, which a Ctrl-C in the terminal misses."""
+        if self.identity and self.identity.has_group():
+            self.earlier = [*self.earlier, self.identity]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -67,17 +73,36 @@ class Child:
         self._started = time.monotonic()
 
     def tend(self) -> bool:
-        """Start the process again if it died and its pause is over; return whether it did."""
+        """Start the process again if it died and its pause is over.
+
+        Return whether `identity` or `earlier` changed.
+        """
         rotate(self.log)
-        if self._process is not None:
-            if self._process.poll() is None:
-                self._limit_memory()
-                return False
+        before = self.identity, self.earlier
+        # Forgotten in time: later, a process of another user may get the number.
+        self.earlier = [leader for leader in self.earlier if leader.has_group()]
+        if self._process is not None and self._process.poll() is not None:
             self._bury(self._process.returncode)
-        if time.monotonic() < self._due:
-            return False
-        self.start()
-        return True
+        if self._process is not None:
+            self._limit_memory()
+        elif time.monotonic() >= self._due:
+            self.start()
+        return (self.identity, self.earlier) != before
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the running process was started, by the machine's clock as it is set now."""
+        if self._process is None:
+            return None
+        try:
+            return datetime.fromtimestamp(psutil.Process(self._process.pid).create_time(), UTC)
+        except psutil.NoSuchProcess:  # it has ended in this moment
+            return None
+
+    def kill(self) -> None:
+        """End the process at once, whatever it does; `tend` starts another process."""
+        if self._process is not None:
+            self._process.kill()
 
     def _bury(self, status: int) -> None:
         self._process = None
@@ -106,8 +131,8 @@ class Child:
 def rotate(log: Path) -> None:
     """Move the content of a long `log` to `….old.log`.
 
-    Its writers have it open to append, so what they write next stands at its new beginning. The
-    few lines that they write between copying and cutting are lost.
+    Its writers have it open to append, so their next lines are at its new beginning. The few lines
+    that they write between copying and cutting are lost.
     """
     with suppress(FileNotFoundError):
         if log.stat().st_size > LOG_BYTES:
@@ -115,26 +140,17 @@ def rotate(log: Path) -> None:
             os.truncate(log, 0)
 
 
-def stop(processes: Sequence[Identity]) -> None:
-    """End the groups of `processes`: first asked, then, after `STOP_SECONDS`, killed."""
-    for process in processes:
-        _signal(process.pid, signal.SIGTERM)
+def stop(leaders: Sequence[Identity]) -> None:
+    """End the groups of `leaders`: with SIGTERM, then, after `STOP_SECONDS`, with SIGKILL."""
+    _signal(leaders, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < deadline and any(_has_members(process.pid) for process in processes):
+    while time.monotonic() < deadline and any(leader.has_group() for leader in leaders):
         time.sleep(0.1)
-    for process in processes:
-        _signal(process.pid, signal.SIGKILL)
+    _signal(leaders, signal.SIGKILL)
 
 
-def _has_members(group: int) -> bool:
-    for process in psutil.process_iter(["status"]):
-        with suppress(OSError):
-            dead = process.info["status"] == psutil.STATUS_ZOMBIE
-            if not dead and os.getpgid(process.pid) == group:
-                return True
-    return False
-
-
-def _signal(group: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)
+def _signal(leaders: Sequence[Identity], number: signal.Signals) -> None:
+    for leader in leaders:
+        if leader.has_group():
+            with suppress(ProcessLookupError):  # its last process has ended in this moment
+                os.killpg(leader.pid, number)

@@ -16,29 +16,34 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from shlex import quote
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import click
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
-from grade_ml.cli.parameters import pass_clock
+from grade_ml.cli import first_day
+from grade_ml.cli.heartbeat import Watch
+from grade_ml.cli.help import example
+from grade_ml.cli.parameters import pass_clock, settings_at
 from grade_ml.cli.supervision import Child, rotate, stop
 from grade_ml.core import database, embedded_postgres
 from grade_ml.core.clock import Clock
 from grade_ml.core.errors import AlreadyRunningError, GradeMLError, ServiceError
 from grade_ml.core.locks import acquire
 from grade_ml.core.masking import masked
+from grade_ml.core.optional import all_left_out
 from grade_ml.core.permissions import make_private
 from grade_ml.core.process import Identity
-from grade_ml.core.settings import REPOSITORY, Settings
+from grade_ml.core.settings import REPOSITORY, Settings, UiSettings
 from grade_ml.core.storage import require_writable
-from grade_ml.core.texts import line
+from grade_ml.core.up_record import where
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 HOST = "127.0.0.1"
-#: Beyond this a child is slower than on any machine seen; its log then says why.
+#: Beyond this a child is slower than on any machine seen; its log then gives the reason.
 START_SECONDS = 120
 #: Children by their modules; the names are those of their logs.
 _DEMO_TUNING = {"GRADE_ML_TUNING_SECONDS": "20"}
@@ -50,9 +55,15 @@ _CHILDREN = {
 }
 
 
-@click.command("up")
+@click.command("up", epilog=example("grade-ml up --demo", "grade-ml up --port 3001"))
 @click.option("--demo", is_flag=True, help="Fill an empty gradebook with a simulated campus.")
-@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--port",
+    default=3000,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="Where to serve the UI.",
+)
 @pass_clock
 def command(clock: Clock, demo: bool, port: int) -> None:
     """Start everything on this machine and keep it running until Ctrl-C.
@@ -61,14 +72,19 @@ def command(clock: Clock, demo: bool, port: int) -> None:
     runs Dagster's UI and daemon, which train and predict by themselves once there is a gradebook.
     The UI is reachable from this machine only.
     """
-    settings = Settings.from_environment()
+    from grade_ml.orchestration.queue import require_settings
+
+    settings = settings_at(clock)
+    # Before anything starts: its processes would say so in their logs only.
+    require_settings()
+    UiSettings.from_environment()
     with _interruptible(), _only_one(settings.home, f"http://{HOST}:{port}") as record:
         _require_free(port)
         _Launch(settings, port, record, clock).run(demo)
 
 
 class _Record:
-    """The file that says where `up` runs; while it runs, it is locked."""
+    """The file that records where `up` runs; while it runs, it is locked."""
 
     def __init__(self, file: IO[str], url: str) -> None:
         self.url = url
@@ -88,18 +104,6 @@ class _Record:
         self._file.flush()
 
 
-def where(home: Path) -> tuple[str, int] | None:
-    """Return the URL and the process id of the `up` that runs on `home`, or None."""
-    content = _running(home)
-    return None if content is None else (content["url"], content["up"]["pid"])
-
-
-def providers_url(home: Path) -> str | None:
-    """Return where the `up` that runs on `home` serves simulated providers, or None."""
-    content = _running(home)
-    return None if content is None else content.get("providers")
-
-
 def providers_variables(url: str) -> dict[str, str]:
     """Return the variables that point at simulated providers, but for what is set already."""
     from grade_ml.campus.providers import oneroster
@@ -112,15 +116,6 @@ def providers_variables(url: str) -> dict[str, str]:
     if not OneRosterSettings.from_environment().model_fields_set:
         variables |= oneroster.settings(url)
     return variables
-
-
-def _running(home: Path) -> dict[str, Any] | None:
-    """Return what the `up` that runs on `home` says of itself; one that was killed says nothing."""
-    try:
-        content: dict[str, Any] = json.loads((home / "up.lock").read_text())
-    except (OSError, ValueError):  # none, not readable, or half written
-        return None
-    return content if Identity(**content["up"]).is_alive() else None
 
 
 @contextmanager
@@ -148,13 +143,12 @@ def _only_one(home: Path, url: str) -> Iterator[_Record]:
 def _stop_leftovers(content: str) -> None:
     """End the children of an `up` that was killed: they would keep the port."""
     try:
-        children = [Identity(**child) for child in json.loads(content)["children"]]
+        leaders = [Identity(**leader) for leader in json.loads(content)["children"]]
     except json.JSONDecodeError:
         return
-    alive = [child for child in children if child.is_alive()]
-    if alive:
+    if any(leader.has_group() for leader in leaders):
         click.echo("The last grade-ml up was killed; stopping what it left behind.")
-        stop(alive)
+        stop(leaders)
 
 
 def _require_free(port: int) -> None:
@@ -174,8 +168,8 @@ def _interruptible() -> Iterator[None]:
     """End quietly at Ctrl-C and SIGTERM; while ending, neither can leave a process behind."""
 
     def interrupt(number: int, _: object) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)
+        for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(ending, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -211,6 +205,8 @@ class _Launch:
             "dagster", environment, *code_server.arguments(self._socket)
         )
         self._children = [self._ui, self._daemon, self._code_server]
+        self._watch = Watch(settings, self._daemon, clock)
+        self._first_day: first_day.Watch | None = None
 
     def _child(self, module: str, environment: Mapping[str, str], *arguments: str) -> Child:
         name = _CHILDREN[module]
@@ -222,8 +218,11 @@ class _Launch:
             environment,
             self._settings.home,
             self._settings.home / "logs" / f"{name}.log",
-            say=lambda words: click.echo(masked(words)),
+            say=self._say,
         )
+
+    def _say(self, words: str) -> None:
+        click.echo(masked(words))
 
     def run(self, demo: bool) -> None:
         """Start everything and keep it alive until a signal comes."""
@@ -233,10 +232,10 @@ class _Launch:
                 self._tend()
                 time.sleep(1)
         finally:
-            # Where nobody reads the output any more, the children must end all the same.
+            # The children must end even if no terminal reads the output any more.
             with suppress(OSError):
                 click.echo("Stopping …")
-            stop([child.identity for child in self._children if child.identity])
+            stop(self._leaders())
 
     def _start(self, demo: bool) -> None:
         from grade_ml.orchestration import code_server
@@ -253,13 +252,15 @@ class _Launch:
         if demo and _is_demo(gradebook):
             self._add_providers()
             self._shorten_tuning()
+            for reason in all_left_out():
+                click.echo(reason)
         self._start_children(self._code_server)
         with _step("Tables of MLflow"):
             self._prepare_registry(urls.mlflow, gradebook)
         with _step("Code server"):
             self._wait_for(self._code_server, lambda: code_server.answers(self._socket))
         # Their first look finds it ready; otherwise they would log that it is not.
-        self._start_children(*(one for one in self._children if one.identity is None))
+        self._start_children(*(child for child in self._children if child.identity is None))
         if demo and _is_empty(gradebook):
             with _step("Simulated campus"):
                 _load_campus(gradebook, self._settings, self._clock.now())
@@ -269,14 +270,14 @@ class _Launch:
         gradebook.dispose()
 
     def _shorten_tuning(self) -> None:
-        """Let whoever tries the ensemble see it in minutes, unless a time was chosen."""
+        """Shorten tuning so that users see the ensemble in minutes, unless a time was chosen."""
         if "tuning_seconds" in self._settings.model_fields_set:
             return
         for child in self._children:
             child.environment = {**child.environment, **_DEMO_TUNING}
 
     def _add_providers(self) -> None:
-        """Serve the campus's surroundings to the other children, unless they know real ones."""
+        """Serve the campus's surroundings to other children, unless they know real providers."""
         port = _providers_port(self._port)
         url = f"http://{HOST}:{port}"
         variables = providers_variables(url)
@@ -289,12 +290,12 @@ class _Launch:
         )
         self._record.providers = url
         surroundings = any(name.startswith("GRADE_ML_EXTERNAL") for name in variables)
-        told = (
+        subject = (
             "Weather, events and all else around the campus are"
             if surroundings
             else ("A small college that is read by OneRoster is")
         )
-        click.echo(f"{told} simulated, at {url}")
+        click.echo(f"{subject} simulated, at {url}")
 
     def _prepare_dagster(self) -> None:
         from grade_ml.orchestration.instance import end_dead_runs, open_instance
@@ -321,13 +322,28 @@ class _Launch:
         self._write_record()
 
     def _write_record(self) -> None:
-        self._record.write([child.identity for child in self._children if child.identity])
+        self._record.write(self._leaders())
+
+    def _leaders(self) -> list[Identity]:
+        """Return the children, then the dead children whose groups live on."""
+        children = [child.identity for child in self._children if child.identity]
+        return children + [leader for child in self._children for leader in child.earlier]
 
     def _tend(self) -> None:
         if self._settings.embedded:
             self._tend_postgres()
         if any([child.tend() for child in self._children if child.identity]):
             self._write_record()
+        if self._daemon.identity:
+            self._look("Whether the daemon works", self._watch)
+        if self._first_day:
+            self._look("How far the first day is", self._first_day)
+
+    def _look(self, name: str, watch: Watch | first_day.Watch) -> None:
+        try:
+            watch.tend()
+        except (GradeMLError, SQLAlchemyError) as error:
+            click.echo(f"{name} could not be seen: {masked(str(error))}")
 
     def _tend_postgres(self) -> None:
         rotate(self._settings.postgres_dir / "log")
@@ -352,21 +368,31 @@ class _Launch:
 
     def _greet(self, gradebook: Engine) -> None:
         click.echo(f"\ngrade_ml is up: {self._record.url}\n")
+        predicted, progress = _has_predictions(gradebook), first_day.newest(self._settings)
         if _is_empty(gradebook):
             click.echo("The gradebook is empty; fill it with `grade-ml load` (see --help).")
-        else:
-            click.echo("Features, training and predictions follow by themselves; see Runs there.")
-            self._give_example(gradebook)
-        click.echo("`grade-ml status` says how things are. Ctrl-C stops everything.")
+        elif predicted and (example := self._example()):
+            click.echo(f"Try: {first_day.trial(example)}")
+        elif not predicted and progress is None:
+            click.echo(
+                "The first day begins: it fills the whole graph, usually within 15 minutes."
+                "\nProgress is shown here; the job `first_day` under Runs shows more."
+            )
+        click.echo("`grade-ml status` shows the state of everything. Ctrl-C stops everything.")
 
-    def _give_example(self, gradebook: Engine) -> None:
+        if progress.goes_on if progress else not predicted:
+            self._first_day = first_day.Watch(
+                self._settings, self._record.url, self._example, self._say
+            )
+
+    def _example(self) -> first_day.Example | None:
         from grade_ml.campus.simulated import example
 
+        gradebook = database.connect(database.start(self._settings).grade_ml)
         with database.reachable(gradebook) as connection:
-            found = example(connection, self._settings.date_at(self._clock.now()))
-        if found:
-            student, course = (quote(line(one)) for one in found)
-            click.echo(f"Then try: grade-ml predict --student {student} --course {course}")
+            chosen = example(connection, self._settings.date_at(self._clock.now()))
+        gradebook.dispose()
+        return chosen
 
 
 @contextmanager
@@ -397,6 +423,13 @@ def _is_empty(gradebook: Engine) -> bool:
         return not course_ids(connection) and newest_load(connection) is None
 
 
+def _has_predictions(gradebook: Engine) -> bool:
+    from grade_ml.serving.predictions import grade_prediction
+
+    with database.reachable(gradebook) as connection:
+        return connection.execute(sa.select(sa.exists(grade_prediction.select()))).scalar_one()
+
+
 def _is_demo(gradebook: Engine) -> bool:
     """Return whether the gradebook holds a simulated campus, or nothing, which becomes one."""
     from grade_ml.gradebook.catalog import first_load
@@ -409,11 +442,11 @@ def _is_demo(gradebook: Engine) -> bool:
 
 
 def _providers_port(port: int) -> int:
-    """Return 100 above the UI's port if that is free, else any free one."""
-    for wanted in (min(port + 100, 65535), 0):
+    """Return 100 above the UI's port if that is free, else any free port."""
+    for candidate in (min(port + 100, 65535), 0):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((HOST, wanted))
+            probe.bind((HOST, candidate))
             return int(probe.getsockname()[1])
     raise ServiceError("There is no free port for the simulated providers.")
 

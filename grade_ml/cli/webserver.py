@@ -1,7 +1,7 @@
 """Dagster's UI behind a guard; `python -m grade_ml.cli.webserver`, a child of `grade-ml up`.
 
-Dagster's own server answers any page: it executes mutations that come by GET, and looks neither at
-Origin nor at Host. This is the same application, asked only by whom `core.guard` lets through.
+Dagster's own server answers any page: it executes mutations that come by GET, and checks neither
+Origin nor Host. This is the same application behind `core.guard`, which refuses other requests.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOST = "127.0.0.1"
-#: Says the versions of Dagster and nothing else; whoever watches over the server asks for it.
+#: Returns the versions of Dagster and nothing else; programs that monitor the server request it.
 HEALTH = "/server_info"
 _GRAPHQL = frozenset({"application/json", "application/graphql"})
-#: As Dagster's command has it: neither a slow query nor an old connection may block the UI.
+#: The values of Dagster's command: neither a slow query nor an old connection may block the UI.
 _STATEMENT_MS, _RECYCLE_SECONDS, _OVERFLOW = 15_000, 3_600, 20
 _HEADERS = {
     "X-Frame-Options": "DENY",
@@ -41,7 +41,7 @@ _HEADERS = {
 
 @click.command()
 @click.option("-p", "--port", required=True, type=click.IntRange(1, 65535))
-@click.option("--read-only", is_flag=True, help="Show everything and let nothing be changed.")
+@click.option("--read-only", is_flag=True, help="Show everything; allow no changes.")
 @workspace_options
 def main(port: int, read_only: bool, **workspace: Any) -> None:
     """Serve Dagster's UI to the pages of this server and to scripts on this machine."""
@@ -60,12 +60,12 @@ def main(port: int, read_only: bool, **workspace: Any) -> None:
         instance.optimize_for_webserver(_STATEMENT_MS, _RECYCLE_SECONDS, _OVERFLOW)
         with WorkspaceProcessContext(instance, target, __version__, read_only) as context:
             app = Guarded(create_app_from_workspace_process_context(context), ui)
-            # An access log would keep the token of the link that lets a browser in.
+            # An access log would contain the token of the link by which a browser signs in.
             uvicorn.run(app, host=HOST, port=port, log_level="warning", access_log=False)
 
 
 class Guarded:
-    """An ASGI application that hands on what the guard lets through, and marks the answers."""
+    """An ASGI application that forwards the requests that the guard allows, and adds headers."""
 
     def __init__(self, app: ASGIApp, ui: UiSettings) -> None:
         self._app = app
@@ -73,13 +73,13 @@ class Guarded:
         self._token = ui.token.get_secret_value() if ui.token else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request or WebSocket, or hand it on."""
+        """Refuse a request or WebSocket, or forward it."""
 
         async def marked(message: Message) -> None:
             if message["type"].endswith("response.start"):
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
-                # Dagster's pages have one of their own; all of them hold at once.
+                # Dagster's pages have a policy of their own; browsers apply all policies.
                 headers.append("Content-Security-Policy", "frame-ancestors 'none'")
             await send(message)
 
@@ -96,15 +96,15 @@ class Guarded:
             return PlainTextResponse(f"Refused: {refusal.reason}\n", refusal.status)
         if not scope["path"].isprintable():
             return PlainTextResponse("Refused: the path has control characters.\n", 400)
-        # Dagster executes what the address asks for; without it, a GET opens its playground. Its
-        # router takes `/graphql` and a line end for the same, so no part of the path may say it.
+        # Dagster executes a query in the address; without a query, a GET opens its playground. Its
+        # router treats `/graphql` with a line end alike, so no part of the path may contain it.
         if method != "POST" and "graphql" in scope["path"].lower() and scope["query_string"]:
             words = "Refused: send GraphQL as the body of a POST, as application/json.\n"
             return PlainTextResponse(words, 405, {"Allow": "POST"})
         return None
 
     def _let_in(self, connection: HTTPConnection) -> Response | None:
-        """Return None for whoever shows the token, or what to answer instead."""
+        """Return None if the request has the token, else the response that refuses it."""
         if self._token is None or connection.scope["path"] == HEALTH:
             return None
         # Browsers send cookies to every port of a host: two installations need two names.
@@ -121,7 +121,7 @@ class Guarded:
         ):
             return None
         return PlainTextResponse(
-            "Refused: this UI asks for the token that is set as GRADE_ML_UI_TOKEN. Open it once as "
+            "Refused: this UI requires the token that is set as GRADE_ML_UI_TOKEN. Open it once as "
             "/?token=TOKEN; scripts send the header Authorization: Bearer TOKEN.\n",
             401,
             {"WWW-Authenticate": "Bearer"},

@@ -1,1 +1,1 @@
-"""What every other room stands on: settings, errors, database, artifact store; no domain rule."""
+"""The base of all other packages: settings, errors, database, artifact store; no domain rule."""

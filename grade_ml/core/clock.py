@@ -1,6 +1,6 @@
-"""The one clock: everything that happens now asks it, and what tests or replays moves is another.
+"""The clock that gives the present time everywhere; tests and replays pass another.
 
-A command or the definitions of Dagster make one and hand it on; nothing else reads the time of the
+A command or Dagster's definitions create it and pass it on; no other code reads the time of the
 machine. Durations are measured with `time.perf_counter` and `time.monotonic`, which are no dates.
 """
 

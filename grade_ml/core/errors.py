@@ -1,7 +1,9 @@
-"""The errors that a person may see: each says what is wrong and what to do about it.
+"""The errors that users may see: each states what is wrong and the remedy.
 
 Anything that is not a subclass of `GradeMLError` is a defect of the program, not of its input.
-Errors quote what was loaded, so what they say is made readable here, for logs and terminals alike.
+A `TransientError` may pass by itself; every other error is permanent: it returns until its cause is
+removed.
+Errors quote loaded text, so their texts are made readable here, for logs and terminals alike.
 """
 
 from grade_ml.core.masking import masked
@@ -33,6 +35,10 @@ class GradeMLError(Exception):
         return f"{self.message} {self.remedy}".strip()
 
 
+class TransientError(GradeMLError):
+    """A condition that may pass by itself: what met it starts over after a pause."""
+
+
 class ConfigurationError(GradeMLError):
     """A setting is missing or cannot be used."""
 
@@ -42,7 +48,7 @@ class SourceError(GradeMLError):
 
 
 class NotFoundError(GradeMLError):
-    """A student, course, section, term or model that was asked for does not exist."""
+    """A requested student, course, section, term or model does not exist."""
 
 
 class NotReadyError(GradeMLError):
@@ -50,23 +56,27 @@ class NotReadyError(GradeMLError):
 
 
 class AlreadyRunningError(GradeMLError):
-    """Another process holds what this one needs."""
+    """Another process holds what this process needs."""
 
 
 class ServiceError(GradeMLError):
-    """A service (PostgreSQL, artifact store) does not answer or failed to start."""
+    """A service (PostgreSQL, artifact store, a web server) failed or refuses."""
+
+
+class UnavailableError(ServiceError, TransientError):
+    """A service does not answer at the moment."""
 
 
 class ArtifactError(GradeMLError):
-    """A stored artifact is missing, incomplete, not as its manifest says, or must not be used."""
+    """A stored artifact is missing, incomplete, differs from its manifest, or must not be used."""
 
 
 class StageError(GradeMLError):
-    """A model's version cannot take the stage that was asked for."""
+    """A model's version cannot take the requested stage."""
 
 
 class ExperimentError(GradeMLError):
-    """An experiment cannot be planned, or decided, in the way that was asked for."""
+    """An experiment cannot be planned, or decided, as requested."""
 
 
 class OutOfMemoryError(GradeMLError):

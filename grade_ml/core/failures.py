@@ -1,6 +1,6 @@
 """Which errors of the system and of PostgreSQL are conditions of the machine, and what to do then.
 
-Everything else that is no `GradeMLError` is a defect, and keeps its traceback.
+Any other error that is no `GradeMLError` is a defect and shows its traceback.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from grade_ml.core.errors import ConfigurationError, GradeMLError, ServiceError
+from grade_ml.core.errors import (
+    ConfigurationError,
+    GradeMLError,
+    ServiceError,
+    TransientError,
+    UnavailableError,
+)
+from grade_ml.core.optional import of_import
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -19,34 +26,80 @@ _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _DATABASE_FULL = ("53100", "58030")
 #: With less than this left, a place is named as full where an error names none.
 _LITTLE_BYTES = 1 << 20
-_ROOM = "Make room there, and run the command again; a load that failed has changed nothing."
+_ROOM = "Free disk space there and run the command again; a load that failed has changed nothing."
 
 
 def foreseen(error: BaseException, places: Iterable[Path]) -> GradeMLError | None:
-    """Return what a person should read instead of a traceback, or None: then it is a defect.
+    """Return the error that a user should read instead of a traceback, `None` for a defect.
 
     Errors that led to `error` count too. `places` are the folders that may be full: an error in
     the middle of writing names no file.
     """
-    for one in _causes(error):
-        if isinstance(one, GradeMLError):
-            return one
-        if isinstance(one, OSError) and (told := _of_system(one, places)):
-            return told
-        if told := _of_database(one):
-            return told
+    for cause in _causes(error):
+        if isinstance(cause, GradeMLError):
+            return cause
+        if isinstance(cause, ImportError) and (lacking := of_import(cause)):
+            return lacking
+        if isinstance(cause, OSError) and (foreseen_error := _of_system(cause, places)):
+            return foreseen_error
+        if foreseen_error := _of_database(cause):
+            return foreseen_error
     return None
+
+
+#: What the clients of MLflow and of object storage raise if the server does not answer; by name,
+#: so that nothing is imported for it. `core.http` has already retried its own requests.
+_UNANSWERED = frozenset(
+    {
+        "aiohttp.client_exceptions.ClientConnectionError",
+        "botocore.exceptions.ConnectionError",
+        "botocore.exceptions.HTTPClientError",
+        "requests.exceptions.ConnectionError",
+        "requests.exceptions.RetryError",
+        "requests.exceptions.Timeout",
+    }
+)
+#: SQLSTATEs of PostgreSQL after which the same transaction may succeed: serialization_failure,
+#: deadlock_detected, too_many_connections.
+_PASSING = ("40001", "40P01", "53300")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether `error` may pass by itself, so that doing the same again may succeed.
+
+    Of errors that led to each other, the first that the program foresaw decides; a lost
+    connection to PostgreSQL does so wherever it occurs.
+    """
+    from grade_ml.core.database import is_lost
+
+    if is_lost(error):
+        return True
+    for cause in _causes(error):
+        if isinstance(cause, GradeMLError):
+            return isinstance(cause, TransientError)
+        if isinstance(cause, ConnectionError | TimeoutError) or _state(cause) in _PASSING:
+            return True
+        kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(cause).__mro__}
+        if kinds & _UNANSWERED:
+            return True
+    return False
+
+
+def _state(error: BaseException) -> str | None:
+    """Return the SQLSTATE that PostgreSQL gave with an error of a driver, or None."""
+    state: str | None = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return state
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
-        one = waiting.pop(0)
-        if isinstance(one, BaseException) and id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            waiting += [one.__cause__, None if one.__suppress_context__ else one.__context__]
+        cause = waiting.pop(0)
+        if isinstance(cause, BaseException) and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            waiting += [cause.__cause__, None if cause.__suppress_context__ else cause.__context__]
 
 
 def _of_system(error: OSError, places: Iterable[Path]) -> GradeMLError | None:
@@ -64,28 +117,27 @@ def _of_system(error: OSError, places: Iterable[Path]) -> GradeMLError | None:
 
 
 def _of_database(error: BaseException) -> GradeMLError | None:
-    """Return a full disk of PostgreSQL, or its absence, in the first line of its own words."""
+    """Return the error for a full disk of PostgreSQL or for its absence, with its first line."""
     from sqlalchemy.exc import DBAPIError
 
     from grade_ml.core.database import is_lost
 
     if not isinstance(error, DBAPIError):
         return None
-    said = str(error.orig).strip().partition("\n")[0]
-    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-    if state in _DATABASE_FULL:
-        return ServiceError(f"PostgreSQL cannot write: {said}.", _ROOM)
+    message = str(error.orig).strip().partition("\n")[0]
+    if error.orig and _state(error.orig) in _DATABASE_FULL:
+        return ServiceError(f"PostgreSQL cannot write: {message}.", _ROOM)
     if is_lost(error):
-        return ServiceError(
-            f"PostgreSQL does not answer: {said}.",
-            "Its log says why (of the embedded one, `postgres/log` in GRADE_ML_HOME); a full disk "
-            "is the usual cause.",
+        return UnavailableError(
+            f"PostgreSQL does not answer: {message}.",
+            "Its log gives the reason (that of the embedded server is `postgres/log` in "
+            "GRADE_ML_HOME); a full disk is the usual cause.",
         )
     return None
 
 
 def _full(places: Iterable[Path]) -> Iterator[Path]:
     for place in places:
-        there = next((path for path in (place, *place.parents) if path.exists()), None)
-        if there and shutil.disk_usage(there).free < _LITTLE_BYTES:
+        existing = next((path for path in (place, *place.parents) if path.exists()), None)
+        if existing and shutil.disk_usage(existing).free < _LITTLE_BYTES:
             yield place

@@ -25,14 +25,14 @@ def together(frames: Iterable[pd.DataFrame], types: Mapping[str, str]) -> pd.Dat
 
     Frames without rows decide no type, which pandas warns of.
     """
-    known = [one for one in frames if len(one)]
+    known = [frame for frame in frames if len(frame)]
     return pd.concat(known, ignore_index=True) if known else empty(types)
 
 
 def sound(frame: pd.DataFrame, schema: DataFrameSchema) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows of enrollments that keep to `schema`, and the odd rows with their `reason`.
+    """Return the rows of enrollments that satisfy `schema`, and the odd rows with their `reason`.
 
-    One enrollment of which something cannot be computed so costs the others nothing.
+    So an enrollment for which something cannot be computed does not affect the others.
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ def sound(frame: pd.DataFrame, schema: DataFrameSchema) -> tuple[pd.DataFrame, p
     Raises
     ------
     pandera.errors.SchemaErrors
-        The frame as a whole breaks its promise: a column or a type is another. That is a defect of
-        the program, whatever the records were.
+        The frame as a whole violates the schema: a column or a type differs. That is a defect of
+        the program, for any records.
     """
     from pandera.errors import SchemaErrors
 

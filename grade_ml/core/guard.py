@@ -1,6 +1,6 @@
 """Which requests a web server of this machine answers: its own pages', and scripts'.
 
-A browser sends whatever any page asks it to, also to 127.0.0.1. What it adds about the page
+A browser sends any request that a page makes, also to 127.0.0.1. What it adds about the page
 (Origin, the Sec-Fetch headers) no page can change, and what a name resolves to is the page's
 owner's choice (DNS rebinding), so the Host counts too. Only headers are looked at here; who serves
 what is decided by the servers.
@@ -22,7 +22,7 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 class Refusal(NamedTuple):
-    """Why a request is not answered: a status of HTTP, and words for whoever sent it."""
+    """Why a request is not answered: a status of HTTP, and a message for its sender."""
 
     status: int
     reason: str
@@ -35,7 +35,7 @@ class Guard:
     Parameters
     ----------
     hosts
-        The names under which the server may be asked, in lower case, without a port.
+        The names under which the server accepts requests, in lower case, without a port.
     content_types
         What a body may be. One that forms cannot send makes browsers ask for leave first when a
         foreign page wants to send it, and that is never given.
@@ -53,16 +53,16 @@ class Guard:
         >>> Guard().refusal("GET", [("Host", "localhost"), ("Origin", "null")]).status
         403
         """
-        found: dict[str, list[str]] = {}
+        values_by_name: dict[str, list[str]] = {}
         for name, value in headers:
-            found.setdefault(name.lower(), []).append(value.strip())
-        repeated = [name for name in _DECIDING if len(found.get(name, ())) > 1]
+            values_by_name.setdefault(name.lower(), []).append(value.strip())
+        repeated = [name for name in _DECIDING if len(values_by_name.get(name, ())) > 1]
         if repeated:
-            return Refusal(400, f"The header {repeated[0]} stands more than once.")
-        values = {name: found.get(name, [""])[0].lower() for name in _DECIDING}
+            return Refusal(400, f"The request has the header {repeated[0]} more than once.")
+        values = {name: values_by_name.get(name, [""])[0].lower() for name in _DECIDING}
         return (
             self._foreign_host(values["host"])
-            or _foreign_page(method, values, has_origin="origin" in found)
+            or _foreign_page(method, values, has_origin="origin" in values_by_name)
             or self._foreign_body(method, values["content-type"])
         )
 
@@ -94,7 +94,7 @@ def _foreign_page(method: str, values: dict[str, str], has_origin: bool) -> Refu
         return Refusal(403, "A page of another origin sent this.")
     if values["sec-fetch-site"] in ("", "same-origin", "none") or _follows_link(method, values):
         return None
-    return Refusal(403, "A page of another site asked for this.")
+    return Refusal(403, "A page of another site sent this request.")
 
 
 def _is_own(origin: str, host: str) -> bool:

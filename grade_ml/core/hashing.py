@@ -1,8 +1,8 @@
-"""Numbers and texts that tell whether something changed.
+"""Numbers and texts that show whether something changed.
 
 Two kinds: SHA-256 of what holds nothing of a student (files, settings, requests, versions), and
-hashes of students' rows, keyed by the installation's secret. Without a key, whoever has a list of
-ids and guesses the few values of a row finds each student again in what a model keeps of its data.
+hashes of students' rows, keyed by the installation's secret. Without a key, a person with a list of
+ids who guesses the few values of a row could identify each student in the data of a stored model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def checksum(content: bytes) -> str:
 
 
 def digest(value: object, digits: int = 16) -> str:
-    """Return hexadecimal digits that change when `value` does, whatever the order of its keys.
+    """Return hexadecimal digits that change when `value` does, but not with the order of its keys.
 
     Parameters
     ----------

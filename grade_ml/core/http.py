@@ -1,6 +1,6 @@
-"""What every client of HTTP needs, whatever it asks for: bounds, pauses, safe redirects.
+"""What every client of HTTP needs: bounds, pauses, safe redirects.
 
-A server that was asked may lead elsewhere, but never into a private network that only this machine
+A server may redirect elsewhere, but never into a private network that only this machine
 sees, never to another scheme, and never with credentials.
 """
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 _PACKED = ("gzip", "deflate")
 #: A provider that moved leads on once or twice; more is a circle.
 MOST_REDIRECTS = 5
-#: Addresses that stand for IPv4 ones where a network has only IPv6 (RFC 6052).
+#: Addresses that represent IPv4 addresses if a network has only IPv6 (RFC 6052).
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -36,7 +36,7 @@ class AnswerError(Exception):
 
 
 class TryAgainError(Exception):
-    """An attempt failed in a way that the next one may not; carries how to report it."""
+    """An attempt failed, but the next attempt may succeed; carries how to report the failure."""
 
     def __init__(self, problem: str, status: int = 0) -> None:
         super().__init__(problem)
@@ -127,7 +127,7 @@ def send(
     total_s
         Within so many seconds the whole answer is read, its body included.
     auth
-        For the place that is asked only.
+        For the first host only.
 
     Raises
     ------
@@ -137,16 +137,16 @@ def send(
     """
     _deadline.at, _deadline.total_s = time.monotonic() + total_s, total_s
     request.headers["Accept-Encoding"] = ", ".join(_PACKED)
-    asked = here = request.url
+    original = here = request.url
     reply = client.send(request, stream=True, auth=auth)
     for _ in range(MOST_REDIRECTS):
         following = reply.next_request
         if following is None:
             return reply
         reply.close()
-        # Not the URL of the last request, in which a checked address may stand for the name.
+        # Not the URL of the last request, in which a checked address may replace the name.
         here, before = here.join(reply.headers["Location"]), here
-        reply = client.send(_checked(following, asked, before, here), stream=True)
+        reply = client.send(_checked(following, original, before, here), stream=True)
     if reply.next_request is None:
         return reply
     reply.close()
@@ -154,36 +154,36 @@ def send(
 
 
 def _checked(
-    following: httpx.Request, asked: httpx.URL, before: httpx.URL, there: httpx.URL
+    following: httpx.Request, original: httpx.URL, before: httpx.URL, target: httpx.URL
 ) -> httpx.Request:
     """Return the request to send after a redirect, to the very address that was checked.
 
-    httpx has taken the credentials off where the place is another one.
+    httpx has removed the credentials if the host is another.
     """
-    if there.scheme != before.scheme and (before.scheme, there.scheme) != ("http", "https"):
-        raise AnswerError(f"leads from {before.scheme} to {there.scheme}")
-    following.url = there
-    following.headers["Host"] = there.netloc.decode("ascii")
-    following.extensions = {**following.extensions, "sni_hostname": there.host}
-    if _place(there) == _place(asked):
+    if target.scheme != before.scheme and (before.scheme, target.scheme) != ("http", "https"):
+        raise AnswerError(f"leads from {before.scheme} to {target.scheme}")
+    following.url = target
+    following.headers["Host"] = target.netloc.decode("ascii")
+    following.extensions = {**following.extensions, "sni_hostname": target.host}
+    if _place(target) == _place(original):
         return following
     if following.method not in ("GET", "HEAD"):
-        raise AnswerError(f"leads what was sent to it on to {there.host}")
-    addresses = _addresses(there)
-    private = sorted(one for one in addresses if not is_public(one))
+        raise AnswerError(f"leads what was sent to it on to {target.host}")
+    addresses = _addresses(target)
+    private = sorted(address for address in addresses if not is_public(address))
     if private:
         raise AnswerError(
-            f"leads to {there.host}, which is not a public address ({', '.join(private)}); if "
-            "that is where to ask, set that address itself"
+            f"leads to {target.host}, which is not a public address ({', '.join(private)}); if "
+            "that is the right server, set that address itself"
         )
-    if addresses and not _by_proxy(there):
+    if addresses and not _by_proxy(target):
         # A name may mean another address the next time it is looked up (DNS rebinding).
-        following.url = there.copy_with(host=addresses[0])
+        following.url = target.copy_with(host=addresses[0])
     return following
 
 
 def _place(url: httpx.URL) -> tuple[str, int | None]:
-    """Return host and port, None for the scheme's own: http and https of one host are one place."""
+    """Return host and port, `None` for the scheme's own: http and https of a host are one place."""
     return url.host, url.port
 
 
@@ -202,26 +202,26 @@ def _addresses(url: httpx.URL) -> list[str]:
         except ValueError:
             return []
     try:
-        found = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+        infos = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise httpx.ConnectError(f"{url.host}: {error}") from error
-    return list(dict.fromkeys(str(one[4][0]) for one in found))
+    return list(dict.fromkeys(str(info[4][0]) for info in infos))
 
 
 def is_public(address: str) -> bool:
-    """Return whether an IP address is one of the internet, as far as its number says.
+    """Return whether an IP address belongs to the public internet, judged by its number.
 
     >>> is_public("1.1.1.1"), is_public("127.0.0.1"), is_public("fe80::1")
     (True, False, False)
     """
-    one = ipaddress.ip_address(address)
-    if isinstance(one, ipaddress.IPv6Address):
-        if one in _NAT64:
-            return is_public(str(ipaddress.IPv4Address(int(one) & 0xFFFFFFFF)))
+    parsed = ipaddress.ip_address(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed in _NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)))
         # Tunnels carry IPv4 addresses of any kind.
-        if one.sixtofour or one.teredo:
+        if parsed.sixtofour or parsed.teredo:
             return False
-    return one.is_global and not (one.is_multicast or one.is_reserved)
+    return parsed.is_global and not (parsed.is_multicast or parsed.is_reserved)
 
 
 def body(reply: httpx.Response, max_bytes: int) -> bytes:
@@ -231,11 +231,11 @@ def body(reply: httpx.Response, max_bytes: int) -> bytes:
     ------
     AnswerError
         It has more than `max_bytes`, was not complete in time, or is packed twice: then 5 kB
-        unpack to gigabytes at one stroke.
+        unpack to gigabytes at once.
     """
     packed = reply.headers.get("Content-Encoding", "identity").strip().lower()
     if packed not in ("identity", *_PACKED):
-        raise AnswerError(f"is packed as {packed!r:.50}, which was not asked for")
+        raise AnswerError(f"is packed as {packed!r:.50}, which was not requested")
     parts, size = [], 0
     for part in reply.iter_bytes():
         parts.append(part)
@@ -248,17 +248,17 @@ def body(reply: httpx.Response, max_bytes: int) -> bytes:
 def require_patience(
     reply: httpx.Response, clock: Clock, postpone: Callable[[timedelta], None]
 ) -> None:
-    """Raise `TryAgainError` where a later attempt may do; `postpone` gets the pause asked for."""
+    """Raise `TryAgainError` if a later attempt may succeed; `postpone` gets the requested pause."""
     status = reply.status_code
     if status == 429:
         postpone(retry_after(reply.headers.get("Retry-After"), clock.now()))
-        raise TryAgainError("it was asked too often", status)
+        raise TryAgainError("it received too many requests", status)
     if reply.is_server_error:
         raise TryAgainError(f"it answers with the status {status}", status)
 
 
 def retry_after(value: str | None, now: datetime) -> timedelta:
-    """Return the pause that a header Retry-After asks for, in seconds or as a date.
+    """Return the pause that a header Retry-After requests, in seconds or as a date.
 
     >>> from datetime import UTC
     >>> midnight = datetime(2024, 1, 1, tzinfo=UTC)

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import time
+import zlib
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
@@ -20,15 +21,15 @@ from sqlalchemy import Connection, text
 
 from grade_ml.core.errors import AlreadyRunningError, ServiceError
 
-#: Whoever starts or stops the server holds its lock for at most 90 s, `START_SECONDS` there.
+#: A process that starts or stops the server holds its lock for at most 90 s, `START_SECONDS` there.
 WAIT_SECONDS = 120
-#: A wait that is longer than starting the server usually takes is told.
+#: A wait that is longer than starting the server usually takes is logged.
 _SILENT_SECONDS = 5
 _KERNELS_LIST = Path("/proc/locks")
 
 
 class DatabaseLock(IntEnum):
-    """Every advisory lock of PostgreSQL that grade_ml takes; a number counts in one database."""
+    """Every advisory lock of PostgreSQL that grade_ml takes; a number is valid in one database."""
 
     #: Two processes may start at once and make what is missing: databases, tables of each kind.
     DATABASES = 7146001
@@ -44,19 +45,46 @@ class DatabaseLock(IntEnum):
     #: One process at a time empties the inbox, or reads the OneRoster server.
     INBOX = 7146020
     ONEROSTER = 7146021
+    #: One process at a time removes what is outdated.
+    CLEANUP = 7146030
+    #: A step in a pool has one of its places.
+    PLACE = 7146040
 
     def wait(self, connection: Connection) -> None:
-        """Hold it until the transaction ends, as soon as nobody else does."""
+        """Hold it until the transaction ends, as soon as no other process does."""
         connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": self.value})
 
     def wait_connected(self, connection: Connection) -> None:
-        """Hold it until the connection closes, as soon as nobody else does."""
+        """Hold it until the connection closes, as soon as no other process does."""
         connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": self.value})
 
     def take_connected(self, connection: Connection) -> bool:
-        """Hold it until the connection closes, unless somebody else does; return whether."""
+        """Hold it until the connection closes, unless another process does; return whether."""
         query = text("select pg_try_advisory_lock(:lock)")
         return bool(connection.execute(query, {"lock": self.value}).scalar())
+
+    def take_one_connected(self, connection: Connection, group: str, places: int) -> bool:
+        """Hold one of the places of a group until the connection closes; return whether."""
+        query = text("select pg_try_advisory_lock(:lock, :place)")
+        return any(
+            connection.execute(query, {"lock": self.value, "place": place}).scalar()
+            for place in _numbers(group, places)
+        )
+
+    def holders(self, connection: Connection, group: str, places: int) -> list[str]:
+        """Return the names of the applications whose connections have the places of a group."""
+        query = text(
+            "select application_name from pg_locks join pg_stat_activity using (pid) "
+            "where locktype = 'advisory' and granted and classid = :lock and objid = any(:places) "
+            "and database = (select oid from pg_database where datname = current_database())"
+        )
+        given = {"lock": self.value, "places": _numbers(group, places)}
+        return sorted(connection.execute(query, given).scalars())
+
+
+def _numbers(group: str, places: int) -> list[int]:
+    """Return the numbers of the places of a group; PostgreSQL needs numbers below 2**31."""
+    return [zlib.crc32(f"{group} {place}".encode()) >> 1 for place in range(places)]
 
 
 def open_private(path: Path) -> IO[str]:
@@ -89,7 +117,7 @@ def acquire(path: Path, kind: int, wait_seconds: float = WAIT_SECONDS) -> IO[str
         It cannot be opened.
     """
     file = open_private(path)
-    begun, told = time.monotonic(), False
+    begun, has_logged = time.monotonic(), False
     while True:
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
@@ -103,9 +131,9 @@ def acquire(path: Path, kind: int, wait_seconds: float = WAIT_SECONDS) -> IO[str
                     + (f" for more than {wait_seconds:.0f} seconds." if wait_seconds else "."),
                     "Stop that process, if it hangs, and try again.",
                 ) from error
-        if waited > _SILENT_SECONDS and not told:
+        if waited > _SILENT_SECONDS and not has_logged:
             logging.getLogger(__name__).warning("Waiting for %s, held by %s.", path, holder(path))
-            told = True
+            has_logged = True
         time.sleep(0.05)
 
 
@@ -119,15 +147,15 @@ def is_last(shared: IO[str]) -> bool:
 
 
 def holder(path: Path) -> str:
-    """Return who holds the lock file, by process id and command, as far as this system tells.
+    """Return who holds the lock file, by process id and command, as far as this system shows.
 
-    Linux lists locks with their processes. Elsewhere those that have the file open are looked
+    Linux lists locks with their processes. Elsewhere those that have the file open are searched
     for, which shows other users' processes to the superuser only.
     """
-    found = _in_kernels_list(path) or _with_file_open(path)
-    if not found:
+    holders = _in_kernels_list(path) or _with_file_open(path)
+    if not holders:
         return f"another process (`lsof {path}` names it to its owner and to the superuser)"
-    return " or ".join(f"process {process.pid} ({_command(process)})" for process in found)
+    return " or ".join(f"process {process.pid} ({_command(process)})" for process in holders)
 
 
 def _in_kernels_list(path: Path) -> list[psutil.Process]:
@@ -141,14 +169,14 @@ def _in_kernels_list(path: Path) -> list[psutil.Process]:
 
 
 def _with_file_open(path: Path) -> list[psutil.Process]:
-    found = []
+    holders = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.pid != os.getpid() and str(path) in [
                 file.path for file in process.open_files()
             ]:
-                found.append(process)
-    return found
+                holders.append(process)
+    return holders
 
 
 def _alive(pid: int) -> list[psutil.Process]:

@@ -1,7 +1,7 @@
 """What must not be shown: the secrets that this process has read, hidden in texts for people.
 
 Libraries put the address that they were given into their errors, and an address may hold a
-password. The settings remember theirs here; `GradeMLError` and the commands ask for the rest.
+password. The settings register theirs here; `GradeMLError` and the commands mask texts with it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 MASK = "***"
-#: A shorter one would be found in ordinary words; it is hidden only where it stands in a URL.
+#: A shorter password would also match ordinary words; it is hidden only within a URL.
 _SHORTEST = 4
 _NAME = "pass(?:word|wd|phrase)?|secret|token|credential|api_?key"
 _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
@@ -23,8 +23,8 @@ _known: set[str] = set()
 def remember(secret: str) -> None:
     """Hide `secret` from now on, however it is written: as it is, in a URL, quoted, as JSON."""
     plain = {secret, unquote(secret), unquote_plus(secret)}
-    coded = {coding(one) for one in plain for coding in (quote, _quote_all, quote_plus)}
-    written = {form for one in plain | coded for form in (one, repr(one)[1:-1], _json(one))}
+    coded = {coding(text) for text in plain for coding in (quote, _quote_all, quote_plus)}
+    written = {form for text in plain | coded for form in (text, repr(text)[1:-1], _json(text))}
     _known.update(form for form in written if len(form) >= _SHORTEST)
 
 

@@ -1,18 +1,16 @@
 """Reports as single HTML files that need nothing else, so that they can be mailed.
 
-What stands in them, and where they are kept, is each room's own matter; every text is escaped here.
+Each package decides what its pages contain and where they are stored; every text is escaped here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from grade_ml.core.figures import png
+from grade_ml.core import quantities
+from grade_ml.core.figures import Nothing, Picture, png
 from grade_ml.core.texts import html as escape
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
@@ -29,24 +27,25 @@ def page(title: str, body: Iterable[str]) -> str:
     )
 
 
-def image(figure: Figure, title: str) -> str:
+def image(figure: Picture, title: str) -> str:
     """Return a picture that is part of the page; who cannot see it reads `title`."""
+    if isinstance(figure, Nothing):
+        return f"<p>{escape(figure.words)}</p>"
     return f'<img alt="{escape(title)}" src="data:image/png;base64,{png(figure)}">'
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table whose columns are those of any row; a cell that a row lacks is empty."""
+    """Return a table whose columns are those of any row, in words and with their units.
+
+    A cell that a row lacks is empty.
+    """
     if not rows:
         return "<p>Nothing yet.</p>"
-    names = list(dict.fromkeys(name for one in rows for name in one))
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in names)
-    body = "".join(_row(one.get(name) for name in names) for one in rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    head = "".join(f"<th>{escape(quantities.title(name))}</th>" for name in names)
+    body = "".join(_row(quantities.text(name, row.get(name)) for name in names) for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _row(values: Iterable[Any]) -> str:
-    cells = (
-        "" if v is None else f"{v:.3f}".rstrip("0").rstrip(".") if isinstance(v, float) else str(v)
-        for v in values
-    )
+def _row(cells: Iterable[str]) -> str:
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"

@@ -24,10 +24,10 @@ _OTHERS = 0o077
 #: What is closed by name, for a folder that was named by mistake, such as /opt, holds more than
 #: what is ours. The cluster is closed by PostgreSQL itself.
 _OF_HOME = (
-    *(".env", "code_server", "dagster", "logs", "secret", "staging", "storage"),
+    *(".env", "code_server", "dagster", "logs", "metrics", "secret", "staging", "storage"),
     *("postgres.held.lock", "postgres.start.lock", "up.lock"),
 )
-_OF_STORAGE = ("features", "models", "monitoring", "simulated")
+_OF_STORAGE = ("features", "maintenance", "models", "monitoring", "simulated")
 _OF_DAGSTER = (".telemetry", "history", "logs", "schedules", "storage")
 #: Paths that a warning names.
 _NAMED = 5
@@ -51,7 +51,7 @@ def keep_private(settings: Settings) -> None:
         named = "; ".join(left[:_NAMED]).encode(errors="backslashreplace").decode()
         logging.getLogger(__name__).warning(
             "These are open to other users of this machine: %s%s. "
-            "Give the files to the user who runs grade_ml (chown), or move them away.",
+            "Change their owner to the user who runs grade_ml (chown), or move them away.",
             named,
             more,
         )
@@ -69,7 +69,7 @@ def let_in(folder: Path | int, group: int) -> None:
 
 
 def _postgres_group(settings: Settings) -> int | None:
-    """Return the group that has to pass through the home, if there is one."""
+    """Return the group that has to pass through the home, if any."""
     if settings.embedded and os.geteuid() == 0:
         with suppress(KeyError):
             return pwd.getpwnam(POSTGRES_USER).pw_gid
@@ -78,17 +78,17 @@ def _postgres_group(settings: Settings) -> int | None:
 
 def _close(folder: Path, names: Collection[str], left: list[str], group: int | None = None) -> None:
     try:
-        found = folder.stat()
-    except OSError:  # not there yet, or not to be reached: what uses it says so
+        state = folder.stat()
+    except OSError:  # it does not exist or cannot be reached: the code that uses it reports that
         return
-    if not stat.S_ISDIR(found.st_mode) or not _is_open(found, group) or not _is_ours(folder, names):
+    if not stat.S_ISDIR(state.st_mode) or not _is_open(state, group) or not _is_ours(folder, names):
         return
     with _opened(folder, None, left) as descriptor:
         if descriptor is None:
             return
         for name in names:
             _close_in(descriptor, name, folder / name, left)
-        if reason := _shared(folder, found):
+        if reason := _shared(folder, state):
             left.append(f"{folder} ({reason})")
             return
         _restrict(descriptor, folder, left, group)
@@ -100,18 +100,18 @@ def _is_ours(folder: Path, names: Collection[str]) -> bool:
     return not entries or not set(names).isdisjoint(entries)
 
 
-def _is_open(found: os.stat_result, group: int | None) -> bool:
+def _is_open(status: os.stat_result, group: int | None) -> bool:
     if group is None:
-        return bool(found.st_mode & _OTHERS)
-    return (found.st_mode & _OTHERS, found.st_gid) != (0o010, group)
+        return bool(status.st_mode & _OTHERS)
+    return (status.st_mode & _OTHERS, status.st_gid) != (0o010, group)
 
 
-def _shared(folder: Path, found: os.stat_result) -> str:
+def _shared(folder: Path, status: os.stat_result) -> str:
     """Return why the folder must not be closed to others, or nothing."""
-    if folder == folder.parent or found.st_mode & stat.S_ISVTX:
+    if folder == folder.parent or status.st_mode & stat.S_ISVTX:
         return "a folder for everybody"
-    if found.st_uid != os.geteuid():
-        return f"belongs to {_name(found.st_uid)}"
+    if status.st_uid != os.geteuid():
+        return f"belongs to {_name(status.st_uid)}"
     own = {os.geteuid(), *_postgres_users()}
     with os.scandir(folder) as entries:
         foreign = next(
@@ -138,14 +138,14 @@ def _name(user: int) -> str:
 def _close_in(parent: int, name: str, path: Path, left: list[str]) -> None:
     """Close the entry `name` of the folder `parent` and all below; `path` is for the reader."""
     try:
-        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
         return
-    directory = stat.S_ISDIR(found.st_mode)
-    if not (directory or stat.S_ISREG(found.st_mode)) or not found.st_mode & _OTHERS:
+    directory = stat.S_ISDIR(status.st_mode)
+    if not (directory or stat.S_ISREG(status.st_mode)) or not status.st_mode & _OTHERS:
         return
-    if found.st_uid != os.geteuid():
-        left.append(f"{path} (belongs to {_name(found.st_uid)})")
+    if status.st_uid != os.geteuid():
+        left.append(f"{path} (belongs to {_name(status.st_uid)})")
         return
     with _opened(path, parent, left) as descriptor:
         if descriptor is None:
@@ -182,7 +182,7 @@ def _restrict(descriptor: int, path: Path, left: list[str], group: int | None = 
             let_in(descriptor, group)
         if not _is_open(os.fstat(descriptor), group):
             return
-        reason = "the file system keeps no permissions"
+        reason = "the file system stores no permissions"
     except OSError as error:
         reason = str(error.strerror)
     left.append(f"{path} ({reason})")

@@ -29,13 +29,13 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value
     if isinstance(value, pd.DataFrame):
         value = value.to_dict("records")
     elif is_dataclass(value) and not isinstance(value, type):
-        value = {one.name: getattr(value, one.name) for one in fields(value)}
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
     elif hasattr(value, "item"):  # a number of numpy's
         return plain(value.item())
     if isinstance(value, Mapping):
-        return {str(name): plain(one) for name, one in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if isinstance(value, date):  # a datetime, too, and pandas' timestamps
         return (value.date() if isinstance(value, datetime) else value).isoformat()
     return value if isinstance(value, int) else str(value)

@@ -1,7 +1,7 @@
-"""Numbers in the place of students' ids, which nobody makes without the installation's secret.
+"""Numbers that replace students' ids; computing them needs the installation's secret.
 
-Rows that a model keeps of students are paired and grouped by these numbers. A plain hash would
-hide nothing: whoever has a list of ids hashes all of them in a second and finds each student again.
+Rows of students in stored models are paired and grouped by these numbers. A plain hash would hide
+nothing: a person with a list of ids hashes all of them in a second and identifies each student.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Pseudonyms:
     def of_installation(cls, settings: Settings) -> Pseudonyms:
         """Return those of `GRADE_ML_SECRET`, or else of the file `secret` in the home.
 
-        The file is made where there is none.
+        The file is created if it does not exist.
 
         Raises
         ------
@@ -56,7 +56,7 @@ class Pseudonyms:
 
     @property
     def fingerprint(self) -> str:
-        """What tells two secrets apart and reveals neither."""
+        """A text that distinguishes two secrets and reveals neither."""
         return self._hash("fingerprint", _BYTES // 2).hex()
 
     @property
@@ -96,7 +96,7 @@ def _kept(path: Path) -> bytes:
     if len(secret) != _BYTES:
         raise ConfigurationError(
             f"The installation's secret {path} has {len(secret)} bytes and not {_BYTES}.",
-            "Restore the file from a backup. Where there is none, remove it: a new one is made, "
-            "and the next training replaces the models.",
+            "Restore the file from a backup. If there is no backup, remove the file: a new secret "
+            "is created, and the next training replaces the models.",
         )
     return secret

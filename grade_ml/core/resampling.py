@@ -1,4 +1,4 @@
-"""Statistics by resampling whole clusters: rows of one student say much the same."""
+"""Statistics by resampling whole clusters, because rows of one student are correlated."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def improvement(
     gain = champion_loss - challenger_loss
     means = np.array(list(_means(gain, clusters, seed)))
     low, high = np.quantile(means, [0.025, 0.975])
-    found = float(gain.mean()), float(low), float(high)
-    return Improvement(*found, rows=gain.size, clusters=np.unique(clusters).size)
+    estimates = float(gain.mean()), float(low), float(high)
+    return Improvement(*estimates, rows=gain.size, clusters=np.unique(clusters).size)
 
 
 def deserves_champion(

@@ -1,15 +1,16 @@
 """The fixed settings, read once at the edge (environment and `.env`) and passed inwards.
 
 A URL that is unset means the embedded service under `home`. Nothing here connects to anything.
-A `.env` counts in two places, which belong to whoever installed grade_ml: the home and, where
+A `.env` counts in two places, which belong to the user who installed grade_ml: the home and, if
 grade_ml is imported from one, the repository. That of the current folder does not: the folder may
-be a delivery, by somebody else.
+be a delivery from another organisation.
 """
 
 from __future__ import annotations
 
 import errno
 from codecs import BOM_UTF8
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from re import fullmatch
@@ -48,19 +49,22 @@ def _repository(folder: Path) -> Path | None:
 #: The checkout that is imported from; None where grade_ml is installed from a wheel.
 REPOSITORY = _repository(Path(__file__).resolve().parents[2])
 #: More than this share of the enrollments, results or line items of the classes in question may
-#: not be missing from a delivery that says it is whole. In the week in which most students change
+#: not be missing from a delivery that states it is whole. In the week in which most students change
 #: or drop a class, 5 to 15% do; an export that was cut, or of one school of several, lacks more.
 VANISHING_SHARE = 0.3
 #: A home whose path leads nowhere has no `.env`; what uses the home names it.
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 #: The fields of `Settings` that are paths, or may be.
-_PATHS = ("home", "storage", "inbox", "dagster_home", "interventions", "institution")
+_PATHS = (
+    *("home", "storage", "inbox", "dagster_home", "interventions", "institution"),
+    "metrics_file",
+)
 #: The variables that name databases elsewhere than on the embedded server.
 URLS = ("GRADE_ML_DATABASE_URL", "DAGSTER_POSTGRES_URL", "MLFLOW_TRACKING_URI")
 
 
 def _default_home() -> Path:
-    """Return `.grade_ml` in the repository, or a folder of the user's where there is none.
+    """Return `.grade_ml` in the repository, or a folder of the user's if there is no repository.
 
     Not one in the current folder: each folder in which a command is called would be another
     installation, and a delivery could bring one with a `.env` in it.
@@ -88,7 +92,7 @@ def _absolute(value: Path) -> Path:
         raise ValueError("a path with control characters, or not in UTF-8")
     try:
         return value.expanduser().resolve()
-    except (OSError, RuntimeError) as error:  # a home of nobody, links in a circle
+    except (OSError, RuntimeError) as error:  # the home of an unknown user, links in a circle
         raise ValueError(str(error)) from error
 
 
@@ -99,6 +103,8 @@ def _absolute_unless_url(value: str) -> str:
 #: A path that leads to the same place from every folder.
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 AbsolutePathOrUrl = Annotated[str, AfterValidator(_absolute_unless_url)]
+#: A month is more than any job may take; what is longer is a slip.
+Hours = Annotated[float, Field(gt=0, le=24 * 31)]
 
 
 def _is_there(env_file: Path) -> bool:
@@ -189,7 +195,7 @@ class EnvironmentSettings(BaseSettings):
 
 
 class _Place(EnvironmentSettings):
-    """Where everything embedded lies."""
+    """The home of all embedded services."""
 
     home: AbsolutePath = Field(default_factory=_default_home, validation_alias="GRADE_ML_HOME")
 
@@ -221,9 +227,14 @@ class Settings(_Place):
 
     `as_of` is the date at which everything is computed (a date, or a datetime that is turned into
     a date of `timezone`); unset means today. `tuning_seconds` is how long parameters are searched
-    for each night in which the ensemble is trained anew; 0: not at all. `vanishing_share` is how
-    much of what is known a whole delivery may leave out, 0-1 (see docs/loading.md). `secret` keys
-    what models keep of students; unset means the file `secret` in `home`.
+    in each nightly run that trains the ensemble again; 0 means not at all. `vanishing_share` is how
+    much of what is known a whole delivery may leave out, 0-1 (see docs/oneroster.md). `secret` keys
+    what models keep of students; unset means the file `secret` in `home`. `metrics_file` is where
+    figures for Prometheus go; unset means `metrics/grade_ml.prom` in `home`.
+
+    `run_…` are the limits of runs: how many go at once, how many of those may train, forecast or
+    explain, how many hours a job may take (a JSON object by job; others have
+    `orchestration.queue.HOURS`), and how much memory a step leaves free.
     """
 
     database_url: str | None = Field(default=None, validation_alias="GRADE_ML_DATABASE_URL")
@@ -243,16 +254,35 @@ class Settings(_Place):
     vanishing_share: float = Field(
         default=VANISHING_SHARE, ge=0, le=1, validation_alias="GRADE_ML_VANISHING_SHARE"
     )
+    metrics_file: AbsolutePath | None = Field(
+        default=None, validation_alias="GRADE_ML_METRICS_FILE"
+    )
     adviser_load: int = Field(default=20, ge=0, validation_alias="GRADE_ML_ADVISER_LOAD")
+    #: A run works with all cores, so that a third at the same time would only cost memory.
+    run_at_once: int = Field(default=2, ge=1, validation_alias="GRADE_ML_RUN_AT_ONCE")
+    #: What trains, forecasts or explains takes gigabytes, and all cores.
+    run_ml_tasks: int = Field(default=1, ge=1, le=1000, validation_alias="GRADE_ML_RUN_ML_TASKS")
+    run_hours: Mapping[str, Hours] = Field(default={}, validation_alias="GRADE_ML_RUN_HOURS")
+    #: PostgreSQL, daemon, webserver and code server take so much of a quiet machine.
+    run_memory_reserve_mb: float = Field(
+        default=500, ge=0, validation_alias="GRADE_ML_RUN_MEMORY_RESERVE_MB"
+    )
 
     @field_validator("database_url", "dagster_postgres_url", "mlflow_tracking_uri")
     @classmethod
     def _with_one_meaning(cls, value: str | None) -> str | None:
         if value is not None and is_ambiguous(value):
             raise ValueError(
-                "nobody can tell where its password ends; write @ as %40, / as %2F, # as %23, "
+                "it is ambiguous where its password ends; write @ as %40, / as %2F, # as %23, "
                 "? as %3F and \\ as %5C in the password"
             )
+        return value
+
+    @field_validator("database_url", "dagster_postgres_url")
+    @classmethod
+    def _of_a_database(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("postgresql"):
+            raise ValueError("not a URL such as postgresql+psycopg://user:password@host/database")
         return value
 
     @field_validator("as_of", mode="before")
@@ -310,25 +340,50 @@ class Settings(_Place):
         return self.home / "staging"
 
     @property
+    def metrics(self) -> Path:
+        """The file of figures for Prometheus."""
+        return self.metrics_file or self.home / "metrics" / "grade_ml.prom"
+
+    @property
     def storage_root(self) -> str:
         """The root of artifacts and feature frames, a path or URL for `universal_pathlib`."""
         return self.storage or str(self.home / "storage")
 
-    def date_at(self, moment: datetime) -> date:
-        """Return `as_of` if it is set, else the calendar date of `moment` in `timezone`."""
-        chosen = moment if self.as_of is None else self.as_of
-        if isinstance(chosen, datetime):
-            aware = chosen if chosen.tzinfo else chosen.replace(tzinfo=UTC)
-            return aware.astimezone(self.zone).date()
+    def date_at(self, moment: datetime, day: date | None = None) -> date:
+        """Return the day of a question: `day`, else `as_of`, else the date of `moment`.
+
+        Dates are those of `timezone`.
+
+        Raises
+        ------
+        ConfigurationError
+            It lies after `moment`. Work that is not due yet would count as missed: a section that
+            runs until March was given final grades in November.
+        """
+        today = self._date_of(moment)
+        chosen = day or (today if self.as_of is None else self._date_of(self.as_of))
+        if chosen > today:
+            name = "The day" if day else "The setting GRADE_ML_AS_OF ="
+            raise ConfigurationError(
+                f"{name} {chosen} lies in the future: today is {today}.",
+                "Choose today or a day in the past; nothing is known of later ones.",
+            )
         return chosen
+
+    def _date_of(self, day: date) -> date:
+        if not isinstance(day, datetime):
+            return day
+        aware = day if day.tzinfo else day.replace(tzinfo=UTC)
+        return aware.astimezone(self.zone).date()
 
 
 class AlertSettings(EnvironmentSettings):
     """Where alerts go besides the log: `GRADE_ML_ALERT_…`; what is unset is not used.
 
-    `mail_to` is a JSON list of addresses. Mail is sent where `smtp_host` and `mail_to` are set.
-    `smtp_tls` speaks TLS from the first byte (port 465), `smtp_starttls` before anything is said
+    `mail_to` is a JSON list of addresses. Mail is sent if `smtp_host` and `mail_to` are set.
+    `smtp_tls` uses TLS from the first byte (port 465), `smtp_starttls` before any mail is sent
     (ports 25 and 587); certificates are verified by the system's authorities or SSL_CERT_FILE.
+    `seconds` is how long one message may take, from the first byte to the last.
     """
 
     model_config = SettingsConfigDict(env_prefix="GRADE_ML_ALERT_")
@@ -343,6 +398,27 @@ class AlertSettings(EnvironmentSettings):
     mail_to: tuple[str, ...] = ()
     #: Takes Slack's format.
     webhook_url: SecretStr | None = None
+    #: A tick of a sensor has 60, for both channels.
+    seconds: float = Field(default=20, gt=0)
+
+
+class RetentionSettings(EnvironmentSettings):
+    """How many days removable files are kept: `GRADE_ML_RETENTION_…`.
+
+    The tables declare how long their rows are kept. A day is the least: what a running run has
+    just made is younger.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="GRADE_ML_RETENTION_")
+
+    #: Versions of models that nothing needs, since they were registered or left a stage. A term:
+    #: a reader who doubts a number of this term can still inspect the model that made it.
+    versions_days: int = Field(default=120, ge=1)
+    #: Runs with their events, checks and logs, but for the newest of each asset and partition. A
+    #: run over 40 courses leaves 98 events, 150 kB, and a day has 30 runs: 400 MB.
+    runs_days: int = Field(default=90, ge=1)
+    #: The output of runs; a nightly run that failed is investigated within a month.
+    logs_days: int = Field(default=30, ge=1)
 
 
 def _host_name(value: str) -> str:
@@ -351,11 +427,18 @@ def _host_name(value: str) -> str:
     return value.lower()
 
 
+def _http_url(value: str) -> str:
+    if not fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
+        raise ValueError("not an address such as http://127.0.0.1:3000")
+    return value
+
+
 class UiSettings(EnvironmentSettings):
-    """Who may ask the UI: `GRADE_ML_UI_…`.
+    """Who may use the UI, and where: `GRADE_ML_UI_…`.
 
     `hosts` is a JSON list of names beside this machine's own under which browsers reach it through
-    a reverse proxy. Where `token` is set, whoever does not know it is sent away.
+    a reverse proxy. If `token` is set, the UI refuses requests without it. `url` is where
+    tasks find it if it is not that of the `up` on this machine.
     """
 
     model_config = SettingsConfigDict(env_prefix="GRADE_ML_UI_")
@@ -363,3 +446,4 @@ class UiSettings(EnvironmentSettings):
     hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = ()
     #: 16 characters chosen at random cannot be guessed over HTTP.
     token: SecretStr | None = Field(default=None, min_length=16)
+    url: Annotated[str, AfterValidator(_http_url)] | None = None

@@ -1,4 +1,4 @@
-"""Work on many keys at once, of which one that fails costs the others nothing."""
+"""Work on many keys at once, in which a key that fails does not affect the others."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from grade_ml.core.database import is_lost
-from grade_ml.core.errors import ConfigurationError, OutOfMemoryError, ServiceError
+from grade_ml.core.errors import ConfigurationError, ServiceError
+from grade_ml.core.failures import is_transient
 
 Key = TypeVar("Key")
 Done = TypeVar("Done")
 
 #: What no key is the cause of.
-_COMMON = (ConfigurationError, OutOfMemoryError, ServiceError)
-#: So many keys fail alike, and none succeeds: the cause is taken for one of all.
+_COMMON = (ConfigurationError, ServiceError)
+#: If so many keys fail alike and none succeeds, the cause is assumed to be common to all.
 _ENOUGH = 5
 
 
 def settle(
     keys: Sequence[Key], work: Callable[[Sequence[Key]], Done]
 ) -> tuple[list[Done], dict[Key, Exception]]:
-    """Return what `work` says of parts of `keys` that hold all but the failing ones, and those.
+    """Return the results of `work` on parts of `keys` without the failing keys, and their errors.
 
     Where `work` fails it is called again on halves, until the failing keys are alone.
 
@@ -34,21 +34,21 @@ def settle(
     done: list[Done] = []
     failed: dict[Key, Exception] = {}
 
-    def attempt(some: Sequence[Key]) -> None:
+    def attempt(batch: Sequence[Key]) -> None:
         try:
-            done.append(work(some))
+            done.append(work(batch))
         except _COMMON:
             raise
-        except Exception as error:  # of whatever kind: it is told with the key that is its cause
-            if is_lost(error):
+        except Exception as error:  # of any kind: it is returned with the key that is its cause
+            if is_transient(error):
                 raise
-            if len(some) > 1:
-                # Every second one, so that the first that are alone come from everywhere.
-                attempt(some[::2])
-                attempt(some[1::2])
+            if len(batch) > 1:
+                # Every second key, so that the first that are alone come from everywhere.
+                attempt(batch[::2])
+                attempt(batch[1::2])
                 return
-            failed[some[0]] = error
-            alike = len({place(one) for one in failed.values()}) == 1
+            failed[batch[0]] = error
+            alike = len({place(problem) for problem in failed.values()}) == 1
             if not done and alike and len(failed) == _ENOUGH:
                 raise
 

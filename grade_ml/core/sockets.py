@@ -12,10 +12,10 @@ _LONGEST_DIRECTORY = 88
 
 
 def socket_directory(directory: Path) -> Path:
-    """Return `directory`, or a short private one of this user where a socket cannot lie there.
+    """Return `directory`, or a short private directory of this user if its path is too long.
 
-    That one is new and has a name that nobody can guess: where the name was known beforehand, a
-    neighbour made the directory first, and with it the socket that the superuser's UI asked.
+    That directory is new and has an unguessable name: with a predictable name, another user of the
+    machine created the directory first, and with it the socket that the superuser's UI used.
     """
     if _holds_socket(directory):
         return directory

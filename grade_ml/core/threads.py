@@ -19,7 +19,7 @@ MOST = 2
 
 @contextmanager
 def limited_threads(rows: int) -> Iterator[None]:
-    """Give work on so many rows as many threads as pay."""
+    """Limit the threads of work on so many rows to a number that speeds it up."""
     with _thread_pools().limit(limits=threads(rows)):
         yield
 

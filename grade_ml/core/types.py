@@ -1,4 +1,4 @@
-"""What a column of the database is in Arrow and in pandas: the one map of the three."""
+"""The types of the database's columns in Arrow and in pandas."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _TYPES: dict[type[TypeEngine[Any]], tuple[str, str]] = {
 
 
 def _names(kind: TypeEngine[Any]) -> tuple[str, str]:
-    found = (names for sql, names in _TYPES.items() if isinstance(kind, sql))
-    return next(found, ("string", "object"))
+    matches = (names for sql, names in _TYPES.items() if isinstance(kind, sql))
+    return next(matches, ("string", "object"))
 
 
 def arrow_types(query: sa.Select[Any]) -> dict[str, pa.DataType]:

@@ -1,9 +1,9 @@
-"""What happened in the last days and was not to be expected of this student.
+"""Events of the last days that were not to be expected of this student.
 
 Three kinds: a score outside the band that was forecast for it, a miss after an unbroken row of
 work handed in, and activity that has nearly stopped. Each new case is compared with ordinary cases
 of training terms, which gives a conformal p-value; of those of one course and kind,
-Benjamini-Hochberg chooses what to tell, so that among what is told a set share at most is none
+Benjamini-Hochberg chooses the anomalies, so that among them a set share at most is no anomaly
 (Bates, Candès, Lei, Romano & Sesia 2023, "Testing for outliers with conformal p-values").
 """
 
@@ -79,11 +79,11 @@ def anomalies(
         Kind.RHYTHM: _rhythms(new),
         Kind.ACTIVITY: _collapses(panels),
     }
-    found = [
+    frames = [
         _unusual(kind, rows, np.asarray(reference.get(kind, ()), dtype=np.float64))
         for kind, rows in cases.items()
     ]
-    frame = pd.concat([one for one in found if len(one)] or [empty(ANOMALIES)])
+    frame = pd.concat([unusual for unusual in frames if len(unusual)] or [empty(ANOMALIES)])
     order = ["p", "section_id", "student_id", "kind", "assignment_id"]
     return frame.sort_values(order, kind="stable")[list(ANOMALIES)].reset_index(drop=True)
 
@@ -97,14 +97,14 @@ def by_course(
     """Return the `anomalies` of each course of `references`, in their order."""
     parts = [
         anomalies(
-            [one for one in panels if one.course_id == course],
-            [one for one in before if one.course_id == course],
+            [panel for panel in panels if panel.course_id == course],
+            [panel for panel in before if panel.course_id == course],
             forecasts[forecasts["course_id"] == course],
             references[course],
         )
         for course in sorted(references)
     ]
-    return pd.concat([one for one in parts if len(one)] or [empty(ANOMALIES)], ignore_index=True)
+    return pd.concat([rows for rows in parts if len(rows)] or [empty(ANOMALIES)], ignore_index=True)
 
 
 def reference_of(
@@ -117,7 +117,7 @@ def reference_of(
     panels
         Of those terms, for their activity.
     forecasts, truth
-        Forecasts by models that had not seen these sections, and what came (see `truths`).
+        Forecasts by models that had not seen these sections, and the outcomes (see `truths`).
     """
     keys = [*KEY, "assignment_id"]
     known = forecasts.merge(truth[[*keys, "score", "submitted"]], on=keys)
@@ -126,7 +126,7 @@ def reference_of(
         Kind.RHYTHM: _missed_surprise(known),
         Kind.ACTIVITY: _collapses(panels)["unusual"].to_numpy(np.float64),
     }
-    return {str(kind): _thinned(np.sort(found)) for kind, found in values.items()}
+    return {str(kind): _thinned(np.sort(case_values)) for kind, case_values in values.items()}
 
 
 def _thinned(values: Floats) -> list[float]:
@@ -157,9 +157,9 @@ def _unusual(kind: Kind, cases: pd.DataFrame, reference: Floats) -> pd.DataFrame
 
 
 def _new_results(panels: Sequence[Panel], before: Sequence[Panel]) -> pd.DataFrame:
-    """Return the scores (0: missed) known on the day and not earlier, with the row handed in."""
-    earlier = {one.section_id: one for one in before}
-    frames = [_new_in(one, earlier.get(one.section_id)) for one in panels]
+    """Return the scores (0 if missed) known on the day and not earlier, with the row handed in."""
+    earlier = {panel.section_id: panel for panel in before}
+    frames = [_new_in(panel, earlier.get(panel.section_id)) for panel in panels]
     return pd.concat(frames, ignore_index=True) if frames else empty(_NEW)
 
 
@@ -167,10 +167,10 @@ def _new_in(panel: Panel, before: Panel | None) -> pd.DataFrame:
     score = np.where(panel.due_day[None, :] <= panel.day, panel.score, np.nan)
     known = np.isfinite(score)
     if before is not None:
-        mine = pd.Index(before.students).get_indexer(pd.Index(panel.students))
+        places = pd.Index(before.students).get_indexer(pd.Index(panel.students))
         place = pd.Index(before.assignments).get_indexer(pd.Index(panel.assignments))
-        was = before.score[mine][:, place]
-        was[(mine < 0), :] = np.nan
+        was = before.score[places][:, place]
+        was[(places < 0), :] = np.nan
         was[:, place < 0] = np.nan
         known &= ~np.isfinite(was)
     student, slot = np.nonzero(known)
@@ -216,10 +216,10 @@ def _missed_surprise(rows: pd.DataFrame) -> Floats:
 
 
 def _scores(rows: pd.DataFrame) -> pd.DataFrame:
-    found = _banded(rows)
-    way = np.where(found["score"] < found["expected"], "lower", "higher")
-    says = "score far " + pd.Series(way, found.index, dtype="object") + " than forecast"
-    return found.assign(observed=found["score"], says=says)
+    banded = _banded(rows)
+    way = np.where(banded["score"] < banded["expected"], "lower", "higher")
+    descriptions = "score far " + pd.Series(way, banded.index, dtype="object") + " than forecast"
+    return banded.assign(observed=banded["score"], says=descriptions)
 
 
 def _rhythms(rows: pd.DataFrame) -> pd.DataFrame:
@@ -263,4 +263,4 @@ def _collapses(panels: Sequence[Panel]) -> pd.DataFrame:
                 }
             )
         )
-    return pd.concat([one for one in frames if len(one)] or frames, ignore_index=True)
+    return pd.concat([rows for rows in frames if len(rows)] or frames, ignore_index=True)

@@ -3,7 +3,7 @@
 The running grade of a week is the weighted mean of all coursework due by its end, missed work
 counting 0; in the last week it is the final grade. Here are its distribution, the chance that it
 lies below the pass mark and the chance that something due in the week is not handed in. What
-follows from them is said in `risk_periods`.
+follows from them is in `risk_periods`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from grade_ml.forecasting.panels import day_of, history_frame
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-#: What tells one enrollment on one day from all others.
+#: What identifies one enrollment on one day.
 KEY = ["section_id", "student_id", "as_of"]
 #: Levels of the running grade's quantiles by name.
 QUANTILES = {"low95": 0.025, "low80": 0.1, "high80": 0.9, "high95": 0.975}
@@ -35,13 +35,13 @@ PATHS = (
     *("below_pass_probability", "missed_probability"),
 )
 #: What a path's driver depends on, beside the path; features of the snapshot of the day.
-_STATE = (
+STATE = (
     *("assignments_due", "assignments_submitted", "missed_streak", "score_last_step"),
     *("days_since_activity", "grade_if_all_perfect"),
 )
 _STANDING = (
     *("course_id", *KEY, "starts_on", "current_week", "settled_weight", "settled_points"),
-    *("pass_mark", *_STATE),
+    *("pass_mark", *STATE),
 )
 _RESULTS = (
     *("section_id", "student_id", "assignment_id", "due_day", "weight", "score", "submitted"),
@@ -99,7 +99,7 @@ def standing(panels: Sequence[Panel]) -> pd.DataFrame:
                     "settled_weight": known @ weight,
                     "settled_points": np.where(known, panel.score[:, past], 0.0) @ weight / 100,
                     "pass_mark": panel.pass_mark,
-                    **{name: panel.feature(name) for name in _STATE},
+                    **{name: panel.feature(name) for name in STATE},
                 }
             )
         )
@@ -117,7 +117,7 @@ def results_so_far(panels: Sequence[Panel]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        section_id, student_id, assignment_id, due_day, weight, score (0-100, a missed one 0; NaN:
+        section_id, student_id, assignment_id, due_day, weight, score (0-100, 0 if missed, NaN if
         not graded yet), submitted (bool), running: the weighted mean of the scores up to it, 0-100.
     """
     if not panels:
@@ -126,13 +126,14 @@ def results_so_far(panels: Sequence[Panel]) -> pd.DataFrame:
     weight = rows["weight"].where(rows["score"].notna(), 0.0)
     by = [rows["section_id"], rows["student_id"]]
     total = weight.groupby(by).cumsum()
+    # A score that is unknown has no weight; NaN times 0 would be NaN.
     points = (weight * rows["score"].fillna(0.0)).groupby(by).cumsum()
     running = (points / total.where(total > 0)).clip(0, 100)
     return rows.drop(columns="slot").assign(running=running)
 
 
 def truths(panels: Sequence[Panel]) -> pd.DataFrame:
-    """Return what became of each remaining assignment of panels with `truth`, where it counts.
+    """Return the outcome of each remaining assignment that counts, of panels with `truth`.
 
     Returns
     -------
@@ -181,7 +182,7 @@ class Curve:
         return cls(float(model.coef_[0, 0]), float(model.intercept_[0]), learned=True)
 
     def apply(self, simulated: Floats) -> Floats:
-        """Return calibrated chances, 0-1, in the same order as the simulated ones."""
+        """Return calibrated chances, 0-1, in the same order as the simulated chances."""
         from scipy.special import expit
 
         return np.asarray(expit(self.slope * _log_odds(simulated) + self.intercept))
@@ -213,7 +214,7 @@ class PathModel:
 
     @property
     def uncalibrated(self) -> tuple[str, ...]:
-        """What chances there were too few cases for to learn their curve, in words."""
+        """The chances whose curves had too few cases to be learned, as text."""
         curves = {"a grade below the pass mark": self.below_pass, "a miss": self.missed}
         return tuple(name for name, curve in curves.items() if not curve.learned)
 
@@ -232,11 +233,11 @@ class PathModel:
         if happened.empty:
             return cls()
         dependence = _dependence(forecasts, happened, state)
-        found = simulate(forecasts, state, dependence).merge(happened, on=[*KEY, "week"])
+        known = simulate(forecasts, state, dependence).merge(happened, on=[*KEY, "week"])
         return cls(
             dependence,
             *(
-                Curve.fit(found[f"{name}_probability"].to_numpy(), found[name].to_numpy(bool))
+                Curve.fit(known[f"{name}_probability"].to_numpy(), known[name].to_numpy(bool))
                 for name in ("below_pass", "missed")
             ),
         )
@@ -247,8 +248,8 @@ def grade_paths(
 ) -> pd.DataFrame:
     """Return the paths with calibrated chances and, beside them, what their drivers depend on.
 
-    An enrollment's path depends on its own forecasts and the seed alone, not on who else is asked
-    about.
+    An enrollment's path depends on its own forecasts and the seed alone, not on the other
+    enrollments in the call.
 
     Parameters
     ----------
@@ -261,7 +262,7 @@ def grade_paths(
     -------
     pandas.DataFrame
         `PATHS`: week from the section's start, last due day in it and weight due in it; mean and
-        bounds of the running grade, 0-100 (NaN: nothing that counts is due by then); two chances,
+        bounds of the running grade, 0-100 (NaN if nothing that counts is due by then); two chances,
         0-1. Then the columns of `state`.
     """
     rows = simulate(forecasts, state, model.dependence, seed)
@@ -350,7 +351,7 @@ def _paths(rows: pd.DataFrame, shared: Floats, own: Floats, dependence: float) -
 
 
 def _running(values: Floats, first: Ints) -> Floats:
-    """Return running sums (r, s) that begin anew at the rows `first`."""
+    """Return running sums (r, s) that begin again at the rows `first`."""
     sums = np.cumsum(values, axis=0)
     before = np.where(first[:, None] > 0, sums[first - 1], 0.0)
     lengths = np.diff(np.append(first, len(values)))

@@ -1,7 +1,7 @@
 """What may be done about a risk period, by whom, and for whom there is time this week.
 
 The table from driver and timing to action is a file that a university may replace by its own.
-Nothing here says that an action helps: that takes an experiment, and `evidence` names the study
+Nothing here shows that an action helps: that takes an experiment, and `evidence` names the study
 that an action rests on.
 """
 
@@ -57,14 +57,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Instead:
-    """What holds for a student in the place of the table in force.
+    """What holds for a student instead of the table in force.
 
     Attributes
     ----------
     rules
         What is proposed.
     withheld
-        Why none of it is planned; empty: it is.
+        Why none of it is planned; empty if it is.
     """
 
     rules: tuple[Rule, ...]
@@ -138,7 +138,7 @@ def monday(day: date) -> date:
 
 
 def proposals(periods: pd.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
-    """Return what the table says about each period, ranked per student.
+    """Return the actions of the table for each period, ranked per student.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def proposals(periods: pd.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
     -------
     pandas.DataFrame
         `PLAN` without planned_on and left_out; rank counts from 1 for each student, the gravest
-        and earliest period first. A task that follows from several periods stands there once.
+        and earliest period first. A task that follows from several periods is in it once.
     """
     table = pd.DataFrame([vars(rule) for rule in rules], columns=list(COLUMNS)).astype("object")
     table["order"] = range(len(table))
@@ -163,14 +163,18 @@ def proposals(periods: pd.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
 
 
 def _proposed(periods: pd.DataFrame, rules: Sequence[Rule], exceptions: Exceptions) -> pd.DataFrame:
-    """Return what each student's own table says, and why it is withheld, or an empty text."""
+    """Return the actions of each student's own table; `withheld` is the reason or empty."""
     if not exceptions:
         return proposals(periods, rules).assign(withheld="")
     pairs = zip(periods["course_id"], periods["student_id"], strict=True)
     own = pd.Series([exceptions.get(pair) for pair in pairs], periods.index, dtype=object)
     parts = [proposals(periods[own.isna()], rules).assign(withheld="")]
-    for one in own.dropna().unique():
-        parts.append(proposals(periods[own.eq(one)], one.rules).assign(withheld=one.withheld))
+    for exception in own.dropna().unique():
+        parts.append(
+            proposals(periods[own.eq(exception)], exception.rules).assign(
+                withheld=exception.withheld
+            )
+        )
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
@@ -182,11 +186,11 @@ def plan(  # noqa: PLR0913, PLR0917
     load: int,
     exceptions: Exceptions = MappingProxyType({}),
 ) -> pd.DataFrame:
-    """Return who does what this week, and what is left out and why.
+    """Return which owner does what this week, and what is left out and why.
 
     An owner of a section (its tutor, its adviser) gets at most `load` tasks from Monday to Sunday.
     What was planned earlier in the week stays planned. Then come the students' first tasks by that
-    owner, the gravest first, then their second ones. What is withheld takes nobody's place.
+    owner, the gravest first, then their second ones. Withheld tasks take no other task's place.
 
     Parameters
     ----------
@@ -197,17 +201,17 @@ def plan(  # noqa: PLR0913, PLR0917
     load
         Most tasks of one owner in one section and week.
     exceptions
-        For whom something else holds; whose tasks are withheld is told as what is left out.
+        Students for whom something else holds; their withheld tasks are listed as left out.
 
     Returns
     -------
     pandas.DataFrame
-        `PLAN`; planned_on is the day of the planning (NaT: left out), left_out the reason.
+        `PLAN`; planned_on is the day of the planning (NaT if left out), left_out the reason.
     """
-    found = _proposed(periods, rules, exceptions)
-    kept = earlier[list(PLAN)].drop_duplicates(_TASK).assign(as_of=pd.Timestamp(as_of))
-    known = pd.MultiIndex.from_frame(kept[_TASK])
-    new = found[~pd.MultiIndex.from_frame(found[_TASK]).isin(known)].copy()
+    proposed = _proposed(periods, rules, exceptions)
+    planned = earlier[list(PLAN)].drop_duplicates(_TASK).assign(as_of=pd.Timestamp(as_of))
+    known = pd.MultiIndex.from_frame(planned[_TASK])
+    new = proposed[~pd.MultiIndex.from_frame(proposed[_TASK]).isin(known)].copy()
     new["turn"] = new.groupby(["section_id", "student_id", "owner"]).cumcount()
     new = new.sort_values(
         ["turn", "severity", "start_week", "section_id", "student_id"],
@@ -215,16 +219,16 @@ def plan(  # noqa: PLR0913, PLR0917
         kind="stable",
     )
     owners = ["section_id", "owner"]
-    taken = kept.groupby(owners).size()
+    places_taken = planned.groupby(owners).size()
     free = new["withheld"].eq("")
-    place = free.groupby([new[name] for name in owners]).cumsum() + taken.reindex(
+    place = free.groupby([new[name] for name in owners]).cumsum() + places_taken.reindex(
         pd.MultiIndex.from_frame(new[owners]), fill_value=0
     ).to_numpy(int)
     fits = free & (place <= load)
     new["planned_on"] = pd.Series(pd.Timestamp(as_of), new.index).where(fits)
     full = "the " + new["owner"] + f"'s {load} tasks of this week in this section are more urgent"
     new["left_out"] = full.where(free, new["withheld"]).where(~fits, "")
-    parts = [one for one in (kept, new[list(PLAN)]) if len(one)]
+    parts = [rows for rows in (planned, new[list(PLAN)]) if len(rows)]
     rows = pd.concat(parts) if parts else new[list(PLAN)]
     order = ["section_id", "student_id", "rank", "owner", "action"]
     return rows.sort_values(order, kind="stable").reset_index(drop=True)

@@ -1,6 +1,6 @@
 """What early warning reads: panels of a day, its stored forecasts, and the risk models behind them.
 
-Nothing is computed here; the tables are in `store`.
+Nothing is computed here; `store` reads and writes the tables.
 """
 
 from __future__ import annotations
@@ -13,18 +13,24 @@ import pandas as pd
 from sqlalchemy import Connection
 
 from grade_ml.core.errors import NotReadyError
-from grade_ml.early_warning import store
+from grade_ml.early_warning import store, tables
+from grade_ml.early_warning.grade_paths import STATE
 from grade_ml.early_warning.risk_model import RiskModel
 from grade_ml.early_warning.settings import SETTINGS
+from grade_ml.features.store import Frames
 from grade_ml.forecasting import store as forecasts
 from grade_ml.forecasting.contract import Panel
-from grade_ml.forecasting.loading import Running, running
+from grade_ml.forecasting.loading import Running, running, stale
+from grade_ml.forecasting.panels import panels
 from grade_ml.forecasting.trajectory import NAME
+from grade_ml.registry.registry import Registry
 from grade_ml.registry.workspace import Workspace
 
 #: Days before a result became known in which its assignment was due or forecast: beyond them it
 #: was graded too late to be news.
 _LOOK_BACK = 42
+#: What identifies the rows of snapshots.
+_ROWS = ("section_id", "student_id", "cut_day", "cut_on")
 
 
 @dataclass(frozen=True)
@@ -66,24 +72,42 @@ class News:
 
 
 @dataclass(frozen=True)
-class Enrollment:
-    """One enrollment on the newest day on which it was forecast.
+class StoredForecast:
+    """What was stored of one enrollment.
 
     Attributes
     ----------
-    as_of
-        That day.
-    starts_on
-        The section's start.
-    panels
-        The student's; none where nothing is due any more.
     forecasts
         The student's, in order of horizon.
     planned
-        The student's rows of the stored plan of that day, which is that of his or her arm where an
-        experiment runs; None: the course has no plan of that day.
+        The student's rows of the plan of the run's day, which is that of his or her arm if an
+        experiment runs; `None` if the course has no plan of that day.
+    """
+
+    course_id: str
+    section_id: str
+    student_id: str
+    run: store.CourseRun
+    forecasts: pd.DataFrame
+    planned: pd.DataFrame | None
+
+
+@dataclass(frozen=True)
+class Enrollment:
+    """One enrollment on the day of which it is forecast.
+
+    Attributes
+    ----------
+    starts_on
+        The section's start.
+    panels
+        The student's; none if nothing is due any more.
+    forecasts, planned
+        As in `StoredForecast`.
     degraded
         Why the forecasts are less than they could be.
+    stored
+        Whether the forecasts are those of a nightly run.
     """
 
     student_id: str
@@ -96,6 +120,7 @@ class Enrollment:
     planned: pd.DataFrame | None
     model: RiskModel
     degraded: tuple[str, ...]
+    stored: bool = True
 
 
 def load(workspace: Workspace, courses: Collection[str]) -> Known:
@@ -137,64 +162,65 @@ def load_news(workspace: Workspace, courses: Collection[str]) -> News:
     )
 
 
-def load_enrollment(workspace: Workspace, course: str, section: str, student: str) -> Enrollment:
-    """Return a running enrollment as of the newest forecast up to the day.
+def stored_forecast(
+    connection: Connection, run: store.CourseRun, course: str, section: str, student: str
+) -> StoredForecast:
+    """Return what a run stored of an enrollment."""
+    rows = forecasts.read_forecasts(connection, run.as_of, courses=[course], student=student)
+    of_section = rows[rows["section_id"] == section].sort_values("horizon", ignore_index=True)
+    planned = planned_for(connection, run, course, section, student)
+    return StoredForecast(course, section, student, run, of_section, planned)
+
+
+def enrollment(
+    stored: StoredForecast, frames: Frames, model: RiskModel, starts_on: date
+) -> Enrollment:
+    """Return the enrollment with its own rows of the frames; no others are computed with.
 
     Raises
     ------
     NotReadyError
-        The course was never forecast up to that day.
-    ArtifactError
-        The model's files do not match their manifest.
+        The features of the course have not been computed.
     """
-    connection = workspace.connection
-    made_on = forecasts.newest_day(connection, workspace.as_of, course)
-    if made_on is None:
-        raise NotReadyError(
-            f"There is no forecast of the course {course} up to {workspace.as_of}.",
-            f"Run grade-ml run generate_time_series_forecasts --course {course}; the schedule "
-            "does it every night.",
-        )
-    (model,) = _models(workspace, [course], made_on)[1].values()
-    now = running(workspace, [course], made_on)
-    stored = forecasts.read_forecasts(connection, made_on, courses=[course], student=student)
-    own = stored[stored["section_id"] == section].sort_values("horizon", ignore_index=True)
-    stale = f"the newest forecast is that of {made_on}"
-    starts = now.sections.set_index("section_id")["starts_on"]
+    day, course = stored.run.as_of, [stored.course_id]
+    columns = (*_ROWS, *STATE)
+    snapshots = frames.snapshots(course, columns=columns, student=stored.student_id)
+    of_student = snapshots[
+        (snapshots["section_id"] == stored.section_id) & (snapshots["cut_on"] <= pd.Timestamp(day))
+    ]
+    last = of_student[of_student["cut_on"] == of_student["cut_on"].max()]
+    sequences = frames.sequences(course, student=stored.student_id)
+    own = sequences[sequences["section_id"] == stored.section_id]
     return Enrollment(
-        student_id=student,
-        course_id=course,
-        section_id=section,
-        as_of=made_on,
-        starts_on=starts.get(section, made_on),
-        panels=[
-            one.of((one.students == student).nonzero()[0])
-            for one in now.panels
-            if one.section_id == section
-        ],
-        forecasts=own,
-        planned=_planned(connection, made_on, course, section, student),
+        student_id=stored.student_id,
+        course_id=stored.course_id,
+        section_id=stored.section_id,
+        as_of=day,
+        starts_on=starts_on,
+        panels=list(panels(own, last, on=day)),
+        forecasts=stored.forecasts,
+        planned=stored.planned,
         model=model,
         degraded=(
-            *((stale,) if made_on != workspace.as_of else ()),
-            *store.degraded(connection, course, made_on),
+            *stored.run.degraded,
             *model.degraded,
-            *now.stale,
+            *stale(last, day),
         ),
     )
 
 
-def _planned(
-    connection: Connection, day: date, course: str, section: str, student: str
+def planned_for(
+    connection: Connection, run: store.CourseRun, course: str, section: str, student: str
 ) -> pd.DataFrame | None:
-    task = store.intervention.c
+    """Return the student's rows of the plan of a run's day, or `None` if there is no plan."""
+    task = tables.intervention.c
     of_course = store.read(
-        connection, store.intervention, task.as_of == day, task.course_id == course
+        connection, tables.intervention, task.as_of == run.as_of, task.course_id == course
     )
     if of_course.empty:
         return None
-    mine = of_course["section_id"].eq(section) & of_course["student_id"].eq(student)
-    return of_course[mine].sort_values("rank", ignore_index=True)
+    of_student = of_course["section_id"].eq(section) & of_course["student_id"].eq(student)
+    return of_course[of_student].sort_values("rank", ignore_index=True)
 
 
 def _models(
@@ -209,9 +235,19 @@ def _models(
         )
     registry = workspace.registry
     return versions, {
-        version: RiskModel.load(registry.fetch(registry.at(NAME, version)))
-        for version in sorted(set(versions.values()))
+        version: risk_model(registry, version) for version in sorted(set(versions.values()))
     }
+
+
+def risk_model(registry: Registry, version: int) -> RiskModel:
+    """Return the risk model that belongs to a version of the trajectory model.
+
+    Raises
+    ------
+    ArtifactError
+        There is no such version, or its files do not match their manifest.
+    """
+    return RiskModel.load(registry.fetch(registry.at(NAME, version)))
 
 
 def _lately_due(panels: Sequence[Panel]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A night's early warning: load what is known, compute, store, and return what was stored.
+"""The nightly early warning: load what is known, compute, store, and return what was stored.
 
 What is loaded is in `loading`, what each thing is in the module of its name.
 """
@@ -11,7 +11,7 @@ from types import MappingProxyType
 import pandas as pd
 import sqlalchemy as sa
 
-from grade_ml.early_warning import store
+from grade_ml.early_warning import store, tables
 from grade_ml.early_warning.anomalies import by_course
 from grade_ml.early_warning.interventions import Exceptions, Rule, monday, plan
 from grade_ml.early_warning.loading import load, load_news
@@ -27,9 +27,9 @@ def keep_periods(workspace: Workspace, courses: Collection[str]) -> Outlook:
     NotReadyError, ArtifactError
         As in `loading.load`.
     """
-    found = outlook(load(workspace, courses), workspace.seed)
-    _keep(workspace, store.risk_period, courses, found.periods)
-    return found
+    expected = outlook(load(workspace, courses), workspace.seed)
+    _keep(workspace, tables.risk_period, courses, expected.periods)
+    return expected
 
 
 def keep_interventions(
@@ -39,34 +39,34 @@ def keep_interventions(
     load: int,
     exceptions: Exceptions = MappingProxyType({}),
 ) -> pd.DataFrame:
-    """Plan what the day's stored risk periods ask for, store it, and return it (see `plan`)."""
+    """Plan, store and return the actions for the day's stored risk periods (see `plan`)."""
     day = workspace.as_of
-    period, task = store.risk_period.c, store.intervention.c
+    period, task = tables.risk_period.c, tables.intervention.c
     names = sorted(courses)
     periods = store.read(
         workspace.connection,
-        store.risk_period,
+        tables.risk_period,
         period.course_id.in_(names),
         period.as_of == day,
     )
     earlier = store.read(
         workspace.connection,
-        store.intervention,
+        tables.intervention,
         task.course_id.in_(names),
         task.as_of >= monday(day),
         task.as_of < day,
         task.planned_on.is_not(None),
     )
-    found = plan(periods, rules, earlier, day, load, exceptions)
-    _keep(workspace, store.intervention, courses, found)
-    return found
+    planned = plan(periods, rules, earlier, day, load, exceptions)
+    _keep(workspace, tables.intervention, courses, planned)
+    return planned
 
 
 def keep_anomalies(workspace: Workspace, courses: Collection[str]) -> pd.DataFrame:
     """Store what was unusual in the last days, and return it (see `anomalies`).
 
-    A result is compared with the newest forecast that was stored before it was new; where none
-    was, as in the first week, nothing is told of it.
+    A result is compared with the newest forecast that was stored before it was new; without such a
+    forecast, as in the first week, the result is left out.
 
     Raises
     ------
@@ -75,9 +75,9 @@ def keep_anomalies(workspace: Workspace, courses: Collection[str]) -> pd.DataFra
     """
     news = load_news(workspace, courses)
     references = {course: model.reference for course, model in news.models.items()}
-    found = by_course(news.now, news.before, news.forecasts, references)
-    _keep(workspace, store.anomaly, courses, found)
-    return found
+    unusual = by_course(news.now, news.before, news.forecasts, references)
+    _keep(workspace, tables.anomaly, courses, unusual)
+    return unusual
 
 
 def _keep(

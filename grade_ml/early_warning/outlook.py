@@ -25,7 +25,7 @@ class Outlook:
     model
         The newest of the models behind them.
     degraded
-        Why this is less than it could be; empty: it is not.
+        Why this is less than it could be; empty if it is not.
     """
 
     panels: Sequence[Panel]

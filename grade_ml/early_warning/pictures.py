@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from grade_ml.core.figures import BLUE, COLOURS, GREY, blank, heading
+from grade_ml.core.figures import BLUE, COLOURS, GREY, Nothing, Picture, blank, heading
 from grade_ml.early_warning.risk_periods import risk
 from grade_ml.early_warning.settings import SETTINGS
 
@@ -30,7 +30,7 @@ def student_fan(results: pd.DataFrame, weeks: pd.DataFrame, day: float, title: s
     Parameters
     ----------
     results
-        What was due so far: due_day, score (0-100; NaN: not graded yet) and running, the running
+        What was due so far: due_day, score (0-100; NaN if not graded yet) and running, the running
         grade (0-100), in order.
     weeks
         The student's rows of `grade_paths`, in order.
@@ -122,16 +122,16 @@ def _chances(axes: Axes, weeks: pd.DataFrame) -> None:
         (-width / 2, "missed_probability", COLOURS[4], "work is missed"),
         (width / 2, "below_pass_probability", COLOURS[1], "grade below pass mark"),
     ):
-        axes.bar(x + shift, weeks[name], width, color=colour, label=label)
-    axes.axhline(SETTINGS.threshold, color=GREY, linestyle="--", linewidth=1)
-    axes.set_ylim(0, 1)
-    axes.set_ylabel("chance")
+        axes.bar(x + shift, 100 * weeks[name], width, color=colour, label=label)
+    axes.axhline(100 * SETTINGS.threshold, color=GREY, linestyle="--", linewidth=1)
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("chance, %")
     axes.set_xlabel("weeks since the section's start")
     _plain(axes)
     axes.legend(frameon=False, fontsize=7, ncols=2, loc="upper left", bbox_to_anchor=(0, 1.3))
 
 
-def course_fan(results: pd.DataFrame, paths: pd.DataFrame, day: float, title: str) -> Figure:
+def course_fan(results: pd.DataFrame, paths: pd.DataFrame, day: float, title: str) -> Picture:
     """Draw how the running grades of a class spread: as they were, and as they are expected.
 
     Parameters
@@ -142,12 +142,18 @@ def course_fan(results: pd.DataFrame, paths: pd.DataFrame, day: float, title: st
     paths
         The section's rows of `grade_paths`.
     """
-    figure = blank((7, 3.6))
-    axes = figure.add_subplot()
-    axes.set_title(heading(title), fontsize=11, loc="left")
-    _grades(axes, day, paths)
     past = _quantiles(results, "due_day", "running")
     ahead = _quantiles(paths, "day", "mean")
+    if not len(past) and not len(ahead):
+        return Nothing(f"{title}: nothing is graded yet, and no work is due any more.")
+    figure = blank((7, 3.8))
+    axes = figure.add_subplot()
+    below = paths.sort_values("week").groupby("student_id").tail(1)["below_pass_probability"]
+    expected = (
+        f"\n{below.mean():.0%} are expected below the pass mark at the end" if len(below) else ""
+    )
+    axes.set_title(f"{heading(title)}{expected}", fontsize=10, loc="left")
+    _grades(axes, day, paths)
     if len(past):
         now = past.tail(1).set_axis([day / 7])
         past = pd.concat([past, now])
@@ -164,23 +170,10 @@ def course_fan(results: pd.DataFrame, paths: pd.DataFrame, day: float, title: st
                 label=f"{when}, middle {high - low}% of students",
             )
         style: Any = "-" if when == "so far" else "--"
-        axes.plot(frame.index, frame[50], color=colour, linestyle=style, linewidth=2)
-    below = paths.sort_values("week").groupby("student_id").tail(1)
-    if len(below):
-        share = below["below_pass_probability"].mean()
-        axes.annotate(
-            f"below the pass mark at the end: {share:.0%} expected",
-            (1, 1),
-            xytext=(0, -2),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=7,
-        )
+        label = f"{when}, median"
+        axes.plot(frame.index, frame[50], color=colour, linestyle=style, linewidth=2, label=label)
     axes.set_xlabel("weeks since the section's start")
-    if len(past) or len(ahead):
-        _legend(figure, axes, 2)
+    _legend(figure, axes, 2)
     return figure
 
 
@@ -188,15 +181,18 @@ def _quantiles(rows: pd.DataFrame, day: str, value: str) -> pd.DataFrame:
     """Return the quantiles (in %) of a value over students, by week."""
     levels = sorted({50, *(level for low, high, _ in _BANDS for level in (low, high))})
     known = rows.dropna(subset=[value])
-    found = {
-        float(str(when)) / 7: np.percentile(some, levels)
-        for when, some in known.groupby(day)[value]
+    by_week = {
+        float(str(when)) / 7: np.percentile(values, levels)
+        for when, values in known.groupby(day)[value]
     }
-    return pd.DataFrame.from_dict(found, orient="index", columns=levels, dtype="float64")
+    return pd.DataFrame.from_dict(by_week, orient="index", columns=levels, dtype="float64")
 
 
-def risk_calendar(paths: pd.DataFrame, title: str) -> Figure:
+def risk_calendar(paths: pd.DataFrame, title: str) -> Picture:
     """Draw students (rows, the most at risk on top) by weeks (columns), coloured by risk.
+
+    Of a large section, students are drawn at equal steps of the order: those at the top alone
+    would be one colour.
 
     Parameters
     ----------
@@ -206,25 +202,28 @@ def risk_calendar(paths: pd.DataFrame, title: str) -> Figure:
     rows = paths.assign(risk=risk(paths))
     table = rows.pivot_table(index="student_id", columns="week", values="risk", aggfunc="max")
     order = table.max(axis=1).to_frame("most").assign(mean=table.mean(axis=1))
-    chosen = order.sort_values(["most", "mean"], ascending=False, kind="stable").head(MOST_ROWS)
-    values = table.loc[chosen.index].to_numpy(np.float64)
+    ranked = order.sort_values(["most", "mean"], ascending=False, kind="stable")
+    places = np.linspace(0, len(ranked) - 1, min(len(ranked), MOST_ROWS)).round().astype(int)
+    values = 100 * table.loc[ranked.index[places]].to_numpy(np.float64)
+    if not values.size:
+        return Nothing(f"{title}: no work is due any more.")
+    if np.nanmin(values) == np.nanmax(values):
+        words = f"the chance of falling behind is {np.nanmin(values):.0f}% in each week"
+        return Nothing(f"{title}: of {len(table)} students, {words}.")
     figure = blank((7, 1.5 + 0.045 * max(len(values), 20)))
     axes = figure.add_subplot()
-    shown = f"{len(values)} of {len(table)} students, the most at risk on top"
-    axes.set_title(f"{heading(title)}: {shown}", fontsize=10, loc="left")
-    if values.size:
-        weeks = [int(week) for week in table.columns]
-        picture = axes.imshow(
-            values, aspect="auto", cmap="YlOrRd", vmin=0, vmax=1, interpolation="nearest"
-        )
-        axes.set_xticks(range(len(weeks)), [str(week) for week in weeks])
-        bar = figure.colorbar(picture, ax=axes, shrink=0.8, pad=0.02)
-        bar.set_label("chance of falling behind", fontsize=8)
-        bar.ax.axhline(SETTINGS.threshold, color="black", linewidth=1)
-        bar.ax.tick_params(labelsize=7)
-    else:
-        axes.text(0.5, 0.5, "Nothing is due any more.", ha="center", transform=axes.transAxes)
-        axes.set_xticks([])
+    share = "all" if len(values) == len(table) else f"{len(values)} of all"
+    shown = f"{share} {len(table):,} students, from the most at risk (top) to the least"
+    axes.set_title(f"{heading(title)}\n{shown}", fontsize=10, loc="left")
+    weeks = [int(week) for week in table.columns]
+    picture = axes.imshow(
+        values, aspect="auto", cmap="YlOrRd", vmin=0, vmax=100, interpolation="nearest"
+    )
+    axes.set_xticks(range(len(weeks)), [str(week) for week in weeks])
+    bar = figure.colorbar(picture, ax=axes, shrink=0.8, pad=0.02)
+    bar.set_label("chance of falling behind, %", fontsize=8)
+    bar.ax.axhline(100 * SETTINGS.threshold, color="black", linewidth=1)
+    bar.ax.tick_params(labelsize=7)
     axes.set_yticks([])
     axes.set_xlabel("week of the section in which work is due", fontsize=8)
     axes.set_ylabel("students", fontsize=8)

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import pandas as pd
 
+from grade_ml.core.degradation import expected
 from grade_ml.core.errors import ArtifactError
 from grade_ml.early_warning.anomalies import Reference, reference_of
 from grade_ml.early_warning.grade_paths import (
@@ -38,10 +39,10 @@ class RiskModel:
     reference
         How unusual ordinary cases were, by kind of anomaly.
     evaluation
-        Figures on the newest training term by a path model of the terms before it; empty where
+        Figures on the newest training term by a path model of the terms before it; empty if
         there is one term only.
     degraded
-        Why the chances are less than they could be; empty: they are not.
+        Why the chances are less than they could be; empty if they are not.
     """
 
     paths: PathModel = field(default_factory=PathModel)
@@ -60,21 +61,22 @@ class RiskModel:
             panel's day.
         """
         state, truth = standing(panels), truths(panels)
-        found = cls(PathModel.fit(forecasts, truth, state), reference_of(panels, forecasts, truth))
+        fitted = cls(PathModel.fit(forecasts, truth, state), reference_of(panels, forecasts, truth))
         reasons = []
-        if found.paths.uncalibrated:
-            names = " and ".join(found.paths.uncalibrated)
-            reasons.append(f"too few ended sections to calibrate the chance of {names}")
+        if fitted.paths.uncalibrated:
+            names = " and ".join(fitted.paths.uncalibrated)
+            reasons.append(expected(f"too few ended sections to calibrate the chance of {names}"))
         newest = state["starts_on"] == state["starts_on"].max()
         if newest.all():
-            reasons.append("one term has ended: risk periods were not checked on a later one")
-            return replace(found, degraded=tuple(reasons))
+            unchecked = "one term has ended: risk periods were not checked on a later one"
+            reasons.append(expected(unchecked))
+            return replace(fitted, degraded=tuple(reasons))
         before, after = state[~newest], state[newest]
         sections = after["section_id"].unique()
         later = forecasts["section_id"].isin(sections)
         known = PathModel.fit(forecasts[~later], truth, before)
         return replace(
-            found,
+            fitted,
             evaluation=tuple(
                 evaluate(
                     grade_paths(forecasts[later], after, known),
@@ -109,6 +111,6 @@ class RiskModel:
         return cls(
             PathModel(**{**paths, **curves}),
             body["reference"],
-            tuple(Evaluation(**one) for one in body["evaluation"]),
+            tuple(Evaluation(**stored) for stored in body["evaluation"]),
             tuple(body["degraded"]),
         )

@@ -2,7 +2,7 @@
 
 A week is at risk if the calibrated chance that the running grade lies below the pass mark, or that
 something due is not handed in, reaches the threshold. Weeks in a row are one period; weeks in
-which nothing is due neither begin nor end one. What to do about it is said in `interventions`.
+which nothing is due neither begin nor end one. The actions against it are in `interventions`.
 """
 
 from __future__ import annotations
@@ -104,17 +104,17 @@ def drivers(paths: pd.DataFrame) -> npt.NDArray[np.object_]:
         Driver.FALLING_SCORES: paths["score_last_step"] <= -SETTINGS.falling_points,
     }
     texts = [str(name) for name in conditions]
-    found = np.select(
+    chosen = np.select(
         [condition.to_numpy(bool) for condition in conditions.values()],
         texts,
         str(Driver.LOW_SCORES),
     )
-    return np.asarray(found, dtype=object)
+    return np.asarray(chosen, dtype=object)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How the periods of one group did where the outcome is known; NaN: there was nothing to count.
+    """How the periods of one group did where the outcome is known; NaN if there are no cases.
 
     Attributes
     ----------

@@ -42,7 +42,7 @@ class RiskSettings:
     rhythm: int = 3
     #: Actions in the three weeks before the last below which silence is nothing new.
     least_actions: float = 15.0
-    #: Reference values that are kept of each kind: more change no p-value above .001.
+    #: Reference values that are stored of each kind: more change no p-value above .001.
     most_reference: int = 5_000
 
 

@@ -1,4 +1,4 @@
-"""The tables of what follows from forecasts: risk periods, interventions, anomalies, by day.
+"""Writes and reads the package's tables.
 
 A day's rows of a course replace those of the same day; those of other days stay.
 """
@@ -6,6 +6,7 @@ A day's rows of a course replace those of the same day; those of other days stay
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -15,76 +16,9 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from grade_ml.core.database import copy_frame, read_frame
-from grade_ml.core.policy import TablePolicy
+from grade_ml.early_warning.tables import intervention
 from grade_ml.forecasting.contract import FORECASTS
-from grade_ml.forecasting.store import assignment_forecast, course_run, metadata
-
-
-def _table(
-    name: str, key: Collection[str], columns: dict[str, Any], nullable: str = ""
-) -> sa.Table:
-    return sa.Table(
-        name,
-        metadata,
-        sa.Column("section_id", sa.Text, primary_key=True),
-        sa.Column("as_of", sa.Date, primary_key=True),
-        sa.Column("student_id", sa.Text, primary_key=True),
-        *(
-            sa.Column(one, kind, primary_key=one in key, nullable=one in nullable.split())
-            for one, kind in columns.items()
-        ),
-        sa.Column("course_id", sa.Text, nullable=False),
-        info=TablePolicy("early_warning", personal=("student_id",), time="as_of").info,
-    )
-
-
-risk_period = _table(
-    "risk_period",
-    ["start_week"],
-    {
-        "start_week": sa.BigInteger,
-        "end_week": sa.BigInteger,
-        "starts_on": sa.Date,
-        "weeks_ahead": sa.BigInteger,
-        "severity": sa.Double,
-        "below_pass_probability": sa.Double,
-        "missed_probability": sa.Double,
-        "driver": sa.Text,
-    },
-)
-intervention = _table(
-    "intervention",
-    ["owner", "action"],
-    {
-        "owner": sa.Text,
-        "action": sa.Text,
-        "rank": sa.BigInteger,
-        "driver": sa.Text,
-        "timing": sa.Text,
-        "evidence": sa.Text,
-        "severity": sa.Double,
-        "start_week": sa.BigInteger,
-        "planned_on": sa.Date,
-        "left_out": sa.Text,
-    },
-    nullable="planned_on",
-)
-anomaly = _table(
-    "anomaly",
-    ["kind", "assignment_id"],
-    {
-        "kind": sa.Text,
-        "assignment_id": sa.Text,
-        "observed": sa.Double,
-        "expected": sa.Double,
-        "low": sa.Double,
-        "high": sa.Double,
-        "p": sa.Double,
-        "p_adjusted": sa.Double,
-        "says": sa.Text,
-    },
-    nullable="low high",
-)
+from grade_ml.forecasting.tables import assignment_forecast, course_run
 
 
 def replace(
@@ -159,10 +93,27 @@ def versions(connection: Connection, courses: Collection[str], as_of: date) -> d
     return {row.course_id: row.model_version for row in rows}
 
 
-def degraded(connection: Connection, course: str, as_of: date) -> tuple[str, ...]:
-    """Return why the course's forecasts of that day are less than they could be."""
+@dataclass(frozen=True)
+class CourseRun:
+    """What a nightly run stored of its forecasts of one course.
+
+    `degraded` gives the reasons why they are less than they could be, `origin` their records
+    (`origin.origin_of`; `None` if not known).
+    """
+
+    as_of: date
+    version: int
+    degraded: tuple[str, ...]
+    origin: str | None
+
+
+def newest_run(connection: Connection, course: str, as_of: date) -> CourseRun | None:
+    """Return the last run of a course up to `as_of`, or `None` if it was never forecast."""
     column = course_run.c
-    found = connection.execute(
-        sa.select(column.degraded).where(column.course_id == course, column.as_of == as_of)
-    ).scalar_one()
-    return tuple(found)
+    row = connection.execute(
+        sa.select(column.as_of, column.model_version, column.degraded, column.origin)
+        .where(column.course_id == course, column.as_of <= as_of)
+        .order_by(column.as_of.desc())
+        .limit(1)
+    ).one_or_none()
+    return row and CourseRun(row.as_of, row.model_version, tuple(row.degraded), row.origin)

@@ -1,15 +1,16 @@
-"""What the newest stored forecast says about one enrollment, for a person or a program to read."""
+"""The forecast of one enrollment, for a person or a program to read."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from grade_ml.core.texts import note
 from grade_ml.early_warning import pictures
 from grade_ml.early_warning.grade_paths import PATHS, grade_paths, results_so_far, standing
 from grade_ml.early_warning.interventions import Rule, proposals
@@ -50,11 +51,15 @@ class StudentForecast:
         Risk periods, the gravest first.
     proposals
         What was planned for the student on that day, and why something is left out (planned_on NaT,
-        left_out the reason); before the day's plan, what the table of interventions says.
+        left_out the reason); before the day's plan, the actions of the table of interventions.
     alone
-        What ARIMA and Prophet make of the student's own results and nothing else; for comparison.
+        Forecasts of ARIMA and Prophet from the student's own results alone; for comparison.
     degraded
-        Why this is less than it could be; empty: it is not.
+        Why this is less than it could be; empty if it is not.
+    stored
+        Whether it is the nightly run's forecast; else it was computed for this answer.
+    records_from, age_hours
+        When the newest records were loaded, and how long ago that is; `None` without any load.
     """
 
     student_id: str
@@ -69,23 +74,29 @@ class StudentForecast:
     proposals: pd.DataFrame
     alone: Alone
     degraded: tuple[str, ...]
+    stored: bool = True
+    records_from: datetime | None = None
+    age_hours: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values; dates are ISO texts, missing numbers None."""
         frames = {
             "assignments": self.assignments,
-            "weeks": self.weeks[[name for name in PATHS if name not in _SAID]],
+            "weeks": self.weeks[[name for name in PATHS if name not in _OF_RUN]],
             "periods": self.periods,
             "interventions": self.proposals,
         }
         return {
-            **{name: str(getattr(self, name)) for name in _SAID},
+            **{name: str(getattr(self, name)) for name in _OF_RUN},
             **{name: _plain(frame) for name, frame in frames.items()},
             "own_results_alone": {
                 name: [round(float(score), 2) for score in scores]
                 for name, scores in self.alone.forecasts.items()
             },
             "not_alone": self.alone.reasons,
+            "stored": self.stored,
+            "records_from": self.records_from and self.records_from.isoformat(),
+            "age_hours": self.age_hours,
             "degraded": list(self.degraded),
         }
 
@@ -111,12 +122,14 @@ class StudentForecast:
             f"{following['median']:.0f} is expected."
         )
         if self.alone.forecasts:
-            told = [f"{name} {scores[0]:.0f}" for name, scores in self.alone.forecasts.items()]
-            sentences.append(f"The student's own results alone would say {', '.join(told)}.")
+            expected = [f"{name} {scores[0]:.0f}" for name, scores in self.alone.forecasts.items()]
+            sentences.append(
+                f"Forecasts from the student's own results alone: {', '.join(expected)}."
+            )
         sentences += [_period(row) for row in self.periods.to_dict("records")]
         if self.periods.empty:
-            sentences.append("No week is likelier than not to go wrong.")
-        sentences += [f"Note: {reason}." for reason in self.degraded]
+            sentences.append("No week is at risk.")
+        sentences += map(note, self.degraded)
         lines = [" ".join(sentences)]
         if len(self.proposals):
             lines.append("What may be done (that it helps is not measured here):")
@@ -129,11 +142,11 @@ class StudentForecast:
 
     def picture(self) -> Figure:
         """Draw the fan of the running grade and the chances of each week."""
-        title = f"Running grade in section {self.section_id}, forecast of {self.as_of}"
+        title = f"Running grade in {self.section_id}, {self.as_of}"
         return pictures.student_fan(self.results, self.weeks, self.day, title)
 
 
-_SAID = ("student_id", "course_id", "section_id", "as_of")
+_OF_RUN = ("student_id", "course_id", "section_id", "as_of")
 
 
 def _period(row: dict[Any, Any]) -> str:
@@ -156,7 +169,7 @@ def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def student_forecast(known: Enrollment, rules: Sequence[Rule], seed: int) -> StudentForecast:
-    """Return what the forecasts of an enrollment say of it."""
+    """Return the forecast of one enrollment."""
     panels, forecasts, planned = known.panels, known.forecasts, known.planned
     weeks = grade_paths(forecasts, standing(panels), known.model.paths, seed)
     periods = risk_periods(weeks)
@@ -175,10 +188,11 @@ def student_forecast(known: Enrollment, rules: Sequence[Rule], seed: int) -> Stu
         proposals=(_proposed(periods, rules) if planned is None else planned)[list(_PROPOSAL)],
         alone=alone(panels[0]) if panels else Alone({}, {}),
         degraded=known.degraded,
+        stored=known.stored,
     )
 
 
 def _proposed(periods: pd.DataFrame, rules: Sequence[Rule]) -> pd.DataFrame:
-    found = proposals(periods, rules).assign(left_out="")
-    found["planned_on"] = pd.Series(pd.NaT, found.index, dtype="datetime64[ns]")
-    return found
+    rows = proposals(periods, rules).assign(left_out="")
+    rows["planned_on"] = pd.Series(pd.NaT, rows.index, dtype="datetime64[ns]")
+    return rows

@@ -1,4 +1,4 @@
-"""`PredictiveAnalyticsEngine`: how will this student do in this course? The application asks it."""
+"""`PredictiveAnalyticsEngine`: how will this student do in this course? Applications call it."""
 
 from grade_ml.engine.answers import (
     Answers,

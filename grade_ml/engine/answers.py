@@ -1,4 +1,4 @@
-"""What the engine answers: frozen values, in words and as plain values."""
+"""The answers of the engine: frozen values, which also give sentences and plain values."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from grade_ml.core.errors import GradeMLError
+from grade_ml.core.texts import note
 
 if TYPE_CHECKING:
     from grade_ml.explanations.contract import Explanation
@@ -23,7 +26,7 @@ class Status(StrEnum):
 
 
 class Level(StrEnum):
-    """What a predicted grade comes from; each steps in where the one before it cannot serve."""
+    """What a predicted grade comes from; each replaces the one before it if that cannot serve."""
 
     COURSE_ENSEMBLE = "course ensemble"
     POOLED_ENSEMBLE = "pooled ensemble"
@@ -36,24 +39,24 @@ class GradePrediction:
     """What is known and expected about one enrollment on one day.
 
     Grades and interval bounds are points, 0-100; `risk` is the probability of failing or
-    withdrawing, 0-1. Predicted values are None where there is nothing left to predict (`status`
-    other than running); `recorded_*` are the outcome, where the section had ended by that day.
+    withdrawing, 0-1. Predicted values are None if there is nothing left to predict (`status`
+    other than running); `recorded_*` are the outcome if the section had ended by that day.
 
     Attributes
     ----------
     naive
-        The rate of points collected so far, the forecast a person would make; None as well where a
-        stored prediction answers, which does not keep it.
+        The rate of points collected so far, the forecast a person would make; None as well if the
+        prediction is a stored one, which does not include it.
     level
         What the predicted values come from.
     model_stage
-        The stage of the model's version, or None where no model answers.
+        The stage of the model's version; None if no model made the prediction.
     stored
-        Whether the night's prediction answers, which is as new as the records.
+        Whether this is the prediction of the nightly run, which is as new as the records.
     records_from, age_hours
-        When the newest records were loaded, and how long ago that is; None: no load is on record.
+        When the newest records were loaded, and how long ago that is; None if no load is recorded.
     degraded
-        Why the prediction is less than it could be; empty: it is not.
+        The reasons why the prediction is degraded; empty if it is not.
     """
 
     student_id: str
@@ -92,7 +95,7 @@ class GradePrediction:
         sentences = [self._standing(), *self._expectation()]
         if self.recorded_outcome is not None or self.recorded_grade is not None:
             sentences.append(self._record())
-        sentences += [f"Note: {reason}." for reason in self.degraded]
+        sentences += map(note, self.degraded)
         return " ".join(sentences)
 
     def _standing(self) -> str:
@@ -119,10 +122,10 @@ class GradePrediction:
                 f"confidence between {self.lower80:.0f} and {self.upper80:.0f}{naive}."
             )
         if self.risk is not None:
-            told_by = f"{self.model_name}, version {self.model_version}"
+            source = f"{self.model_name}, version {self.model_version}"
             if self.level is Level.COURSE_MEAN:
-                told_by = "the mean of the course's ended sections"
-            sentences.append(f"The risk of failing or withdrawing is {self.risk:.0%} ({told_by}).")
+                source = "the mean of the course's ended sections"
+            sentences.append(f"The risk of failing or withdrawing is {self.risk:.0%} ({source}).")
         return sentences
 
     def _record(self) -> str:
@@ -142,7 +145,7 @@ Pair = tuple[str, str, float]
 class Narratives:
     """An explanation in sentences, by reader and language.
 
-    `stored`: they are those of the night, which were made from the same features and model.
+    `stored`: the nightly run wrote them, from the same features and model.
     """
 
     texts: Mapping[str, Mapping[str, str]]
@@ -151,21 +154,22 @@ class Narratives:
 
 @dataclass(frozen=True)
 class ModelExplanation:
-    """A prediction, and why it says what it says.
+    """A prediction and its explanation.
 
     Attributes
     ----------
     explanation
-        The contributions of features, in points and log-odds; None where nothing is predicted, or
-        where the mean of the course answers.
+        The contributions of features, in points and log-odds; None if nothing is predicted, or if
+        the prediction is the mean of the course.
     narratives
-        The explanation in sentences by reader and language; None as well.
+        The explanation in sentences by reader and language; None if `explanation` is.
     reader, language
         For whom and in which language `text` is.
     interactions
-        The pairs of features that move the grade most together; None: not asked.
+        The pairs of features that move the grade most together; None if they were not requested.
     what_if
-        What could still be done to reach the goal; None: not asked, or nothing is predicted.
+        What could still be done to reach the goal; None if no goal was given, or nothing is
+        predicted.
     """
 
     prediction: GradePrediction
@@ -185,15 +189,15 @@ class ModelExplanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values; the risk as log-odds and as a probability."""
-        told = self.explanation
-        risk = told and plain(told.risk.in_probability())
+        explanation = self.explanation
+        risk = explanation and plain(explanation.risk.in_probability())
         return {
             "prediction": self.prediction.to_dict(),
             "reader": self.reader,
             "language": self.language,
             "text": self.text,
             "stored": self.narratives is not None and self.narratives.stored,
-            "explanation": told and {**plain(told), "risk_probability": risk},
+            "explanation": explanation and {**plain(explanation), "risk_probability": risk},
             "interactions": None if self.interactions is None else plain(self.interactions),
             "what_if": self.what_if.to_dict() if self.what_if else None,
         }
@@ -201,12 +205,17 @@ class ModelExplanation:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a student of a call for many has no answer: the name of the error, and its words."""
+    """Why a student of a call for many has no answer: the error's name, message and remedy."""
 
     student_id: str
     error: str
     message: str
     remedy: str
+
+
+def refusal(student: str, error: GradeMLError) -> Refusal:
+    """Return the refusal of a student, with the error as the reason."""
+    return Refusal(student, type(error).__name__, error.message, error.remedy)
 
 
 Answered = TypeVar("Answered")
@@ -222,19 +231,19 @@ class Answers(Generic[Answered]):
     def to_dict(self) -> dict[str, Any]:
         """Return both as JSON-ready values."""
         return {
-            "answers": [one.to_dict() for one in self.answers],  # type: ignore[attr-defined]
-            "refused": [plain(one) for one in self.refused],
+            "answers": [answer.to_dict() for answer in self.answers],  # type: ignore[attr-defined]
+            "refused": [plain(refused) for refused in self.refused],
         }
 
 
 def plain(value: Any) -> Any:
     """Return a value of dataclasses, mappings and sequences as JSON can hold it."""
     if is_dataclass(value):
-        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Mapping):
-        return {name: plain(one) for name, one in value.items()}
+        return {name: plain(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     return value

@@ -1,4 +1,4 @@
-"""What keeps an engine within bounds: slots for computations, and the answers given last."""
+"""The bounds of an engine: slots for computations, and caches of limited size."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Item = TypeVar("Item")
 
 
 class Slots:
-    """Lets few compute at a time and few more wait for it.
+    """Limits how many threads compute at a time, and how many wait for their turn.
 
     Parameters
     ----------
     at_once, waiting
-        How many compute, and how many wait.
+        How many threads compute, and how many wait.
     seconds
-        The longest that one waits.
+        The longest that a thread waits.
     """
 
     def __init__(self, at_once: int, waiting: int, seconds: float) -> None:
@@ -39,7 +39,7 @@ class Slots:
         Raises
         ------
         Overloaded
-            Too many wait already, or it took too long.
+            Too many threads wait already, or no slot became free in time.
         """
         with self._changed:
             if not self._free:
@@ -70,10 +70,10 @@ class Slots:
 
 
 class Gathering(Generic[Item, Value]):
-    """Computes what many threads ask for the same thing at once in one go.
+    """Computes the items of many threads that share a key together.
 
-    Whoever gets a slot first computes for all who wait for the same key: 200 callers who ask for
-    the students of a few sections cost a few computations.
+    The thread that gets a slot first computes for all threads that wait with the same key: 200
+    callers who request the students of a few sections cost a few computations.
     """
 
     def __init__(self, slots: Slots) -> None:
@@ -84,7 +84,7 @@ class Gathering(Generic[Item, Value]):
     def of(
         self, key: Hashable, item: Item, compute: Callable[[list[Item]], Sequence[Value]]
     ) -> Value:
-        """Return what `compute`, given the items that wait for a key, makes of this one.
+        """Return the value of `item`; `compute` receives all items that wait for the key.
 
         Raises
         ------
@@ -96,16 +96,16 @@ class Gathering(Generic[Item, Value]):
             self._waiting[key].append((item, own))
         try:
             with self._slots.one():
-                some = [] if own.done() else self._taken(key)
-                if some:
-                    _compute_for(some, compute)
+                batch = [] if own.done() else self._taken(key)
+                if batch:
+                    _compute_for(batch, compute)
         except Overloaded:
             with self._lock:
-                others = [one for one in self._waiting.pop(key, []) if one[1] is not own]
+                others = [entry for entry in self._waiting.pop(key, []) if entry[1] is not own]
                 if others:
                     self._waiting[key] = others
             raise
-        # Another may have taken it along and still compute.
+        # Another thread may have taken the item and still be computing.
         return own.result()
 
     def _taken(self, key: Hashable) -> list[tuple[Item, Future[Value]]]:
@@ -114,17 +114,17 @@ class Gathering(Generic[Item, Value]):
 
 
 def _compute_for(
-    some: list[tuple[Item, Future[Value]]], compute: Callable[[list[Item]], Sequence[Value]]
+    batch: list[tuple[Item, Future[Value]]], compute: Callable[[list[Item]], Sequence[Value]]
 ) -> None:
     try:
-        values = compute([item for item, _ in some])
-    except BaseException as error:  # each waiting caller gets it; none waits for ever
-        for _, future in some:
+        values = compute([item for item, _ in batch])
+    except BaseException as error:  # each waiting caller gets it, and none waits for ever
+        for _, future in batch:
             future.set_exception(error)
         if not isinstance(error, Exception):
             raise
         return
-    for (_, future), value in zip(some, values, strict=True):
+    for (_, future), value in zip(batch, values, strict=True):
         future.set_result(value)
 
 
@@ -139,14 +139,14 @@ class Recent(Generic[Value]):
     def get(self, key: Hashable, seconds: float = float("inf")) -> tuple[float, Value] | None:
         """Return a value that is not older than `seconds`, and how many seconds old it is."""
         with self._lock:
-            found = self._values.get(key)
-            if found is None or monotonic() - found[0] > seconds:
+            entry = self._values.get(key)
+            if entry is None or monotonic() - entry[0] > seconds:
                 return None
             self._values.move_to_end(key)
-            return monotonic() - found[0], found[1]
+            return monotonic() - entry[0], entry[1]
 
     def put(self, key: Hashable, value: Value) -> None:
-        """Keep a value; the one that was not used for longest makes room."""
+        """Store a value and drop the least recently used values beyond the limit."""
         with self._lock:
             self._values[key] = (monotonic(), value)
             self._values.move_to_end(key)
@@ -155,7 +155,7 @@ class Recent(Generic[Value]):
 
 
 class Once(Generic[Value]):
-    """Values that are made once, whoever asks first; others wait for that one alone."""
+    """Values that the first caller makes; callers of the same key wait, others do not."""
 
     def __init__(self, most: int) -> None:
         self._made: Recent[Value] = Recent(most)
@@ -164,11 +164,11 @@ class Once(Generic[Value]):
 
     def known(self, key: Hashable) -> Value | None:
         """Return the value of a key if it was made."""
-        found = self._made.get(key)
-        return None if found is None else found[1]
+        entry = self._made.get(key)
+        return None if entry is None else entry[1]
 
     def of(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """Return the value of a key, which `make` makes where nobody did."""
+        """Return the value of a key, and call `make` if it was not made yet."""
         with self._lock:
             own = self._making.setdefault(key, Lock())
         try:

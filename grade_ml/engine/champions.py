@@ -1,7 +1,7 @@
-"""Which model serves each course, followed within seconds; each is loaded once and kept.
+"""Which model serves each course, up to date within seconds; each version is loaded once.
 
-Which version is champion is read from the records of transitions: MLflow is asked only when a
-version is loaded, since one question takes it 10 ms and its import a second.
+Which version is champion is read from the records of transitions: MLflow is queried only when a
+version is loaded, since a query takes 10 ms and its import a second.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from grade_ml.registry.transition import champions
+from grade_ml.ensemble.names import BASELINE, POOLED, name_of
+from grade_ml.registry.history import champions
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -29,7 +30,7 @@ class Champions:
     Parameters
     ----------
     seconds
-        How old the knowledge may be which versions are champions.
+        How old the list of champions may be.
     """
 
     def __init__(self, registry: Registry, seconds: float) -> None:
@@ -41,17 +42,17 @@ class Champions:
         self._served: dict[tuple[Version, ...], tuple[float, Served]] = {}
 
     def refresh(self, connection: Connection) -> None:
-        """Read which versions are champions, if what is known is too old."""
+        """Read which versions are champions if the list is too old."""
         if monotonic() - self._read_at > self._seconds:
             self._versions = champions(connection)
             self._read_at = monotonic()
 
     def first(self, course: str) -> Version | None:
-        """Return the version that serves a course if it can be read; None: there is none."""
+        """Return the version that serves a course if it can be read; None if there is none."""
         return next(iter(self._line(course)), None)
 
     def serving(self, course: str) -> Served:
-        """Return the model that serves a course, loaded, and why it is not the one that should.
+        """Return the loaded model that serves a course, and why it is not the champion.
 
         Raises
         ------
@@ -60,37 +61,33 @@ class Champions:
         ArtifactError
             Not even the baseline can be read.
         """
-        from grade_ml.ensemble.baseline import NAME as BASELINE
-
         line = self._line(course)
         with self._loading:
             models = self._current_models()
-            found = self._served.get(line)
+            entry = self._served.get(line)
             # What could not be read may be readable again.
-            if found is None or (found[1].degraded and monotonic() - found[0] > self._seconds):
-                ensembles = [one for one in line if one[0] != BASELINE and self._registry.has(*one)]
-                served = models.first_readable(self._registry.at(*one) for one in ensembles)
-                found = self._served[line] = monotonic(), served
-            return found[1]
+            if entry is None or (entry[1].degraded and monotonic() - entry[0] > self._seconds):
+                ensembles = [
+                    version
+                    for version in line
+                    if version[0] != BASELINE and self._registry.has(*version)
+                ]
+                served = models.first_readable(self._registry.at(*version) for version in ensembles)
+                entry = self._served[line] = monotonic(), served
+            return entry[1]
 
     def _line(self, course: str) -> tuple[Version, ...]:
-        """Return the champions that may serve a course, the first first."""
-        from grade_ml.ensemble.baseline import NAME as BASELINE
-        from grade_ml.ensemble.course import name_of
-        from grade_ml.ensemble.pooled import NAME as POOLED
-
+        """Return the champions that may serve a course, in order of preference."""
         versions = self._versions
         names = (name_of(course), POOLED, BASELINE)
         return tuple((name, versions[name]) for name in names if name in versions)
 
     def _current_models(self) -> Models:
-        """Return what keeps the models that are shared, anew once one of these was replaced.
+        """Return the cache of the shared models, a new one after one of them was replaced.
 
-        What is not champion any more goes with it, or a process that serves for months would keep
-        every ensemble of these months.
+        Versions that are no longer champions go with the old cache; otherwise a process that
+        serves for months would hold every ensemble of these months.
         """
-        from grade_ml.ensemble.baseline import NAME as BASELINE
-        from grade_ml.ensemble.pooled import NAME as POOLED
         from grade_ml.serving.models import Models
 
         versions = self._versions

@@ -1,4 +1,4 @@
-"""The errors of the engine; each is one of those of `core.errors` that the rest raises, too."""
+"""The errors of the engine; each is a subclass of an error of `core.errors`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from grade_ml.core.database import is_lost
-from grade_ml.core.errors import GradeMLError, NotFoundError, NotReadyError, ServiceError
+from grade_ml.core.errors import (
+    GradeMLError,
+    NotFoundError,
+    NotReadyError,
+    ServiceError,
+    UnavailableError,
+)
+from grade_ml.core.optional import of_import
 
 
 class UnknownStudent(NotFoundError):
@@ -24,20 +31,20 @@ class NotEnrolled(NotFoundError):
 
 
 class NoModel(NotReadyError):
-    """Nothing can answer: no model, and no ended section to take a mean of."""
+    """Nothing can be predicted: there is no model, and no ended section to take a mean of."""
 
 
-class Overloaded(ServiceError):
+class Overloaded(UnavailableError):
     """Too many computations wait already; ask again."""
 
 
-class StorageUnavailable(ServiceError):
-    """PostgreSQL or the models' store does not answer, and no recent answer is kept."""
+class StorageUnavailable(UnavailableError):
+    """PostgreSQL or the models' store does not respond, and there is no recent answer."""
 
 
 @contextmanager
 def typed() -> Iterator[None]:
-    """Turn what databases and stores raise into errors of the engine."""
+    """Turn what databases, stores and failed imports raise into errors of this project."""
     try:
         yield
     except (Overloaded, StorageUnavailable):
@@ -50,6 +57,8 @@ def typed() -> Iterator[None]:
         ) from error
     except GradeMLError:
         raise
+    except ImportError as error:
+        raise of_import(error) or error from error
     except Exception as error:  # raised again, as it is or as the loss of the database
         if not is_lost(error):
             raise

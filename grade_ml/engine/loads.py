@@ -1,4 +1,4 @@
-"""Which records a stored prediction knows, and whether it still speaks for them.
+"""Which loads a stored prediction knows, and whether any load made it out of date.
 
 A load that changes one course leaves the predictions of all others as new as they were.
 """
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from grade_ml.features.origin import origin_of
 from grade_ml.gradebook.catalog import Load
 from grade_ml.gradebook.schema import load
 
 if TYPE_CHECKING:
     from grade_ml.gradebook.attributes import Declarations
 
-#: Loads back to which predictions are looked up; what is older is computed anew.
+#: Predictions that are older than this many loads are computed again.
 _MOST = 50
 
 
@@ -39,7 +40,7 @@ class Loads:
 
     @property
     def loaded_at(self) -> datetime | None:
-        """When the newest came; None: nothing was ever loaded."""
+        """When the newest load came; None if nothing was ever loaded."""
         return self._known[0].load.loaded_at if self._known else None
 
     def is_newest(self, origin: str | None) -> bool:
@@ -48,18 +49,18 @@ class Loads:
 
     def are_known(self, origin: str | None, courses: Collection[str]) -> bool:
         """Return whether what has this origin knows every load that changed one of `courses`."""
-        for one in self._known if origin else ():
-            if one.origin == origin:
+        for known in self._known if origin else ():
+            if known.origin == origin:
                 return True
-            if not one.courses.isdisjoint(courses):
+            if not known.courses.isdisjoint(courses):
                 return False
         return False
 
     def version(self, course: str) -> str | None:
-        """Return a text that changes whenever the records of a course may have; None: unknown."""
-        for one in self._known:
-            if course in one.courses:
-                return one.load.key
+        """Return a text that changes whenever a course's records may have; None if unknown."""
+        for known in self._known:
+            if course in known.courses:
+                return known.load.key
         return f"before {self._known[-1].load.key}" if self._known else None
 
 
@@ -79,18 +80,16 @@ class LoadLog:
         query = sa.select(load.c.id, load.c.loaded_at, load.c.source, load.c.courses)
         query = query.where(load.c.id >= (seen.id if seen else 0))
         rows = connection.execute(query.order_by(load.c.id.desc()).limit(_MOST)).all()
-        found = tuple(
+        loads = tuple(
             self._of(Load(row.id, row.loaded_at, row.source), row.courses) for row in rows
         )
-        if seen and found and found[-1].load == seen:
-            found += known[1:]
-        # Otherwise there were more than that since, or the database is another one now.
-        found = found[:_MOST]
+        if seen and loads and loads[-1].load == seen:
+            loads += known[1:]
+        # Otherwise more than `_MOST` loads came since, or this is another database.
+        loads = loads[:_MOST]
         with self._lock:
-            self._known = found
-        return Loads(found)
+            self._known = loads
+        return Loads(loads)
 
-    def _of(self, one: Load, courses: Collection[str]) -> _Known:
-        from grade_ml.features.refresh import origin_of
-
-        return _Known(one, origin_of(one.key, self._declared), frozenset(courses))
+    def _of(self, load: Load, courses: Collection[str]) -> _Known:
+        return _Known(load, origin_of(load.key, self._declared), frozenset(courses))

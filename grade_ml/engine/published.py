@@ -1,7 +1,7 @@
-"""The JSON of each answer as a schema, which an application in any language may rely on.
+"""The JSON schema of each answer, which an application in any language may rely on.
 
-`python -m grade_ml.engine.published` writes `docs/answers.schema.json`; a test holds it to this
-module, and real answers to it. Fields are added, never renamed or removed.
+`python -m grade_ml.engine.published` writes `docs/answers.schema.json`; tests compare the file with
+this module, and real answers with the file. Fields are added, never renamed or removed.
 """
 
 from __future__ import annotations
@@ -153,6 +153,9 @@ class Forecast(TypedDict):
     interventions: list[Intervention]
     own_results_alone: dict[str, list[float]]
     not_alone: dict[str, str]
+    stored: bool
+    records_from: str | None
+    age_hours: float | None
     degraded: list[str]
 
 
@@ -194,7 +197,7 @@ def schema() -> dict[str, Any]:
     calls, shared = TypeAdapter.json_schemas(kinds)  # type: ignore[arg-type]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "calls": {name: found for (name, _), found in calls.items()},
+        "calls": {name: schema for (name, _), schema in calls.items()},
         **shared,
     }
 

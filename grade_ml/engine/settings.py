@@ -1,4 +1,4 @@
-"""How much an engine takes on and how long it relies on what it knows, each with its reason."""
+"""How much an engine computes at once and how long it uses what it has read, with the reasons."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ class Limits:
     Attributes
     ----------
     at_once
-        Computations at a time. Python computes on one core, beside which one more may read.
+        Computations at a time. Python computes on one core, while another thread may read.
     waiting
         Computations that wait for their turn; one takes 60 ms, so that the last of 400 waits about
-        as long as a person does before asking again.
+        as long as a person does before trying again.
     waiting_seconds
-        The longest that one waits.
+        The longest that a computation waits.
     champion_seconds
-        How old the knowledge may be which models serve: a promotion is followed within a minute.
+        How old the list of champions may be: a promotion takes effect within a minute.
     kept_seconds
-        How long an answer is given again while PostgreSQL does not answer: grades change by days,
-        and a restart takes minutes.
+        How long an answer is repeated while PostgreSQL is unavailable: grades change by days, and a
+        restart takes minutes.
     kept_answers
-        Those given last; each takes 2 to 40 kB.
+        The number of last explanations and forecasts kept; each takes 2 to 40 kB.
+    kept_predictions
+        The number of last predictions kept: enough for a university. Each takes 1 kB.
+    kept_calls
+        The number of calls for many whose students are kept.
     classes
         Sections whose class is kept in memory, some 500 bytes per student.
     """
@@ -35,6 +39,8 @@ class Limits:
     champion_seconds: float = 20.0
     kept_seconds: float = 3600.0
     kept_answers: int = 2000
+    kept_predictions: int = 30_000
+    kept_calls: int = 100
     classes: int = 64
 
 

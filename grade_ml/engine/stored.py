@@ -1,7 +1,7 @@
-"""Answers from what the night stored, where that is as new as the records and by the champion.
+"""Answers from what the nightly run stored, if that is as new as the records and by the champion.
 
-Records are those of the gradebook: what was observed of the world outside since then changes a
-prediction in the next night only.
+Records are those of the gradebook: new external data change a prediction in the next nightly run
+only.
 """
 
 from __future__ import annotations
@@ -13,34 +13,33 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from grade_ml.engine.answers import GradePrediction, Level
-from grade_ml.engine.standing import courses_of
+from grade_ml.engine.enrollments import courses_of
+from grade_ml.ensemble.names import BASELINE, POOLED
 from grade_ml.registry.registry import Alias
 from grade_ml.serving.predictions import NUMBERS, grade_prediction
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from grade_ml.early_warning.store import CourseRun
     from grade_ml.engine.champions import Champions
     from grade_ml.engine.loads import Loads
     from grade_ml.explanations.contract import Explanation
 
-#: Enrollments that one statement names; beyond it whole sections are read.
+#: Enrollments that one query names; for more, whole sections are read.
 _NAMED = 1000
 Key = tuple[str, str]
 
 
 def level_of(model: str) -> Level:
-    """Return what the model of a name is."""
-    from grade_ml.ensemble.baseline import NAME as BASELINE
-    from grade_ml.ensemble.pooled import NAME as POOLED
-
+    """Return the level of the model with this name."""
     known = {BASELINE: Level.BASELINE, POOLED: Level.POOLED_ENSEMBLE}
     return known.get(model, Level.COURSE_ENSEMBLE)
 
 
 def predictions(
     connection: Connection,
-    asked: Sequence[GradePrediction],
+    enrollments: Sequence[GradePrediction],
     loads: Loads,
     champions: Champions,
 ) -> dict[Key, GradePrediction]:
@@ -48,43 +47,50 @@ def predictions(
 
     Parameters
     ----------
-    asked
-        Where the enrollments stand, all on one day.
+    enrollments
+        All on one day.
     """
-    rows = _rows(connection, asked)
-    by_key = {(one.section_id, one.student_id): one for one in asked}
-    found = [(by_key[key], row) for key, row in rows.items() if key in by_key]
+    rows = _rows(connection, enrollments)
+    by_key = {
+        (enrollment.section_id, enrollment.student_id): enrollment for enrollment in enrollments
+    }
+    pairs = [(by_key[key], row) for key, row in rows.items() if key in by_key]
     ours = [
-        (one, row)
-        for one, row in found
-        if champions.first(one.course_id) == (row.model_name, row.model_version)
+        (enrollment, row)
+        for enrollment, row in pairs
+        if champions.first(enrollment.course_id) == (row.model_name, row.model_version)
     ]
     newest = [pair for pair in ours if loads.is_newest(pair[1].origin)]
     others = [pair for pair in ours if not loads.is_newest(pair[1].origin)]
     if others:
-        courses = courses_of(connection, {one.student_id for one, _ in others})
+        courses = courses_of(connection, {enrollment.student_id for enrollment, _ in others})
         newest += [
-            (one, row)
-            for one, row in others
-            if loads.are_known(row.origin, courses.get(one.student_id, ()))
+            (enrollment, row)
+            for enrollment, row in others
+            if loads.are_known(row.origin, courses.get(enrollment.student_id, ()))
         ]
-    return {(one.section_id, one.student_id): _answer(one, row) for one, row in newest}
+    return {
+        (enrollment.section_id, enrollment.student_id): _answer(enrollment, row)
+        for enrollment, row in newest
+    }
 
 
-def _rows(connection: Connection, asked: Sequence[GradePrediction]) -> dict[Key, sa.Row[Any]]:
+def _rows(connection: Connection, enrollments: Sequence[GradePrediction]) -> dict[Key, sa.Row[Any]]:
     table = grade_prediction.c
     query = sa.select(grade_prediction).where(
-        table.as_of == asked[0].as_of,
-        table.section_id.in_(sorted({one.section_id for one in asked})),
+        table.as_of == enrollments[0].as_of,
+        table.section_id.in_(sorted({enrollment.section_id for enrollment in enrollments})),
     )
-    if len(asked) <= _NAMED:
-        query = query.where(table.student_id.in_(sorted({one.student_id for one in asked})))
+    if len(enrollments) <= _NAMED:
+        query = query.where(
+            table.student_id.in_(sorted({enrollment.student_id for enrollment in enrollments}))
+        )
     return {(row.section_id, row.student_id): row for row in connection.execute(query)}
 
 
-def _answer(one: GradePrediction, row: sa.Row[Any]) -> GradePrediction:
+def _answer(enrollment: GradePrediction, row: sa.Row[Any]) -> GradePrediction:
     return replace(
-        one,
+        enrollment,
         **{name: getattr(row, name) for name in NUMBERS},
         naive=row.naive,
         level=level_of(row.model_name),
@@ -96,20 +102,57 @@ def _answer(one: GradePrediction, row: sa.Row[Any]) -> GradePrediction:
     )
 
 
+def behind(
+    connection: Connection,
+    run: CourseRun | None,
+    enrollments: Sequence[GradePrediction],
+    loads: Loads | None,
+) -> dict[str, tuple[str, ...]]:
+    """Return by student why a run's forecast is not of the day or lacks the newest records.
+
+    Parameters
+    ----------
+    run
+        The newest of the course up to the day; None if the course was never forecast.
+    enrollments
+        In one section, all on one day.
+    loads
+        None if the question is about a past day; then the forecast of that day is up to date.
+    """
+    if run is None:
+        return {
+            enrollment.student_id: ("the course was never forecast",) for enrollment in enrollments
+        }
+    as_of = enrollments[0].as_of
+    older = () if run.as_of == as_of else (f"the newest forecast is that of {run.as_of}",)
+    if loads is None or loads.is_newest(run.origin):
+        return {enrollment.student_id: older for enrollment in enrollments}
+    courses = courses_of(connection, {enrollment.student_id for enrollment in enrollments})
+    newer = (
+        "records of the student's courses came after this forecast; the next night counts them"
+        if run.origin
+        else "it is not known whether newer records came after this forecast"
+    )
+    return {
+        student: older if loads.are_known(run.origin, own) else (*older, newer)
+        for student, own in courses.items()
+    }
+
+
 def explanation(
     connection: Connection, prediction: GradePrediction
 ) -> tuple[Explanation, dict[str, Any]] | None:
-    """Return what was stored of why a stored prediction says what it says, and its `STATE`.
+    """Return the stored explanation of a stored prediction, and its `STATE`.
 
-    It belongs to a prediction of the same day and model that is the same number.
+    It explains a prediction of the same day and model with the same grade and risk.
     """
-    from grade_ml.explanations import store
     from grade_ml.explanations.contract import Account, Explanation
     from grade_ml.explanations.loading import STATE
+    from grade_ml.explanations.tables import attribution
 
-    table = store.attribution.c
+    table = attribution.c
     row = connection.execute(
-        sa.select(store.attribution).where(
+        sa.select(attribution).where(
             table.section_id == prediction.section_id,
             table.student_id == prediction.student_id,
             table.as_of == prediction.as_of,
@@ -125,7 +168,7 @@ def explanation(
     chance = risk.in_probability().predicted
     if not (_same(points, prediction.grade) and _same(chance, prediction.risk)):
         return None
-    found = Explanation(
+    stored = Explanation(
         row.section_id,
         row.student_id,
         float((prediction.as_of - prediction.starts_on).days),
@@ -135,7 +178,7 @@ def explanation(
         f"{row.model_name} {row.model_version}",
         tuple(row.degraded),
     )
-    return found, {name: getattr(row, name) for name in STATE}
+    return stored, {name: getattr(row, name) for name in STATE}
 
 
 def _same(a: float | None, b: float | None) -> bool:

@@ -2,7 +2,7 @@
 
 The grade is learned as what comes on top of the points collected so far; the risk as the
 probability of failing or withdrawing. Intervals and calibration come from predictions of sections
-that the predicting model had not seen. Where and under which name a fitted model is kept is
+that the predicting model had not seen. Where and under which name a fitted model is stored is
 decided in `grade_ml.registry` and above.
 """
 
@@ -22,10 +22,12 @@ from grade_ml.core.errors import ArtifactError
 from grade_ml.core.resampling import deserves_champion
 from grade_ml.core.threads import limited_threads, threads
 from grade_ml.ensemble import persistence
+from grade_ml.ensemble.binning import bin_quickly
 from grade_ml.ensemble.calibration import Calibration, cross_calibrated
 from grade_ml.ensemble.encoding import Encoder, attributes
 from grade_ml.ensemble.evaluation import Evaluation, evaluate
 from grade_ml.ensemble.folds import validation_folds
+from grade_ml.ensemble.names import BASELINE
 from grade_ml.ensemble.rows import (
     ROW,
     collected,
@@ -37,7 +39,6 @@ from grade_ml.ensemble.rows import (
 )
 from grade_ml.features.snapshots import NUMERIC_FEATURES
 
-NAME = "baseline"
 #: Of the mean, the median and the trees.
 GRADE_WEIGHTS = (0.4, 0.2, 0.4)
 _MODEL, _FITTED = "model.json", "fitted.skops"
@@ -70,12 +71,12 @@ class Members:
     base_rate: float
 
     def predict(self, matrix: npt.NDArray[np.float32], certain: Floats) -> pd.DataFrame:
-        """Return uncalibrated grade (0-100, NaN: unknown) and risk (0-1) per row."""
+        """Return uncalibrated grade (0-100, NaN if unknown) and risk (0-1) per row."""
         rows = len(matrix)
         grade, risk = np.full(rows, np.nan), np.full(rows, self.base_rate)
         if self.grade and rows:
-            each = [member.predict(matrix) for member in self.grade]
-            to_come = np.average(each, axis=0, weights=GRADE_WEIGHTS)
+            predictions = [member.predict(matrix) for member in self.grade]
+            to_come = np.average(predictions, axis=0, weights=GRADE_WEIGHTS)
             grade = np.clip(certain + to_come, 0, 100)
         if self.risk and rows:
             risk = np.mean([member.predict_proba(matrix)[:, 1] for member in self.risk], axis=0)
@@ -137,7 +138,7 @@ class BaselineModel:
             directory / _FITTED,
         )
         described = {
-            "model": NAME,
+            "model": BASELINE,
             "seed": self.seed,
             "base_rate": self.members.base_rate,
             "sections": list(self.sections),
@@ -183,7 +184,7 @@ def fit(snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int) -> BaselineM
     snapshots
         As `grade_snapshots` gives them, protected attributes included; they are not read.
     outcomes
-        Columns section_id, student_id, final_grade (0-100, NaN: no coursework), at_risk (bool).
+        Columns section_id, student_id, final_grade (0-100, NaN without coursework), at_risk (bool).
         A section in which an enrollment has no outcome is still running and is left out whole:
         those who withdrew early would be all that is known of it.
 
@@ -233,8 +234,9 @@ def may_become_champion(candidate: BaselineModel, champion: BaselineModel | None
 
 
 def _fit_members(matrix: npt.NDArray[np.float32], rows: pd.DataFrame, seed: int) -> Members:
+    bin_quickly()
     at_risk = rows["at_risk"].to_numpy(bool)
-    # scikit-learn's boosting cannot bin a column without any value; a constant says as little.
+    # scikit-learn's boosting cannot bin a column without any value; a constant is no information.
     empty = np.isnan(matrix).all(axis=0)
     matrix = np.where(empty, np.float32(0), matrix)
     graded = rows["final_grade"].notna().to_numpy()
@@ -314,11 +316,11 @@ def _held_out(rows: pd.DataFrame, matrix: npt.NDArray[np.float32], seed: int) ->
     parts = []
     for number, (train, held) in enumerate(validation_folds(rows, SETTINGS.folds, seed)):
         members = _fit_members(matrix[train], rows[train], seed)
-        kept = rows[held]
-        raw = members.predict(matrix[held], collected(kept))
-        raw = raw.assign(**context(kept, set(rows.loc[train, "course_id"])))
+        unseen = rows[held]
+        raw = members.predict(matrix[held], collected(unseen))
+        raw = raw.assign(**context(unseen, set(rows.loc[train, "course_id"])))
         for name in ("final_grade", "at_risk", *ROW):
-            raw[name] = kept[name].to_numpy()
-        raw["naive"] = naive_grade(kept).to_numpy()
+            raw[name] = unseen[name].to_numpy()
+        raw["naive"] = naive_grade(unseen).to_numpy()
         parts.append(raw.assign(fold=number))
     return pd.concat(parts, ignore_index=True)

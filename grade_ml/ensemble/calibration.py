@@ -1,4 +1,4 @@
-"""From raw predictions to honest ones: calibrated risk, and intervals around the grade.
+"""From raw predictions to honest predictions: calibrated risk, and intervals around the grade.
 
 Everything here is learned from held-out rows; how these came about is not known here.
 """
@@ -69,7 +69,7 @@ class Calibration:
 
     @property
     def risk_line(self) -> tuple[float, float] | None:
-        """What calibration does to the log-odds of the risk: slope and shift; None: nothing."""
+        """What calibration does to the log-odds of the risk: slope and shift; None if nothing."""
         if self.risk_curve is None:
             return None
         return float(self.risk_curve.coef_[0, 0]), float(self.risk_curve.intercept_[0])
@@ -122,8 +122,8 @@ def _fit_scale(known: pd.DataFrame, seed: int) -> Any:
 
 def _scale(model: Any, rows: pd.DataFrame) -> Floats:
     with limited_threads(len(rows)):  # waking a second thread for one row takes longer than the row
-        told = np.column_stack([rows[name].to_numpy(np.float64) for name in CONTEXT])
-        predicted: Floats = model.predict(told)
+        context = np.column_stack([rows[name].to_numpy(np.float64) for name in CONTEXT])
+        predicted: Floats = model.predict(context)
     return np.maximum(predicted, _MIN_SCALE)
 
 

@@ -1,4 +1,4 @@
-"""One course's own model: a small correction on top of the pooled one.
+"""One course's own model: a small correction on top of the pooled model.
 
 The pooled prediction is the prior. The correction, a ridge regression (the grade) and a ridge
 logistic regression (the risk), learns what the course does differently along its way, from
@@ -6,7 +6,7 @@ predictions that the pooled model made of sections it had not seen; it shrinks t
 there is little to learn. It is linear in the pooled number, so the chain is explained exactly.
 
 Where scores of a running section have changed since a day, no outcome can teach that yet: then the
-points to come are stretched by what these scores say (`Change`).
+points to come are stretched by what these scores show (`Change`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,6 @@ import pandas as pd
 
 from grade_ml.core.errors import ArtifactError
 from grade_ml.core.resampling import Improvement, improvement
-from grade_ml.core.storage import file_name
 from grade_ml.ensemble.evaluation import Evaluation, evaluate
 from grade_ml.ensemble.members import Task
 from grade_ml.ensemble.pooled import PooledModel
@@ -42,16 +40,14 @@ from grade_ml.ensemble.stacking import PHASED, basis
 Floats = npt.NDArray[np.float64]
 
 _MODEL = "model.json"
-#: MLflow keeps 256 characters of a name.
-_LONGEST_NAME = 256
 
 
 @dataclass(frozen=True)
 class CourseSettings:
     """The judgements of the course's model, each with its reason."""
 
-    #: Of squared points and of log loss, per correction squared: as if so many students spoke
-    #: against any correction.
+    #: Of squared points and of log loss, per correction squared: equal to so many students as
+    #: evidence against any correction.
     ridge_students: float = 30.0
     #: A course with fewer students in ended sections uses the pooled model.
     min_students: int = 50
@@ -60,25 +56,19 @@ class CourseSettings:
 SETTINGS = CourseSettings()
 
 
-def name_of(course: str) -> str:
-    """Return the registry's name of the model of `course`."""
-    name = "course-" + quote(course, safe="")
-    return name if len(name) <= _LONGEST_NAME else "course-" + file_name(course)
-
-
 @dataclass(frozen=True)
 class Change:
-    """What scores of running sections say that no ended section does.
+    """What scores of running sections show that no ended section does.
 
     Attributes
     ----------
     since
         The day from which on scores have changed.
     share
-        By which share of them points to come are more than the pooled model says, or, if negative,
-        fewer; -1 or more. 0: nothing is sure.
+        By which share of them points to come are more than the pooled model predicts, or, if
+        negative, fewer; -1 or more. 0 if the change is not significant.
     gained
-        What believing it gains on scores of assignments that it was not estimated from.
+        The gain from allowing for it, on scores of assignments that it was not estimated from.
     """
 
     since: date
@@ -138,12 +128,12 @@ class CourseModel:
     Attributes
     ----------
     pooled_version
-        Of the registry; the correction belongs to this one.
+        Of the registry; the correction belongs to this version.
     gained
         What the correction gained on the course's last ended section, which it had not seen; where
         `changed_on` is given, on scores since.
     changed_on
-        The day from which on scores of running sections have changed; None: none have.
+        The day from which on scores of running sections have changed; `None` if none have.
     """
 
     course_id: str
@@ -162,7 +152,7 @@ class CourseModel:
 
     @property
     def share(self) -> float:
-        """The share by which it stretches points to come for changed scores; 0: by none."""
+        """The share by which it stretches points to come for changed scores; 0 without a change."""
         return float(self.correction.grade[-1]) if self.changed_on else 0.0
 
     @property
@@ -178,7 +168,7 @@ class CourseModel:
         return predicted(snapshots, calibrated)
 
     def save(self, directory: Path) -> None:
-        """Write the correction to `directory`; the pooled model is kept by itself."""
+        """Write the correction to `directory`; the pooled model is stored by itself."""
         directory.mkdir(parents=True, exist_ok=True)
         gained = self.gained
         described = {
@@ -201,7 +191,7 @@ class CourseModel:
         Parameters
         ----------
         pooled
-            The pooled model by version, loaded when asked for.
+            The pooled model by version, loaded on first use.
 
         Raises
         ------
@@ -229,7 +219,7 @@ class CourseModel:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A correction, or None where the pooled model serves, and why."""
+    """A correction, or `None` if the pooled model serves, and the reason."""
 
     correction: Correction | None
     reason: str
@@ -238,7 +228,7 @@ class Fitted:
 
 
 def fit(rows: pd.DataFrame, pooled: PooledModel, seed: int) -> Fitted:
-    """Fit a course's correction and keep it only where it wins on the last section.
+    """Fit a course's correction and keep it only if it is better on the last section.
 
     Parameters
     ----------
@@ -280,10 +270,10 @@ def changed(change: Change, pooled: PooledModel) -> Correction:
     whose grades differ by so many points: by the slope of log-odds on grades in held-out rows.
     """
     rows = pooled.held_out[pooled.held_out["raw_grade"].notna()]
-    told, log_odds = rows["raw_grade"].to_numpy(np.float64), log_odds_of(rows["raw_risk"])
-    slope = np.cov(told, log_odds)[0, 1] / (told.var() + 1e-9)
+    grade, log_odds = rows["raw_grade"].to_numpy(np.float64), log_odds_of(rows["raw_risk"])
+    slope = np.cov(grade, log_odds)[0, 1] / (grade.var() + 1e-9)
     hats = basis(rows["progress"].to_numpy(np.float64), PHASED)
-    to_come = told - rows["collected"].to_numpy(np.float64)
+    to_come = grade - rows["collected"].to_numpy(np.float64)
     moved = change.share * (hats.T @ to_come) / np.maximum(hats.sum(axis=0), 1e-9)
     nothing = np.zeros(len(PHASED))
     return Correction(
@@ -304,7 +294,9 @@ def _losses(
     for name, values in actual.items():
         known = values.to_numpy(np.float64)
         predicted = np.stack([frame[name].to_numpy(np.float64) for frame in (before, after)])
-        errors = np.nan_to_num((predicted - known) ** 2)
+        # What is unknown, or was not predicted before, is no evidence for or against the change.
+        unknown = np.isnan(known) | np.isnan(predicted[0])
+        errors = np.where(unknown, 0.0, (predicted - known) ** 2)
         pair += errors / (errors[0].mean() or 1.0)
     return pair[0], pair[1]
 
@@ -357,5 +349,5 @@ def _logistic(design: Floats, offset: Floats, target: Floats, ridge: float) -> F
         value = np.sum(np.logaddexp(0, score) - target * score) + ridge / 8 * (weights @ weights)
         return value, scaled.T @ (probability(score) - target) + ridge / 4 * weights
 
-    found = minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B").x
-    return np.asarray(found / scale)
+    best = minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B").x
+    return np.asarray(best / scale)

@@ -1,6 +1,6 @@
 """From a typed feature frame to the matrix a model reads, the same way at every later prediction.
 
-What a feature means is known to `grade_ml.features`; which ones a model may see is said here.
+`grade_ml.features` defines what a feature means; this module decides which a model may read.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class Encoder:
 def attributes(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
     """Return the numeric and the text columns of attributes that a model may read.
 
-    Texts of which nearly every student has another (addresses, names) say who someone is; they are
-    left out, and no model keeps them.
+    Texts of which nearly every student has another (addresses, names) identify students; they are
+    left out, and no model stores them.
 
     Parameters
     ----------

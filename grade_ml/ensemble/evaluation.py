@@ -114,10 +114,10 @@ def in_phase(progress: pd.Series, phase: str) -> pd.Series:
 
 def phases(progress: pd.Series) -> pd.Series:
     """Return the third of its section in which each row lies, by name."""
-    found = pd.Series("", index=progress.index, dtype=object)
+    thirds = pd.Series("", index=progress.index, dtype=object)
     for name in PHASES:
-        found = found.mask(in_phase(progress, name), name)
-    return found
+        thirds = thirds.mask(in_phase(progress, name), name)
+    return thirds
 
 
 def _phase_metrics(rows: pd.DataFrame) -> Metrics:
@@ -156,7 +156,7 @@ def by_group(rows: pd.DataFrame, columns: Mapping[str, str], seed: int) -> pd.Da
         "rmse": (rows["grade"] - rows["final_grade"]) ** 2,
         "brier": (rows["risk"] - rows["at_risk"].astype(float)) ** 2,
     }
-    found = []
+    rows_of_groups = []
     for kind, column in columns.items():
         # As objects, so that categories come in the order of their names, not of their appearance.
         for value, indices in rows.groupby(rows[column].astype("object")).indices.items():
@@ -166,8 +166,8 @@ def by_group(rows: pd.DataFrame, columns: Mapping[str, str], seed: int) -> pd.Da
             row["students"] = int(student.max()) + 1
             for name, error in errors.items():
                 row |= _resampled(name, error.iloc[places].to_numpy(float), student, seed)
-            found.append(row)
-    return pd.DataFrame(found)
+            rows_of_groups.append(row)
+    return pd.DataFrame(rows_of_groups)
 
 
 def _resampled(name: str, error: Any, student: Any, seed: int) -> dict[str, float]:

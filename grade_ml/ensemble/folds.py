@@ -1,4 +1,4 @@
-"""Which rows may predict which: a section and a student's rows never stand on both sides."""
+"""Which rows may predict which: a section's and a student's rows are never on both sides."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def _balanced(unit: Codes, group: Codes, count: int, seed: int) -> Codes:
     filled = np.zeros((min(count, size.size), group.max() + 1))
     fold = np.zeros(size.size, dtype=np.intp)
     shuffled = np.random.default_rng(seed).permutation(size.size)
-    for one in shuffled[np.argsort(-size[shuffled], kind="stable")]:
-        fold[one] = np.lexsort((filled.sum(axis=1), filled[:, of_group[one]] > 0))[0]
-        filled[fold[one], of_group[one]] += size[one]
+    for code in shuffled[np.argsort(-size[shuffled], kind="stable")]:
+        fold[code] = np.lexsort((filled.sum(axis=1), filled[:, of_group[code]] > 0))[0]
+        filled[fold[code], of_group[code]] += size[code]
     return fold
 
 
@@ -82,7 +82,7 @@ def validation_folds(rows: pd.DataFrame, count: int, seed: int) -> list[tuple[Ma
         folds = list(section_folds(rows, count, seed))
         if all(train.any() for train, _ in folds):
             return folds
-        # Everybody takes every section, as in a first term: only students can be kept apart.
+        # Every student takes every section, as in a first term: only students can be separated.
         return list(section_folds(rows.assign(section_id="", course_id=""), count, seed))
     student = pd.factorize(rows["student_id"].astype("object"))[0]
     folds = []

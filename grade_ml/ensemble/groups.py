@@ -1,4 +1,4 @@
-"""The groups of students by which errors are told apart: what protected attributes say of them.
+"""The groups of students for which errors are evaluated, from their protected attributes.
 
 Any protected attribute that snapshots hold makes groups: a text by its values, a number by bands of
 about as many students each. No model reads them.
@@ -58,29 +58,28 @@ def grouped(rows: pd.DataFrame, student: str, bands: Bands | None = None) -> pd.
     Parameters
     ----------
     bands
-        Of earlier rows, so that groups are the same; those of attributes without any are found
-        anew.
+        Of earlier rows, so that groups are the same; attributes without any get new bands.
     """
     known = bands_of(rows, student) | dict(bands or {})
     students = pd.Series(rows[student].to_numpy())
-    found = {}
+    named = {}
     for name, column in protected_columns(rows.columns).items():
         groups = _named(rows[column], known.get(name, ()))
         sizes = students.groupby(groups).nunique()
         few = sizes.index[sizes < SETTINGS.least_students]
         groups[np.isin(groups.astype(str), few)] = None
-        found[column] = groups
-    return rows.assign(**found)
+        named[column] = groups
+    return rows.assign(**named)
 
 
 def _named(values: pd.Series, bounds: Sequence[float]) -> npt.NDArray[np.object_]:
-    there = values.notna().to_numpy()
-    some = values[there]
+    known = values.notna().to_numpy()
+    known_values = values[known]
     named = np.full(len(values), None, dtype=object)
-    named[there] = (
-        _labels(some.to_numpy(np.float64), bounds)
+    named[known] = (
+        _labels(known_values.to_numpy(np.float64), bounds)
         if pd.api.types.is_numeric_dtype(values)
-        else some.astype(str)
+        else known_values.astype(str)
     )
     return named
 

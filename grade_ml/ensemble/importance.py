@@ -1,6 +1,6 @@
 """How much the importance of features differs between fits of an ensemble on unchanged data.
 
-It is measured once, where the ensemble is trained, and kept with it; what is made of it is told in
+It is measured once, where the ensemble is trained, and stored with it; its use is described in
 `grade_ml.explanations.importance`.
 """
 
@@ -33,7 +33,7 @@ class SpreadSettings:
     #: Rows that such a fit sees, and rows of one phase on which importance is compared.
     rows: int = 20_000
     probe_rows: int = 500
-    #: Of fewer rows nothing is said.
+    #: With fewer rows no importance is computed.
     least_rows: int = 30
     #: Explaining a row costs about as much as predicting so many: it pays for threads sooner.
     work: int = 100
@@ -63,7 +63,7 @@ def spread_between_fits(
         member is installed or there are no training rows.
     """
     rows = _training_sample(model, snapshots, outcomes, seed)
-    found = []
+    spreads = []
     with limited_threads(len(rows) * SETTINGS.work):
         for task, part in model.parts.items():
             kind = _boosted()
@@ -78,15 +78,15 @@ def spread_between_fits(
                     parts = member.contributions(load.matrices[kind.view(task)][probe])
                     sizes = np.abs(parts[:, :-1]).mean(axis=0)
                     shares[phase].append(sizes / max(sizes.sum(), 1e-12))
-            found += [
+            spreads += [
                 pd.DataFrame(
                     {"task": str(task), "phase": phase, "feature": names}
-                    | {"spread": np.std(some, axis=0, ddof=1)}
+                    | {"spread": np.std(measured, axis=0, ddof=1)}
                 )
-                for phase, some in shares.items()
-                if some
+                for phase, measured in shares.items()
+                if measured
             ]
-    return together(found, SPREAD)
+    return together(spreads, SPREAD)
 
 
 def _boosted() -> type[Member] | None:

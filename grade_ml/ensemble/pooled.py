@@ -1,8 +1,8 @@
 """The ensemble of all courses: five members and the naive forecasts, stacked, for grade and risk.
 
-Members learn on folds that keep sections and students apart; the stack learns from what they say of
-rows they had not seen, calibration and intervals from what stacks say of folds they had not seen.
-Everything fitted is one artifact. How parameters are found is `tuning`'s matter.
+Members learn on folds that separate sections and students. The stack learns from their predictions
+of rows that they had not seen, calibration and intervals from stacked predictions of unseen folds.
+Everything fitted is one artifact. Finding parameters is the task of `tuning`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from grade_ml.core.errors import ArtifactError, NotReadyError, OutOfMemoryError
+from grade_ml.core.errors import ArtifactError, NotReadyError
 from grade_ml.core.frames import empty, together
-from grade_ml.core.process import guard_memory
+from grade_ml.core.optional import remedy
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.threads import limited_threads, threads
 from grade_ml.ensemble import persistence
@@ -32,6 +32,7 @@ from grade_ml.ensemble.folds import validation_folds
 from grade_ml.ensemble.groups import Bands, bands_of, grouped
 from grade_ml.ensemble.members import MEMBERS, Member, Task
 from grade_ml.ensemble.members.contract import Matrix, View
+from grade_ml.ensemble.names import POOLED
 from grade_ml.ensemble.rows import (
     ROW,
     attainable,
@@ -52,8 +53,6 @@ from grade_ml.features.attributes import protected_columns
 from grade_ml.features.catalogue import COMPARED
 from grade_ml.features.snapshots import NUMERIC_FEATURES
 from grade_ml.features.surroundings import PREFIX
-
-NAME = "pooled"
 
 Floats = npt.NDArray[np.float64]
 Masks = Sequence[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]
@@ -112,12 +111,13 @@ class Part:
     stack: Stack
 
     def scores(self, snapshots: pd.DataFrame) -> dict[str, Floats]:
-        """Return the number of each member per row, the naive ones included."""
-        views = {one.view(self.task) for one in self.members.values()}
+        """Return the number of each member per row, the naive members included."""
+        views = {member.view(self.task) for member in self.members.values()}
         seen = {view: self.encoders[view].transform(snapshots) for view in views}
         naive = naive_scores(snapshots, collected(snapshots), self.task)
         return naive | {
-            name: one.predict(seen[one.view(self.task)]) for name, one in self.members.items()
+            name: fitted.predict(seen[fitted.view(self.task)])
+            for name, fitted in self.members.items()
         }
 
     def combine(self, snapshots: pd.DataFrame) -> Floats:
@@ -151,10 +151,10 @@ class PooledModel:
     bands
         Those of the audit's groups (see `groups.bands_of`).
     degraded
-        Why it is less than it could be, such as a member that is not installed; empty: it is not.
+        Why it is less than it could be, such as a member that is not installed; empty if it is not.
     importance_spread
         The standard deviation of each feature's share of importance between fits on unchanged
-        data, by task and phase: columns of `SPREAD`. No rows: it is unknown, as it is of what
+        data, by task and phase: columns of `SPREAD`. No rows if it is unknown, as for models that
         earlier versions of the program have trained.
     """
 
@@ -178,9 +178,9 @@ class PooledModel:
     def features(self) -> tuple[str, ...]:
         """The names of the columns it reads."""
         views = (
-            part.encoders[one.view(part.task)]
+            part.encoders[member.view(part.task)]
             for part in self.parts.values()
-            for one in part.members.values()
+            for member in part.members.values()
         )
         return tuple(dict.fromkeys(name for encoder in views for name in encoder.features))
 
@@ -218,14 +218,16 @@ class PooledModel:
         )
         self.held_out.to_parquet(directory / _HELD_OUT, index=False)
         described = {
-            "model": NAME,
+            "model": POOLED,
             "seed": self.seed,
             "base_rate": self.base_rate,
             "sections": list(self.sections),
             "seen_courses": list(self.seen_courses),
             "parts": {
                 task: {
-                    "encoders": {view: one.to_dict() for view, one in part.encoders.items()},
+                    "encoders": {
+                        view: encoder.to_dict() for view, encoder in part.encoders.items()
+                    },
                     "stack": part.stack.to_dict(),
                     "members": list(part.members),
                 }
@@ -269,7 +271,9 @@ class PooledModel:
                 seen_courses=tuple(described["seen_courses"]),
                 evaluation=Evaluation.from_dict(described["evaluation"]),
                 seed=described["seed"],
-                parameters={Task(task): found for task, found in described["parameters"].items()},
+                parameters={
+                    Task(task): members for task, members in described["parameters"].items()
+                },
                 choices=described["choices"],
                 degraded=tuple(described["degraded"]),
                 section_versions=described["section_versions"],
@@ -283,17 +287,19 @@ class PooledModel:
             )
         except ArtifactError:
             raise
-        except Exception as error:  # of whatever kind a library's is: it goes on as ours
+        except Exception as error:  # of any library's kind: raised again as an error of ours
             raise ArtifactError(
                 f"The model in {directory} cannot be read: {error!r}.",
-                "Install the extra grade-ml[boosting] if a library is missing, or train again.",
+                f"Train again, unless a library is missing. {remedy('boosting')}",
             ) from error
 
 
 def _load_part(task: Task, values: Mapping[str, Any], directory: Path) -> Part:
     kinds = {kind.name: kind for kind in MEMBERS}
     members = {name: kinds[name].load(directory, task) for name in values["members"]}
-    encoders = {View(view): Encoder.from_dict(one) for view, one in values["encoders"].items()}
+    encoders = {
+        View(view): Encoder.from_dict(stored) for view, stored in values["encoders"].items()
+    }
     return Part(task, encoders, members, Stack.from_dict(values["stack"]))
 
 
@@ -302,7 +308,7 @@ def default_parameters() -> dict[Task, dict[str, dict[str, float]]]:
     return {task: {kind.name: kind.defaults(task) for kind in MEMBERS} for task in Task}
 
 
-def fit(  # noqa: PLR0913 - what a model comes of, and how it is told
+def fit(  # noqa: PLR0913 - what a model is made of, and how progress is reported
     snapshots: pd.DataFrame,
     outcomes: pd.DataFrame,
     seed: int,
@@ -319,21 +325,19 @@ def fit(  # noqa: PLR0913 - what a model comes of, and how it is told
         As `grade_snapshots` gives them, protected attributes included; they are not read. Columns
         of `with_surroundings` are read where there are any.
     outcomes
-        Columns section_id, student_id, final_grade (0-100, NaN: no coursework), at_risk (bool).
+        Columns section_id, student_id, final_grade (0-100, NaN without coursework), at_risk (bool).
         A section in which an enrollment has no outcome is still running and is left out whole.
     pseudonyms
-        Stand in the place of keys in what the model keeps of students.
+        Replace the keys of students in what the model stores.
     parameters
         Of the members; `default_parameters` where they are not given.
     on_progress
-        Is told what is being done.
+        Receives a message for each step.
 
     Raises
     ------
     NotReadyError
         No section has ended, too few enrollments have an outcome, or no member could be fitted.
-    OutOfMemoryError
-        The machine has too little memory left.
     """
     rows = training_rows(snapshots, outcomes, SETTINGS.max_rows, seed)
     folds = validation_folds(rows, SETTINGS.folds, seed)
@@ -345,11 +349,11 @@ def fit(  # noqa: PLR0913 - what a model comes of, and how it is told
     with limited_threads(len(rows)):
         for task, load in work.items():
             if load.learnable:
-                one, problems[task] = _fit_task(
+                fit_of_task, problems[task] = _fit_task(
                     load, folds, chosen_parameters[task], seed, on_progress
                 )
-                if one is not None:
-                    fitted[task] = one
+                if fit_of_task is not None:
+                    fitted[task] = fit_of_task
         degraded = [text for texts in problems.values() for text in texts]
         if problems and all(len(texts) == len(MEMBERS) for texts in problems.values()):
             raise NotReadyError(
@@ -361,7 +365,7 @@ def fit(  # noqa: PLR0913 - what a model comes of, and how it is told
         at_risk = rows["at_risk"].to_numpy(bool)
         bands = bands_of(rows, "student_id")
         return PooledModel(
-            parts={task: one.part for task, one in fitted.items()},
+            parts={task: result.part for task, result in fitted.items()},
             base_rate=float((at_risk.sum() + 0.5) / (at_risk.size + 1)),
             calibration=Calibration.fit(held_out, seed),
             sections=tuple(sorted(rows["section_id"].astype(str).unique())),
@@ -370,8 +374,8 @@ def fit(  # noqa: PLR0913 - what a model comes of, and how it is told
             seed=seed,
             parameters=chosen_parameters,
             choices={
-                task: {"losses": dict(one.chosen.losses), "reason": one.chosen.reason}
-                for task, one in fitted.items()
+                task: {"losses": dict(result.chosen.losses), "reason": result.chosen.reason}
+                for task, result in fitted.items()
             },
             degraded=tuple(dict.fromkeys(degraded)),
             section_versions=section_versions(snapshots, outcomes, pseudonyms),
@@ -422,15 +426,14 @@ class Workload:
         seed: int,
     ) -> Member:
         """Fit a member to the chosen rows whose target is known."""
-        guard_memory(f"Training of {kind.name}")
-        some = chosen & self.usable
-        matrix, target = self.matrices[kind.view(self.task)][some], self.target[some]
+        usable = chosen & self.usable
+        matrix, target = self.matrices[kind.view(self.task)][usable], self.target[usable]
         if self.task is Task.RISK and not 0 < target.mean() < 1:
             raise NotReadyError("All outcomes of a fold are the same.")
         return kind.fit(
             matrix,
             target,
-            self.weight[some],
+            self.weight[usable],
             self.task,
             parameters,
             seed=seed,
@@ -442,7 +445,7 @@ class Workload:
 class _Fitted:
     part: Part
     chosen: Chosen
-    #: Of the rows: which ones were held out and have a known target.
+    #: Which rows were held out and have a known target.
     held: npt.NDArray[np.bool_]
 
 
@@ -481,12 +484,10 @@ def _fit_task(
     def attempt(name: str, work: Callable[[], Fit]) -> Fit | None:
         try:
             return work()
-        except OutOfMemoryError:
-            raise
         except Exception as error:
-            # Each library has kinds of its own. None vanishes: it is logged and is in the
+            # Each library has kinds of its own. No error vanishes: it is logged and is in the
             # model's `degraded`, on the card, and with every prediction.
-            logger.warning("Training goes on without %s: %r", name, error)
+            logger.warning("Training continues without %s: %r", name, error)
             problems.append(f"{name} could not be fitted ({load.task}): {error}")
             return None
 
@@ -501,14 +502,12 @@ def _fit_task(
             scores[kind.name] = unseen[held]
             fitting[kind.name] = kind
     rows = load.rows[held].assign(fold=fold[held])
-    everything = np.ones(len(load.rows), bool)
+    all_rows = np.ones(len(load.rows), bool)
     while scores:
         chosen = choose(scores, load.target[held], rows, load.task, seed)
         on_progress(f"{load.task}: {chosen.reason}")
         tried = {
-            name: attempt(
-                name, partial(load.fit, fitting[name], everything, parameters[name], seed)
-            )
+            name: attempt(name, partial(load.fit, fitting[name], all_rows, parameters[name], seed))
             for name in chosen.stack.used
             if name in fitting
         }
@@ -517,7 +516,9 @@ def _fit_task(
             part = Part(load.task, load.encoders, used, chosen.stack)
             return _Fitted(part, chosen, held), problems
         # Some failed on all rows: the stack is chosen again without them.
-        scores = {name: one for name, one in scores.items() if name in used or name not in tried}
+        scores = {
+            name: score for name, score in scores.items() if name in used or name not in tried
+        }
     return None, problems
 
 
@@ -551,8 +552,8 @@ def _held_out(rows: pd.DataFrame, folds: Masks, fitted: Mapping[Task, _Fitted]) 
     for train, held_out in folds:
         known = rows.loc[train, "course_id"].unique()
         seen[held_out] = rows.loc[held_out, "course_id"].isin(known)
-    told = [*_audited(rows).values(), "final_grade", "at_risk"]
-    frame = rows[[*ROW, *told]].assign(
+    columns = [*_audited(rows).values(), "final_grade", "at_risk"]
+    frame = rows[[*ROW, *columns]].assign(
         **{**context(rows, ()), "course_seen": seen},
         grade=grade,
         risk=risk,
@@ -564,20 +565,20 @@ def _held_out(rows: pd.DataFrame, folds: Masks, fitted: Mapping[Task, _Fitted]) 
 
 
 def _without_ids(held_out: pd.DataFrame, pseudonyms: Pseudonyms) -> pd.DataFrame:
-    """Return the rows with pseudonyms in the place of keys and students, and in their order.
+    """Return the rows with pseudonyms instead of keys and students, and in their order.
 
-    In the order of the ids, a student would be found by rank.
+    In the order of the ids, the rank would identify a student.
     """
     hidden = [name for name in _audited(held_out).values() if name != "course_id"]
-    kept = held_out.drop(columns=["student_id", "cut_day", *hidden]).assign(
+    stored = held_out.drop(columns=["student_id", "cut_day", *hidden]).assign(
         row=row_pseudonyms(held_out, pseudonyms), student=pseudonyms.of(held_out["student_id"])
     )
-    kept[["section_id", "course_id"]] = kept[["section_id", "course_id"]].astype(str)
-    return kept.sort_values("row", ignore_index=True)
+    stored[["section_id", "course_id"]] = stored[["section_id", "course_id"]].astype(str)
+    return stored.sort_values("row", ignore_index=True)
 
 
 def _audited(rows: pd.DataFrame) -> dict[str, str]:
-    """Return by which columns errors are told apart, and what these are called."""
+    """Return the columns that separate groups of errors, and the names of the groups."""
     return {"course": "course_id", **protected_columns(rows.columns)}
 
 

@@ -1,6 +1,6 @@
 """The rows models learn from: snapshots beside outcomes, their keys, and what none may see.
 
-Shared by every model of this room; what a model does with its rows is its own matter.
+Shared by all models of this package; each model decides what it does with its rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Model(Protocol):
-    """What can be asked of every fitted model."""
+    """The interface of every fitted model."""
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ class Model(Protocol):
 
     @property
     def evaluation(self) -> Evaluation:
-        """What its predictions of held-out sections were worth."""
+        """The evaluation of its predictions of held-out sections."""
 
     def predict(self, snapshots: pd.DataFrame) -> pd.DataFrame:
         """Return `ROW` and `PREDICTED` per snapshot, in order."""
@@ -51,7 +51,7 @@ class Model(Protocol):
 class RowSettings:
     """The judgements about rows, each with its reason."""
 
-    #: Below this, held-out residuals say nothing about a 95% interval.
+    #: Below this, held-out residuals are too few for a 95% interval.
     min_enrollments: int = 20
     #: Errors shrink towards the end of a section, so late rows weigh more: by 1 / (this + the
     #: share of days to come). Without it, squared errors of the early weeks are all that counts.
@@ -80,6 +80,14 @@ def training_rows(
     running = over.loc[over["_merge"] == "left_only", "section_id"].unique()
     joined = join(snapshots, outcomes)
     rows = joined[~joined["section_id"].isin(running)]
+    require_enough(rows)
+    if len(rows) > most:
+        rows = rows.sample(most, random_state=seed)
+    return rows.sort_values(ROW, ignore_index=True)
+
+
+def require_enough(rows: pd.DataFrame) -> None:
+    """Raise `NotReadyError` if `rows`, of sections that have ended, are of too few enrollments."""
     enrollments = len(rows[ENROLLMENT].drop_duplicates())
     if enrollments < SETTINGS.min_enrollments:
         raise NotReadyError(
@@ -87,9 +95,6 @@ def training_rows(
             f"ended; the gradebook has {enrollments}.",
             "Load finished terms (grade-ml load), or wait for the first term to end.",
         )
-    if len(rows) > most:
-        rows = rows.sample(most, random_state=seed)
-    return rows.sort_values(ROW, ignore_index=True)
 
 
 def join(rows: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -102,8 +107,8 @@ def naive_grade(snapshots: pd.DataFrame) -> pd.Series:
     """Return the naive forecast of the grade: points per weight graded or missed, 0-100.
 
     It is 0 before anything was: no grade of 0 is likely then, but a sheet of points shows it, and
-    the published comparison (docs/benchmarks.md) is on these terms. So the naive errors of the
-    first weeks are large.
+    the published comparison (docs/research/benchmarks.md) is on these terms. So the naive errors of
+    the first weeks are large.
     """
     rate: pd.Series = snapshots[NAIVE].fillna(0.0)  # the definition above, not an unknown score
     return rate
@@ -116,8 +121,8 @@ def with_outcomes(model: Model, snapshots: pd.DataFrame, outcomes: pd.DataFrame)
     protected attributes.
     """
     beside = snapshots.reset_index(drop=True)
-    kept = ["course_id", "progress", *protected_columns(beside.columns).values()]
-    rows = pd.concat([model.predict(beside), beside[kept]], axis=1)
+    columns = ["course_id", "progress", *protected_columns(beside.columns).values()]
+    rows = pd.concat([model.predict(beside), beside[columns]], axis=1)
     rows["naive"] = naive_grade(beside)
     return join(rows, outcomes)
 

@@ -2,8 +2,8 @@
 
 Stacked generalisation (Wolpert 1992) with non-negative weights (Breiman 1996) on predictions of
 rows that no member had seen. It is linear, so what explains the members explains the stack. Weights
-may change along the section, between three knots; they do only where that wins on folds that the
-weights had not seen, and so does any stack against its best single member.
+may change along the section, between three knots; they do only if that is better on folds that the
+weights had not seen, and any stack must likewise be better than its best single member.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class StackSettings:
     #: Points. Errors beyond count linearly (Huber 1964), which puts the stack between mean and
     #: median, since both kinds of error are judged.
     huber: float = 30.0
-    #: Pull of the weights of the risk towards equal ones: members agree, and what tells them apart
-    #: on a few sections is chance.
+    #: Pull of the weights of the risk towards equal weights: members agree, and their differences
+    #: on a few sections are chance.
     ridge: float = 1e-2
 
 
@@ -112,7 +112,7 @@ class Chosen:
     losses
         Mean loss on unseen folds of each single member, "flat" and "phased" weights.
     reason
-        Why this stack, in words.
+        Why this stack, as text.
     """
 
     stack: Stack
@@ -162,8 +162,8 @@ def choose(
     options = {f"{name} alone": ((name,), FLAT) for name in names}
     options |= {"flat": (names, FLAT), "phased": (names, PHASED)}
     held_out, losses = {}, {}
-    for option, (some, knots) in options.items():
-        columns = [names.index(name) for name in some]
+    for option, (members, knots) in options.items():
+        columns = [names.index(name) for name in members]
         held_out[option] = np.zeros(len(rows))
         for train, held in _splits(folds):
             fitted = _fit(
@@ -171,11 +171,11 @@ def choose(
                 target[train],
                 progress[train],
                 weight[train],
-                some,
+                members,
                 knots,
                 task,
             )
-            part = dict(zip(some, values[held][:, columns].T, strict=True))
+            part = dict(zip(members, values[held][:, columns].T, strict=True))
             held_out[option][held] = fitted.combine(part, progress[held])
         losses[option] = weight * loss(held_out[option], target, task)
     best = min(
@@ -188,9 +188,9 @@ def choose(
             gain = 100 * (1 - losses[option].mean() / losses[best].mean())
             reason = f"{option} weights lower the loss of {best} by {gain:.2f} % on unseen folds"
             best = option
-    some, knots = options[best]
-    columns = [names.index(name) for name in some]
-    stack = _fit(values[:, columns], target, progress, weight, some, knots, task)
+    members, knots = options[best]
+    columns = [names.index(name) for name in members]
+    stack = _fit(values[:, columns], target, progress, weight, members, knots, task)
     return Chosen(
         stack,
         held_out[best],
@@ -234,7 +234,7 @@ def _huber_weights(design: Floats, target: Floats, weight: Floats) -> Floats:
     """Return non-negative least squares, reweighted until large errors count linearly."""
     from scipy.optimize import nnls
 
-    current, found = weight, np.zeros(design.shape[1])
+    current, weights = weight, np.zeros(design.shape[1])
     for _ in range(8):
         root = np.sqrt(current)
         # The normal equations: members are few and rows many.
@@ -242,10 +242,10 @@ def _huber_weights(design: Floats, target: Floats, weight: Floats) -> Floats:
         gram[np.diag_indices_from(gram)] += 1e-9 * max(float(np.trace(gram)), 1e-9)
         factor = np.linalg.cholesky(gram).T
         moment = np.linalg.solve(factor.T, (design * root[:, None]).T @ (root * target))
-        found, _ = nnls(factor, moment)
-        error = np.abs(target - design @ found)
+        weights, _ = nnls(factor, moment)
+        error = np.abs(target - design @ weights)
         current = weight * np.minimum(1, SETTINGS.huber / np.maximum(error, 1e-9))
-    return np.asarray(found)
+    return np.asarray(weights)
 
 
 def _logistic_weights(
@@ -267,8 +267,8 @@ def _logistic_weights(
         return value + SETTINGS.ridge * (pull @ pull), slope + 2 * SETTINGS.ridge * pull
 
     bounds = [(0, None)] * design.shape[1] + [(None, None)] * knots
-    found = minimize(loss, prior, jac=True, bounds=bounds, method="L-BFGS-B").x
-    return found[:-knots], found[-knots:]
+    best = minimize(loss, prior, jac=True, bounds=bounds, method="L-BFGS-B").x
+    return best[:-knots], best[-knots:]
 
 
 def loss(score: Floats, target: Floats, task: Task) -> Floats:

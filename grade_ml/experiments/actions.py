@@ -1,7 +1,7 @@
-"""What experiments on interventions change in a night, and on whom they took effect.
+"""What experiments on interventions change on a day, and the students on whom they took effect.
 
-Early warning knows no experiments: it is told for which students another table holds, or nothing is
-planned. When an effect counts, in whichever arm, is said in `actions`.
+Early warning knows no experiments: it receives the students for whom another table holds, or for
+whom nothing is planned. `actions` defines when an effect counts, in every arm.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from grade_ml.core.database import read_frame
 from grade_ml.core.errors import SourceError
 from grade_ml.early_warning.interventions import Exceptions, Instead, Rule, read_table
-from grade_ml.early_warning.store import risk_period
+from grade_ml.early_warning.tables import risk_period
 from grade_ml.experiments import store
 from grade_ml.experiments.plan import NOTHING, STANDARD, Arm, Kind, Plan
 from grade_ml.registry.workspace import Workspace
@@ -24,12 +24,12 @@ from grade_ml.registry.workspace import Workspace
 
 @dataclass(frozen=True)
 class Actions:
-    """What holds on a day because of experiments.
+    """The effects of experiments on a day.
 
     Attributes
     ----------
     exceptions
-        For whom something else holds than the table in force.
+        Students for whom something else holds than the table in force.
     exposed
         By experiment that has an effect: student_id and arm of those on whom it has one.
     skipped
@@ -42,15 +42,15 @@ class Actions:
 
 
 def actions(workspace: Workspace, courses: Collection[str], rules: Sequence[Rule]) -> Actions:
-    """Return what running experiments want for students of `courses` with a risk period today.
+    """Return the effects of running experiments on students of `courses` with a risk period today.
 
     The trigger is the same in every arm, or the comparison would be biased: a student with a risk
-    period on the day, for whom every table has a proposal, is exposed, whatever the student's arm
-    does about it and whether the week of the owner has room. What was planned says nothing of that:
-    tasks of an arm without interventions are never planned, and a student's task of Monday is still
-    in the plan on Friday, when another's, withheld on Monday, is not.
+    period on the day, for whom every table has a proposal, is exposed, in any arm and even if the
+    owner's week is full. The plan does not show that: tasks of an arm without interventions are
+    never planned, and a student's task of Monday is still in the plan on Friday, while the task
+    that was withheld from another student on Monday is not.
 
-    An experiment of which a table cannot be read has no effect on anybody that day, in no arm, so
+    If a table of an experiment cannot be read, the experiment has no effect that day in any arm, so
     that its arms stay comparable.
 
     Parameters
@@ -64,33 +64,37 @@ def actions(workspace: Workspace, courses: Collection[str], rules: Sequence[Rule
     at_risk = _at_risk(workspace, courses)
     for plan in underway(workspace):
         try:
-            special = {arm.name: one for arm in plan.arms if (one := _instead(plan, arm, rules))}
+            special = {
+                arm.name: instead for arm in plan.arms if (instead := _instead(plan, arm, rules))
+            }
         except SourceError as error:
             skipped.append(f"the experiment {plan.experiment_id} has no effect today: {error}")
             continue
-        here = at_risk[at_risk["course_id"].isin(plan.courses)] if plan.courses else at_risk
-        rows = here.merge(_assigned(workspace, plan), on="student_id")
-        found = rows[rows["arm"].isin(special)]
-        triples = zip(found["course_id"], found["student_id"], found["arm"], strict=True)
+        in_courses = at_risk[at_risk["course_id"].isin(plan.courses)] if plan.courses else at_risk
+        rows = in_courses.merge(_assigned(workspace, plan), on="student_id")
+        changed = rows[rows["arm"].isin(special)]
+        triples = zip(changed["course_id"], changed["student_id"], changed["arm"], strict=True)
         exceptions |= {(course, student): special[arm] for course, student, arm in triples}
         exposed[plan.experiment_id] = rows.drop_duplicates("student_id")[["student_id", "arm"]]
     return Actions(exceptions, exposed, tuple(skipped))
 
 
-def expose(workspace: Workspace, found: Actions) -> None:
-    """Log on whom arms took effect on the day; the same again changes nothing."""
-    for name, rows in found.exposed.items():
+def expose(workspace: Workspace, today: Actions) -> None:
+    """Store the students on whom arms took effect on the day; the same again changes nothing."""
+    for name, rows in today.exposed.items():
         if len(rows):
-            told = rows.assign(experiment_id=name, on_day=workspace.as_of)
-            store.expose(workspace.connection, told)
+            exposures = rows.assign(experiment_id=name, on_day=workspace.as_of)
+            store.expose(workspace.connection, exposures)
 
 
 def underway(workspace: Workspace, *kinds: Kind) -> Iterator[Plan]:
     """Yield the plans of the splits and bandits (or of one kind) that run on the day."""
-    for one in store.running(workspace.connection, *kinds or (Kind.SPLIT, Kind.BANDIT)):
-        last = one.plan.stops_on
-        if one.plan.starts_on <= workspace.as_of and (last is None or workspace.as_of <= last):
-            yield one.plan
+    for experiment in store.running(workspace.connection, *kinds or (Kind.SPLIT, Kind.BANDIT)):
+        last = experiment.plan.stops_on
+        if experiment.plan.starts_on <= workspace.as_of and (
+            last is None or workspace.as_of <= last
+        ):
+            yield experiment.plan
 
 
 def _instead(plan: Plan, arm: Arm, rules: Sequence[Rule]) -> Instead | None:

@@ -1,8 +1,8 @@
-"""Which arm each student is in: by chance that anybody can repeat, once and for all.
+"""Which arm each student is in: assigned by chance that can be repeated, once and for all.
 
 Chance is a keyed hash of the student and a salt, the experiment's id: two experiments divide the
-students independently, and who does not know the installation's secret cannot tell an arm from an
-id. Nothing here is random, so a lost table of assignments can be made again.
+students independently, and an arm cannot be derived from an id without the installation's secret.
+Nothing here is random, so a lost table of assignments can be made again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from grade_ml.core.pseudonyms import Pseudonyms
 
 Floats = npt.NDArray[np.float64]
 
-#: What is known of a student's place in an experiment.
+#: The columns of a student's place in an experiment.
 ASSIGNED = ("student_id", "arm", "stratum", "probability")
 #: No id and no name holds it (see `gradebook.rules`), so that texts joined by it stay apart.
 _AND = "\x1f"
@@ -49,14 +49,14 @@ def new_assignments(
 
     Without strata each student's arm is drawn alone. With strata it is drawn in permuted blocks:
     the students of a stratum, in the order of their hashes, take the places of a block that holds
-    each arm as often as its share asks. Those who come later go on where the last block ended.
+    each arm as often as its share requires. Later students continue where the last block ended.
 
     Parameters
     ----------
     students
         student_id, once each, and stratum (a text; empty for all: there are no strata).
     earlier
-        student_id and stratum of those who have an arm. They keep it, whatever the shares are now.
+        student_id and stratum of students who have an arm. They keep it when the shares change.
     shares
         Of the arms, by name, in the plan's order; they sum to 1.
 
@@ -99,8 +99,8 @@ def _in_blocks(  # noqa: PLR0913, PLR0917
     names = strata.astype(object).astype(str)
     rows = pd.DataFrame({"stratum": names, "own": own})
     order = rows.sort_values(["stratum", "own"]).groupby("stratum").cumcount()
-    taken = earlier.astype(object).astype(str).value_counts()
-    place = order.reindex(rows.index) + names.map(taken).fillna(0).astype(int)  # none is taken: 0
+    sizes = earlier.astype(object).astype(str).value_counts()
+    place = order.reindex(rows.index) + names.map(sizes).fillna(0).astype(int)  # none is taken: 0
     slots = pd.DataFrame({"stratum": names, "block": place // size}).drop_duplicates()
     slots = slots.merge(pd.DataFrame({"slot": range(size)}), how="cross")
     text = slots["stratum"] + _AND + slots["block"].astype(str) + _AND + slots["slot"].astype(str)
@@ -125,20 +125,20 @@ def block_size(shares: Mapping[str, float]) -> int:
 
 
 def one_of_each_group(
-    candidates: pd.DataFrame, taken: pd.DataFrame, group: str, pseudonyms: Pseudonyms
+    candidates: pd.DataFrame, assigned: pd.DataFrame, group: str, pseudonyms: Pseudonyms
 ) -> pd.DataFrame:
     """Return of experiments that exclude each other at most one per student.
 
-    Who takes part in one already stays there. Of all others each student goes to the experiment
-    whose hash with the student is highest, so that each gets as many, and an experiment that joins
-    the group draws from all the others alike.
+    A student who takes part in an experiment stays there. Each other student goes to the experiment
+    whose hash with the student is highest, so that each gets equally many, and an experiment that
+    joins the group draws equally from all the others.
 
     Parameters
     ----------
     candidates
         student_id and experiment_id, of every student who could take part.
-    taken
-        student_id and experiment_id of those who take part already.
+    assigned
+        student_id and experiment_id of students who take part already.
 
     Returns
     -------
@@ -147,20 +147,23 @@ def one_of_each_group(
     """
     at = candidates.reset_index(drop=True).astype({"student_id": object, "experiment_id": object})
     home = pd.Series(
-        taken["experiment_id"].to_numpy(object), pd.Index(taken["student_id"].to_numpy(object))
+        assigned["experiment_id"].to_numpy(object),
+        pd.Index(assigned["student_id"].to_numpy(object)),
     )
     home = home[~home.index.duplicated()]
-    mine = at["student_id"].map(home)
+    assigned_to = at["student_id"].map(home)
     weight = uniform(pseudonyms, group, at["experiment_id"] + _AND + at["student_id"])
-    # Where a student is at home beats every hash; elsewhere there is no place for that student.
-    at["weight"] = np.where(mine.isna(), weight, np.where(mine == at["experiment_id"], 1.0, -1.0))
+    # The experiment of a participant beats every hash; the others cannot get that student.
+    at["weight"] = np.where(
+        assigned_to.isna(), weight, np.where(assigned_to == at["experiment_id"], 1.0, -1.0)
+    )
     at = at[at["weight"] >= 0]
     best = at.groupby("student_id")["weight"].idxmax()
     return at.loc[best.sort_values(), ["student_id", "experiment_id"]].reset_index(drop=True)
 
 
 def in_two_arms(assigned: pd.DataFrame, exposures: pd.DataFrame) -> frozenset[str]:
-    """Return the students on whom an arm took effect that is not theirs.
+    """Return the students on whom an arm took effect to which they were not assigned.
 
     Parameters
     ----------
@@ -169,6 +172,8 @@ def in_two_arms(assigned: pd.DataFrame, exposures: pd.DataFrame) -> frozenset[st
     exposures
         student_id and arm, one row per day.
     """
-    arms = pd.concat([one[["student_id", "arm"]].astype(object) for one in (assigned, exposures)])
+    arms = pd.concat(
+        [frame[["student_id", "arm"]].astype(object) for frame in (assigned, exposures)]
+    )
     several = arms.drop_duplicates().groupby("student_id").size()
     return frozenset(several.index[several > 1])

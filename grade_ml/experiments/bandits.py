@@ -1,9 +1,9 @@
-"""Which share of the next students each arm gets, where the aim is benefit while learning.
+"""Which share of the next students each arm gets, if students benefit during the experiment.
 
-What is learned from is whole: every student who was ever given an arm, by day, arm and probability
-(`Cohort`), and of those whose outcome is known its sum. A student counts as assigned at once and
-as a reward when the outcome arrives, however late. Shares follow from that and a seed alone, so
-the same records give the same shares, and a state that was stored gives them again.
+The bandit learns from every student who was ever given an arm, by day, arm and probability
+(`Cohort`), and from the sum of the known rewards. A student counts as assigned at once and
+as a reward when the outcome arrives, however late. Shares depend on these counts and a seed only:
+the same records give the same shares, and so does a state that was stored.
 
 Policies are mabwiser's: Thompson sampling (Thompson 1933; its regret grows like the bound of Lai &
 Robbins, Kaufmann et al. 2012) and UCB1 (Auer et al. 2002).
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-#: Rewards are kept in steps of 2^-20 (1e-6), of which doubles hold sums of 10^9 students exactly:
-#: sums, and with them shares, then do not depend on the order in which rewards arrive.
+#: Rewards are rounded to steps of 2^-20 (1e-6). Doubles hold sums of them over 10^9 students
+#: exactly, so that sums and shares do not depend on the order in which rewards arrive.
 _STEP = 2.0**-20
-#: Draws from the posterior: a share has a standard error of at most .005. More decide nothing, for
-#: a day brings tens of students.
+#: Draws from the posterior: a share has a standard error of at most .005. More make no difference,
+#: because a day brings tens of students.
 DRAWS = 10_000
-#: Width of UCB1's bonus, the one for which its bound on regret is proved. mabwiser's own default,
-#: .05, hardly explores.
+#: Width of UCB1's bonus, for which its bound on regret is proved. mabwiser's default, .05, hardly
+#: explores.
 _BONUS = 1.0
 
 
@@ -66,16 +66,16 @@ class Cohort:
 
     @property
     def figures(self) -> tuple[int, int, int, float]:
-        """What is counted of its students."""
+        """The counts and the sum of rewards of its students."""
         return self.assigned, self.exposed, self.labelled, self.reward
 
     @property
     def key(self) -> tuple[date, str, float]:
-        """What tells it from the others."""
+        """The values that identify the cohort."""
         return self.day, self.arm, self.probability
 
     def plus(self, other: Cohort) -> Cohort:
-        """Return the two as one."""
+        """Return the sum of the two cohorts."""
         return replace(
             self,
             assigned=self.assigned + other.assigned,
@@ -87,7 +87,7 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Totals:
-    """One arm in all: see `Cohort`."""
+    """The totals of one arm: see `Cohort`."""
 
     assigned: int = 0
     exposed: int = 0
@@ -101,7 +101,7 @@ class Totals:
 
     @property
     def mean(self) -> float:
-        """Mean of the known rewards; NaN where none is known."""
+        """Mean of the known rewards; NaN if none is known."""
         return self.reward / self.labelled if self.labelled else float("nan")
 
 
@@ -115,17 +115,17 @@ class State:
 
     @property
     def totals(self) -> dict[str, Totals]:
-        """What is known of each arm, also of one without students."""
-        found = {arm: Totals() for arm in self.arms}
-        for one in self.cohorts:
-            have = found[one.arm]
-            found[one.arm] = Totals(
-                have.assigned + one.assigned,
-                have.exposed + one.exposed,
-                have.labelled + one.labelled,
-                have.reward + one.reward,
+        """The totals of each arm, also of an arm without students."""
+        totals = {arm: Totals() for arm in self.arms}
+        for cohort in self.cohorts:
+            so_far = totals[cohort.arm]
+            totals[cohort.arm] = Totals(
+                so_far.assigned + cohort.assigned,
+                so_far.exposed + cohort.exposed,
+                so_far.labelled + cohort.labelled,
+                so_far.reward + cohort.reward,
             )
-        return found
+        return totals
 
     def learned(self, batch: Iterable[Cohort], as_of: date) -> State:
         """Return the state after a batch: students who were assigned, and rewards that arrived.
@@ -145,57 +145,58 @@ class State:
         """
         if as_of < self.as_of:
             raise ExperimentError(
-                f"The bandit has learned until {self.as_of} and is now asked as of {as_of}.",
+                f"The bandit has learned until {self.as_of} and cannot learn as of {as_of}.",
                 "Set the clock, or GRADE_ML_AS_OF, to that day or later.",
             )
-        found = {one.key: one for one in self.cohorts}
-        for one in batch:
-            self._check(one, as_of)
-            found[one.key] = found[one.key].plus(one) if one.key in found else one
-        for one in found.values():
-            if not one.assigned >= one.exposed >= one.labelled:
+        by_key = {cohort.key: cohort for cohort in self.cohorts}
+        for cohort in batch:
+            self._check(cohort, as_of)
+            by_key[cohort.key] = by_key[cohort.key].plus(cohort) if cohort.key in by_key else cohort
+        for cohort in by_key.values():
+            if not cohort.assigned >= cohort.exposed >= cohort.labelled:
                 raise ExperimentError(
-                    f"Of {one.assigned} students who were given the arm {one.arm!r} on {one.day}, "
-                    f"it took effect on {one.exposed}, and {one.labelled} rewards are known.",
-                    "Tell of a student's assignment and exposure no later than of the reward, and "
-                    "of each once.",
+                    f"Of {cohort.assigned} students who were given the arm {cohort.arm!r} on "
+                    f"{cohort.day}, it took effect on {cohort.exposed}, and "
+                    f"{cohort.labelled} rewards are known.",
+                    "Report a student's assignment and exposure no later than the reward, and each "
+                    "only once.",
                 )
-        return State(self.arms, as_of, tuple(found[key] for key in sorted(found)))
+        return State(self.arms, as_of, tuple(by_key[key] for key in sorted(by_key)))
 
-    def _check(self, one: Cohort, as_of: date) -> None:
-        about = f"the arm {one.arm!r} on {one.day}"
-        if one.arm not in self.arms:
+    def _check(self, cohort: Cohort, as_of: date) -> None:
+        about = f"the arm {cohort.arm!r} on {cohort.day}"
+        if cohort.arm not in self.arms:
             raise ExperimentError(
                 f"Students were given {about}, and the arms are {', '.join(self.arms)}.",
                 "An arm cannot be removed while an experiment runs: stop it and create another.",
             )
-        if one.day > as_of:
+        if cohort.day > as_of:
             raise ExperimentError(
                 f"Students were given {about}, after {as_of}.",
                 "Set the clock, or GRADE_ML_AS_OF, to that day or later.",
             )
         # Written so that NaN does not pass.
-        if not 0 < one.probability <= 1:
+        if not 0 < cohort.probability <= 1:
             raise ExperimentError(
-                f"Students were given {about} with the probability {one.probability:g}.",
+                f"Students were given {about} with the probability {cohort.probability:g}.",
                 "A probability lies above 0 and is at most 1; correct the assignments.",
             )
-        least = min(one.assigned, one.exposed, one.labelled)
-        if least < 0 or not 0 <= one.reward <= one.labelled:
+        least = min(cohort.assigned, cohort.exposed, cohort.labelled)
+        if least < 0 or not 0 <= cohort.reward <= cohort.labelled:
             raise ExperimentError(
-                f"{one.labelled} rewards of {about} add up to {one.reward:g}.",
+                f"{cohort.labelled} rewards of {about} add up to {cohort.reward:g}.",
                 "A reward lies between 0 and 1: divide scores by 100, and leave out what is "
                 "unknown.",
             )
 
 
 def begun(arms: Sequence[str], as_of: date) -> State:
-    """Return the state in which nothing is known.
+    """Return the state before anything is learned.
 
     Raises
     ------
     ExperimentError
-        There is nothing to choose between.
+        There are fewer than two arms, or two arms have the same name.
     """
     if len(arms) < 2 or len(set(arms)) < len(arms):
         raise ExperimentError(
@@ -229,12 +230,12 @@ def cohorts(history: pd.DataFrame) -> list[Cohort]:
         )
     if history["probability"].isna().any():
         raise ExperimentError(
-            f"Of {int(history['probability'].isna().sum())} students it is not known how probable "
-            "their arm was.",
+            f"Of {int(history['probability'].isna().sum())} students the probability of the arm is "
+            "unknown.",
             "Correct the assignments, or leave these students out.",
         )
     rows = history.assign(reward=(reward / _STEP).round() * _STEP)
-    found = rows.groupby(["assigned_on", "arm", "probability"], as_index=False).agg(
+    grouped = rows.groupby(["assigned_on", "arm", "probability"], as_index=False).agg(
         assigned=("arm", "size"),
         exposed=("exposed", "sum"),
         labelled=("reward", "count"),
@@ -242,7 +243,7 @@ def cohorts(history: pd.DataFrame) -> list[Cohort]:
     )
     return [
         Cohort(day, str(arm), float(chance), int(assigned), int(exposed), int(labelled), total)
-        for day, arm, chance, assigned, exposed, labelled, total in found.itertuples(index=False)
+        for day, arm, chance, assigned, exposed, labelled, total in grouped.itertuples(index=False)
     ]
 
 
@@ -259,7 +260,7 @@ def shares(
     Parameters
     ----------
     least_share
-        What each arm keeps whatever its rewards: without it nothing more is learned of an arm that
+        What each arm keeps at any rewards: without it nothing more is learned about an arm that
         began badly, and its value cannot be estimated from the others' students.
     draws
         How often Thompson sampling chooses. With n, the shares times n are the choices for n
@@ -306,11 +307,11 @@ def _thompson(state: State, seed: int, draws: int) -> dict[str, float]:
     from mabwiser.mab import MAB, LearningPolicy
 
     known = state.totals.values()
-    binary = all(one.reward.is_integer() for one in known)
+    binary = all(totals.reward.is_integer() for totals in known)
     policy = LearningPolicy.ThompsonSampling(None if binary else _as_it_is)
-    rewards = np.concatenate([_summing_to(one.reward, one.labelled) for one in known])
+    rewards = np.concatenate([_summing_to(totals.reward, totals.labelled) for totals in known])
     bandit = MAB(list(state.arms), policy, seed=seed)
-    bandit.fit(np.repeat(state.arms, [one.labelled for one in known]), rewards)
+    bandit.fit(np.repeat(state.arms, [totals.labelled for totals in known]), rewards)
     # With one context it answers with an arm, with several with a list.
     picked = bandit.predict(np.zeros((draws, 1)))
     picked = [picked] if draws == 1 else picked
@@ -327,62 +328,62 @@ def _summing_to(total: float, number: int) -> Floats:
 
 
 def _ucb(state: State) -> dict[str, float]:
-    """Return 1 for the arm whose mean with its bonus is highest; equal shares until all have one.
+    """Return 1 for the arm with the highest mean plus bonus; equal shares until all have a mean.
 
-    A student whose reward is still to come counts as one of the arm's mean (Desautels et al. 2014):
+    A student whose reward is still to come counts with the arm's mean (Desautels et al. 2014):
     otherwise all students go to one arm until its first rewards arrive.
     """
     needed("bandits")
     from mabwiser.mab import MAB, LearningPolicy
 
     known = state.totals
-    if not all(one.labelled for one in known.values()):
+    if not all(totals.labelled for totals in known.values()):
         return dict.fromkeys(state.arms, 1 / len(state.arms))
-    numbers = [one.exposed for one in known.values()]
+    numbers = [totals.exposed for totals in known.values()]
     bandit = MAB(list(state.arms), LearningPolicy.UCB1(_BONUS))
     bandit.fit(
         np.repeat(state.arms, numbers),
-        np.repeat([one.mean for one in known.values()], numbers),
+        np.repeat([totals.mean for totals in known.values()], numbers),
     )
     best = bandit.predict()
     return {arm: float(arm == best) for arm in state.arms}
 
 
 def stored(state: State) -> dict[str, dict[str, Any]]:
-    """Return the state by arm, as JSON knows it; `restored` gives it back."""
+    """Return the state by arm, as JSON values; `restored` reads it."""
     return {
         arm: {
             "cohorts": [
-                [one.day.isoformat(), one.probability, *one.figures]
-                for one in state.cohorts
-                if one.arm == arm
+                [cohort.day.isoformat(), cohort.probability, *cohort.figures]
+                for cohort in state.cohorts
+                if cohort.arm == arm
             ]
         }
         for arm in state.arms
     }
 
 
-def restored(kept: Mapping[str, Mapping[str, Any]], as_of: date) -> State:
+def restored(stored_state: Mapping[str, Mapping[str, Any]], as_of: date) -> State:
     """Return the state that `stored` wrote on a day; the order of `kept` is that of the arms."""
-    found = [
+    batch = [
         Cohort(date.fromisoformat(day), arm, *figures)
-        for arm, one in kept.items()
-        for day, *figures in one["cohorts"]
+        for arm, state in stored_state.items()
+        for day, *figures in state["cohorts"]
     ]
-    return begun(tuple(kept), as_of).learned(found, as_of)
+    return begun(tuple(stored_state), as_of).learned(batch, as_of)
 
 
-def in_force(kept: Iterable[Allocation], plan: Plan, day: date) -> dict[str, float]:
+def in_force(allocations: Iterable[Allocation], plan: Plan, day: date) -> dict[str, float]:
     """Return the shares by which students are assigned on a day, by arm.
 
-    They are the newest of an earlier day, or the plan's: what a day teaches counts from the next,
-    so that all students of one day are assigned by the same shares.
+    They are the newest shares of an earlier day, or the plan's: rewards of a day count from the
+    next day, so that all students of one day are assigned by the same shares.
     """
-    found = {arm.name: arm.share for arm in plan.arms}
-    for one in sorted(kept, key=lambda one: one.as_of):
-        if one.as_of < day:
-            found[one.arm] = one.probability
-    return found
+    probabilities = {arm.name: arm.share for arm in plan.arms}
+    for allocation in sorted(allocations, key=lambda allocation: allocation.as_of):
+        if allocation.as_of < day:
+            probabilities[allocation.arm] = allocation.probability
+    return probabilities
 
 
 def expected_shares(
@@ -390,8 +391,8 @@ def expected_shares(
 ) -> dict[str, float]:
     """Return which share of all assigned students each arm should have, by the shares in force.
 
-    It is students that are counted, and not outcomes: outcomes of an arm may be late, and would
-    look like an arm that was given too rarely.
+    Students are counted, and not outcomes: if the outcomes of an arm were late, the arm would
+    seem to have been given too rarely.
 
     Parameters
     ----------
@@ -400,8 +401,8 @@ def expected_shares(
     """
     if not days:
         return in_force((), plan, date.min)
-    found = dict.fromkeys((arm.name for arm in plan.arms), 0.0)
+    expected = dict.fromkeys((arm.name for arm in plan.arms), 0.0)
     for day, number in Counter(days).items():
         for arm, share in in_force(kept, plan, day).items():
-            found[arm] += share * number / len(days)
-    return found
+            expected[arm] += share * number / len(days)
+    return expected

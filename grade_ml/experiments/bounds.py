@@ -1,9 +1,9 @@
-"""When a difference is large enough to be claimed, though it was looked at again and again.
+"""When a difference is large enough to be claimed, in spite of repeated looks.
 
 Where the number of labels is planned: two-sided bounds after Lan & DeMets (1983), by the recursion
 of Armitage, McPherson & Rowe (1969; Jennison & Turnbull 2000, chapter 19). Where it is open: an
-asymptotic confidence sequence (Waudby-Smith et al. 2024). What z is stands in `comparison`, what a
-crossed bound leads to in `look`.
+asymptotic confidence sequence (Waudby-Smith et al. 2024). `comparison` defines z; `look` decides
+when a bound is crossed.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _NODES = 32
 class Spending(StrEnum):
     """How the chance of a false claim is spent over the labels.
 
-    `OBRIEN_FLEMING` spends little at first, so that the last look asks for hardly more than a test
-    without looks; `POCOCK` spends evenly, so that a large harm is seen early.
+    `OBRIEN_FLEMING` spends little at first, so that the last look requires hardly more than a test
+    without looks; `POCOCK` spends evenly, so that a large harm is detected early.
     """
 
     OBRIEN_FLEMING = "obrien_fleming"
@@ -62,14 +62,14 @@ def bounds(
 ) -> Floats:
     """Return the |z| above which each look may claim a difference; infinite where it is no look.
 
-    A bound depends on its own look and those before it, so that what was said stays said.
+    A bound depends on its own look and earlier looks only, so that a claim stays valid.
 
     Parameters
     ----------
     fractions
         Labels seen as a share of the labels planned, look by look, capped at 1. A look at 1 spends
-        all that is left, also where the experiment ends early: the caller says 1 then. Looks after
-        it claim nothing.
+        all that is left, also where the experiment ends early: the caller passes 1 then. Looks
+        after it claim nothing.
     information
         1/SE² of each look; unknown (NaN) is no look. Where it falls, as estimates do, it counts as
         unchanged. The last look counts as one that adds the least gain: less would be assumed of
@@ -87,16 +87,16 @@ def bounds(
     budget = shape.spent(share, alpha)
     # Unknown information is none: `known > 0` leaves such a look out.
     known = np.nan_to_num(np.asarray(information, dtype=np.float64), nan=0.0, posinf=0.0)
-    found = np.full(share.size, np.inf)
+    limits = np.full(share.size, np.inf)
     running, used = _START, 0.0
     for look in np.flatnonzero((budget >= LEAST_SPENT) & (known > 0)):
         least = (1 + LEAST_GAIN) * running.information
         if budget[look] - used < LEAST_SPENT or (known[look] < least and share[look] < 1):
             continue
         step = running.step(max(float(known[look]), least))
-        found[look] = step.bound(float(budget[look] - used))
-        running, used = step.within(float(found[look])), float(budget[look])
-    return found
+        limits[look] = step.bound(float(budget[look] - used))
+        running, used = step.within(float(limits[look])), float(budget[look])
+    return limits
 
 
 def crossings(
@@ -130,7 +130,7 @@ def confidence_sequence(
     alpha: float,
     least_units: int,
 ) -> Floats:
-    """Return the |z| above which each look may claim a difference, however long it goes on.
+    """Return the |z| above which each look may claim a difference, however long it continues.
 
     The boundary of the normal mixture holds at all times of a Brownian motion; its time is the
     information, counted in units: at the first look with enough units, as many as there are.
@@ -154,17 +154,17 @@ def confidence_sequence(
     size = np.asarray(units, dtype=np.float64)
     # Unknown information is none: `known > 0` leaves such a look out.
     known = np.nan_to_num(np.asarray(information, dtype=np.float64), nan=0.0, posinf=0.0)
-    found = np.full(size.size, np.inf)
+    limits = np.full(size.size, np.inf)
     eligible = np.flatnonzero((size >= least_units) & (known > 0))
     if not eligible.size:
-        return found
+        return limits
     first = eligible[0]
     time = np.maximum.accumulate(known[eligible]) * (size[first] / known[first]) / planned_units
     budget = -2 * np.log(alpha)
     # rho² of the paper is `scale` / planned units, which makes the bound lowest there.
     scale = budget + np.log1p(budget)
-    found[eligible] = np.sqrt((1 + 1 / (scale * time)) * (np.log1p(scale * time) + budget))
-    return found
+    limits[eligible] = np.sqrt((1 + 1 / (scale * time)) * (np.log1p(scale * time) + budget))
+    return limits
 
 
 @dataclass(frozen=True)
@@ -176,10 +176,10 @@ class _Survivors:
     mass: Floats
 
     def step(self, information: float, effect: float = 0.0) -> _Step:
-        kept = self.information / information
+        retained = self.information / information
         moved = effect * (information - self.information) / np.sqrt(information)
         return _Step(
-            information, np.sqrt(kept) * self.z + moved, float(np.sqrt(1 - kept)), self.mass
+            information, np.sqrt(retained) * self.z + moved, float(np.sqrt(1 - retained)), self.mass
         )
 
 

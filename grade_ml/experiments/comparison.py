@@ -1,8 +1,8 @@
-"""What one look says of treatment minus control: effect, interval, tests, and what forbids a claim.
+"""Treatment minus control at one look: effect, interval, tests, and what prevents a claim.
 
-One value per student, whatever the number of courses and labels: rows of one student are alike, and
-counting each promotes by chance (16 to 32% at a correlation of .3 to .9). Which rows these values
-are made of stands in `labels`; how often one may look, in `bounds`.
+One value per student, for any number of courses and labels: rows of one student are correlated, and
+counting each promotes by chance (16 to 32% at a correlation of .3 to .9). `labels` makes the rows
+behind these values; `bounds` allows for repeated looks.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ LEAST_UNITS = 30
 #: Students with a known covariate below whom it is left alone: its slope would be mostly noise.
 LEAST_COVARIATES = 30
 #: A mismatch of the arms' sizes this rare is no chance; at .05 every twentieth sound experiment
-#: would be stopped, at every look anew.
+#: would be stopped, at every look again.
 MISMATCH = 0.001
 #: Students expected in an arm below whom the chi-square distribution does not hold (Cochran 1954).
 LEAST_EXPECTED = 5.0
 #: A spread below this share of the values is the rounding of equal numbers, not a spread.
 _ROUNDING = 1e-12
-#: What is beyond counts as infinite: the sum of its cubes would be.
+#: Larger values count as infinite: the sum of their cubes would be.
 _LARGEST = 1e90
-#: The smallest p-value that is told; 0 would be a certainty.
+#: The smallest p-value that is reported; 0 would be a certainty.
 _LEAST_P = 1e-300
 
 
@@ -53,9 +53,9 @@ class Moments:
     third: Floats
 
     def part(self, places: slice) -> Moments:
-        """Return those of some places."""
-        mine = self.units, self.mean, self.variance, self.third
-        return Moments(*(one[places] for one in mine))
+        """Return the moments of some places."""
+        moments = self.units, self.mean, self.variance, self.third
+        return Moments(*(values[places] for values in moments))
 
     @classmethod
     def of(cls, values: Floats) -> Moments:
@@ -83,7 +83,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A difference of means and how sure it is: numbers, or arrays of one shape.
+    """A difference of means and its uncertainty: numbers, or arrays of one shape.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class Evidence:
 
     @classmethod
     def of(cls, treatment: Moments, control: Moments | None = None) -> Evidence:
-        """Return that of a mean against 0 (paired differences), or of two independent means."""
+        """Return the evidence on a mean (paired differences), or on two independent means."""
         sides = [treatment] if control is None else [treatment, control]
         with np.errstate(all="ignore"):
             squares = [side.variance / side.units for side in sides]
@@ -133,7 +133,7 @@ class Evidence:
     def z(self) -> Floats:
         """The same on the scale of the normal distribution, whatever the units and their skewness.
 
-        The smaller of two, by Student's t as it is and without its skewness (Hall 1992): alone, the
+        The smaller of two: by Student's t as it is and without its skewness (Hall 1992). Alone, the
         first claims up to 5 times too often, at p = .0025, of 30 to 100 values of exponential
         shape; the second 3 to 5 times of differences of squared errors, whose outliers make
         skewness a poor estimate. Where they disagree on the sign, it is 0.
@@ -144,7 +144,7 @@ class Evidence:
             return np.asarray((np.sign(plain) + np.sign(bent)) / 2 * smaller)
 
     def interval(self, bound: float) -> tuple[Floats, Floats]:
-        """Return the differences that a |z| of `bound` does not rule out; `z` turned round."""
+        """Return the differences that a |z| of `bound` does not rule out; the inverse of `z`."""
         with np.errstate(all="ignore"):
             most = np.sqrt(
                 self.degrees * np.expm1((bound / _wallace(self.degrees)) ** 2 / self.degrees)
@@ -179,14 +179,14 @@ def _wallace(degrees: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one look says of treatment minus control; NaN is what cannot be told.
+    """Treatment minus control at one look; unknown figures are NaN.
 
     Attributes
     ----------
     units
         Students with a usable value: of control, of treatment. In a paired comparison the same.
     labels
-        What the values are made of.
+        The number of labels behind the values.
     excluded
         Students left out because a value is missing or infinite.
     means
@@ -198,18 +198,18 @@ class Comparison:
     degrees, skewness
         As in `Evidence`.
     z
-        What is held against a bound: the difference in standard errors, on the normal scale.
+        Compared with a bound: the difference in standard errors, on the normal scale.
     p_mean, p_rank
-        Two-sided, of a single look, told beside the decision and never the decision: Welch's t and
+        Two-sided, of a single look, reported with the decision but not part of it: Welch's t and
         Mann-Whitney's U, or, paired, Student's t and Wilcoxon's signed ranks.
     effect
         Cohen's d: the difference in standard deviations of the values, or, paired, of differences.
     variance_cut
         The share of the variance that the covariate took away.
     problems
-        Why nothing may be claimed, in words.
+        Why nothing may be claimed, as sentences.
     notes
-        What else a reader has to know.
+        Further sentences for the reader.
     """
 
     units: tuple[int, int]
@@ -258,14 +258,14 @@ def paired(
     control, treatment
         One value per student, in the same order: the mean loss over the student's labels.
     labels
-        What the values are made of; None: one label each.
+        The number of labels behind the values; `None` if each has one label.
     alpha
         Of the interval of a single look.
 
     Examples
     --------
-    >>> found = paired([4.0, 9.0, 1.0, 16.0], [3.0, 7.0, 1.0, 12.0])
-    >>> found.units, found.difference, found.problems
+    >>> comparison = paired([4.0, 9.0, 1.0, 16.0], [3.0, 7.0, 1.0, 12.0])
+    >>> comparison.units, comparison.difference, comparison.problems
     ((4, 4), -1.75, ())
     """
     before, after = np.asarray(control, dtype=np.float64), np.asarray(treatment, dtype=np.float64)
@@ -275,9 +275,9 @@ def paired(
     differences[np.abs(differences) <= _ROUNDING * np.maximum(abs(before), abs(after))] = 0.0
     evidence = Evidence.of(Moments.of(differences))
     count = before.size if labels is None else labels
-    found = _observed(before, after, int(np.sum(~kept)), count, evidence)
+    comparison = _observed(before, after, int(np.sum(~kept)), count, evidence)
     return _tested(
-        found,
+        comparison,
         evidence,
         alpha,
         deviation=lambda: float(differences.std(ddof=1)),
@@ -302,9 +302,9 @@ def split(
     treated
         Whether the student is in the treatment arm.
     covariate
-        What was known of the student before, as the mean score of the time before (CUPED; Deng et
-        al. 2013). The slope is that within the arms. Students without one are a stratum of their
-        own: an unknown score is no 0.
+        A value of the student from before the experiment, such as the earlier mean score (CUPED;
+        Deng et al. 2013). The slope is that within the arms. Students without a value are a stratum
+        of their own: an unknown score is no 0.
     labels, alpha
         As in `paired`.
     """
@@ -317,13 +317,13 @@ def split(
     evidence = Evidence.of(Moments.of(adjusted.values[arm]), Moments.of(adjusted.values[~arm]))
     sides = value[~arm], value[arm]
     count = value.size if labels is None else labels
-    found = replace(
+    comparison = replace(
         _observed(*sides, int(np.sum(~kept)), count, evidence),
         variance_cut=adjusted.variance_cut,
         notes=adjusted.notes,
     )
     return _tested(
-        found,
+        comparison,
         evidence,
         alpha,
         deviation=lambda: _deviation(*sides),
@@ -333,18 +333,18 @@ def split(
 
 @dataclass(frozen=True)
 class SampleRatio:
-    """Whether the arms' sizes are what the plan says.
+    """Whether the arms have the sizes that the plan requires.
 
     Attributes
     ----------
     units
         Students assigned to each arm: assignments, never outcomes, which may come late in one arm.
     expected
-        As many as the shares ask for.
+        The sizes that follow from the shares.
     p
         Of the chi-square test; NaN where an arm expects fewer than five.
     reason
-        The mismatch in words, or why there is no test; empty otherwise.
+        A sentence on the mismatch, or why there is no test; empty otherwise.
     """
 
     units: tuple[int, ...]
@@ -369,10 +369,10 @@ def sample_ratio(units: Mapping[str, int], shares: Mapping[str, float]) -> Sampl
     from scipy.stats import chisquare
 
     arms = [*shares, *sorted(set(units) - set(shares))]
-    found = np.array([units.get(arm, 0) for arm in arms])
+    observed = np.array([units.get(arm, 0) for arm in arms])
     share = np.array([shares.get(arm, 0.0) for arm in arms])
-    expected = found.sum() * share / share.sum()
-    counts = tuple(int(count) for count in found), tuple(float(count) for count in expected)
+    expected = observed.sum() * share / share.sum()
+    counts = tuple(int(count) for count in observed), tuple(float(count) for count in expected)
     stray = arms[len(shares) :]
     if stray:
         named = ", ".join(stray)
@@ -381,12 +381,12 @@ def sample_ratio(units: Mapping[str, int], shares: Mapping[str, float]) -> Sampl
         return SampleRatio(
             *counts, math.nan, "An arm expects fewer than 5 students, too few to test the sizes."
         )
-    p = _p(float(chisquare(found, expected).pvalue))
-    told = ", ".join(
+    p = _p(float(chisquare(observed, expected).pvalue))
+    sizes = ", ".join(
         f"{arm} {count:,} instead of {right:,.0f}"
-        for arm, count, right in zip(arms, found, expected, strict=True)
+        for arm, count, right in zip(arms, observed, expected, strict=True)
     )
-    reason = f"The arms do not have the sizes that were planned: {told}." if p < MISMATCH else ""
+    reason = f"The arms do not have the sizes that were planned: {sizes}." if p < MISMATCH else ""
     return SampleRatio(*counts, p, reason)
 
 
@@ -440,8 +440,8 @@ def _observed(
     problems = []
     for name, side in (("control", control), ("treatment", treatment)):
         if side.size < 2:
-            told = "a single student" if side.size else "no student"
-            problems.append(f"The {name} has {told} with a value: nothing can be compared.")
+            few = "a single student" if side.size else "no student"
+            problems.append(f"The {name} has {few} with a value: nothing can be compared.")
     if excluded:
         students = f"{excluded:,} students" if excluded > 1 else "1 student"
         problems.append(
@@ -466,7 +466,7 @@ def _observed(
 
 
 def _tested(
-    found: Comparison,
+    comparison: Comparison,
     evidence: Evidence,
     alpha: float,
     deviation: Callable[[], float],
@@ -475,20 +475,20 @@ def _tested(
     from scipy.special import stdtr, stdtrit
 
     if np.isnan(evidence.z):
-        return found
+        return comparison
     error, degrees = float(evidence.standard_error), float(evidence.degrees)
     reach = float(stdtrit(degrees, 1 - alpha / 2)) * error
     return replace(
-        found,
+        comparison,
         standard_error=error,
-        low=found.difference - reach,
-        high=found.difference + reach,
+        low=comparison.difference - reach,
+        high=comparison.difference + reach,
         degrees=degrees,
         skewness=float(evidence.skewness),
         z=float(evidence.z),
         p_mean=_p(2 * float(stdtr(degrees, -abs(float(evidence.t))))),
         p_rank=_p(ranks()),
-        effect=found.difference / deviation(),
+        effect=comparison.difference / deviation(),
     )
 
 

@@ -1,8 +1,8 @@
-"""What became of the coursework of students, and from which day on it counts.
+"""The coursework of students, and the day from which on it counts.
 
-An assignment counts for all its students at once, some days after it was due: a score says nothing
-of those who never hand in, and a version that predicts too high, or an arm that drives the weak
-away, would gain by what is not seen.
+An assignment counts for all its students at once, some days after it was due: scores alone leave
+out students who never hand in, and would favour a version that predicts too high, or an arm that
+drives weak students away.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class CourseworkSettings:
     """The judgements about when coursework counts, each with its reason."""
 
     #: Days after the due date from which an assignment counts, for all its students at once (95% of
-    #: OULAD's scores are there within 14). Until then those who missed it are known and those who
-    #: wait for a score are not, and an arm that hands in more would look worse for it.
+    #: OULAD's scores arrive within 14). Until then students who missed it are known and students
+    #: who wait for a score are not, and an arm that hands in more would look worse for it.
     settled: int = 14
 
 
@@ -38,7 +38,7 @@ SETTINGS = CourseworkSettings()
 def placed(book: Gradebook) -> pd.DataFrame:
     """Return the enrollments with their sections.
 
-    moved_on is the day on which a student went on in another section of the course.
+    moved_on is the day on which a student continued in another section of the course.
     """
     moved = moves(book).reset_index()[[*_SEAT, "moved_on"]]
     sections = book.sections[["section_id", "course_id", "term_id", "starts_on", "ends_on"]]
@@ -48,7 +48,7 @@ def placed(book: Gradebook) -> pd.DataFrame:
 
 
 def coursework(book: Gradebook, seats: pd.DataFrame) -> pd.DataFrame:
-    """Return the coursework of each seat, with what became of it and since when."""
+    """Return the coursework of each seat, with its result and the day from which it is known."""
     columns = ["assignment_id", "section_id", "due_on"]
     counts = ~book.assignments["extra_credit"] & ~is_exam(book.assignments["category"])
     work = book.assignments.loc[counts, columns].astype({"section_id": object})
@@ -70,7 +70,7 @@ def coursework(book: Gradebook, seats: pd.DataFrame) -> pd.DataFrame:
 
 
 def worth(work: pd.DataFrame, on: pd.Timestamp | pd.Series, metric: Metric) -> pd.Series:
-    """Return what each assignment is worth on a day; NaN: it does not count, or not yet."""
+    """Return the value of each assignment on a day; NaN if it does not count, or not yet."""
     settled = work["due_on"] + timedelta(days=SETTINGS.settled) <= on
     counts = settled & ~(work["exempt_on"] <= on)
     seen = work["seen_on"] <= on
@@ -78,5 +78,5 @@ def worth(work: pd.DataFrame, on: pd.Timestamp | pd.Series, metric: Metric) -> p
         return seen.astype(float).where(counts)
     scored = work["scored_on"] <= on
     value = work["score"].clip(0, 100).where(scored, np.nan)
-    # Handed in and not scored yet, or with a score that nobody can read: unknown.
+    # Handed in and not scored yet, or with an unreadable score: unknown.
     return value.where(scored | seen, 0.0).where(counts)

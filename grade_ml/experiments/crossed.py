@@ -1,9 +1,9 @@
-"""How sure a difference is whose labels share students one way and assignments the other.
+"""The standard error of a difference whose labels share students and assignments.
 
-Two versions of a model differ from assignment to assignment, for all students alike: one foresees a
-hard quiz, the other does not. Each student counts once already; that assignments are alike, too,
-shows in the standard error alone. Without it, OULAD's 2014B decides every single one of 60
-experiments in which both versions were drawn anew for each assignment, and none is better.
+Two versions of a model differ from assignment to assignment, for all students alike: one predicts a
+hard quiz, the other does not. Each student counts once already; the correlation within assignments
+appears in the standard error alone. Without it, OULAD's 2014B decides every single one of 60
+experiments in which both versions were drawn again for each assignment, and none is better.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ LEAST_ITEMS = 5
 
 
 def crossed(
-    found: Comparison, differences: Floats, students: pd.Series, items: pd.Series
+    comparison: Comparison, differences: Floats, students: pd.Series, items: pd.Series
 ) -> Comparison:
-    """Return `found` with the standard error that allows for assignments as well as for students.
+    """Return the comparison with a standard error that allows for students and assignments.
 
     Two-way clustering (Cameron, Gelbach & Miller 2011), Satterthwaite's degrees of freedom, and the
     number of assignments by the weight that each has.
 
     Parameters
     ----------
-    found
+    comparison
         The paired comparison of the students' means.
     differences
         Treatment less control of each label of those students.
     students, items
         Whose label it is, and of which assignment (of an outcome: of which section).
     """
-    if math.isnan(found.z):
-        return found
-    student, item = (pd.factorize(one)[0] for one in (students, items))
+    if math.isnan(comparison.z):
+        return comparison
+    student, item = (pd.factorize(keys)[0] for keys in (students, items))
     of_student = np.bincount(student)
     weight = 1 / (len(of_student) * of_student[student])
     shares = np.bincount(item, weight)
@@ -53,17 +53,17 @@ def crossed(
             f"The labels are those of {len(shares)} assignments, worth {count:.1f} of equal size: "
             f"what they say of others is known from {LEAST_ITEMS} on."
         )
-        return replace(found, z=math.nan, problems=(*found.problems, few))
-    apart = weight * (differences - found.difference)
+        return replace(comparison, z=math.nan, problems=(*comparison.problems, few))
+    apart = weight * (differences - comparison.difference)
     between = float(np.sum(np.bincount(item, apart) ** 2)) * count / (count - 1)
-    alone = found.standard_error**2
+    alone = comparison.standard_error**2
     # Where both are the same label, it is counted twice.
     variance = max(alone + between - float(np.sum(apart**2)), alone, between)
-    degrees = variance**2 / (between**2 / (count - 1) + alone**2 / found.degrees)
+    degrees = variance**2 / (between**2 / (count - 1) + alone**2 / comparison.degrees)
     error = math.sqrt(variance)
-    skewness = found.skewness * (found.standard_error / error) ** 3
-    figures = (found.difference, error, degrees, skewness)
+    skewness = comparison.skewness * (comparison.standard_error / error) ** 3
+    figures = (comparison.difference, error, degrees, skewness)
     evidence = Evidence(*(np.asarray(figure) for figure in figures))
     return replace(
-        found, standard_error=error, degrees=degrees, skewness=skewness, z=float(evidence.z)
+        comparison, standard_error=error, degrees=degrees, skewness=skewness, z=float(evidence.z)
     )

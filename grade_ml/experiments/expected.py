@@ -1,6 +1,6 @@
-"""How many labels an experiment may expect, from what is due and what came before.
+"""How many labels an experiment may expect, from due dates and earlier arrivals.
 
-A label is an assignment that was due of a student. What labels are worth is computed in `planning`.
+A label is an assignment that was due of a student. `planning` computes which effect they detect.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _PAIRS = (
         ),
     )
 )
-#: The source does not always say when it marked; then the score is dated as early as it can be.
+#: Not every source records when it marked; then the score is dated as early as possible.
 _SCORED = sa.func.coalesce(result.c.graded_on, result.c.submitted_on, _DUE)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """How many labels come until which day."""
+    """How many labels arrive by which day."""
 
     labels: int
     until: date
@@ -54,15 +54,15 @@ def expected(  # noqa: PLR0913, PLR0917
     first: date | None = None,
     last: date | None = None,
 ) -> Expected | None:
-    """Return how many scores of `courses` (none: of all) will come; None: none that is known of.
+    """Return how many scores of `courses` (none: of all) will arrive; `None` if none is known.
 
-    Counted is what is due within `days` after the first due day; where due dates are not known so
-    far ahead, what has been coming lately in the sections that run.
+    Counts what is due within `days` after the first due day; if due dates are not known so far
+    ahead, extrapolates the recent arrivals of the running sections.
 
     Parameters
     ----------
     first, last
-        Only what is due after the one and has settled by the other counts; None: `as_of`, any day.
+        Only what is due after `first` and has settled by `last` counts; `None`: `as_of`, any day.
     """
     first = max(first or as_of, as_of)
     latest = (last or date.max) - timedelta(days=COURSEWORK.settled)
@@ -82,15 +82,17 @@ def expected(  # noqa: PLR0913, PLR0917
 
 
 def outlook(connection: Connection, plan: Plan, as_of: date) -> str:
-    """Return in words what the planned labels can find, and how long they take to come.
+    """Return a sentence on the effect that the planned labels detect and the time they take.
 
-    With a smallest effect that matters, how many students find it, where its unit is known.
+    If the plan has a smallest effect of a known unit: how many students detect it.
     """
     if plan.planned_labels is None:
-        return "How many labels will come is not known: the test stays open, and takes longer."
+        return (
+            "The number of future labels is unknown: the test has no planned end, and takes longer."
+        )
     students = enrolled(connection, plan.courses, as_of)["student_id"].nunique()
     if students < len(plan.arms):
-        return f"{students} students are enrolled now, too few to say what will be found."
+        return f"{students} students are enrolled now, too few to plan with."
     design = Design(
         plan.alpha,
         plan.power,
@@ -104,12 +106,12 @@ def outlook(connection: Connection, plan: Plan, as_of: date) -> str:
         size = students_for(plan.minimum_effect / spread, design)
     else:
         size = effect_for(students, design)
-    # Before the first score nothing was there to be counted.
-    return duration(weeks[weeks.cumsum() > 0], size).says
+    # Before the first score there was nothing to count.
+    return duration(weeks[weeks.cumsum() > 0], size).text
 
 
 def _spread(connection: Connection, plan: Plan, as_of: date) -> float | None:
-    """Return the standard deviation of a label of the metric; None: it is not known."""
+    """Return the standard deviation of a label of the metric; `None` if it is unknown."""
     if plan.metric in (Metric.SUBMITTED, Metric.PASSED):
         return 0.5  # the largest that a share can have
     if plan.metric is not Metric.SCORE:
@@ -135,14 +137,14 @@ def labels_by_week(
         .group_by(_SCORED)
     )
     ends = pd.date_range(end=pd.Timestamp(as_of), periods=weeks, freq="7D")
-    found = {end: 0 for end in ends}
+    counts = {end: 0 for end in ends}
     for row in connection.execute(query):
-        found[ends[-1 - (as_of - row.day).days // 7]] += row.scores
-    return pd.Series(found, dtype="int64")
+        counts[ends[-1 - (as_of - row.day).days // 7]] += row.scores
+    return pd.Series(counts, dtype="int64")
 
 
 def _due(connection: Connection, courses: Collection[str], as_of: date) -> pd.DataFrame:
-    """Return pairs of student and assignment by due day (columns due, pairs), the first first."""
+    """Return pairs of student and assignment by due day (due, pairs), the earliest first."""
     query = (
         sa.select(_DUE.label("due"), sa.func.count().label("pairs"))
         .select_from(_PAIRS)
@@ -161,7 +163,7 @@ def _due(connection: Connection, courses: Collection[str], as_of: date) -> pd.Da
 
 
 def _was_due(as_of: date) -> list[sa.ColumnElement[bool]]:
-    """Whether a pair was due so lately that it tells of the next, and so long ago to be settled."""
+    """Whether a pair was due recently enough to predict the next, but is settled."""
     last = as_of - timedelta(days=COURSEWORK.settled)
     return [_DUE.between(as_of - timedelta(days=LIFECYCLE.horizon), last), *_counts(as_of)]
 

@@ -1,8 +1,8 @@
 """What must not get worse while the metric gets better: calibration, and the error of no group.
 
-A guardrail is broken where the treatment is worse than the control by more than a margin, and
-surely so. What cannot be told yet is unknown: that blocks nothing, and is said. Repeated looks do
-not inflate it, for it decides nothing by itself: it holds up what the metric has decided.
+A guardrail is broken if the treatment is significantly worse than the control, and by more than a
+margin. A guardrail without enough evidence is unknown: it blocks nothing, and is reported.
+Repeated looks do not inflate it, because it decides nothing by itself: it only blocks a decision.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class GuardrailSettings:
     #: The share of grades inside the 80% interval, further from 80%: the width of its target.
     coverage: float = 0.02
     #: The metric of a group, as a share of the control's mean: half of the rise of an error that
-    #: asks for a training.
+    #: requests a training.
     group: float = 0.05
 
 
@@ -47,7 +47,7 @@ SETTINGS = GuardrailSettings()
 
 
 class State(StrEnum):
-    """What is known of a guardrail."""
+    """The state of a guardrail."""
 
     OK = "ok"
     BROKEN = "broken"
@@ -60,17 +60,17 @@ class Guardrail:
 
     name: str
     state: State
-    says: str
+    text: str
     figures: dict[str, Any] = field(default_factory=dict)
 
     @property
     def row(self) -> dict[str, Any]:
-        """What a report shows of it."""
-        return {"state": str(self.state), "says": self.says, **self.figures}
+        """Its row in a report."""
+        return {"state": str(self.state), "says": self.text, **self.figures}
 
 
 def calibration(labels: Labels) -> list[Guardrail]:
-    """Return how far what two versions say can be taken by its word."""
+    """Return the guardrails on bias, calibration and coverage of the predictions."""
     over = labels.outcomes
     known = over[over["at_risk"].notna()]
     graded = over[over["final_grade"].notna()]
@@ -83,13 +83,13 @@ def calibration(labels: Labels) -> list[Guardrail]:
 
 
 def _bias(rows: pd.DataFrame) -> Guardrail:
-    """Hold the mean error of what was said, without its sign."""
+    """Limit the rise of the absolute mean error of predictions."""
     errors = means(rows, [f"{arm}_error" for arm in ARMS]).dropna().to_numpy(np.float64)
     return _held("bias", errors, SETTINGS.bias, "mean error of what was predicted")
 
 
 def _coverage(rows: pd.DataFrame) -> Guardrail:
-    """Hold the distance to 80% of the share of grades inside the intervals."""
+    """Limit the distance from 80% of the share of grades inside the intervals."""
     inside = {
         arm: rows["final_grade"]
         .between(rows[f"{arm}_lower80"], rows[f"{arm}_upper80"])
@@ -98,42 +98,44 @@ def _coverage(rows: pd.DataFrame) -> Guardrail:
         - 0.8
         for arm in ARMS
     }
-    told = means(rows[["student"]].assign(**inside), ARMS).dropna().to_numpy(np.float64)
-    return _held("coverage80", told, SETTINGS.coverage, "share inside the 80% interval, less 80%")
+    distances = means(rows[["student"]].assign(**inside), ARMS).dropna().to_numpy(np.float64)
+    return _held(
+        "coverage80", distances, SETTINGS.coverage, "share inside the 80% interval, less 80%"
+    )
 
 
-def _held(name: str, values: Floats, margin: float, what: str) -> Guardrail:
-    """Hold the distance from 0 of the mean of each arm's column; one row per student."""
+def _held(name: str, values: Floats, margin: float, quantity: str) -> Guardrail:
+    """Limit the distance from 0 of the mean of each arm's column; one row per student."""
     if len(values) < LEAST_UNITS:
         return _unknown(name, len(values), LEAST_UNITS)
     both = values.mean(axis=0)
     # Each arm's values by the side on which it lies: their difference is that of the distances.
-    found = paired(*(values * np.where(both < 0, -1.0, 1.0)).T)
-    broken = found.difference > margin and found.low > 0
+    comparison = paired(*(values * np.where(both < 0, -1.0, 1.0)).T)
+    broken = comparison.difference > margin and comparison.low > 0
     figures = {arm: float(value) for arm, value in zip(ARMS, both, strict=True)}
     return Guardrail(
         name,
         State.BROKEN if broken else State.OK,
-        f"The {what} is {both[1]:+.3g} and was {both[0]:+.3g}",
+        f"The {quantity} is {both[1]:+.3g} and was {both[0]:+.3g}",
         {**figures, "margin": margin, "students": len(values)},
     )
 
 
 def _brier(rows: pd.DataFrame) -> Guardrail:
-    """Hold the Brier score of the risk."""
+    """Limit the Brier score of the risk."""
     truth = rows["at_risk"].astype("float64")
     loss = {arm: (rows[f"{arm}_risk"] - truth) ** 2 for arm in ARMS}
     values = means(rows[["student"]].assign(**loss), ARMS).dropna().to_numpy(np.float64)
     if len(values) < LEAST_UNITS:
         return _unknown("brier", len(values), LEAST_UNITS)
-    found = paired(*values.T)
-    broken = found.difference > SETTINGS.brier and found.low > 0
+    scores = paired(*values.T)
+    broken = scores.difference > SETTINGS.brier and scores.low > 0
     return Guardrail(
         "brier",
         State.BROKEN if broken else State.OK,
-        f"The Brier score of the risk is {found.means[1]:.3f} and was {found.means[0]:.3f}",
+        f"The Brier score of the risk is {scores.means[1]:.3f} and was {scores.means[0]:.3f}",
         {
-            **dict(zip(ARMS, found.means, strict=True)),
+            **dict(zip(ARMS, scores.means, strict=True)),
             "margin": SETTINGS.brier,
             "students": len(values),
         },
@@ -141,13 +143,13 @@ def _brier(rows: pd.DataFrame) -> Guardrail:
 
 
 def _bins(rows: pd.DataFrame) -> Guardrail:
-    """Hold the expected calibration error of the risk."""
-    told = rows[rows[[f"{arm}_risk" for arm in ARMS]].notna().all(axis=1)]
-    students = told["student"].nunique()
+    """Limit the expected calibration error of the risk."""
+    predicted = rows[rows[[f"{arm}_risk" for arm in ARMS]].notna().all(axis=1)]
+    students = predicted["student"].nunique()
     if students < SETTINGS.least_for_bins:
         return _unknown("calibration", students, SETTINGS.least_for_bins)
     control, treatment = (
-        expected_calibration_error(told[f"{arm}_risk"], told["at_risk"].astype(bool))
+        expected_calibration_error(predicted[f"{arm}_risk"], predicted["at_risk"].astype(bool))
         for arm in ARMS
     )
     return Guardrail(
@@ -164,31 +166,33 @@ def _bins(rows: pd.DataFrame) -> Guardrail:
 
 
 def group_gaps(
-    found: Sequence[Segment], attributes: Collection[str], control: float, better: int
+    segments: Sequence[Segment], attributes: Collection[str], control: float, better: int
 ) -> Guardrail:
-    """Hold the metric of each group of each protected attribute.
+    """Limit the metric of each group of each protected attribute.
 
     Parameters
     ----------
-    found
+    segments
         The segments of a look, with the groups of `attributes` among them.
     control
         The mean of the control, of whom a share is the margin.
     better
         The sign of a difference that is good.
     """
-    told = [one for one in found if one.kind in attributes and not one.reason]
-    if not told:
+    judged = [segment for segment in segments if segment.kind in attributes and not segment.reason]
+    if not judged:
         return _unknown("groups", 0, LEAST_UNITS, "of any group")
     margin = SETTINGS.group * abs(control)
-    worse = [one for one in told if one.claimed and -better * one.difference > margin]
-    names = ", ".join(f"{one.kind} {one.name}" for one in worse)
+    worse = [
+        segment for segment in judged if segment.claimed and -better * segment.difference > margin
+    ]
+    names = ", ".join(f"{segment.kind} {segment.name}" for segment in worse)
     far = f"surely worse by more than {margin:.3g}"
     return Guardrail(
         "groups",
         State.BROKEN if worse else State.OK,
         f"The treatment is {far} for {names}" if worse else f"No group is {far}",
-        {"groups": len(told), "worse": len(worse), "margin": margin},
+        {"groups": len(judged), "worse": len(worse), "margin": margin},
     )
 
 

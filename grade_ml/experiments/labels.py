@@ -1,7 +1,7 @@
-"""What came true, beside what two versions of a model had said of it before.
+"""Scores and outcomes, with what two versions of a model had predicted of them.
 
 A label counts if both versions had predicted it after the experiment began and before it was known.
-What a look makes of labels stands in `look`.
+The evidence of labels is computed in `look`.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ _LABEL = {
     **dict.fromkeys((*ARMS, *_ERRORS), "float64"),
 }
 #: What an outcome is compared with.
-_SAID = ("grade", "risk", "lower80", "upper80")
+_PREDICTED = ("grade", "risk", "lower80", "upper80")
 _OUTCOME = {
     "student": "uint64",
     "final_grade": "float64",
     "at_risk": "boolean",
-    **{f"{arm}_{name}": "float64" for arm in ARMS for name in _SAID},
+    **{f"{arm}_{name}": "float64" for arm in ARMS for name in _PREDICTED},
 }
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of one experiment on a day, and what was left out.
+    """The labels of one experiment on a day, and the number that was left out.
 
     Attributes
     ----------
@@ -66,18 +66,18 @@ class Labels:
         One row per label: section_id, course, student (a pseudonym), item (the assignment; of an
         outcome, the section), phase (the third of the section in which it was due; empty of an
         outcome, which is of the whole), arrived_on, control and treatment (the loss of each;
-        missing where the version had not told it), control_error and treatment_error (what was
-        said less what came true). The losses of an outcome are means over the weeks in which it
+        missing if the version had no prediction), control_error and treatment_error (prediction
+        less truth). The losses of an outcome are means over the weeks in which it
         was predicted.
     outcomes
         Of sections that ended, one row per enrollment and week: student, final_grade, at_risk, and
-        what each arm said, as in control_grade, control_risk, control_lower80, control_upper80.
+        the predictions of each arm: control_grade, control_risk, control_lower80, control_upper80.
     groups
         Per student (the index) the group by each protected attribute (`protected_…`).
     early
-        Labels that arrived before anything was predicted of them, or on the first day.
+        Labels that arrived before their first prediction, or on the first day.
     stale
-        Labels of which nothing was predicted in the last weeks before.
+        Labels without a prediction in the last weeks before.
     data_version
         See `version`.
     """
@@ -91,22 +91,22 @@ class Labels:
 
     @property
     def by_student(self) -> pd.DataFrame:
-        """Per student (the index) the mean loss of each arm; missing where one of them is."""
+        """Per student (the index) the mean loss of each arm; missing if one of its losses is."""
         return means(self.rows, ARMS)
 
     @property
     def by_segment(self) -> pd.DataFrame:
-        """The labels with the columns by which segments are told apart."""
+        """The labels with the columns that separate segments."""
         return self.rows.join(self.groups, on="student")
 
 
 def means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Return the mean of each student's rows (index: student); one that is missing makes it so."""
+    """Return the mean of each student's rows (index: student), missing if a value is."""
     numbers = rows[list(columns)]
     finite = numbers.where(np.isfinite(numbers))
     whole = finite.notna().groupby(rows["student"]).all()
-    found: pd.DataFrame = finite.groupby(rows["student"]).mean().where(whole)
-    return found
+    averages: pd.DataFrame = finite.groupby(rows["student"]).mean().where(whole)
+    return averages
 
 
 def read(workspace: Workspace, plan: Plan) -> Labels:
@@ -118,21 +118,22 @@ def read(workspace: Workspace, plan: Plan) -> Labels:
     courses = sections["course_id"].unique()
     chunks = [courses[at : at + AT_ONCE] for at in range(0, len(courses), AT_ONCE)]
     parts = [
-        _of_courses(workspace, plan, sections[sections["course_id"].isin(some)]) for some in chunks
+        _of_courses(workspace, plan, sections[sections["course_id"].isin(chunk)])
+        for chunk in chunks
     ]
-    rows = together((one.rows for one in parts), _LABEL)
+    rows = together((part.rows for part in parts), _LABEL)
     return Labels(
         rows,
-        together((one.outcomes for one in parts), _OUTCOME),
-        _groups(workspace, [one.enrollments for one in parts]),
-        sum(one.early for one in parts),
-        sum(one.stale for one in parts),
+        together((part.outcomes for part in parts), _OUTCOME),
+        _groups(workspace, [part.enrollments for part in parts]),
+        sum(part.early for part in parts),
+        sum(part.stale for part in parts),
         version(rows, workspace.registry.pseudonyms),
     )
 
 
 def version(rows: pd.DataFrame, pseudonyms: Pseudonyms) -> str:
-    """Return what tells labels from any others; keyed, so that it tells nothing of a student."""
+    """Return what identifies a set of labels; keyed, so that it reveals nothing about a student."""
     total = hash_rows(rows, pseudonyms).sum() if len(rows) else 0
     return f"{len(rows)}-{int(total):016x}"
 
@@ -142,24 +143,24 @@ def _groups(workspace: Workspace, enrollments: Sequence[pd.DataFrame]) -> pd.Dat
         return empty({"student": "uint64"}).set_index("student")
     rows = pd.concat(enrollments, ignore_index=True)
     named = rows[["section_id", "student_id"]].astype(object)
-    found = attributes(workspace.connection, named, workspace.registry.declared)
-    protected = found[[*protected_columns(found.columns).values()]]
+    columns = attributes(workspace.connection, named, workspace.registry.declared)
+    protected = columns[[*protected_columns(columns.columns).values()]]
     people = protected.assign(student=rows["student"]).drop_duplicates("student", keep="last")
     return grouped(people.reset_index(drop=True), "student").set_index("student")
 
 
 def _sections(connection: Connection, plan: Plan, as_of: date) -> pd.DataFrame:
-    """Return the sections that ran between the experiment's first day and this one."""
+    """Return the sections that ran between the experiment's first day and the current day."""
     column = schema.section.c
-    wanted = [column.ends_on >= plan.starts_on, column.starts_on <= as_of]
+    conditions = [column.ends_on >= plan.starts_on, column.starts_on <= as_of]
     if plan.courses:
-        wanted.append(column.course_id.in_(plan.courses))
-    rows = read_table(connection, schema.section, *wanted)
+        conditions.append(column.course_id.in_(plan.courses))
+    rows = read_table(connection, schema.section, *conditions)
     return rows.astype({"section_id": object, "course_id": object})
 
 
 @dataclass(frozen=True)
-class _Found:
+class _CourseLabels:
     """Labels of some courses; `enrollments` has section_id, student_id and student."""
 
     rows: pd.DataFrame
@@ -169,7 +170,7 @@ class _Found:
     stale: int
 
 
-def _of_courses(workspace: Workspace, plan: Plan, sections: pd.DataFrame) -> _Found:
+def _of_courses(workspace: Workspace, plan: Plan, sections: pd.DataFrame) -> _CourseLabels:
     connection, pseudonyms = workspace.connection, workspace.registry.pseudonyms
     names = sections["section_id"].tolist()
     assignment, result, enrollment = schema.assignment, schema.result, schema.enrollment
@@ -187,16 +188,16 @@ def _of_courses(workspace: Workspace, plan: Plan, sections: pd.DataFrame) -> _Fo
     over = _over(workspace, plan, gradebook, seats)
     weekly = _weekly(workspace, plan, over)
     if plan.metric is Metric.SCORE_ERROR:
-        told = _implied(workspace, plan, names)
-        rows, alone = _scored(_settled(workspace, plan, gradebook), told)
+        predictions = _implied(workspace, plan, names)
+        rows, alone = _scored(_settled(workspace, plan, gradebook), predictions)
     else:
-        told = weekly
-        rows, alone = _judged(over, told, plan.metric)
-    first = told.groupby(_SEAT)["on"].min().rename("first_on").reset_index()
+        predictions = weekly
+        rows, alone = _judged(over, predictions, plan.metric)
+    first = predictions.groupby(_SEAT)["on"].min().rename("first_on").reset_index()
     later = alone.merge(first, on=_SEAT)
     early = int((later["first_on"] >= later["arrived_on"]).sum())
     ended = over[over["ended"]].merge(weekly, on=_SEAT)
-    return _Found(
+    return _CourseLabels(
         rows[[*_LABEL]].astype(_LABEL),
         ended[[*_OUTCOME]].astype(_OUTCOME),
         seats,
@@ -205,7 +206,7 @@ def _of_courses(workspace: Workspace, plan: Plan, sections: pd.DataFrame) -> _Fo
     )
 
 
-#: What comes true, and what the arms said of it.
+#: The true column, and the prediction of it.
 _TRUTH = {
     Metric.GRADE_ERROR: ("final_grade", "grade"),
     Metric.RISK_ERROR: ("at_risk", "risk"),
@@ -217,25 +218,25 @@ def _over(
 ) -> pd.DataFrame:
     """Return the outcomes that arrived after the experiment began, and if their section ended.
 
-    What a withdrawal says of a running section is of use to `Metric.RISK_ERROR` alone.
+    Only `Metric.RISK_ERROR` counts a withdrawal from a running section.
     """
-    found = outcomes(gradebook, workspace.as_of, workspace.institution)
+    known = outcomes(gradebook, workspace.as_of, workspace.institution)
     keys = ["section_id", "student_id"]
-    rows = found.merge(seats[[*keys, "student", "withdrawn_on"]], on=keys).merge(
+    rows = known.merge(seats[[*keys, "student", "withdrawn_on"]], on=keys).merge(
         gradebook.sections[["section_id", "course_id", "ends_on"]], on="section_id"
     )
     after = rows["ends_on"] + pd.Timedelta(days=1)
     rows["arrived_on"] = after.where(~(rows["withdrawn_on"] < after), rows["withdrawn_on"])
     rows["ended"] = after <= pd.Timestamp(workspace.as_of)
-    wanted = rows["arrived_on"] > pd.Timestamp(plan.starts_on)
+    counts = rows["arrived_on"] > pd.Timestamp(plan.starts_on)
     if plan.metric is not Metric.RISK_ERROR:
-        wanted &= rows["ended"]
-    rows = rows[wanted]
+        counts &= rows["ended"]
+    rows = rows[counts]
     return rows.astype({"section_id": object}).reset_index(drop=True)
 
 
 def _both(plan: Plan, columns: Sequence[str]) -> tuple[Any, sa.Select[Any]]:
-    """Return the table of the control's shadows, and what both arms said at the same times."""
+    """Return the table of the control's shadows, and what both arms predicted at the same times."""
     control, treatment = (shadow_prediction.alias(name) for name in ARMS)
     key = ("section_id", "student_id", "as_of")
     query = sa.select(
@@ -262,7 +263,7 @@ def _implied(workspace: Workspace, plan: Plan, names: Sequence[str]) -> pd.DataF
         workspace.connection,
         query.where(column.section_id.in_(names), column.as_of < workspace.as_of),
     ).rename(columns={"as_of": "on", **{f"{arm}_implied": arm for arm in ARMS}})
-    # Both are missing where too little was to come: nothing that a score could contradict.
+    # Both are missing if too little was to come: no score could contradict them.
     rows = rows[rows[list(ARMS)].notna().any(axis=1)].astype({"section_id": object})
     return rows.assign(student=workspace.registry.pseudonyms.of(rows["student_id"])).drop(
         columns="student_id"
@@ -270,12 +271,12 @@ def _implied(workspace: Workspace, plan: Plan, names: Sequence[str]) -> pd.DataF
 
 
 def _weekly(workspace: Workspace, plan: Plan, over: pd.DataFrame) -> pd.DataFrame:
-    """Return section_id, student, on and `_SAID` of each arm: the newest of each week.
+    """Return section_id, student, on and `_PREDICTED` of each arm: the newest of each week.
 
-    Of those sections only in which an outcome is known: daily predictions of a whole term are many.
+    Only of sections in which an outcome is known: daily predictions of a whole term are many.
     """
     names = over["section_id"].unique().tolist()
-    column, query = _both(plan, _SAID)
+    column, query = _both(plan, _PREDICTED)
     week = sa.func.div(column.as_of - sa.literal(plan.starts_on), 7)
     rows = read_frame(
         workspace.connection,
@@ -290,10 +291,10 @@ def _weekly(workspace: Workspace, plan: Plan, over: pd.DataFrame) -> pd.DataFram
 
 
 def _settled(workspace: Workspace, plan: Plan, gradebook: Gradebook) -> pd.DataFrame:
-    """Return what assignments turned out to be worth, 0-100, of all who were enrolled.
+    """Return the scores of assignments, 0-100, of all students who were enrolled.
 
-    What was missed counts 0, as it does in a final grade, also of those who withdrew. scored_on is
-    the day from which on predictions may know of it.
+    A missed assignment counts 0, as it does in a final grade, also for students who withdrew.
+    scored_on is the day from which on predictions may use the score.
     """
     work = coursework(gradebook, placed(gradebook))
     work = work.assign(
@@ -306,9 +307,9 @@ def _settled(workspace: Workspace, plan: Plan, gradebook: Gradebook) -> pd.DataF
     return work[counts].reset_index(drop=True)
 
 
-def _scored(came: pd.DataFrame, told: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the scores with the losses of what both arms implied before, and those without."""
-    pairs = newest_before(came, told)
+def _scored(scores: pd.DataFrame, predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the scores with the losses of both arms' earlier predictions, and those without."""
+    pairs = newest_before(scores, predictions)
     known = pairs["on"].notna()
     rows = pairs[known]
     length = (rows["ends_on"] - rows["starts_on"]).dt.days.clip(lower=1)
@@ -324,31 +325,31 @@ def _scored(came: pd.DataFrame, told: pd.DataFrame) -> tuple[pd.DataFrame, pd.Da
 
 
 def _judged(
-    over: pd.DataFrame, told: pd.DataFrame, metric: Metric
+    over: pd.DataFrame, predictions: pd.DataFrame, metric: Metric
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the outcomes with the mean losses of their weeks, and those without any before."""
-    truth, said = _TRUTH[metric]
-    came = over[over[truth].notna()]
-    pairs = came.merge(told, on=_SEAT)
+    truth, predicted = _TRUTH[metric]
+    known = over[over[truth].notna()]
+    pairs = known.merge(predictions, on=_SEAT)
     pairs = pairs[pairs["on"] < pairs["arrived_on"]]
     losses = _with_losses(
         pairs.assign(
             truth=pairs[truth].astype("float64"),
-            **{arm: pairs[f"{arm}_{said}"] for arm in ARMS},
+            **{arm: pairs[f"{arm}_{predicted}"] for arm in ARMS},
         )
     )
     figures = [*ARMS, *_ERRORS]
     by_seat = losses.groupby([*_SEAT, "course_id", "arrived_on"])
-    # Where one week is unknown, the mean would be one of other weeks than the other arm's.
+    # If one week is unknown, the mean would be over other weeks than the other arm's.
     whole = by_seat[figures].count().eq(by_seat.size(), axis=0)
     rows = by_seat[figures].mean().where(whole).reset_index()
     rows = rows.rename(columns={"course_id": "course"}).assign(phase="", item=rows["section_id"])
-    seats = (pd.MultiIndex.from_frame(some[_SEAT]) for some in (came, rows))
-    return rows, came[~next(seats).isin(next(seats))]
+    seats = (pd.MultiIndex.from_frame(frame[_SEAT]) for frame in (known, rows))
+    return rows, known[~next(seats).isin(next(seats))]
 
 
 def _with_losses(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with the error and the squared error of what each arm said (its column)."""
+    """Return the rows with error and squared error of each arm's prediction (its column)."""
     errors = {arm: rows[arm] - rows["truth"] for arm in ARMS}
     return rows.assign(
         **{f"{arm}_error": error for arm, error in errors.items()},

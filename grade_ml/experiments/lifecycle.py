@@ -1,8 +1,8 @@
-"""What becomes of experiments: they open, end and have consequences, by themselves or by hand.
+"""The life of experiments: they open, end and have consequences, automatically or by hand.
 
-Each step is written as an event; the registry moves versions. A process that dies between the two
-leaves an experiment that is decided and a version that has moved, or not: the next tick sees both
-and finishes. One process at a time does any of this.
+Each step is written as an event; the registry moves versions. If a process dies between the two,
+the experiment is decided and its version may have moved or not: the next tick reads both and
+finishes. Only one process at a time does any of this.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from grade_ml.core.errors import (
 )
 from grade_ml.core.locks import DatabaseLock
 from grade_ml.early_warning.interventions import read_table
-from grade_ml.ensemble.pooled import NAME as POOLED
+from grade_ml.ensemble.names import POOLED
 from grade_ml.experiments import safety, store
 from grade_ml.experiments.expected import expected
 from grade_ml.experiments.plan import (
@@ -42,8 +42,9 @@ from grade_ml.experiments.population import require_known
 from grade_ml.experiments.settings import LIFECYCLE
 from grade_ml.experiments.store import PROGRAM, Event, Experiment, Happened, State
 from grade_ml.gradebook.catalog import course_ids, require_courses
+from grade_ml.registry.history import Stage
 from grade_ml.registry.registry import Alias, ModelVersion
-from grade_ml.registry.transition import Evidence, Stage
+from grade_ml.registry.transition import Evidence
 from grade_ml.registry.workspace import Opening, Workspace
 
 #: The arms of a watch.
@@ -54,7 +55,7 @@ _OF_SCORES = (Metric.SCORE_ERROR, Metric.SCORE, Metric.SUBMITTED)
 
 @dataclass(frozen=True)
 class Step:
-    """What happened to an experiment in a tick (None: nothing did), and why, in words."""
+    """What happened to an experiment in a tick (`None` if nothing did), and why, as text."""
 
     experiment_id: str
     happened: Happened | None
@@ -62,10 +63,10 @@ class Step:
 
 
 def tick(opened: Opening) -> list[Step]:
-    """Bring all experiments to where records and registry say that they stand.
+    """Bring all experiments to the state that follows from records and registry.
 
-    Each of the three parts is a transaction: what one decided is stored before the next moves a
-    version because of it.
+    Each of the three parts is a transaction: the decisions of one part are stored before the next
+    part moves a version because of them.
 
     Raises
     ------
@@ -80,7 +81,7 @@ def tick(opened: Opening) -> list[Step]:
 
 
 def settle(workspace: Workspace) -> list[Step]:
-    """End the running experiments that cannot go on or whose last day has passed.
+    """End the running experiments that cannot continue or whose last day has passed.
 
     Raises
     ------
@@ -91,17 +92,19 @@ def settle(workspace: Workspace) -> list[Step]:
     _require_forward(workspace)
     workspace.stages.reconcile()
     steps = []
-    for one in store.running(workspace.connection):
-        found = _ending(workspace, one)
-        if found:
-            steps.append(_record(workspace, one, *found))
-        elif (last := _last_look(workspace, one)) and last.decision is Decision.BLOCKED:
-            steps.append(Step(one.plan.experiment_id, None, f"nothing changes: {last.reason}"))
+    for experiment in store.running(workspace.connection):
+        ending = _ending(workspace, experiment)
+        if ending:
+            steps.append(_record(workspace, experiment, *ending))
+        elif (last := _last_look(workspace, experiment)) and last.decision is Decision.BLOCKED:
+            steps.append(
+                Step(experiment.plan.experiment_id, None, f"nothing changes: {last.reason}")
+            )
     return steps
 
 
 def act(workspace: Workspace, *only: str) -> list[Step]:
-    """Draw the consequences of what was decided, by looks or by hand.
+    """Carry out the decisions, made by looks or by hand.
 
     A version that another process moves at the same moment is left to the next tick.
 
@@ -112,14 +115,16 @@ def act(workspace: Workspace, *only: str) -> list[Step]:
     """
     _alone(workspace)
     steps: list[Step] = []
-    wanted = [store.experiment.c.experiment_id.in_(only)] if only else []
-    for one in store.read(workspace.connection, *wanted):
-        if one.state is not State.DECIDED:
+    conditions = [store.experiment.c.experiment_id.in_(only)] if only else []
+    for experiment in store.read(workspace.connection, *conditions):
+        if experiment.state is not State.DECIDED:
             continue
         try:
-            steps += _consequences(workspace, one)
+            steps += _consequences(workspace, experiment)
         except StageError as error:
-            steps.append(Step(one.plan.experiment_id, None, f"waits for the next tick: {error}"))
+            steps.append(
+                Step(experiment.plan.experiment_id, None, f"waits for the next tick: {error}")
+            )
     return steps
 
 
@@ -127,14 +132,18 @@ def open_due(workspace: Workspace) -> list[Step]:
     """Open the shadow of the pooled model's challenger, if there is one that has had none."""
     _alone(workspace)
     registry, connection = workspace.registry, workspace.connection
-    champion, challenger = (registry.get(POOLED, one) for one in (Alias.CHAMPION, Alias.CHALLENGER))
+    champion, challenger = (
+        registry.get(POOLED, alias) for alias in (Alias.CHAMPION, Alias.CHALLENGER)
+    )
     if champion is None or challenger is None or champion == challenger:
         return []
     name = _free(connection, f"{POOLED}-{challenger.version}-against-{champion.version}")
-    everything = store.read(connection, store.experiment.c.subject == POOLED)
-    if any(_compares(one, champion, challenger) for one in everything):
+    experiments = store.read(connection, store.experiment.c.subject == POOLED)
+    if any(_compares(experiment, champion, challenger) for experiment in experiments):
         return []
-    before = next((one for one in everything if one.state is not State.ENDED), None)
+    before = next(
+        (experiment for experiment in experiments if experiment.state is not State.ENDED), None
+    )
     if before:
         return [Step(name, None, f"waits until {before.plan.experiment_id} has ended")]
     try:
@@ -148,8 +157,8 @@ def open_due(workspace: Workspace) -> list[Step]:
         hypothesis=f"Version {challenger.version} of the pooled model errs less than version "
         f"{champion.version}.",
         arms=tuple(
-            Arm(arm, model=(one.name, one.version))
-            for arm, one in zip(VERSIONS, (champion, challenger), strict=True)
+            Arm(arm, model=(version.name, version.version))
+            for arm, version in zip(VERSIONS, (champion, challenger), strict=True)
         ),
         metric=Metric.SCORE_ERROR,
         starts_on=workspace.as_of,
@@ -166,28 +175,32 @@ def open_due(workspace: Workspace) -> list[Step]:
 def _free(connection: Connection, name: str) -> str:
     """Return the name if no experiment has it, else the first with a number that none has.
 
-    A person may have taken it: the version would never be compared, or would serve unwatched.
+    A person may have taken the name: the version would then never be compared, or serve unwatched.
     """
-    mine = store.experiment.c.experiment_id
-    taken = set(connection.scalars(sa.select(mine).where(mine.startswith(name, autoescape=True))))
+    experiment_id = store.experiment.c.experiment_id
+    used = set(
+        connection.scalars(
+            sa.select(experiment_id).where(experiment_id.startswith(name, autoescape=True))
+        )
+    )
     names = (name if number == 1 else f"{name}-{number}" for number in count(1))
-    return next(one for one in names if one not in taken)
+    return next(free for free in names if free not in used)
 
 
 def with_horizon(workspace: Workspace, plan: Plan, days: int = LIFECYCLE.horizon) -> Plan:
     """Return the plan with the labels that are expected in its first days, and its last day.
 
-    What has not settled by a last day that is set is not expected.
+    Labels that have not settled by the plan's last day are not expected.
 
-    It stays as it is where none are known to come, or where its labels are no scores.
+    The plan stays as it is if no labels are known to come, or if its labels are no scores.
     """
     begins, ends = plan.starts_on, plan.stops_on
-    found = expected(
+    forecast = expected(
         workspace.connection, plan.courses, workspace.as_of, days, first=begins, last=ends
     )
-    if found is None or plan.metric not in _OF_SCORES:
+    if forecast is None or plan.metric not in _OF_SCORES:
         return plan
-    return replace(plan, planned_labels=found.labels, stops_on=ends or found.until)
+    return replace(plan, planned_labels=forecast.labels, stops_on=ends or forecast.until)
 
 
 def create(workspace: Workspace, plan: Plan) -> None:
@@ -196,9 +209,9 @@ def create(workspace: Workspace, plan: Plan) -> None:
     Raises
     ------
     ExperimentError
-        The plan cannot be used, its id is taken, its versions do not stand where they must, or
-        another experiment changes the same subject for some of its courses, or nothing is known
-        of a stratum, or the clock went back.
+        The plan cannot be used, its id is taken, its versions do not have the required stages,
+        another experiment changes the same subject for some of its courses, a stratum is
+        unknown, or the clock went back.
     NotFoundError
         A course of it does not exist.
     SourceError
@@ -211,7 +224,7 @@ def create(workspace: Workspace, plan: Plan) -> None:
     if plan.starts_on < workspace.as_of:
         raise ExperimentError(
             f"The experiment {plan.experiment_id} would begin on {plan.starts_on}, which is past.",
-            f"Let it begin on {workspace.as_of} or later: what was seen before must not count.",
+            f"Set its first day to {workspace.as_of} or later: earlier labels must not count.",
         )
     if plan.kind.compares_models:
         _require_stages(workspace, plan)
@@ -233,14 +246,14 @@ def create(workspace: Workspace, plan: Plan) -> None:
 
 
 class ByHand(StrEnum):
-    """What a person may decide of an experiment."""
+    """What a person may decide about an experiment."""
 
-    #: End it without a decision; versions stay where they stand.
+    #: End it without a decision; versions keep their stages.
     STOP = "stop"
-    #: Forbid what it may come to, or has come to: the challenger of a shadow is retired, the
-    #: version that a watch observes serves on.
+    #: Forbid its decision, made or still to come: the challenger of a shadow is retired, the
+    #: version that a watch observes continues to serve.
     VETO = "veto"
-    #: Make the challenger of a shadow champion now, whatever the evidence.
+    #: Make the challenger of a shadow champion now, with any evidence.
     PROMOTE = "promote"
 
 
@@ -252,64 +265,64 @@ _EVENTS = {
 
 
 def decide(
-    opened: Opening, experiment_id: str, what: ByHand, *, by: str, reason: str
+    opened: Opening, experiment_id: str, decision: ByHand, *, by: str, reason: str
 ) -> list[Step]:
-    """Do with an experiment what a person decided; return what happened to it.
+    """Carry out a person's decision on an experiment; return what happened to it.
 
-    What was decided is stored first, with who and why. The same again changes nothing.
+    The decision is stored first, with its author and reason. The same again changes nothing.
 
     Raises
     ------
     ExperimentError
-        It has ended, a veto forbids it, it has nothing to promote, nobody or no reason is named, or
-        the clock went back and a version would be promoted.
+        It has ended, a veto forbids it, it has nothing to promote, no person or no reason is named,
+        or the clock went back and a version would be promoted.
     NotFoundError
         There is no experiment of that id.
     """
     with opened() as workspace:
         _alone(workspace)
-        if what is ByHand.PROMOTE:  # help that is withheld can be given again on any clock
+        if decision is ByHand.PROMOTE:  # help that is withheld can be given again on any clock
             _require_forward(workspace)
-        one = store.get(workspace.connection, experiment_id)
-        event = Event(_EVENTS[what], workspace.now, by, reason)
-        known = one.event(event.kind)
+        experiment = store.get(workspace.connection, experiment_id)
+        event = Event(_EVENTS[decision], workspace.now, by, reason)
+        known = experiment.event(event.kind)
         steps = []
         if known is None or (known.by, known.reason) != (by, reason):
-            _require_decidable(one, what, by, reason)
+            _require_decidable(experiment, decision, by, reason)
             store.record(workspace.connection, experiment_id, event)
             steps = [Step(experiment_id, event.kind, f"by {by}: {reason}")]
     with opened() as workspace:
         done = act(workspace, experiment_id)
-        return steps + [one for one in done if one.experiment_id == experiment_id]
+        return steps + [step for step in done if step.experiment_id == experiment_id]
 
 
-def _require_decidable(one: Experiment, what: ByHand, by: str, reason: str) -> None:
-    name, vetoed = one.plan.experiment_id, one.event(Happened.VETOED)
+def _require_decidable(experiment: Experiment, decision: ByHand, by: str, reason: str) -> None:
+    name, vetoed = experiment.plan.experiment_id, experiment.event(Happened.VETOED)
     if not by.strip() or not reason.strip():
         raise ExperimentError(
-            f"Nothing was decided of the experiment {name}: it is not said who decides, or why.",
-            "Name the person and the reason; both are kept.",
+            f"The decision on the experiment {name} lacks a person or a reason: nothing is stored.",
+            "Name the person and the reason; both are stored.",
         )
-    if one.state is State.ENDED:
-        last = one.events[-1]
+    if experiment.state is State.ENDED:
+        last = experiment.events[-1]
         raise ExperimentError(
             f"The experiment {name} has ended: {last.kind} by {last.by} on {last.at:%Y-%m-%d}, "
             f"{last.reason.rstrip('.')}.",
-            "Nothing can be decided of it any more.",
+            "An experiment that has ended takes no decision; create another.",
         )
     if vetoed:
         raise ExperimentError(
             f"The experiment {name} is vetoed by {vetoed.by}: {vetoed.reason}.",
             "A veto is final; the next version that is trained gets an experiment of its own.",
         )
-    if what is ByHand.PROMOTE and one.plan.kind is not Kind.SHADOW:
+    if decision is ByHand.PROMOTE and experiment.plan.kind is not Kind.SHADOW:
         raise ExperimentError(
-            f"The experiment {name} is a {one.plan.kind}, which promotes no version.",
+            f"The experiment {name} is a {experiment.plan.kind}, which promotes no version.",
             "Stop it, if it has shown enough; GRADE_ML_INTERVENTIONS names the table in force.",
         )
-    if what is ByHand.STOP and one.state is State.DECIDED:
+    if decision is ByHand.STOP and experiment.state is State.DECIDED:
         raise ExperimentError(
-            f"The experiment {name} is decided already.", "Veto what it has come to, or let it be."
+            f"The experiment {name} is decided already.", "Veto the decision, or leave it."
         )
 
 
@@ -323,7 +336,7 @@ def _require_forward(workspace: Workspace) -> None:
     # A day's leeway: `now` is taken before the lock, and is the end of a day that is replayed.
     if newest and workspace.now < newest - timedelta(days=1):
         raise ExperimentError(
-            f"What was decided of experiments on {newest:%Y-%m-%d} cannot be undone, and the day "
+            f"The decisions of experiments on {newest:%Y-%m-%d} cannot be undone, and the day "
             f"is {workspace.as_of} now.",
             "Correct the clock (GRADE_ML_AS_OF, as_of in the launchpad), or wait for that day.",
         )
@@ -331,24 +344,24 @@ def _require_forward(workspace: Workspace) -> None:
 
 def _record(
     workspace: Workspace,
-    one: Experiment,
+    experiment: Experiment,
     kind: Happened,
     reason: str,
     decision: Decision | None = None,
 ) -> Step:
     event = Event(kind, workspace.now, PROGRAM, reason, decision)
-    store.record(workspace.connection, one.plan.experiment_id, event)
-    return Step(one.plan.experiment_id, kind, reason)
+    store.record(workspace.connection, experiment.plan.experiment_id, event)
+    return Step(experiment.plan.experiment_id, kind, reason)
 
 
 def _ending(
-    workspace: Workspace, one: Experiment
+    workspace: Workspace, experiment: Experiment
 ) -> tuple[Happened, str] | tuple[Happened, str, Decision] | None:
-    """Return why a running experiment ends, with what its end is; None: it goes on."""
-    plan = one.plan
+    """Return why a running experiment ends, with the event of its end; `None` if it continues."""
+    plan = experiment.plan
     if plan.kind.compares_models:
-        if found := _of_versions(workspace, plan):
-            return found
+        if ending := _of_versions(workspace, plan):
+            return ending
     elif harmed := safety.harm(workspace, plan):
         return Happened.STOPPED, harmed
     if plan.stops_on is None or workspace.as_of <= plan.stops_on:
@@ -360,10 +373,10 @@ def _ending(
 
 
 def _of_versions(workspace: Workspace, plan: Plan) -> tuple[Happened, str] | None:
-    """Return why versions cannot be compared any more; None: they can."""
+    """Return why versions cannot be compared any more; `None` if they can."""
     registry = workspace.registry
-    if gone := _gone(workspace, plan):
-        return Happened.FAILED, gone
+    if missing := _gone(workspace, plan):
+        return Happened.FAILED, missing
     control, treatment = (workspace.stages.of(registry.at(*_model(arm))) for arm in plan.arms)
     shadow = plan.kind is Kind.SHADOW
     if treatment is not (Stage.CHALLENGER if shadow else Stage.CHAMPION):
@@ -379,51 +392,61 @@ def _gone(workspace: Workspace, plan: Plan) -> str:
     return " and ".join(f"version {number} of {name} was deleted" for name, number in lost)
 
 
-def _consequences(workspace: Workspace, one: Experiment) -> list[Step]:
-    if gone := _gone(workspace, one.plan):
-        return [_record(workspace, one, Happened.FAILED, gone)]
-    if one.plan.kind is Kind.WATCH:
-        return _roll_back(workspace, one)
-    vetoed, forced = one.event(Happened.VETOED), one.event(Happened.FORCED)
+def _consequences(workspace: Workspace, experiment: Experiment) -> list[Step]:
+    if missing := _gone(workspace, experiment.plan):
+        return [_record(workspace, experiment, Happened.FAILED, missing)]
+    if experiment.plan.kind is Kind.WATCH:
+        return _roll_back(workspace, experiment)
+    vetoed, forced = experiment.event(Happened.VETOED), experiment.event(Happened.FORCED)
     if vetoed:
-        return _retire(workspace, one, f"vetoed by {vetoed.by}: {vetoed.reason}")
+        return _retire(workspace, experiment, f"vetoed by {vetoed.by}: {vetoed.reason}")
     if forced:
-        return _promote(workspace, one, f"forced by {forced.by}: {forced.reason}")
-    decided = one.event(Happened.DECIDED)
+        return _promote(workspace, experiment, f"forced by {forced.by}: {forced.reason}")
+    decided = experiment.event(Happened.DECIDED)
     assert decided  # by hand or by looks: a shadow is decided in no other way
     if decided.decision is Decision.BETTER:
-        return _promote(workspace, one, decided.reason)
-    return _retire(workspace, one, decided.reason)
+        return _promote(workspace, experiment, decided.reason)
+    return _retire(workspace, experiment, decided.reason)
 
 
-def _promote(workspace: Workspace, one: Experiment, reason: str) -> list[Step]:
-    version, stages = _treatment(workspace, one), workspace.stages
+def _promote(workspace: Workspace, experiment: Experiment, reason: str) -> list[Step]:
+    version, stages = _treatment(workspace, experiment), workspace.stages
     stage = stages.of(version)
     # Champion already: it was moved, and the process died before that was written here.
     if stage is not Stage.CHAMPION:
         if stage is not Stage.CHALLENGER:
-            return [_record(workspace, one, Happened.SUPERSEDED, f"its treatment is {stage}")]
-        control = stages.of(workspace.registry.at(*_model(one.plan.control)))
+            return [
+                _record(workspace, experiment, Happened.SUPERSEDED, f"its treatment is {stage}")
+            ]
+        control = stages.of(workspace.registry.at(*_model(experiment.plan.control)))
         if control is not Stage.CHAMPION:
-            return [_record(workspace, one, Happened.SUPERSEDED, f"its control is {control}")]
+            return [
+                _record(workspace, experiment, Happened.SUPERSEDED, f"its control is {control}")
+            ]
         try:
             workspace.registry.fetch(version)
         except ArtifactError as error:
-            return [_record(workspace, one, Happened.FAILED, str(error))]
-        stages.transition(version, Stage.CHAMPION, _evidence(workspace, one, reason))
-    return [_record(workspace, one, Happened.PROMOTED, reason), *_watch(workspace, one)]
+            return [_record(workspace, experiment, Happened.FAILED, str(error))]
+        stages.transition(version, Stage.CHAMPION, _evidence(workspace, experiment, reason))
+    return [
+        _record(workspace, experiment, Happened.PROMOTED, reason),
+        *_watch(workspace, experiment),
+    ]
 
 
-def _watch(workspace: Workspace, one: Experiment) -> list[Step]:
+def _watch(workspace: Workspace, experiment: Experiment) -> list[Step]:
     """Open the watch of a version that was promoted."""
-    before, now = (_model(arm)[1] for arm in one.plan.arms)
+    before, now = (_model(arm)[1] for arm in experiment.plan.arms)
     watch = replace(
-        one.plan,
-        experiment_id=_free(workspace.connection, f"{one.plan.subject}-{now}-after-{before}"),
+        experiment.plan,
+        experiment_id=_free(
+            workspace.connection, f"{experiment.plan.subject}-{now}-after-{before}"
+        ),
         kind=Kind.WATCH,
         hypothesis=f"Version {now} errs no more than version {before}, which it replaced.",
         arms=tuple(
-            replace(arm, name=name) for arm, name in zip(one.plan.arms, _WATCHED, strict=True)
+            replace(arm, name=name)
+            for arm, name in zip(experiment.plan.arms, _WATCHED, strict=True)
         ),
         starts_on=workspace.as_of,
         owner=PROGRAM,
@@ -433,35 +456,36 @@ def _watch(workspace: Workspace, one: Experiment) -> list[Step]:
     watch = with_horizon(workspace, watch, LIFECYCLE.watch)
     if watch.stops_on is None:  # between terms: the next challenger does not wait without end
         watch = replace(watch, stops_on=workspace.as_of + timedelta(days=LIFECYCLE.horizon))
-    reason = f"version {now} was promoted by {one.plan.experiment_id}"
+    reason = f"version {now} was promoted by {experiment.plan.experiment_id}"
     store.create(workspace.connection, watch, workspace.now, PROGRAM, reason)
     return [Step(watch.experiment_id, Happened.OPENED, reason)]
 
 
-def _roll_back(workspace: Workspace, one: Experiment) -> list[Step]:
-    version, stages = _treatment(workspace, one), workspace.stages
-    decided = one.event(Happened.DECIDED)
+def _roll_back(workspace: Workspace, experiment: Experiment) -> list[Step]:
+    version, stages = _treatment(workspace, experiment), workspace.stages
+    decided = experiment.event(Happened.DECIDED)
     reason = decided.reason if decided else ""
     stage = stages.of(version)
     if stage is Stage.CHAMPION:
-        stages.transition(version, Stage.ROLLED_BACK, _evidence(workspace, one, reason))
+        stages.transition(version, Stage.ROLLED_BACK, _evidence(workspace, experiment, reason))
     elif stage is not Stage.ROLLED_BACK:
-        return [_record(workspace, one, Happened.SUPERSEDED, f"its treatment is {stage}")]
-    # What corrects it would go on serving, and it beneath; the next training corrects the other.
+        return [_record(workspace, experiment, Happened.SUPERSEDED, f"its treatment is {stage}")]
+    # A correction of this version would continue to serve, and this version beneath it; the next
+    # training corrects the restored version.
     for other in workspace.registry.holders(Alias.CHAMPION):
         if other.parameters.get("pooled_version") == str(version.version):
             stages.transition(other, Stage.RETIRED, Evidence(f"corrects version {version.version}"))
-    return [_record(workspace, one, Happened.ROLLED_BACK, reason)]
+    return [_record(workspace, experiment, Happened.ROLLED_BACK, reason)]
 
 
-def _retire(workspace: Workspace, one: Experiment, reason: str) -> list[Step]:
-    version, stages = _treatment(workspace, one), workspace.stages
+def _retire(workspace: Workspace, experiment: Experiment, reason: str) -> list[Step]:
+    version, stages = _treatment(workspace, experiment), workspace.stages
     stage = stages.of(version)
     if stage is Stage.CHALLENGER:
-        stages.transition(version, Stage.RETIRED, _evidence(workspace, one, reason))
+        stages.transition(version, Stage.RETIRED, _evidence(workspace, experiment, reason))
     elif stage is not Stage.RETIRED:
-        return [_record(workspace, one, Happened.SUPERSEDED, f"its treatment is {stage}")]
-    return [_record(workspace, one, Happened.RETIRED, reason)]
+        return [_record(workspace, experiment, Happened.SUPERSEDED, f"its treatment is {stage}")]
+    return [_record(workspace, experiment, Happened.RETIRED, reason)]
 
 
 def _require_stages(workspace: Workspace, plan: Plan) -> None:
@@ -500,22 +524,25 @@ def _model(arm: Arm) -> tuple[str, int]:
     return arm.model
 
 
-def _treatment(workspace: Workspace, one: Experiment) -> ModelVersion:
-    return workspace.registry.at(*_model(one.plan.treatments[0]))
+def _treatment(workspace: Workspace, experiment: Experiment) -> ModelVersion:
+    return workspace.registry.at(*_model(experiment.plan.treatments[0]))
 
 
-def _compares(one: Experiment, champion: ModelVersion, challenger: ModelVersion) -> bool:
+def _compares(experiment: Experiment, champion: ModelVersion, challenger: ModelVersion) -> bool:
     models = {(version.name, version.version) for version in (champion, challenger)}
-    return one.plan.kind is Kind.SHADOW and {arm.model for arm in one.plan.arms} == models
+    return (
+        experiment.plan.kind is Kind.SHADOW
+        and {arm.model for arm in experiment.plan.arms} == models
+    )
 
 
-def _last_look(workspace: Workspace, one: Experiment) -> Look | None:
-    looks = store.looks(workspace.connection, one.plan.experiment_id)
+def _last_look(workspace: Workspace, experiment: Experiment) -> Look | None:
+    looks = store.looks(workspace.connection, experiment.plan.experiment_id)
     return looks[-1] if looks else None
 
 
-def _evidence(workspace: Workspace, one: Experiment, reason: str) -> Evidence:
-    last = _last_look(workspace, one)
+def _evidence(workspace: Workspace, experiment: Experiment, reason: str) -> Evidence:
+    last = _last_look(workspace, experiment)
     names = ("units", "labels", "difference", "low", "high", "z", "bound")
     figures = {name: float(getattr(last, name)) for name in names} if last else {}
-    return Evidence(f"{one.plan.experiment_id}: {reason}", figures)
+    return Evidence(f"{experiment.plan.experiment_id}: {reason}", figures)

@@ -1,4 +1,4 @@
-"""What a tick does with the experiments that run: one function for each asset."""
+"""What a tick does with the running experiments: one function for each asset."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import TypeVar
 import pandas as pd
 import sqlalchemy as sa
 
-from grade_ml.core.database import is_lost
 from grade_ml.core.errors import (
     ConfigurationError,
     ExperimentError,
     GradeMLError,
     ServiceError,
 )
+from grade_ml.core.failures import is_transient
 from grade_ml.core.hashing import digest
 from grade_ml.core.plain import plain
 from grade_ml.core.settling import place
@@ -72,9 +72,9 @@ class Assigned:
 
 
 def assignments(workspace: Workspace) -> list[Assigned]:
-    """Give each student who is enrolled in a course of a running split or bandit an arm.
+    """Assign an arm to each student who is enrolled in a course of a running split or bandit.
 
-    Who has one keeps it. A tick on the same day and records changes nothing.
+    A student who has an arm keeps it. A tick on the same day and records changes nothing.
     """
     plans = list(underway(workspace))
     return [_assigned(workspace, plan, plans) for plan in plans]
@@ -86,24 +86,26 @@ def _assigned(workspace: Workspace, plan: Plan, plans: list[Plan]) -> Assigned:
     enrollments = enrolled(connection, plan.courses, workspace.as_of)
     students = with_strata(connection, enrollments, plan.strata, registry.declared)
     if plan.group is not None:
-        mine = _of_group(workspace, plan.group, [one for one in plans if one.group == plan.group])
-        students = students[students["student_id"].isin(mine[name])]
+        of_group = _of_group(
+            workspace, plan.group, [other for other in plans if other.group == plan.group]
+        )
+        students = students[students["student_id"].isin(of_group[name])]
     earlier = store.assignments(connection, name)
     shares = bandits.in_force(
         store.allocations(connection, name, workspace.as_of), plan, workspace.as_of
     )
-    found = new_assignments(students, earlier, shares, name, registry.pseudonyms)
-    if len(found):
-        rows = found.assign(experiment_id=name, assigned_on=workspace.as_of)
+    new = new_assignments(students, earlier, shares, name, registry.pseudonyms)
+    if len(new):
+        rows = new.assign(experiment_id=name, assigned_on=workspace.as_of)
         store.assign(connection, rows)
-    everyone = pd.concat([one[["student_id", "arm"]].astype(object) for one in (earlier, found)])
+    everyone = pd.concat([frame[["student_id", "arm"]].astype(object) for frame in (earlier, new)])
     present = everyone[everyone["student_id"].isin(students["student_id"])]
     sizes = present["arm"].value_counts()
     return Assigned(
         name,
         {arm.name: int(sizes.get(arm.name, 0)) for arm in plan.arms},
         shares,
-        len(found),
+        len(new),
     )
 
 
@@ -111,8 +113,8 @@ def _of_group(workspace: Workspace, group: str, plans: list[Plan]) -> dict[str, 
     """Return for each experiment of the group the students who may take part in it."""
     connection = workspace.connection
     could = {
-        one.experiment_id: enrolled(connection, one.courses, workspace.as_of)["student_id"]
-        for one in plans
+        plan.experiment_id: enrolled(connection, plan.courses, workspace.as_of)["student_id"]
+        for plan in plans
     }
     candidates = pd.concat(
         [
@@ -123,80 +125,80 @@ def _of_group(workspace: Workspace, group: str, plans: list[Plan]) -> dict[str, 
     table = store.assignment.c
     query = sa.select(table.student_id, table.experiment_id)
     rows = connection.execute(query.where(table.experiment_id.in_(sorted(could))))
-    taken = pd.DataFrame(rows.all(), columns=["student_id", "experiment_id"])
-    chosen = one_of_each_group(candidates, taken, group, workspace.registry.pseudonyms)
+    assigned = pd.DataFrame(rows.all(), columns=["student_id", "experiment_id"])
+    chosen = one_of_each_group(candidates, assigned, group, workspace.registry.pseudonyms)
     return {name: set(chosen.loc[chosen["experiment_id"] == name, "student_id"]) for name in could}
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What was seen of one experiment; `look` is None where it could not be looked at.
+class LookResult:
+    """The result of looking at one experiment; `look` is None if there was no look.
 
-    `says` tells in words what was decided, or why there was no look.
+    `text` states the decision, or why there was no look.
     """
 
     experiment_id: str
     look: Look | None
-    says: str
+    text: str
 
 
-def results(workspace: Workspace) -> list[Looked]:
-    """Look at each experiment that runs, and store what is new with what follows from it.
+def results(workspace: Workspace) -> list[LookResult]:
+    """Look at each running experiment; store new looks and final decisions.
 
-    Of bandits nothing is tested: their shares follow what was seen, which no test here allows for;
-    `allocations` says what each arm is worth.
+    Bandits are not tested: their shares follow the rewards, which no test here allows for;
+    `allocations` estimates what each arm is worth.
 
-    One that cannot be looked at costs the others nothing. The same labels again change nothing.
+    A look that fails does not stop the others. The same labels again change nothing.
     """
-    found = []
-    for one in store.running(workspace.connection, Kind.SHADOW, Kind.WATCH, Kind.SPLIT):
-        name = one.plan.experiment_id
-        told, why = _apart(workspace, name, partial(_looked, workspace, one))
-        found.append(Looked(name, told, f"{told.decision}: {told.reason}" if told else why))
-    return found
+    looks = []
+    for experiment in store.running(workspace.connection, Kind.SHADOW, Kind.WATCH, Kind.SPLIT):
+        name = experiment.plan.experiment_id
+        seen, why = _apart(workspace, name, partial(_looked, workspace, experiment))
+        looks.append(LookResult(name, seen, f"{seen.decision}: {seen.reason}" if seen else why))
+    return looks
 
 
-def _looked(workspace: Workspace, one: Experiment) -> Look:
-    connection, plan = workspace.connection, one.plan
+def _looked(workspace: Workspace, experiment: Experiment) -> Look:
+    connection, plan = workspace.connection, experiment.plan
     earlier = store.looks(connection, plan.experiment_id)
-    told = look(plan, _seen(workspace, plan), earlier, workspace.as_of, workspace.now)
-    if told.decision is not Decision.SKIPPED:
-        store.keep_look(connection, plan.experiment_id, told)
-    if told.decision.is_final:
+    seen = look(plan, _seen(workspace, plan), earlier, workspace.as_of, workspace.now)
+    if seen.decision is not Decision.SKIPPED:
+        store.keep_look(connection, plan.experiment_id, seen)
+    if seen.decision.is_final:
         figures = {
-            name: getattr(told, name)
+            name: getattr(seen, name)
             for name in ("difference", "low", "high", "z", "bound", "units", "labels")
         }
         store.record(
             connection,
             plan.experiment_id,
-            Event(Happened.DECIDED, workspace.now, PROGRAM, told.reason, told.decision, figures),
+            Event(Happened.DECIDED, workspace.now, PROGRAM, seen.reason, seen.decision, figures),
         )
-    return told
+    return seen
 
 
 def _seen(workspace: Workspace, plan: Plan) -> Seen:
     if plan.kind.compares_models:
         return of_labels(plan, labels.read(workspace, plan))
-    found = read_outcomes(workspace, plan)
-    version = labels.version(found.labels, workspace.registry.pseudonyms)
-    return of_outcomes(plan, found, version)
+    outcomes = read_outcomes(workspace, plan)
+    version = labels.version(outcomes.labels, workspace.registry.pseudonyms)
+    return of_outcomes(plan, outcomes, version)
 
 
 @dataclass(frozen=True)
 class Promotions:
-    """What a tick made of the decisions, and where the reports of experiments are.
+    """The steps that a tick took after decisions, and the reports of experiments.
 
     Attributes
     ----------
     steps
-        In their order; one without an event says what is waited for.
+        In their order; a step without an event states what it waits for.
     reports
-        Of the experiments that run or ended lately.
+        Of the experiments that run or ended recently.
     places
         Of their HTML pages, by id.
     degraded
-        What could not be done now and is done by a later tick, in words.
+        Sentences on what could not be done now; a later tick does it.
     """
 
     steps: tuple[Step, ...]
@@ -206,9 +208,9 @@ class Promotions:
 
 
 def promotions(opened: Opening) -> Promotions:
-    """Draw the consequences of decisions, then write the pages and bring MLflow in step.
+    """Carry out decisions, then write the pages and update MLflow.
 
-    Where MLflow does not answer, no version moves, and the next tick does what this one could not.
+    If MLflow does not answer, no version moves, and the next tick carries out the decisions.
     """
     steps: Sequence[Step] = ()
     degraded = []
@@ -225,20 +227,20 @@ def promotions(opened: Opening) -> Promotions:
 
 @dataclass(frozen=True)
 class Allocated:
-    """What a bandit does with the students to come, and why.
+    """The shares that a bandit gives to future students, and why.
 
     Attributes
     ----------
     shares
         Of each arm, from the next day on.
     totals
-        What is known of each arm.
+        Counts and rewards of each arm.
     values
         What each arm is worth if every student had been given it.
     new
         Whether anything was learned since the shares were last stored; if not, nothing is written.
     reason
-        Why the shares stay as they were although they could be other ones; empty: they do not.
+        Why the bandit could not learn, so that its shares stay; empty if it could.
     """
 
     experiment_id: str
@@ -252,38 +254,38 @@ class Allocated:
 def allocations(workspace: Workspace) -> list[Allocated]:
     """Let the shares of each running bandit follow its rewards, from the next day on.
 
-    A tick on the same records writes nothing. A bandit that cannot learn keeps its shares, says
-    why, and stops no other.
+    A tick on the same records writes nothing. A bandit that cannot learn keeps its shares, gives
+    the reason, and does not stop the others.
     """
     return [_allocated(workspace, plan) for plan in underway(workspace, Kind.BANDIT)]
 
 
 def _allocated(workspace: Workspace, plan: Plan) -> Allocated:
     name = plan.experiment_id
-    kept = store.allocations(workspace.connection, name, date.max)
-    told, why = _apart(workspace, name, partial(_learned, workspace, plan, kept))
+    earlier = store.allocations(workspace.connection, name, date.max)
+    allocated, why = _apart(workspace, name, partial(_learned, workspace, plan, earlier))
     tomorrow = workspace.as_of + timedelta(days=1)
-    return told or Allocated(name, bandits.in_force(kept, plan, tomorrow), reason=why)
+    return allocated or Allocated(name, bandits.in_force(earlier, plan, tomorrow), reason=why)
 
 
-def _learned(workspace: Workspace, plan: Plan, kept: Sequence[Allocation]) -> Allocated:
-    newest = max((one.as_of for one in kept), default=workspace.as_of)
+def _learned(workspace: Workspace, plan: Plan, earlier: Sequence[Allocation]) -> Allocated:
+    newest = max((allocation.as_of for allocation in earlier), default=workspace.as_of)
     arms = [arm.name for arm in plan.arms]
     history = rewards(workspace, plan)
     sizes = sample_ratio(
         Counter(history["arm"]),
-        bandits.expected_shares(history["assigned_on"].tolist(), kept, plan),
+        bandits.expected_shares(history["assigned_on"].tolist(), earlier, plan),
     )
     if sizes.mismatch:
         raise ExperimentError(
             f"The shares of {plan.experiment_id} stay as they are: {sizes.reason}",
-            "Find out what assigned students otherwise; stop the experiment if it cannot be told.",
+            "Find the cause of the wrong sizes; stop the experiment if there is no explanation.",
         )
     # An earlier day than the newest is refused.
     state = bandits.begun(arms, newest).learned(bandits.cohorts(history), workspace.as_of)
     seed = int(digest({"experiment": plan.experiment_id, "seed": workspace.seed}, 8), 16)
     shares = bandits.in_force((), plan, workspace.as_of)  # the plan's, until something is known
-    if any(one.labelled for one in state.totals.values()):
+    if any(total.labelled for total in state.totals.values()):
         shares = bandits.shares(state, plan.policy, least_share=plan.least_share, seed=seed)
         for arm in plan.arms:
             if arm.action == NOTHING:  # neither a plan nor what follows withholds more
@@ -295,8 +297,14 @@ def _learned(workspace: Workspace, plan: Plan, kept: Sequence[Allocation]) -> Al
         Allocation(workspace.as_of, arm, shares[arm], plain(states[arm] | about | {"value": value}))
         for arm, value in zip(arms, values, strict=True)
     ]
-    before = {one.arm: (one.probability, one.state) for one in kept if one.as_of == newest}
-    new = before != {one.arm: (one.probability, one.state) for one in rows}
+    before = {
+        allocation.arm: (allocation.probability, allocation.state)
+        for allocation in earlier
+        if allocation.as_of == newest
+    }
+    new = before != {
+        allocation.arm: (allocation.probability, allocation.state) for allocation in rows
+    }
     if new:
         store.allocate(workspace.connection, plan.experiment_id, rows)
     return Allocated(plan.experiment_id, shares, state.totals, values, new)
@@ -316,7 +324,7 @@ def rewards(workspace: Workspace, plan: Plan) -> pd.DataFrame:
 
 
 def _apart(workspace: Workspace, name: str, work: Callable[[], Done]) -> tuple[Done | None, str]:
-    """Return what comes of one experiment; where it fails, nothing of it, and why in words."""
+    """Return the result of one experiment; if it fails, nothing of it, and the reason."""
     try:
         with workspace.connection.begin_nested():
             return work(), ""
@@ -324,8 +332,8 @@ def _apart(workspace: Workspace, name: str, work: Callable[[], Done]) -> tuple[D
         raise  # no experiment is the cause
     except GradeMLError as error:
         return None, str(error)
-    except Exception as error:  # logged and reported with its place; the others go on
-        if is_lost(error):
+    except Exception as error:  # logged and reported with its place; the others continue
+        if is_transient(error):
             raise
-        logger.exception("Nothing came of the experiment %s.", name)
+        logger.exception("The experiment %s could not be processed.", name)
         return None, f"{type(error).__name__} {place(error)}"

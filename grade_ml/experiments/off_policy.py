@@ -1,12 +1,12 @@
-"""What each arm is worth if it had been given to everybody, from students who were given others.
+"""What each arm would be worth if all students had been given it, from the students who were.
 
 Each student counts by one over the probability with which the arm was given, as it was logged on
-that day: that undoes whom the shares preferred and when. Three estimates stand beside each other:
+that day: that removes the effect of the changing shares. There are three estimates:
 
 - inverse propensity score (IPS; Horvitz & Thompson 1952): unbiased whatever rewards look like;
 - self-normalised IPS (Hájek 1971): a little biased in small samples, and steadier;
-- doubly robust (Dudík, Langford & Li 2011): IPS of what a model of the rewards leaves over. The
-  model of a student learns from others (cross-fitting), so it is unbiased, too, whatever the model.
+- doubly robust (Dudík, Langford & Li 2011): IPS of the residuals of a model of the rewards. The
+  model of a student learns from others (cross-fitting), so it is unbiased, too, with any model.
 
 Standard errors treat students as independent. Shares that follow rewards make them a little
 dependent; with a floor under the shares that matters little (Hadad et al. 2021), and where the
@@ -39,16 +39,16 @@ _LEAST_LINE = 20
 
 @dataclass(frozen=True)
 class Value:
-    """Mean reward if every student had been given one arm; NaN where it is refused.
+    """Mean reward if every student had been given one arm; NaN if it is refused.
 
     Attributes
     ----------
     students
-        Who were given it and whose reward is known.
+        Students who were given it and whose reward is known.
     effective
         How many equally weighted students carry as much (Kish 1965).
     reason
-        Why nothing is estimated, with figures; empty: it is.
+        Why nothing is estimated, with figures; empty if it is.
     """
 
     arm: str
@@ -120,24 +120,24 @@ def _mean(parts: Floats) -> tuple[float, float]:
 
 
 def _crossfitted(reward: Floats, own: Places, covariate: Floats) -> Floats:
-    """Return what reward the arm leads one to expect of each student, learned from other folds."""
+    """Return the expected reward of each student with the arm, learned from other folds."""
     fold = np.arange(len(reward)) % _FOLDS
     answer = np.zeros(len(reward))
-    for one in range(_FOLDS):
-        here, there = fold == one, (fold != one) & own
-        if there.any():
-            answer[here] = _expected(covariate[there], reward[there], covariate[here])
+    for part in range(_FOLDS):
+        held_out, training = fold == part, (fold != part) & own
+        if training.any():
+            answer[held_out] = _expected(covariate[training], reward[training], covariate[held_out])
     return answer
 
 
-def _expected(known: Floats, reward: Floats, asked: Floats) -> Floats:
-    """Return a line over the covariate, within the rewards seen; unknown ones have their mean."""
-    answer = np.full(len(asked), reward.mean())
-    unknown, lacking = np.isnan(known), np.isnan(asked)
+def _expected(known: Floats, reward: Floats, targets: Floats) -> Floats:
+    """Return a line over the covariate, within the known rewards; their mean if it is unknown."""
+    answer = np.full(len(targets), reward.mean())
+    unknown, lacking = np.isnan(known), np.isnan(targets)
     if unknown.any():
         answer[lacking] = reward[unknown].mean()
     if (~unknown).sum() >= _LEAST_LINE and np.ptp(known[~unknown]) > 0:
         slope, start = np.polyfit(known[~unknown], reward[~unknown], 1)
-        line = start + slope * asked[~lacking]
+        line = start + slope * targets[~lacking]
         answer[~lacking] = np.clip(line, reward.min(), reward.max())
     return answer

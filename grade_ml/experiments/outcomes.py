@@ -1,7 +1,7 @@
-"""What became of the students of a split or bandit: labels that arrived up to a day.
+"""The outcomes of the students of a split or bandit: labels that arrived up to a day.
 
-Students are compared as they were assigned, whatever was done about them then (intention to treat):
-who withdrew stays, and what was due afterwards counts as missed.
+Students are compared as they were assigned, whether or not they were helped (intention to treat):
+students who withdrew stay, and work that was due afterwards counts as missed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.registry.workspace import Workspace
 
 _SEAT, _TERM = ["section_id", "student_id"], ["student_id", "course_id", "term_id"]
-#: What is known of each label; columns of protected attributes come beside them.
+#: The columns of each label; columns of protected attributes are added.
 LABELS = (
     *("student_id", "arm", "course", "section_id", "phase", "value", "covariate", "exposed_on"),
 )
@@ -36,7 +36,7 @@ LABELS = (
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The labels of an experiment on a day, and who is compared.
+    """The labels of an experiment on a day, and the students who are compared.
 
     Attributes
     ----------
@@ -45,8 +45,8 @@ class Outcomes:
         of a student. Value and covariate are in units of the metric; the covariate is the mean
         value before the exposure (NaN: unknown).
     exposed
-        Students who are compared, by arm, whether they have labels yet or not: these are the sizes
-        that an arm's share is held against.
+        Students who are compared, by arm, with or without labels: these sizes are compared with
+        the arms' shares.
     excluded
         Students who are not compared, by reason.
     """
@@ -69,12 +69,12 @@ class Outcomes:
 
 
 def read_outcomes(workspace: Workspace, plan: Plan, metric: Metric | None = None) -> Outcomes:
-    """Return what became of the students of an experiment up to the day.
+    """Return the outcomes of the students of an experiment up to the day.
 
     Parameters
     ----------
     metric
-        None: that of the plan.
+        `None` for the metric of the plan.
     """
     book, exposed, excluded = _compared(workspace, plan)
     labels = measured(
@@ -87,20 +87,20 @@ def read_outcomes(workspace: Workspace, plan: Plan, metric: Metric | None = None
     )
     connection = workspace.connection
     own = attributes(connection, labels, workspace.registry.declared) if len(labels) else labels
-    told = own[[one for one in own if str(one).startswith("protected_")]]
+    protected = own[[column for column in own if str(column).startswith("protected_")]]
     sizes = exposed["arm"].value_counts()
     return Outcomes(
-        grouped(pd.concat([labels, told], axis=1), "student_id"),
+        grouped(pd.concat([labels, protected], axis=1), "student_id"),
         {arm.name: int(sizes.get(arm.name, 0)) for arm in plan.arms},
         {reason: number for reason, number in excluded.items() if number},
     )
 
 
 def read_kept(workspace: Workspace, plan: Plan) -> pd.DataFrame:
-    """Return student_id, arm and value of all who are compared.
+    """Return student_id, arm and value of all students who are compared.
 
     Value is the share, 0-1, of a student's enrollments that are neither withdrawn from nor failed
-    so far: unlike passing, it is known of everybody on every day.
+    so far: unlike passing, it is known of every student on every day.
     """
     book, exposed, _ = _compared(workspace, plan)
     known = outcomes(book, workspace.as_of, workspace.institution)
@@ -113,14 +113,14 @@ def read_kept(workspace: Workspace, plan: Plan) -> pd.DataFrame:
 
 
 def _compared(workspace: Workspace, plan: Plan) -> tuple[Gradebook, pd.DataFrame, dict[str, int]]:
-    """Return the exposed students' records, who is compared, and how many are not, by reason."""
+    """Return the exposed students' records, the compared students, and the excluded by reason."""
     connection, as_of, name = workspace.connection, workspace.as_of, plan.experiment_id
     days = store.exposures(connection, name, as_of)
     exposed, excluded = first_exposures(store.assignments(connection, name), days)
     book = _read(connection, name, as_of)
-    here = exposed["student_id"].isin(book.enrollments["student_id"].astype(object))
-    excluded |= {"not in the gradebook any more": int((~here).sum())}
-    return book, exposed[here].reset_index(drop=True), excluded
+    present = exposed["student_id"].isin(book.enrollments["student_id"].astype(object))
+    excluded |= {"not in the gradebook any more": int((~present).sum())}
+    return book, exposed[present].reset_index(drop=True), excluded
 
 
 def measured(  # noqa: PLR0913, PLR0917
@@ -140,7 +140,7 @@ def measured(  # noqa: PLR0913, PLR0917
     exposed
         student_id, arm and exposed_on, the day of the first exposure.
     courses
-        In which an exposure can have an effect; empty: in all.
+        In which an exposure can have an effect; empty for all.
     """
     labels = LABELLED[metric](book, _seats(book, exposed, courses), as_of, institution)
     labels = labels.rename(columns={"course_id": "course"})
@@ -151,7 +151,7 @@ def measured(  # noqa: PLR0913, PLR0917
 def first_exposures(
     assigned: pd.DataFrame, days: pd.DataFrame
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Return student_id, arm and exposed_on of who can be compared, and how many cannot, and why.
+    """Return student_id, arm and exposed_on of comparable students, and the excluded by reason.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def first_exposures(
 def _read(connection: Connection, name: str, as_of: date) -> Gradebook:
     """Return the records of the exposed students, and all results of exams.
 
-    Whether an exam counts depends on whether anybody has a result.
+    Whether an exam counts depends on whether any student has a result.
     """
     enrollment, assignment, result = schema.enrollment.c, schema.assignment.c, schema.result.c
     exposure = store.exposure.c
@@ -202,20 +202,20 @@ def _read(connection: Connection, name: str, as_of: date) -> Gradebook:
 def _seats(book: Gradebook, exposed: pd.DataFrame, courses: Collection[str]) -> pd.DataFrame:
     """Return the enrollments on which an exposure can have an effect.
 
-    They are those of the day of the first exposure, and where a student moved from one of them to
-    another section of the course in the same term, that one, too.
+    They are those of the day of the first exposure and, if a student moved from one of them to
+    another section of the course in the same term, the new enrollment.
     """
     rows = placed(book).merge(exposed, on="student_id")
     if courses:
         rows = rows[rows["course_id"].isin(courses)]
     day = rows["exposed_on"]
-    there = (
+    enrolled = (
         (rows["starts_on"] <= day)
         & (day <= rows["ends_on"])
         & ~(rows["enrolled_on"] > day)
         & ~(rows["withdrawn_on"] <= day)
     )
-    known = pd.MultiIndex.from_frame(rows.loc[there, _TERM])
+    known = pd.MultiIndex.from_frame(rows.loc[enrolled, _TERM])
     rows = rows[pd.MultiIndex.from_frame(rows[_TERM]).isin(known)]
     length = (rows["ends_on"] - rows["starts_on"]).dt.days.clip(lower=1)
     progress = ((rows["exposed_on"] - rows["starts_on"]).dt.days / length).clip(0, 1)
@@ -235,9 +235,9 @@ def _of_work(metric: Metric) -> Callable[..., pd.DataFrame]:
 def _passed(
     book: Gradebook, seats: pd.DataFrame, as_of: date, institution: Institution
 ) -> pd.DataFrame:
-    """Return how sections ended that did; a withdrawal counts when its section has, like a pass.
+    """Return the outcomes of sections that ended; a withdrawal counts when its section has ended.
 
-    Until then withdrawals are all that is known of it.
+    Until then only withdrawals are known, and no pass.
     """
     known = outcomes(book, as_of, institution).astype(dict.fromkeys(_SEAT, object))
     known = known[known["at_risk"].notna()]
@@ -256,8 +256,8 @@ LABELLED = {
 def _covariates(book: Gradebook, exposed: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Return student_id and covariate: the mean value on the day of the first exposure.
 
-    Of all that counted by then, in whatever course; of passing, whose history is short, the mean
-    score.
+    The mean is over all labels that counted by then, in any course; for passing, whose history is
+    short, it is the mean score.
     """
     before = Metric.SUBMITTED if metric is Metric.SUBMITTED else Metric.SCORE
     work = coursework(book, placed(book).merge(exposed, on="student_id"))

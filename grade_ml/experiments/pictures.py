@@ -1,32 +1,31 @@
-"""Pictures of experiments. Only drawing lives here; every number stands in the looks."""
+"""Pictures of experiments. This module only draws; every number comes from the looks."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from grade_ml.core.figures import BLUE, COLOURS, GREY, canvas
+from grade_ml.core.figures import BLUE, COLOURS, GREY, Nothing, Picture, canvas, thousands
 from grade_ml.experiments.plan import Look, Metric, Plan
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _BAD, _GOOD = COLOURS[1], COLOURS[2]
 #: Points of a line through fewer looks are marked.
 _MARKED = 30
 
 
-def effect(plan: Plan, looks: Sequence[Look]) -> Figure:
+def effect(plan: Plan, looks: Sequence[Look]) -> Picture:
     """Draw the difference at each look with its interval, and how far it must go to decide.
 
     Parameters
     ----------
     looks
-        Oldest first. The bound is drawn where a look has one and a difference other than 0.
+        Oldest first. The bound is drawn if a look has a bound and a difference other than 0.
     """
     import numpy as np
 
     title = f"{plan.treatments[0].name} minus {plan.control.name}"
+    if not any(math.isfinite(look.difference) for look in looks):
+        return Nothing(f"{title}: no look has a difference yet.")
     figure, axes = canvas(title, "labels", f"difference, {unit(plan.metric)}")
     labels = np.array([look.labels for look in looks], dtype=float)
     difference, low, high, z, bound = (
@@ -53,12 +52,10 @@ def effect(plan: Plan, looks: Sequence[Look]) -> Figure:
         known = known[np.isfinite(known)]
         far = 1.5 * np.abs(known).max() or np.nanmin(reach)
         axes.set_ylim(-far, far)
-    if plan.planned_labels and len(looks):
+    if plan.planned_labels:
         axes.set_xlim(0, max(plan.planned_labels, labels.max()) * 1.02)
-    if not looks:
-        axes.text(0.02, 0.5, "No look yet.", transform=axes.transAxes, fontsize=9, color="dimgrey")
-    else:
-        axes.legend(frameon=False, fontsize=7)
+    axes.xaxis.set_major_formatter(thousands)
+    axes.legend(frameon=False, fontsize=7)
     return figure
 
 

@@ -1,6 +1,6 @@
-"""What an experiment is: its arms, what is measured, its error rates, and what a look may say.
+"""What an experiment is: its arms, its metric, its error rates, and the decisions of a look.
 
-Values only; where they are kept is in `store`, what follows from them in `lifecycle`.
+Values only; `store` stores them, `lifecycle` carries out their consequences.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ _ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _ARM = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,59}")
 _FORM = "a-z, 0-9 and '-', at most 63 characters, no '-' at either end"
 _ARM_FORM = "letters, digits, ' ', '.', '_' and '-', at most 60 characters"
-#: Characters of a hypothesis; it stands in titles, tables and pages.
+#: Characters of a hypothesis; titles, tables and pages show it.
 _LONGEST = 500
 #: Shares are decimal fractions that a person writes: .3 + .3 + .4 is not exactly 1.
 _ROUNDING = 1e-9
-#: A look may spend 1e-10 or nothing: below this alpha hardly one could claim anything.
+#: A look may spend 1e-10 or nothing: below this alpha hardly any look could claim anything.
 _LEAST_ALPHA = 1e-6
-#: Nearer to certainty nobody can say how large an effect has to be.
+#: Nearer to certainty the necessary effect cannot be computed.
 _MOST_POWER = 0.999
-#: Squared errors reach 10,000 points². Squares of what is beyond either are no numbers any more.
+#: Squared errors reach 10,000 points². Squares of values beyond either are no numbers any more.
 _LEAST_EFFECT, _MOST_EFFECT = 1e-6, 1e6
 #: As many as 100,000 students get in a hundred years.
 _MOST_LABELS = 10**9
 
 
 class Kind(StrEnum):
-    """What the arms do with students, and what is asked."""
+    """What the arms do with students, and the question of the experiment."""
 
-    #: Both versions of a model score everybody: is the treatment better than the champion?
+    #: Both versions of a model score all students: is the treatment better than the champion?
     SHADOW = "shadow"
     #: The same after a promotion: is the version that serves worse than the one before?
     WATCH = "watch"
     #: Students are divided between actions: does acting help?
     SPLIT = "split"
-    #: As a split, but the shares of the arms follow what is seen.
+    #: As a split, but the shares of the arms follow the rewards.
     BANDIT = "bandit"
 
     @property
     def compares_models(self) -> bool:
-        """Whether the arms are versions of a model that score everybody, and not actions."""
+        """Whether the arms are versions of a model that score all students, and not actions."""
         return self in (Kind.SHADOW, Kind.WATCH)
 
 
@@ -60,11 +60,11 @@ class Metric(StrEnum):
     GRADE_ERROR = "grade_error"
     #: Brier score of the risk, 0-1, in sections that ended and for withdrawals.
     RISK_ERROR = "risk_error"
-    #: Mean score, 0-100, of assignments due after the first exposure; one that is missing is 0.
+    #: Mean score, 0-100, of assignments due after the first exposure; a missing assignment is 0.
     SCORE = "score"
     #: Share, 0-1, of the assignments due after the first exposure that were handed in.
     SUBMITTED = "submitted"
-    #: 1 where the section was passed, else 0.
+    #: 1 if the section was passed, else 0.
     PASSED = "passed"
 
     @property
@@ -79,20 +79,20 @@ class Metric(StrEnum):
 
 
 class Decision(StrEnum):
-    """What a look comes to."""
+    """The decision of a look."""
 
     CONTINUE = "continue"
     BETTER = "better"
     WORSE = "worse"
     NO_DIFFERENCE = "no difference"
-    #: The evidence would do, but something forbids it: arms of the wrong size, a guardrail.
+    #: The evidence suffices, but a problem blocks it: arms of the wrong size, a guardrail.
     BLOCKED = "blocked"
-    #: Nothing new was seen; such a look is not stored.
+    #: No label is new; such a look is not stored.
     SKIPPED = "skipped"
 
     @property
     def is_final(self) -> bool:
-        """Whether it ends the experiment; one that is blocked goes on until its last day."""
+        """Whether it ends the experiment; a blocked experiment continues until its last day."""
         return self in (Decision.BETTER, Decision.WORSE, Decision.NO_DIFFERENCE)
 
 
@@ -101,14 +101,14 @@ class Policy(StrEnum):
 
     #: An arm's share is the probability that it is the best, given the rewards.
     THOMPSON = "thompson"
-    #: All goes to the arm that could be the best (upper confidence bound), but for the least shares
-    #: of the others.
+    #: All students but the least shares of the other arms go to the arm that could be the best
+    #: (upper confidence bound).
     UCB = "ucb"
 
 
 #: The subject of experiments on actions.
 INTERVENTIONS = "interventions"
-#: The arms of a shadow that opens by itself.
+#: The arms of a shadow that opens automatically.
 VERSIONS = ("champion", "challenger")
 #: The action of an arm in which the table of interventions in force is followed.
 STANDARD = "standard"
@@ -121,16 +121,16 @@ MOST_WITHHELD = 0.5
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things that are compared.
+    """One of the versions or actions that are compared.
 
     Attributes
     ----------
     model
-        Name and version, where models are compared.
+        Name and version, if models are compared.
     action
-        `STANDARD`, `NOTHING` or the path of another table of interventions, where actions are.
+        `STANDARD`, `NOTHING` or the path of another table of interventions, for actions.
     share
-        Of the students, 0-1; 1 where every arm scores everybody.
+        Of the students, 0-1; 1 if every arm scores all students.
     """
 
     name: str
@@ -148,11 +148,11 @@ class Plan:
     subject
         What the outcome changes: the name of a model, or `interventions`.
     arms
-        The first is the control, what serves or is done now.
+        The first is the control: the version that serves or the action that is taken now.
     planned_labels
-        How many labels the last look is expected to see; None: the horizon is open.
+        How many labels the last look is expected to see; `None` if the horizon is open.
     stops_on
-        The last day; None: none is set.
+        The last day; `None` if none is set.
     courses
         Ids; empty: all.
     group
@@ -160,13 +160,13 @@ class Plan:
     strata
         Columns within whose values the arms are kept at equal size.
     alpha, power
-        Two-sided error rate, and the chance to find `minimum_effect`.
+        Two-sided error rate, and the probability to detect `minimum_effect`.
     minimum_effect
         The smallest difference that matters, in units of the metric, without sign; None: not set.
     least_share
-        What every arm keeps of the students, 0-1.
+        The smallest share of the students that every arm keeps, 0-1.
     policy
-        What the shares of a bandit follow; of no meaning elsewhere.
+        How the shares of a bandit follow rewards; without meaning elsewhere.
     """
 
     experiment_id: str
@@ -190,16 +190,16 @@ class Plan:
 
     @property
     def control(self) -> Arm:
-        """What serves or is done now."""
+        """The version that serves or the action that is taken now."""
         return self.arms[0]
 
     @property
     def treatments(self) -> tuple[Arm, ...]:
-        """What is held against the control."""
+        """The arms that are compared with the control."""
         return self.arms[1:]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON knows it; `from_dict` gives it back."""
+        """Return the plan as JSON values; `from_dict` reads it."""
         stops = self.stops_on.isoformat() if self.stops_on else None
         return asdict(self) | {"starts_on": self.starts_on.isoformat(), "stops_on": stops}
 
@@ -207,8 +207,8 @@ class Plan:
     def from_dict(cls, stored: Mapping[str, Any]) -> Plan:
         """Return the plan that `to_dict` wrote."""
         arms = tuple(
-            Arm(**one | {"model": tuple(one["model"]) if one["model"] else None})
-            for one in stored["arms"]
+            Arm(**arm | {"model": tuple(arm["model"]) if arm["model"] else None})
+            for arm in stored["arms"]
         )
         return cls(
             **dict(stored)
@@ -226,18 +226,19 @@ class Plan:
 
 
 def checked(plan: Plan) -> Plan:
-    """Return the plan as it is, if an experiment can be run by it.
+    """Return the plan unchanged, if an experiment can use it.
 
     Raises
     ------
     ExperimentError
-        It cannot; each reason is named.
+        It cannot; the message lists each reason.
     """
     wrong = [*_wrong_words(plan), *_wrong_arms(plan), *_wrong_shares(plan), *_wrong_figures(plan)]
     if wrong:
         raise ExperimentError(
             f"The plan of the experiment {plan.experiment_id} cannot be used: {'; '.join(wrong)}.",
-            "Correct it and create the experiment again; docs/experiments.md explains each value.",
+            "Correct it and create the experiment again; "
+            "docs/experiments-on-interventions.md explains each value.",
         )
     return plan
 
@@ -253,10 +254,10 @@ def _wrong_words(plan: Plan) -> Iterator[str]:
     if not plan.subject.strip():
         yield "its subject is empty"
     if plan.kind.compares_models is not plan.metric.is_error:
-        fitting = [str(one) for one in Metric if one.is_error is plan.kind.compares_models]
+        fitting = [str(metric) for metric in Metric if metric.is_error is plan.kind.compares_models]
         yield f"a {plan.kind} measures {', '.join(fitting)}, not {plan.metric}"
     for name, values in (("courses", plan.courses), ("strata", plan.strata)):
-        if len(set(values)) < len(values) or not all(one.strip() for one in values):
+        if len(set(values)) < len(values) or not all(entry.strip() for entry in values):
             yield f"its {name} hold a value twice, or an empty one"
     if plan.kind.compares_models and (plan.group or plan.strata):
         yield f"a {plan.kind} assigns no students, so it has neither group nor strata"
@@ -265,7 +266,7 @@ def _wrong_words(plan: Plan) -> Iterator[str]:
 
 
 def _wrong_arms(plan: Plan) -> Iterator[str]:
-    names, least = [one.name for one in plan.arms], 2
+    names, least = [arm.name for arm in plan.arms], 2
     if len(names) < least:
         yield "it has fewer than two arms"
         return
@@ -277,8 +278,8 @@ def _wrong_arms(plan: Plan) -> Iterator[str]:
     if plan.kind is not Kind.BANDIT and len(names) > least:
         yield f"a {plan.kind} has two arms, the control and one treatment; a bandit may have more"
     if plan.kind.compares_models:
-        models = [one.model for one in plan.arms]
-        if None in models or any(one.action is not None for one in plan.arms):
+        models = [arm.model for arm in plan.arms]
+        if None in models or any(arm.action is not None for arm in plan.arms):
             yield f"each arm of a {plan.kind} is a version of a model, and no action"
         elif len({name for name, _ in filter(None, models)}) > 1:
             yield f"the arms of a {plan.kind} are versions of one model"
@@ -286,8 +287,8 @@ def _wrong_arms(plan: Plan) -> Iterator[str]:
             yield "its arms are the same version"
         return
     yield from _wrong_withholding(plan)
-    actions = [one.action for one in plan.arms]
-    if not all(actions) or any(one.model is not None for one in plan.arms):
+    actions = [arm.action for arm in plan.arms]
+    if not all(actions) or any(arm.model is not None for arm in plan.arms):
         yield f"each arm of a {plan.kind} is an action, and no version of a model"
     elif len(set(actions)) < len(actions):
         yield "two of its arms have one action"
@@ -295,18 +296,18 @@ def _wrong_arms(plan: Plan) -> Iterator[str]:
 
 def _wrong_withholding(plan: Plan) -> Iterator[str]:
     """Yield what is wrong with a plan that withholds help, whose limits protect students."""
-    withheld = [one for one in plan.arms if one.action == NOTHING]
+    withheld = [arm for arm in plan.arms if arm.action == NOTHING]
     if withheld and plan.stops_on is None:
         yield "it withholds help, so it needs a last day"
-    if any(one.share > MOST_WITHHELD + _ROUNDING for one in withheld):
+    if any(arm.share > MOST_WITHHELD + _ROUNDING for arm in withheld):
         yield f"it withholds help from more than {MOST_WITHHELD:g} of the students"
 
 
 def _wrong_shares(plan: Plan) -> Iterator[str]:
-    shares = [one.share for one in plan.arms]
+    shares = [arm.share for arm in plan.arms]
     if plan.kind.compares_models:
         if any(share != 1 for share in shares):
-            yield f"the share of each arm of a {plan.kind} is 1: both score everybody"
+            yield f"the share of each arm of a {plan.kind} is 1: both score all students"
         return
     # Written so that NaN does not pass.
     if not all(0 < share < 1 for share in shares):
@@ -342,25 +343,25 @@ def _wrong_figures(plan: Plan) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Look:
-    """What one look at an experiment saw and said.
+    """The evidence and the decision of one look at an experiment.
 
     Attributes
     ----------
     as_of, looked_at
         The day of which it was computed, and when.
     data_version
-        Tells the labels that it saw from any others.
+        Identifies the labels of the look.
     units, labels
-        Students with a value, and the labels that these are means of.
+        Students with a value, and the labels behind these values.
     fraction
-        Labels seen of those planned, at most 1; NaN where the horizon is open.
+        Share of the planned labels that have arrived, at most 1; NaN if the horizon is open.
     difference, low, high
         Treatment minus control, in units of the metric, with the interval that stays valid at
-        every look; NaN where unknown.
+        every look; NaN if unknown.
     z, bound
-        What was held against the bound, and the bound; NaN where there is none.
+        The statistic and its bound; NaN if there is none.
     figures, segments
-        Everything else that the report shows, as JSON knows it.
+        All other figures of the report, as JSON values.
     """
 
     as_of: date

@@ -1,7 +1,7 @@
-"""What an experiment can find, and how long it takes: before it starts, and pure.
+"""Which effect an experiment can detect, and how long it takes: before it starts, and pure.
 
 Effects are in standard deviations of one label's value. The looks cost a little: bounds that are
-higher than those of a single test ask for more students. What is due is counted in `expected`.
+higher than those of a single test require more students. `expected` counts the labels that are due.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ import pandas as pd
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.experiments.bounds import Spending, bounds, crossings
 
-#: Looks that are planned with: every four hours of two weeks. Their power is .779 where a single
+#: Looks that a plan assumes: every four hours of two weeks. Their power is .779 where a single
 #: test has .8, and that of 720 looks .777.
 _LOOKS = 84
-#: Terms into which a history is repeated; what takes longer is not told as a date.
+#: Terms for which a history is repeated; a longer duration is not reported.
 _TERMS = 20
 
 
 @dataclass(frozen=True)
 class Design:
-    """What is known of the labels before they come.
+    """The assumptions about labels before they arrive.
 
     Attributes
     ----------
     alpha, power
-        Two-sided, and the chance to find the effect.
+        Two-sided error rate, and the probability to detect the effect.
     correlation
-        Between the losses of two versions on one label (0-1): both score the same students. None:
-        students are divided between the arms.
+        Between the losses of two versions on one label (0-1): both score the same students. `None`
+        if students are divided between the arms.
     labels_per_student
-        How many are expected of each.
+        How many are expected of each student.
     alike
         Correlation of the labels of one student (0-1).
     share
-        Of the students in the treatment arm, where they are divided.
+        Of the students in the treatment arm, if they are divided.
     """
 
     alpha: float = 0.05
@@ -51,7 +51,7 @@ class Design:
     share: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse what no experiment can have."""
+        """Refuse impossible values."""
         for name, low, high in (
             ("alpha", 0.0, 0.5),
             ("power", self.alpha, 1.0),
@@ -68,7 +68,7 @@ class Design:
                 )
         if not 1 <= self.labels_per_student < math.inf:
             raise ConfigurationError(
-                f"{self.labels_per_student:g} labels are expected of a student.",
+                f"{self.labels_per_student:g} labels are expected per student.",
                 "Take 1 or more: students without a label do not count.",
             )
 
@@ -84,16 +84,16 @@ class Design:
 
 @dataclass(frozen=True)
 class Size:
-    """How many students find an effect.
+    """How many students are needed to detect an effect.
 
     Attributes
     ----------
     students
-        In all arms together; where both versions score everybody, each counts once.
+        In all arms together; if both versions score all students, each student counts once.
     labels
         Those that all students are expected to have: `planned_labels` of a plan.
     effect
-        What is found with the chance `power`, in standard deviations of a label.
+        Detected with the probability `power`, in standard deviations of a label.
     inflation
         How many times as many students as a single test needs.
     stops_at
@@ -109,12 +109,12 @@ class Size:
 
 
 def students_for(effect: float, design: Design) -> Size:
-    """Return how many students find an effect, in standard deviations of a label.
+    """Return how many students are needed to detect an effect, in standard deviations of a label.
 
     Examples
     --------
-    >>> found = students_for(0.2, Design())
-    >>> found.students, round(found.inflation, 2)
+    >>> size = students_for(0.2, Design())
+    >>> size.students, round(size.inflation, 2)
     (828, 1.05)
     """
     if not (math.isfinite(effect) and effect != 0):
@@ -127,27 +127,29 @@ def students_for(effect: float, design: Design) -> Size:
 
 
 def effect_for(students: int, design: Design) -> Size:
-    """Return the smallest effect that so many students find with the chance `design.power`."""
+    """Return the smallest effect that so many students detect with `design.power`."""
     if students < 1:
-        raise ConfigurationError("Without students nothing is found.", "Name how many take part.")
+        raise ConfigurationError(
+            "No effect can be detected without students.", "Name how many take part."
+        )
     effect = drift(design.alpha, design.power).repeated * math.sqrt(design.variance / students)
     return _size(students, effect, design, design.power)
 
 
 def power_for(students: int, effect: float, design: Design) -> Size:
-    """Return the chance that so many students find an effect."""
+    """Return the probability that so many students detect an effect."""
     if students < 1 or not math.isfinite(effect):
         raise ConfigurationError(
             f"{students} students and an effect of {effect:g} have no power.",
             "Name at least one student, and a number.",
         )
-    chance, _ = _found(design.alpha, abs(effect) * math.sqrt(students / design.variance))
+    chance, _ = _detected(design.alpha, abs(effect) * math.sqrt(students / design.variance))
     return _size(students, abs(effect), design, chance)
 
 
 def _size(students: int, effect: float, design: Design, power: float) -> Size:
     inflation = drift(design.alpha, design.power).inflation
-    _, stops_at = _found(design.alpha, effect * math.sqrt(students / design.variance))
+    _, stops_at = _detected(design.alpha, effect * math.sqrt(students / design.variance))
     labels = round(students * design.labels_per_student)
     return Size(students, labels, effect, power, inflation, stops_at)
 
@@ -161,25 +163,25 @@ class Drift:
 
     @property
     def inflation(self) -> float:
-        """How many times as many students the looks ask for."""
+        """How many times as many students the looks require."""
         return (self.repeated / self.single) ** 2
 
 
 @lru_cache(maxsize=64)
 def drift(alpha: float, power: float) -> Drift:
-    """Return how far from 0 a difference has to be to be found with the chance `power`."""
+    """Return how far from 0 a difference has to be to be detected with the probability `power`."""
     from scipy.optimize import brentq
     from scipy.special import ndtri
 
     # The other side's share of the power is below 1e-6 at any use of this.
     single = float(ndtri(1 - alpha / 2) + ndtri(power))
-    # 84 looks ask for 5% more students at the usual rates, and never for twice as many.
-    repeated = brentq(lambda far: _found(alpha, far)[0] - power, single, 1.5 * single, xtol=1e-4)
+    # 84 looks require 5% more students at the usual rates, and never for twice as many.
+    repeated = brentq(lambda far: _detected(alpha, far)[0] - power, single, 1.5 * single, xtol=1e-4)
     return Drift(single, float(repeated))
 
 
-def _found(alpha: float, far: float) -> tuple[float, float]:
-    """Return the chance that `far` is found in its direction, and the mean share at the end."""
+def _detected(alpha: float, far: float) -> tuple[float, float]:
+    """Return the probability to detect `far` in its direction, and the mean share at the end."""
     share, limits = _looks(alpha)
     above, below = crossings(limits, share, far)
     ended = above + below
@@ -194,28 +196,28 @@ def _looks(alpha: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float6
 
 @dataclass(frozen=True)
 class Duration:
-    """How long the labels take to come; NaN where it cannot be told.
+    """How long the labels take to arrive; NaN if unknown.
 
     Attributes
     ----------
     weeks
-        Until all planned labels are there.
+        Until all planned labels have arrived.
     expected_weeks
         Until an experiment with the planned effect ends, on average.
     labels_per_week
         Mean of the history.
-    says
-        The same in words.
+    text
+        The same as a sentence.
     """
 
     weeks: float
     expected_weeks: float
     labels_per_week: float
-    says: str
+    text: str
 
 
 def duration(labels_by_week: pd.Series, size: Size) -> Duration:
-    """Return how long an experiment takes where labels come as they did.
+    """Return how long an experiment takes if labels arrive as before.
 
     Parameters
     ----------
@@ -232,25 +234,25 @@ def duration(labels_by_week: pd.Series, size: Size) -> Duration:
             "A week of the history has fewer than 0 labels.", "Count the labels that arrived."
         )
     if not history.sum():
-        says = "No label came in the weeks that are known, so nobody can say how long it takes."
-        return Duration(math.nan, math.nan, 0.0 if history.size else math.nan, says)
+        text = "No label arrived in the known weeks, so the duration is unknown."
+        return Duration(math.nan, math.nan, 0.0 if history.size else math.nan, text)
     arrived = np.cumsum(np.tile(history, _TERMS))
     mean = float(history.mean())
     if arrived[-1] < size.labels:
         terms = size.labels / history.sum()
-        says = (
+        text = (
             f"{size.labels:,} labels are {terms:,.0f} times those of all {history.size} known "
-            "weeks. Look for a larger effect, or take in more courses."
+            "weeks. Look for a larger effect, or include more courses."
         )
-        return Duration(math.nan, math.nan, mean, says)
+        return Duration(math.nan, math.nan, mean, text)
     weeks, early = (
         int(np.searchsorted(arrived, share * size.labels - 1e-9)) + 1
         for share in (1.0, size.stops_at)
     )
-    says = (
-        f"{size.students:,} students with {size.labels:,} labels find a difference of "
+    text = (
+        f"{size.students:,} students with {size.labels:,} labels detect a difference of "
         f"{size.effect:.2g} standard deviations with a chance of {size.power:.0%}. At {mean:,.0f} "
-        f"labels a week that takes {weeks} week{'s' * (weeks > 1)}; if the difference is there, "
+        f"labels a week that takes {weeks} week{'s' * (weeks > 1)}; if the difference exists, "
         f"{early} on average. The looks cost {size.inflation - 1:.0%} more students than one test."
     )
-    return Duration(float(weeks), float(early), mean, says)
+    return Duration(float(weeks), float(early), mean, text)

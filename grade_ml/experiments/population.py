@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 
 from grade_ml.core.database import read_frame
 from grade_ml.core.errors import ExperimentError
-from grade_ml.features.attributes import ATTRIBUTE, PROTECTED, attribute_columns
+from grade_ml.features.attribute_columns import attribute_columns
+from grade_ml.features.attributes import ATTRIBUTE, PROTECTED
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.attributes import Declarations
 from grade_ml.gradebook.frames import read_table
@@ -19,7 +20,7 @@ from grade_ml.gradebook.institution import Use
 
 #: The stratum that is no attribute: the courses that a student takes.
 COURSE = "course"
-#: What stands for an attribute that nobody knows of a student, and between the values of several.
+#: The value of an unknown attribute, and the text between the values of several attributes.
 _UNKNOWN, _AND = "unknown", " | "
 
 
@@ -53,7 +54,7 @@ def enrolled(connection: Connection, courses: Collection[str], as_of: date) -> p
 
 
 def require_known(strata: Sequence[str], declared: Declarations) -> None:
-    """Refuse strata of which nothing is known.
+    """Refuse unknown strata.
 
     Raises
     ------
@@ -81,7 +82,7 @@ def with_strata(
     Parameters
     ----------
     enrollments
-        As `enrolled` returns them. Of attributes that differ between them the first one's counts.
+        As `enrolled` returns them. If an attribute differs between them, the first value counts.
     strata
         Columns by which students are stratified, as `require_known` lets pass; may be empty.
     """
@@ -90,8 +91,8 @@ def with_strata(
     if set(strata) - {COURSE}:
         values = _by_name(attributes(connection, first, declared), first["student_id"])
     if COURSE in strata:
-        taken = enrollments.drop_duplicates(["student_id", "course_id"])
-        values[COURSE] = taken.groupby("student_id")["course_id"].agg(" + ".join)
+        of_courses = enrollments.drop_duplicates(["student_id", "course_id"])
+        values[COURSE] = of_courses.groupby("student_id")["course_id"].agg(" + ".join)
     students = pd.Index(first["student_id"])
     stratum = pd.Series("", students)
     for name in strata:
@@ -103,7 +104,7 @@ def with_strata(
 def attributes(
     connection: Connection, enrollments: pd.DataFrame, declared: Declarations
 ) -> pd.DataFrame:
-    """Return what `features.attributes` makes of attributes, one row per row of `enrollments`.
+    """Return the prepared attributes (`features.attributes`), one row per row of `enrollments`.
 
     Parameters
     ----------
@@ -119,11 +120,11 @@ def attributes(
     return attribute_columns(students, rows.fillna({"attributes": "{}"}), declared)
 
 
-def _by_name(found: pd.DataFrame, students: pd.Series) -> dict[str, pd.Series]:
+def _by_name(columns: pd.DataFrame, students: pd.Series) -> dict[str, pd.Series]:
     people = pd.Index(students)
     return {
         str(name).removeprefix(ATTRIBUTE).removeprefix(PROTECTED): pd.Series(
-            found[name].astype(object).to_numpy(), people
+            columns[name].astype(object).to_numpy(), people
         )
-        for name in found
+        for name in columns
     }

@@ -1,7 +1,7 @@
-"""One experiment's report: its state in words, its tables, and an HTML page of both.
+"""One experiment's report: its state as text, its tables, and an HTML page of both.
 
-Written from what is stored; no student is named. Titles and hypotheses are anybody's words: they
-are escaped where they meet HTML (`core.pages`) or Markdown.
+It is made from stored looks and events; no student is named. People write titles and hypotheses
+freely, so both are escaped in HTML (`core.pages`) and Markdown.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection
 from upath import UPath
 
-from grade_ml.core import pages
+from grade_ml.core import pages, quantities
 from grade_ml.core.errors import ServiceError
+from grade_ml.core.figures import Picture
 from grade_ml.core.storage import file_name, write_whole
 from grade_ml.core.texts import html as escape
 from grade_ml.experiments import pictures, store
@@ -24,23 +25,22 @@ from grade_ml.experiments.plan import Arm, Decision, Kind, Look
 from grade_ml.experiments.store import Experiment, State
 from grade_ml.registry import tracking
 from grade_ml.registry.tracking import Step, Tracked
-from grade_ml.registry.workspace import Workspace
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from grade_ml.registry.workspace import Workspace
 
-#: What each decision means for who reads it.
+#: What each decision means, for readers of the report.
 MEANING = {
-    Decision.CONTINUE: "the evidence does not decide yet, and the next labels are waited for",
+    Decision.CONTINUE: "the evidence does not decide yet; the experiment waits for more labels",
     Decision.BETTER: "the treatment is better than the control",
     Decision.WORSE: "the treatment is worse than the control",
-    Decision.NO_DIFFERENCE: "all planned labels were seen, and no difference was found",
-    Decision.BLOCKED: "the evidence would decide, but something forbids it",
-    Decision.SKIPPED: "nothing new was seen",
+    Decision.NO_DIFFERENCE: "all planned labels have arrived, and no difference was detected",
+    Decision.BLOCKED: "the evidence suffices, but a problem or a guardrail blocks the decision",
+    Decision.SKIPPED: "no label is new since the last look",
 }
 
 
-#: From here on, whole numbers say enough.
+#: From here on, whole numbers are precise enough.
 _MANY = 1000
 
 
@@ -53,9 +53,9 @@ class Report:
     looks
         Oldest first.
     students
-        How many were assigned to each arm; empty where every arm scores everybody.
+        How many were assigned to each arm; empty if every arm scores all students.
     shares
-        Of the students to come, 0-1, by arm, where the shares of a bandit follow what was seen.
+        Of future students, 0-1, by arm, if the shares of a bandit follow its rewards.
     """
 
     experiment: Experiment
@@ -75,7 +75,7 @@ class Report:
 
     @property
     def state(self) -> str:
-        """Where it stands, in a word: what ended it, or that it runs."""
+        """The state in one word: running, or the kind of event that ended it."""
         if self.experiment.state is State.RUNNING:
             return str(State.RUNNING)
         return str(self.experiment.events[-1].kind)
@@ -84,46 +84,51 @@ class Report:
 def read(connection: Connection, experiment: Experiment, as_of: date) -> Report:
     """Return what is known of an experiment on a day."""
     plan = experiment.plan
-    seen = [one for one in store.looks(connection, plan.experiment_id) if one.as_of <= as_of]
+    seen = [look for look in store.looks(connection, plan.experiment_id) if look.as_of <= as_of]
     allocations = store.allocations(connection, plan.experiment_id, as_of)
     return Report(
         experiment,
         tuple(seen),
         store.sizes(connection, plan.experiment_id),
-        {one.arm: one.probability for one in allocations},  # of each arm the newest comes last
+        {
+            allocation.arm: allocation.probability for allocation in allocations
+        },  # of each arm the newest comes last
     )
 
 
 def words(report: Report) -> list[str]:
     """Return state, newest look and decision as sentences."""
     plan, look = report.experiment.plan, report.newest
-    said = [f"{plan.kind.capitalize()} of {plan.subject}, by {plan.owner}: {plan.hypothesis}"]
+    sentences = [f"{plan.kind.capitalize()} of {plan.subject}, by {plan.owner}: {plan.hypothesis}"]
     if report.experiment.state is State.RUNNING:
-        said.append(f"It has run since {plan.starts_on}.")
+        sentences.append(f"It has run since {plan.starts_on}.")
     else:
         last = report.experiment.events[-1]
-        said.append(f"It was {last.kind} on {last.at:%Y-%m-%d} by {last.by}: {last.reason}")
+        sentences.append(f"It was {last.kind} on {last.at:%Y-%m-%d} by {last.by}: {last.reason}")
     if plan.kind is Kind.BANDIT:
         shares = (f"{arm.name} {report.shares.get(arm.name, arm.share):.0%}" for arm in plan.arms)
-        return [*said, f"No look tests a bandit. Shares of newcomers: {', '.join(shares)}."]
+        return [*sentences, f"No look tests a bandit. Shares of newcomers: {', '.join(shares)}."]
     if look is None:
-        return [*said, "There was no look yet: no label has arrived since it began."]
+        return [
+            *sentences,
+            "There was no look yet: no label has arrived since the experiment began.",
+        ]
     share = f", {look.fraction:.0%} of those planned" if math.isfinite(look.fraction) else ""
-    said.append(
+    sentences.append(
         f"Look {len(report.looks)}, as of {look.as_of}: {look.labels:,} labels of "
         f"{look.units:,} students{share}."
     )
     if math.isfinite(look.difference):
-        said.append(
+        sentences.append(
             f"{plan.treatments[0].name} minus {plan.control.name}: {_signed(look.difference)} "
             f"{pictures.unit(plan.metric)}{_interval(look)}; "
             f"{'less' if plan.metric.better < 0 else 'more'} is better."
         )
     if math.isfinite(look.z) and math.isfinite(look.bound):
         verb = "reaches" if abs(look.z) > look.bound else "does not reach"
-        said.append(f"|z| is {abs(look.z):.2f} and {verb} the bound of {look.bound:.2f}.")
-    said.append(f"Decision: {look.decision}, that is, {MEANING[look.decision]}. {look.reason}")
-    return said
+        sentences.append(f"|z| is {abs(look.z):.2f} and {verb} the bound of {look.bound:.2f}.")
+    sentences.append(f"Decision: {look.decision}, that is, {MEANING[look.decision]}. {look.reason}")
+    return sentences
 
 
 def arms(report: Report) -> list[dict[str, Any]]:
@@ -144,66 +149,77 @@ def arms(report: Report) -> list[dict[str, Any]]:
 
 
 def events(report: Report) -> list[dict[str, Any]]:
-    """Return one row for each thing that happened."""
+    """Return one row for each event."""
     return [
-        {"on": f"{one.at:%Y-%m-%d %H:%M}", "what": str(one.kind), "by": one.by, "why": one.reason}
-        for one in report.experiment.events
+        {
+            "on": f"{event.at:%Y-%m-%d %H:%M}",
+            "what": str(event.kind),
+            "by": event.by,
+            "why": event.reason,
+        }
+        for event in report.experiment.events
     ]
 
 
 def tables(look: Look) -> dict[str, list[dict[str, Any]]]:
-    """Return the figures of a look as tables by title: what is a plain value, then the rest."""
-    plain = {name: one for name, one in look.figures.items() if not isinstance(one, dict | list)}
-    found = {"figures": [{"figure": name, "value": value} for name, value in plain.items()]}
+    """Return the figures of a look as tables by title: plain values first, then the rest."""
+    plain = {
+        name: figure for name, figure in look.figures.items() if not isinstance(figure, dict | list)
+    }
+    by_title = {
+        "figures": [
+            {"figure": quantities.title(name), "value": quantities.text(name, value)}
+            for name, value in plain.items()
+        ]
+    }
     for name, value in look.figures.items():
         if name not in plain:
-            found[name] = list(_rows(value))
-    found["segments"] = [dict(one) for one in look.segments]
-    return {name: rows for name, rows in found.items() if rows}
+            by_title[name] = list(_rows(value))
+    by_title["segments"] = [dict(segment) for segment in look.segments]
+    return {name: rows for name, rows in by_title.items() if rows}
 
 
 def _rows(value: Mapping[str, Any] | Sequence[Any]) -> Iterator[dict[str, Any]]:
     if isinstance(value, Mapping):
-        for name, one in value.items():
-            yield {"name": name, **(one if isinstance(one, Mapping) else {"value": one})}
+        for name, item in value.items():
+            yield {"name": name, **(item if isinstance(item, Mapping) else {"value": item})}
     else:
-        for one in value:
-            yield dict(one) if isinstance(one, Mapping) else {"value": one}
+        for item in value:
+            yield dict(item) if isinstance(item, Mapping) else {"value": item}
 
 
-def html(report: Report, figure: Figure) -> str:
+def html(report: Report, figure: Picture) -> str:
     """Return the page of one experiment; `figure` shows its effect (see `pictures.effect`)."""
     look = report.newest
     body = [
         f"<h1>{escape(report.name)}</h1>",
         f'<p class="score">{escape(report.state)}</p>',
-        *(f"<p>{escape(one)}</p>" for one in words(report)),
+        *(f"<p>{escape(sentence)}</p>" for sentence in words(report)),
         "<h2>Arms</h2>",
         pages.table(arms(report)),
         "<h2>Effect at each look</h2>",
         pages.image(figure, "effect at each look"),
-        "<p>The bounds decide. Tests that hold for one look only stand beside them and decide "
-        "nothing: read at every look, they find something in nothing.</p>",
+        "<p>Only the bounds decide. The page also shows tests that are valid for a single look: "
+        "read at every look, they report differences that do not exist.</p>",
     ]
     for title, rows in (tables(look) if look else {}).items():
-        shown = [{name: number(value) for name, value in row.items()} for row in rows]
-        body += [f"<h2>{escape(title.replace('_', ' ').capitalize())}</h2>", pages.table(shown)]
+        body += [f"<h2>{escape(title.replace('_', ' ').capitalize())}</h2>", pages.table(rows)]
     body += ["<h2>What happened</h2>", pages.table(events(report))]
     return pages.page(report.name, body)
 
 
 @dataclass(frozen=True)
 class Published:
-    """Where the pages of experiments are, by id, and what could not be done, in words."""
+    """The places of the experiments' pages, by id, and sentences on what could not be done."""
 
     places: Mapping[str, str]
     degraded: tuple[str, ...]
 
 
 def publish(workspace: Workspace, reports: Iterable[Report]) -> Published:
-    """Store each experiment's page in the place of its last one, and bring MLflow in step.
+    """Store each experiment's page, replacing the previous page, and update MLflow.
 
-    Where MLflow does not answer, the pages are stored all the same, and the next call completes it.
+    If MLflow does not answer, the pages are stored all the same, and the next call updates MLflow.
     """
     places, degraded = dict[str, str](), []
     for report in reports:
@@ -251,10 +267,3 @@ def _interval(look: Look) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+,.0f}" if abs(value) >= _MANY else f"{value:+.3g}"
-
-
-def number(value: object) -> object:
-    """Return a number with the digits that say something, as text; anything else as it is."""
-    if not isinstance(value, float):
-        return value
-    return f"{value:,.0f}" if abs(value) >= _MANY else f"{value:.3g}"

@@ -23,12 +23,12 @@ class SafetySettings:
     """The judgements about harm, each with its reason."""
 
     #: Two-sided, over all looks together: of experiments in which withholding does no harm one in
-    #: 40 is stopped, which costs an answer; a harm that is not seen costs students a course.
+    #: 40 is stopped, which costs an answer; a harm that is not detected costs students a course.
     alpha: float = 0.05
-    #: Students lost before anything is said: of few the difference is no normal variable, and one
-    #: in 30 harmless experiments was stopped in simulations, at the very first withdrawals.
+    #: Students lost before anything is reported: of few the difference is not normal, and one in 30
+    #: harmless experiments was stopped in simulations, at the very first withdrawals.
     least_lost: int = 30
-    #: Students exposed where harm is seen soonest, a few courses' worth.
+    #: Students exposed at which harm is detected soonest, a few courses' worth.
     planned_students: int = 1000
 
 
@@ -36,7 +36,7 @@ SETTINGS = SafetySettings()
 
 
 def harm(workspace: Workspace, plan: Plan) -> str:
-    """Return why an experiment must withhold help no longer; empty: it may, or withholds none."""
+    """Return why an experiment must stop withholding help; empty if it may, or withholds none."""
     withheld = [arm.name for arm in plan.arms if arm.action == NOTHING]
     if not withheld:
         return ""
@@ -45,10 +45,10 @@ def harm(workspace: Workspace, plan: Plan) -> str:
 
 
 def harmful(kept: pd.Series, withheld: pd.Series) -> str:
-    """Return in words that surely more are lost where help is withheld; empty: not surely.
+    """Return a sentence if withheld help loses significantly more students, else an empty text.
 
-    It holds however often one looks (an asymptotic confidence sequence), without a memory of
-    earlier looks: nobody has to plan how many students will be exposed.
+    It is valid at any number of looks (an asymptotic confidence sequence), without a memory of
+    earlier looks: the number of exposed students need not be planned.
 
     Parameters
     ----------
@@ -56,23 +56,23 @@ def harmful(kept: pd.Series, withheld: pd.Series) -> str:
         Of each exposed student the share, 0-1, of the enrollments that have neither been withdrawn
         from nor failed so far.
     withheld
-        Whether nothing is done for the student.
+        Whether help is withheld from the student.
     """
     if (kept < 1).sum() < SETTINGS.least_lost:
         return ""
-    found = split(kept.to_numpy(np.float64), withheld.to_numpy(bool))
-    students = sum(found.units)
+    comparison = split(kept.to_numpy(np.float64), withheld.to_numpy(bool))
+    students = sum(comparison.units)
     (bound,) = confidence_sequence(
         [students],
-        [found.information],
+        [comparison.information],
         SETTINGS.planned_students,
         SETTINGS.alpha,
         2 * LEAST_UNITS,
     )
-    if not found.z < -bound:
+    if not comparison.z < -bound:
         return ""
-    others, these = (f"{1 - mean:.0%}" for mean in found.means)
+    helped, without = (f"{1 - mean:.0%}" for mean in comparison.means)
     return (
-        f"help is withheld no longer: {these} of those without it withdrew or failed so far, and "
-        f"{others} of the others"
+        f"help is withheld no longer: {without} of those without it withdrew or failed so far, and "
+        f"{helped} of the others"
     )

@@ -1,7 +1,7 @@
-"""Where the treatment differs: by course, phase and subgroup, and whether one differs from another.
+"""Where the treatment differs: by course, phase and subgroup, and whether segments differ.
 
-Said beside a look and never part of its decision: what is searched for in twenty places is found in
-one of them by chance, and a segment that is looked at again and again, more often still.
+Shown with a look and never part of its decision: a search in twenty places detects a difference in
+one of them by chance, and in a segment that is looked at repeatedly even more often.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 
 from grade_ml.experiments.comparison import Evidence, Floats, Moments, usable
 
-#: Students per arm of a segment below whom nothing is said of it: among 20 segments, one is claimed
+#: Students per arm of a segment below whom nothing is reported: among 20 segments, one is claimed
 #: at p = .0025, where 30 students of exponential shape are claimed 1.3 times too often, and 50 not.
 LEAST_SEGMENT = 50
 
@@ -24,14 +24,14 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Segment:
-    """The difference within one segment; NaN is what cannot be told.
+    """The difference within one segment; unknown figures are NaN.
 
     Attributes
     ----------
     kind, name
         Such as `course` and the course's id.
     units
-        Students of control and of treatment; where both score everybody, the same.
+        Students of control and of treatment; the same if both score all students.
     difference, low, high
         Treatment minus control, with the 95% interval of this segment alone.
     p, p_adjusted
@@ -40,7 +40,7 @@ class Segment:
     claimed
         Whether a difference may be claimed.
     reason
-        Why nothing is said of it; empty otherwise.
+        Why nothing is reported of it; empty otherwise.
     """
 
     kind: str
@@ -100,31 +100,31 @@ def segments(  # noqa: PLR0913 - names of columns
         One row per label or student. Those of one student in one segment count as one value, their
         mean; those without a finite value, or without a name in a kind, are left out of it.
     kinds
-        Columns by which segments are told apart.
+        Columns that separate segments.
     value
         Column: where `treated` is None, treatment less control of a student whom both score.
     treated
         Column: whether the student is in the treatment arm.
     alpha
-        Share of false ones among the segments that are claimed.
+        Share of false claims among the segments that are claimed.
     """
     finite = rows[usable(rows[value].to_numpy(dtype=np.float64))]
-    who = pd.factorize(finite[student])[0].astype(np.int64)
+    student_codes = pd.factorize(finite[student])[0].astype(np.int64)
     values = finite[value].to_numpy(dtype=np.float64)
     side = None if treated is None else finite[treated].to_numpy(dtype=np.bool_)
-    found = [_of_kind(kind, finite[kind], who, values, side) for kind in kinds]
-    adjusted = _adjusted(np.concatenate([np.empty(0), *(one.p for one in found)]))
-    between = [one.heterogeneity() for one in found]
+    groups = [_of_kind(kind, finite[kind], student_codes, values, side) for kind in kinds]
+    adjusted = _adjusted(np.concatenate([np.empty(0), *(group.p for group in groups)]))
+    between = [group.heterogeneity() for group in groups]
     between_adjusted = _adjusted(np.array([p for _, p in between]))
-    told: list[Segment] = []
-    for one in found:
-        told += one.segments(adjusted[: one.p.size], alpha)
-        adjusted = adjusted[one.p.size :]
+    listed: list[Segment] = []
+    for group in groups:
+        listed += group.segments(adjusted[: group.p.size], alpha)
+        adjusted = adjusted[group.p.size :]
     return Segments(
-        tuple(told),
+        tuple(listed),
         tuple(
-            Interaction(one.kind, int(one.large.sum()), q, p, float(p_adjusted))
-            for one, (q, p), p_adjusted in zip(found, between, between_adjusted, strict=True)
+            Interaction(group.kind, int(group.large.sum()), q, p, float(p_adjusted))
+            for group, (q, p), p_adjusted in zip(groups, between, between_adjusted, strict=True)
         ),
     )
 
@@ -201,7 +201,7 @@ class _Kind:
 def _of_kind(
     kind: str,
     column: pd.Series,
-    who: Ints,
+    student_codes: Ints,
     values: Floats,
     treated: npt.NDArray[np.bool_] | None,
 ) -> _Kind:
@@ -211,8 +211,8 @@ def _of_kind(
     known = segment >= 0
     count = len(names)
     # One value per student in a segment: rows that share the key are one.
-    students = int(who.max(initial=-1)) + 1
-    place = segment[known].astype(np.int64) * students + who[known]
+    students = int(student_codes.max(initial=-1)) + 1
+    place = segment[known].astype(np.int64) * students + student_codes[known]
     if treated is not None:
         place = place * 2 + treated[known]
     keys, rows = np.unique(place, return_inverse=True)
@@ -227,7 +227,7 @@ def _of_kind(
     start = np.bincount(cell, value, 2 * count) / np.maximum(size, 1)
     apart = value - start[cell]
     sums = (np.bincount(cell, apart**power, 2 * count) for power in (1, 2, 3))
-    first, second, third = (one.astype(np.float64) for one in sums)
+    first, second, third = (total.astype(np.float64) for total in sums)
     moments = Moments.of_sums(size, first, second, third, start)
     control, treatment = moments.part(slice(0, None, 2)), moments.part(slice(1, None, 2))
     units = np.array([control.units, treatment.units])
@@ -247,8 +247,8 @@ def _of_kind(
 def _adjusted(p: Floats) -> Floats:
     from scipy.stats import false_discovery_control
 
-    found = np.full(p.shape, np.nan)
+    adjusted = np.full(p.shape, np.nan)
     known = np.isfinite(p)
     if known.any():
-        found[known] = false_discovery_control(p[known])
-    return found
+        adjusted[known] = false_discovery_control(p[known])
+    return adjusted

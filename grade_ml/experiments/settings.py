@@ -16,14 +16,15 @@ class LifecycleSettings:
     #: shows within two batches. Until it ends, the next challenger waits.
     watch: int = 28
 
-    #: Scores of so many days say how many come in a week, where due dates are not known ahead.
+    #: Scores of so many days estimate the scores of a week if due dates are not known ahead.
     recent: int = 28
 
-    #: Correlation of two versions' losses on one label, from which it is said what a shadow can
-    #: find. At .8 it needs a tenth of a split's students; shadows so far will tell better.
+    #: Correlation of two versions' losses on one label, which determines the effect that a shadow
+    #: detects. At .8 it needs a tenth of a split's students; finished shadows will give a better
+    #: estimate.
     alike_losses: float = 0.8
 
-    #: Fewer pairs of student and assignment do not tell how far scores spread.
+    #: Fewer pairs of student and assignment do not estimate the spread of scores.
     least_pairs: int = 100
 
 

@@ -1,8 +1,8 @@
-"""The room's tables: plans, events, assignments, exposures, looks and allocations.
+"""The package's tables: plans, events, assignments, exposures, looks and allocations.
 
-A plan is written once. What became of an experiment is what its events say, of which there is at
-most one of each kind, so that whatever is repeated after an interruption is written once. No
-foreign key ties students to the gradebook, whose loader may replace them at any time.
+A plan is written once. The events of an experiment are its history. There is at most one event of
+each kind, so that a step that is repeated after an interruption is written once. No foreign key
+ties students to the gradebook, whose loader may replace them at any time.
 """
 
 from __future__ import annotations
@@ -34,8 +34,13 @@ experiment = sa.Table(
     metadata,
     sa.Column("experiment_id", sa.Text, primary_key=True),
     sa.Column("kind", sa.Text, nullable=False, comment="shadow, watch, split or bandit"),
-    sa.Column("subject", sa.Text, nullable=False, comment="a model's name, or interventions"),
-    sa.Column("plan", JSONB, nullable=False, comment="never changed; names the owner"),
+    sa.Column("subject", sa.Text, nullable=False, comment="name of the model, or interventions"),
+    sa.Column(
+        "plan",
+        JSONB,
+        nullable=False,
+        comment="plan of the experiment, which never changes; it names the owner",
+    ),
     sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False),
     info=TablePolicy("experiments", personal=("plan",), time="created_at").info,
 )
@@ -44,11 +49,16 @@ event = sa.Table(
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
     sa.Column("experiment_id", sa.Text, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False, comment="each at most once in an experiment"),
+    sa.Column(
+        "kind",
+        sa.Text,
+        nullable=False,
+        comment="what happened: opened, decided, promoted and so on, each at most once",
+    ),
     sa.Column("at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("by", sa.Text, nullable=False, comment="grade-ml, or who decided by hand"),
+    sa.Column("by", sa.Text, nullable=False, comment="grade-ml, or the person who decided by hand"),
     sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("decision", sa.Text, comment="better, worse, no difference; of the kind decided"),
+    sa.Column("decision", sa.Text, comment="of a decision: better, worse or no difference"),
     sa.Column("figures", JSONB, nullable=False),
     info=TablePolicy("experiments", personal=("by",), time="at").info,
 )
@@ -58,9 +68,18 @@ assignment = sa.Table(
     sa.Column("experiment_id", sa.Text, primary_key=True),
     sa.Column("student_id", sa.Text, primary_key=True),
     sa.Column("arm", sa.Text, nullable=False),
-    sa.Column("stratum", sa.Text, nullable=False, comment="empty: not stratified"),
-    sa.Column("probability", sa.Double, nullable=False, comment="of this arm, then; 0-1"),
-    sa.Column("assigned_on", sa.Date, nullable=False),
+    sa.Column(
+        "stratum", sa.Text, nullable=False, comment="values of the strata; empty: not stratified"
+    ),
+    sa.Column(
+        "probability",
+        sa.Double,
+        nullable=False,
+        comment="probability of this variant when it was assigned, 0-1",
+    ),
+    sa.Column(
+        "assigned_on", sa.Date, nullable=False, comment="day on which the student was assigned"
+    ),
     info=TablePolicy(
         "experiments", personal=("student_id", "arm", "stratum"), time="assigned_on"
     ).info,
@@ -70,29 +89,51 @@ exposure = sa.Table(
     metadata,
     sa.Column("experiment_id", sa.Text, primary_key=True),
     sa.Column("student_id", sa.Text, primary_key=True),
-    sa.Column("on_day", sa.Date, primary_key=True, comment="on which the arm took effect"),
-    sa.Column("arm", sa.Text, primary_key=True, comment="of one student always the same"),
+    sa.Column("on_day", sa.Date, primary_key=True, comment="day on which the variant took effect"),
+    sa.Column(
+        "arm",
+        sa.Text,
+        primary_key=True,
+        comment="variant of the experiment; the same for a student on all days",
+    ),
     info=TablePolicy("experiments", personal=("student_id", "arm"), time="on_day").info,
 )
 look = sa.Table(
     "look",
     metadata,
     sa.Column("experiment_id", sa.Text, primary_key=True),
-    sa.Column("data_version", sa.Text, primary_key=True, comment="of the labels that were seen"),
+    sa.Column(
+        "data_version",
+        sa.Text,
+        primary_key=True,
+        comment="identifies the labels that the look used",
+    ),
     sa.Column("as_of", sa.Date, nullable=False),
-    sa.Column("looked_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Column(
+        "looked_at",
+        sa.TIMESTAMP(timezone=True),
+        nullable=False,
+        comment="moment of the look",
+    ),
     sa.Column("units", sa.BigInteger, nullable=False, comment="students with a value"),
-    sa.Column("labels", sa.BigInteger, nullable=False),
-    sa.Column("fraction", sa.Double, comment="of the planned labels, 0-1"),
-    sa.Column("difference", sa.Double, comment="treatment minus control"),
-    sa.Column("low", sa.Double),
-    sa.Column("high", sa.Double),
-    sa.Column("z", sa.Double),
-    sa.Column("bound", sa.Double),
-    sa.Column("decision", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("figures", JSONB, nullable=False),
-    sa.Column("segments", JSONB, nullable=False),
+    sa.Column(
+        "labels", sa.BigInteger, nullable=False, comment="labels that had arrived by the look"
+    ),
+    sa.Column("fraction", sa.Double, comment="share of the planned labels that have arrived, 0-1"),
+    sa.Column("difference", sa.Double, comment="treatment minus control, in units of the metric"),
+    sa.Column("low", sa.Double, comment="lower end of the interval of the difference"),
+    sa.Column("high", sa.Double, comment="upper end of the interval of the difference"),
+    sa.Column("z", sa.Double, comment="difference in standard errors"),
+    sa.Column("bound", sa.Double, comment="size of z from which on the look decides"),
+    sa.Column(
+        "decision",
+        sa.Text,
+        nullable=False,
+        comment="what the look decided, or that the experiment goes on",
+    ),
+    sa.Column("reason", sa.Text, nullable=False, comment="why it decided so"),
+    sa.Column("figures", JSONB, nullable=False, comment="figures of the report, by name"),
+    sa.Column("segments", JSONB, nullable=False, comment="differences within groups of students"),
     info=TablePolicy("experiments", time="as_of").info,
 )
 allocation = sa.Table(
@@ -101,12 +142,17 @@ allocation = sa.Table(
     sa.Column("experiment_id", sa.Text, primary_key=True),
     sa.Column("as_of", sa.Date, primary_key=True),
     sa.Column("arm", sa.Text, primary_key=True),
-    sa.Column("probability", sa.Double, nullable=False, comment="for students to come, 0-1"),
-    sa.Column("state", JSONB, nullable=False, comment="what the share follows from"),
+    sa.Column(
+        "probability",
+        sa.Double,
+        nullable=False,
+        comment="probability with which the next students get the variant, 0-1",
+    ),
+    sa.Column("state", JSONB, nullable=False, comment="figures from which the probability follows"),
     info=TablePolicy("experiments", time="as_of").info,
 )
 
-#: Who did what no person decided.
+#: The author of events that no person decided.
 PROGRAM = "grade-ml"
 
 
@@ -118,19 +164,19 @@ class Happened(StrEnum):
     DECIDED = "decided"
     #: The treatment became champion.
     PROMOTED = "promoted"
-    #: The treatment serves no more, and the control serves again.
+    #: The control serves again instead of the treatment.
     ROLLED_BACK = "rolled back"
     #: The treatment will not become champion.
     RETIRED = "retired"
     #: A person ended it without a decision.
     STOPPED = "stopped"
-    #: A person forbade what it may come to.
+    #: A person forbade its decision.
     VETOED = "vetoed"
-    #: A person wants the treatment as champion, whatever the evidence.
+    #: A person requests the treatment as champion, with any evidence.
     FORCED = "forced"
-    #: A version took the place of one of its arms.
+    #: Another version replaced one of its arms.
     SUPERSEDED = "superseded"
-    #: It cannot go on.
+    #: It cannot continue.
     FAILED = "failed"
 
 
@@ -143,10 +189,10 @@ _ENDS = frozenset(
 
 
 class State(StrEnum):
-    """Where an experiment stands."""
+    """The state of an experiment."""
 
     RUNNING = "running"
-    #: What was decided has consequences that are not drawn yet.
+    #: The consequences of the decision are still to be carried out.
     DECIDED = "decided"
     ENDED = "ended"
 
@@ -173,25 +219,25 @@ class Experiment:
 
     def event(self, kind: Happened) -> Event | None:
         """Return the event of that kind, if it happened."""
-        return next((one for one in self.events if one.kind is kind), None)
+        return next((recorded for recorded in self.events if recorded.kind is kind), None)
 
     @property
     def decision(self) -> Decision | None:
-        """The final decision of its looks, if there is one; a veto or force is another matter."""
+        """The final decision of its looks, if there is one; a veto or force is none."""
         decided = self.event(Happened.DECIDED)
         return decided.decision if decided else None
 
     @property
     def state(self) -> State:
-        """Where it stands, by its events alone."""
-        kinds = {one.kind for one in self.events}
+        """The state, by the events alone."""
+        kinds = {recorded.kind for recorded in self.events}
         if kinds & _ENDS:
             return State.ENDED
         if not kinds & {Happened.DECIDED, Happened.VETOED, Happened.FORCED}:
             return State.RUNNING
         if self.plan.kind is Kind.SHADOW:
             return State.DECIDED
-        # A watch has consequences only where the version that serves is worse; actions have none.
+        # A watch has consequences only if the version that serves is worse; actions have none.
         worse = self.plan.kind is Kind.WATCH and self.decision is Decision.WORSE
         return State.DECIDED if worse and Happened.VETOED not in kinds else State.ENDED
 
@@ -213,10 +259,10 @@ def create(connection: Connection, plan: Plan, at: datetime, by: str, reason: st
     return is_new
 
 
-def record(connection: Connection, experiment_id: str, what: Event) -> bool:
+def record(connection: Connection, experiment_id: str, happened: Event) -> bool:
     """Write an event; return whether it was the first of its kind: others are left out."""
-    row = {one.name: getattr(what, one.name) for one in fields(what)}
-    row |= {"experiment_id": experiment_id, "figures": plain(what.figures)}
+    row = {column.name: getattr(happened, column.name) for column in fields(happened)}
+    row |= {"experiment_id": experiment_id, "figures": plain(happened.figures)}
     return _insert(connection, event, row)
 
 
@@ -227,7 +273,7 @@ def _insert(connection: Connection, table: sa.Table, row: Mapping[str, Any]) -> 
 
 
 def newest_event(connection: Connection) -> datetime | None:
-    """Return when something happened to any experiment last; None: nothing ever did."""
+    """Return the time of the newest event of any experiment; `None` if there is none."""
     at: datetime | None = connection.execute(sa.select(sa.func.max(event.c.at))).scalar()
     return at
 
@@ -255,9 +301,9 @@ def read(connection: Connection, *conditions: sa.ColumnElement[bool]) -> list[Ex
 
 
 def running(connection: Connection, *kinds: Kind) -> list[Experiment]:
-    """Return the experiments of these kinds (none: of all) that no event has ended or decided."""
-    wanted = [experiment.c.kind.in_(kinds)] if kinds else []
-    return [one for one in read(connection, *wanted) if one.state is State.RUNNING]
+    """Return the experiments of these kinds (none: all) that no event has ended or decided."""
+    conditions = [experiment.c.kind.in_(kinds)] if kinds else []
+    return [stored for stored in read(connection, *conditions) if stored.state is State.RUNNING]
 
 
 def get(connection: Connection, experiment_id: str) -> Experiment:
@@ -268,27 +314,28 @@ def get(connection: Connection, experiment_id: str) -> Experiment:
     NotFoundError
         There is none of that id.
     """
-    found = read(connection, experiment.c.experiment_id == experiment_id)
-    if not found:
+    experiments = read(connection, experiment.c.experiment_id == experiment_id)
+    if not experiments:
         raise NotFoundError(
-            f"There is no experiment {experiment_id}.", "grade-ml experiment list names them all."
+            f"There is no experiment {experiment_id}.",
+            "grade-ml experiment list shows all experiments.",
         )
-    return found[0]
+    return experiments[0]
 
 
 def compared(connection: Connection) -> list[tuple[str, int]]:
     """Return name and version of every model that an experiment compares now, each once."""
     models = (
         arm.model
-        for one in running(connection, Kind.SHADOW, Kind.WATCH)
-        for arm in one.plan.arms
+        for open_experiment in running(connection, Kind.SHADOW, Kind.WATCH)
+        for arm in open_experiment.plan.arms
         if arm.model
     )
     return sorted(set(models))
 
 
 def assign(connection: Connection, rows: pd.DataFrame) -> None:
-    """Store assignments (columns of the table); who has one in the experiment keeps it."""
+    """Store assignments (columns of the table); students who have an arm keep it."""
     insert_frame(connection, assignment, rows)
 
 
@@ -322,8 +369,8 @@ _NUMBERS = ("fraction", "difference", "low", "high", "z", "bound")
 
 
 def keep_look(connection: Connection, experiment_id: str, seen: Look) -> bool:
-    """Store a look; return whether its data were new: of the same data the first look stays."""
-    values = {one.name: getattr(seen, one.name) for one in fields(seen)}
+    """Store a look; return whether its data were new: the same data are stored once."""
+    values = {column.name: getattr(seen, column.name) for column in fields(seen)}
     values |= {name: plain(float(values[name])) for name in _NUMBERS}
     values |= {"figures": plain(seen.figures), "segments": plain(seen.segments)}
     return _insert(connection, look, {"experiment_id": experiment_id, **values})
@@ -333,7 +380,7 @@ def looks(connection: Connection, experiment_id: str) -> list[Look]:
     """Return the experiment's looks, the oldest first."""
     table = look.c
     rows = connection.execute(
-        sa.select(*(table[one.name] for one in fields(Look)))
+        sa.select(*(table[column.name] for column in fields(Look)))
         .where(table.experiment_id == experiment_id)
         .order_by(table.as_of, table.looked_at, table.labels)
     ).mappings()
@@ -349,7 +396,7 @@ def looks(connection: Connection, experiment_id: str) -> list[Look]:
 
 @dataclass(frozen=True)
 class Allocation:
-    """Which share of the students to come an arm of a bandit gets from a day on, and why."""
+    """Which share of future students an arm of a bandit gets from a day on, and why."""
 
     as_of: date
     arm: str
@@ -358,16 +405,16 @@ class Allocation:
 
 
 def allocate(connection: Connection, experiment_id: str, shares: Iterable[Allocation]) -> None:
-    """Store shares, in the place of those of the same day and arm."""
+    """Store shares; they replace those of the same day and arm."""
     rows = [
         {
             "experiment_id": experiment_id,
-            "as_of": one.as_of,
-            "arm": one.arm,
-            "probability": one.probability,
-            "state": plain(one.state),
+            "as_of": share.as_of,
+            "arm": share.arm,
+            "probability": share.probability,
+            "state": plain(share.state),
         }
-        for one in shares
+        for share in shares
     ]
     if rows:
         new = insert(allocation)

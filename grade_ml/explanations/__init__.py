@@ -1,1 +1,1 @@
-"""Why a prediction says what it says, and how far to trust the explanation."""
+"""Why a prediction is what it is, and how far to trust the explanation."""

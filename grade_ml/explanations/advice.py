@@ -1,11 +1,11 @@
-"""Who gets a second opinion, a what-if, a narrative, and what each of them holds, as plain values.
+"""Which students get a second opinion, a what-if or a narrative, and its content as plain values.
 
-What the three are is in `local_surrogate`, `counterfactuals` and `narratives`.
+The modules `local_surrogate`, `counterfactuals` and `narratives` make the three.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,15 +21,15 @@ from grade_ml.explanations.local_surrogate import (
     LocalSurrogate,
     Neighbours,
     agreement,
+    second_opinion_reasons,
     surrogate,
-    who_needs_one,
 )
-from grade_ml.explanations.messages import languages
-from grade_ml.explanations.narratives import Explained, Narrative, Reader, narrate, verify
+from grade_ml.explanations.messages import Reader, languages
+from grade_ml.explanations.narratives import Explained, Narrative, narrate, verify
 
 
 class Kind(StrEnum):
-    """What is said beside an exact explanation."""
+    """The kinds of advice beside an exact explanation."""
 
     SECOND_OPINION = "second_opinion"
     WHAT_IF = "what_if"
@@ -38,12 +38,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class AdviceSettings:
-    """How much is made in a night, each with its reason."""
+    """How much advice a nightly run makes, each limit with its reason."""
 
-    #: Second opinions and what-ifs cost up to a second each; those at most risk come first, the
-    #: others are answered when asked for.
+    #: Second opinions and what-ifs cost up to a second each; the students with the highest risk
+    #: come first, those of the others are computed on request.
     most_per_course: int = 25
-    #: Points. A goal further away is no goal for someone who is not at risk.
+    #: Points. A goal further away is no goal for a student who is not at risk.
     within_points: float = 10.0
     risk: float = 0.5
 
@@ -51,45 +51,47 @@ class AdviceSettings:
 SETTINGS = AdviceSettings()
 
 
-def narratives(one: Explained) -> dict[str, Any]:
-    """Return what each reader is told in each language, and what of it is not stored."""
-    told = [narrate(one, reader, language) for reader in Reader for language in languages()]
+def narratives(explained: Explained) -> dict[str, Any]:
+    """Return the texts for each reader in each language, and the problems that `verify` reports."""
+    written = [
+        narrate(explained, reader, language) for reader in Reader for language in languages()
+    ]
     return {
-        "texts": _texts(told),
-        "problems": [problem for text in told for problem in verify(text, one)],
+        "texts": _texts(written),
+        "problems": [problem for text in written for problem in verify(text, explained)],
     }
 
 
-def _texts(told: Iterable[Narrative]) -> dict[str, dict[str, str]]:
+def _texts(written: Iterable[Narrative]) -> dict[str, dict[str, str]]:
     texts: dict[str, dict[str, str]] = {}
-    for one in told:
-        texts.setdefault(str(one.reader), {})[one.language] = one.text
+    for narrative in written:
+        texts.setdefault(str(narrative.reader), {})[narrative.language] = narrative.text
     return texts
 
 
 def in_doubt(
-    cases: Sequence[Case], challenger: pd.DataFrame | None, pass_mark: float
-) -> Iterator[tuple[Case, str]]:
-    """Yield those of one course who get a second opinion, and why.
+    predicted: pd.DataFrame, challenger: pd.DataFrame | None, pass_mark: float
+) -> pd.Series:
+    """Return the reasons for a second opinion in one course, by the place in `predicted`.
 
     Parameters
     ----------
+    predicted
+        The prediction of each enrollment of the course.
     challenger
-        Its predictions; None: there is none.
+        The challenger's predictions; None if there is no challenger.
     pass_mark
         Of the course, points of 100.
     """
-    predicted = pd.DataFrame([case.predicted for case in cases])
     marks = pd.Series(pass_mark, predicted.index)
-    reasons = who_needs_one(predicted, challenger, marks)
-    chosen = _most_at_risk(predicted[reasons != ""])
-    for place, (case, reason) in enumerate(zip(cases, reasons, strict=True)):
-        if place in chosen and case.explanation.grade is not None:
-            yield case, reason
+    reasons = second_opinion_reasons(predicted, challenger, marks)
+    return reasons[_most_at_risk(predicted[reasons != ""])]
 
 
 def second_opinion(case: Case, reason: str, around: Neighbours, seed: int) -> dict[str, Any] | None:
-    """Return what LIME says of a grade; None: a line can say nothing of it."""
+    """Return LIME's explanation of a grade; None if LIME cannot explain it."""
+    if case.explanation.grade is None:
+        return None
     try:
         local = surrogate(case.served.model, case.row, around, seed)
     except NotReadyError:  # nothing moves the grade, or there are no neighbours: no defect
@@ -99,52 +101,53 @@ def second_opinion(case: Case, reason: str, around: Neighbours, seed: int) -> di
 
 def _opinion(local: LocalSurrogate, exact: Explanation, around: Neighbours) -> dict[str, Any]:
     assert exact.grade is not None
-    found = agreement(local, exact.grade, around)
+    agreed = agreement(local, exact.grade, around)
     return {
         "effects": [] if local.hidden else [[name, value] for name, value in local.largest(10)],
         "r2": local.r2,
         "hidden": local.hidden,
         "held": list(local.held),
         "imputed": list(local.imputed),
-        "jaccard5": found.jaccard5,
-        "signs": None if np.isnan(found.signs) else found.signs,
+        "jaccard5": agreed.jaccard5,
+        "signs": None if np.isnan(agreed.signs) else agreed.signs,
     }
 
 
-def aims(cases: Sequence[Case], goals: Sequence[float]) -> Iterator[tuple[Case, float]]:
-    """Yield those of one course who get a what-if, and the goal of each.
+def aims(predicted: pd.DataFrame, goals: Sequence[float]) -> pd.Series:
+    """Return the goals of the students of one course who get a what-if, by place in `predicted`.
 
     Parameters
     ----------
+    predicted
+        The prediction of each enrollment of the course.
     goals
         Of the course, points, rising.
     """
-    predicted = pd.DataFrame([case.predicted for case in cases])
     next_goals = [next_goal(grade, goals) for grade in predicted["grade"]]
-    away = np.array([goal or np.nan for goal in next_goals]) - predicted["grade"]
-    wanted = (predicted["risk"] >= SETTINGS.risk) | (away <= SETTINGS.within_points)
-    chosen = _most_at_risk(predicted[wanted & away.notna()])
-    for place, (case, goal) in enumerate(zip(cases, next_goals, strict=True)):
-        if place in chosen and goal is not None:
-            yield case, goal
+    # A goal of 0 is no student's next goal.
+    aimed = pd.Series([goal or np.nan for goal in next_goals], predicted.index, dtype=float)
+    away = aimed - predicted["grade"]
+    eligible = (predicted["risk"] >= SETTINGS.risk) | (away <= SETTINGS.within_points)
+    return aimed[_most_at_risk(predicted[eligible & away.notna()])]
 
 
-def _most_at_risk(predicted: pd.DataFrame) -> set[int]:
-    return set(predicted["risk"].nlargest(SETTINGS.most_per_course).index)
+def _most_at_risk(predicted: pd.DataFrame) -> pd.Index:
+    """Return the places of the students with the highest risk, in order."""
+    return predicted["risk"].nlargest(SETTINGS.most_per_course).index.sort_values()
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What is stored of one course for today.
+    """The stored advice of one course for today.
 
     Attributes
     ----------
     bodies
         Plain values, one per enrollment; no student is named.
     fresh
-        How many of them were made anew.
+        How many of them were made in this run.
     degraded
-        Why there are fewer than there could be, or why they say less.
+        The reasons why there are fewer than there could be, or why they are degraded.
     """
 
     bodies: tuple[Mapping[str, Any], ...] = ()

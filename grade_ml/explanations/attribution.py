@@ -1,9 +1,10 @@
-"""Takes the prediction of the model that serves apart: what each feature adds, exactly.
+"""Attributes a prediction of the model that serves to its features, exactly.
 
-A tree member tells its own Shapley values (TreeSHAP, Lundberg et al. 2020), the network DeepLIFT's
-contributions. The stack is linear in its members, the course's correction in the stack, and the
-calibration in log-odds, so parts are weighted and added on the way to the number that is served.
-What a feature cannot stand for, clipping and the course's own shift, is a remainder with a name.
+A tree member computes its own Shapley values (TreeSHAP, Lundberg et al. 2020), the network the
+contributions of DeepLIFT. The stack is linear in its members, the course's correction in the
+stack, and the calibration in log-odds, so parts are weighted and added on the way to the number
+that is served. What belongs to no feature, clipping and the course's own shift, is a named
+remainder.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from grade_ml.core.degradation import expected
 from grade_ml.core.threads import limited_threads
 from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.course import Correction, CourseModel
@@ -45,19 +47,19 @@ Floats = npt.NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 
-#: What the naive forecasts and the stack's weights read, whatever the members do.
+#: The columns that the naive forecasts and the stack's weights read with any members.
 _READ = ("progress", COLLECTED, NAIVE, "course_grade_mean")
 
 
 def explain(model: Servable, rows: pd.DataFrame, seed: int = 0) -> Attributions:
-    """Return why `model` predicts what it predicts of each row.
+    """Return the contributions of features to what `model` predicts for each row.
 
     Parameters
     ----------
     rows
         Snapshots, as for `model.predict`.
     seed
-        Draws the orders of features where contributions can only be sampled; `degraded` says so.
+        Draws the orders of features if contributions can only be sampled; `degraded` states that.
     """
     known = rows.reset_index(drop=True)
     predictions = model.predict(known)
@@ -68,7 +70,8 @@ def explain(model: Servable, rows: pd.DataFrame, seed: int = 0) -> Attributions:
             grade = risk = _Sum.nothing(features, known)
         elif isinstance(model, BaselineModel):
             grade, risk = _of_baseline(model, known, features, seed)
-            problems.append(_SAMPLED.format("the baseline", "its risk is no sum of trees"))
+            reason = _SAMPLED.format("the baseline", "its risk is no sum of trees")
+            problems.append(expected(reason))
         else:
             pooled, correction = ensemble_of(model)
             grade, risk = _Ensemble(pooled, correction, known, features, seed, problems).sums()
@@ -84,14 +87,14 @@ def explain(model: Servable, rows: pd.DataFrame, seed: int = 0) -> Attributions:
 
 
 def ensemble_of(model: PooledModel | CourseModel) -> tuple[PooledModel, Correction | None]:
-    """Return the ensemble behind `model`, and the course's correction where there is one."""
+    """Return the ensemble behind `model`, and the course's correction if there is one."""
     if isinstance(model, CourseModel):
         return model.pooled, model.correction
     return model, None
 
 
 def pooled_of(model: Servable) -> PooledModel | None:
-    """Return the ensemble behind `model`; None: it is the baseline."""
+    """Return the ensemble behind `model`; None if `model` is the baseline."""
     return None if isinstance(model, BaselineModel) else ensemble_of(model)[0]
 
 
@@ -128,13 +131,13 @@ class _Sum:
         return _Sum(self.features, self.baseline, self.contributions, rest)
 
     def stretched(self, factor: Floats, name: str) -> _Sum:
-        """Return the sum times a factor per row; what that does to the baseline is a remainder."""
+        """Return the sum times a factor per row; the change of the baseline is a remainder."""
         rest = {key: value * factor for key, value in self.remainders.items()}
         scaled = _Sum(self.features, self.baseline, self.contributions * factor[:, None], rest)
         return scaled.and_rest(name, self.baseline * (factor - 1))
 
     def line(self, slope: float, shift: float) -> _Sum:
-        """Return the sum times `slope` plus `shift`, which the baseline takes."""
+        """Return the sum times `slope` plus `shift`, which is added to the baseline."""
         rest = {key: value * slope for key, value in self.remainders.items()}
         base = self.baseline * slope + shift
         return _Sum(self.features, base, self.contributions * slope, rest)
@@ -152,11 +155,11 @@ class _Sum:
 
 
 class _Ensemble:
-    """One pass over rows of an ensemble, with the course's correction where there is one.
+    """One pass over rows of an ensemble, with the course's correction if there is one.
 
-    The baseline is that of an average row of the training terms, the same for every row: what the
-    stack's weights make of the members' base values there. Along the section these weights change,
-    which `progress` stands for.
+    The baseline is that of an average row of the training terms, the same for every row: the
+    members' base values there, combined by the stack's weights. These weights change along the
+    section; that change counts as the contribution of `progress`.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917
@@ -238,16 +241,16 @@ class _Ensemble:
             if isinstance(member, Forest) and find_spec("numba"):
                 return encoder.features, forest.contributions(member, matrix)
             return encoder.features, member.contributions(matrix)
-        except (ImportError, OSError) as error:  # missing, or missing what it is linked to
+        except (ImportError, OSError) as error:  # the library, or one it is linked to, is missing
             logger.warning("%s (%s) is explained by permutation: %s", member.name, part.task, error)
             self.problems.append(_SAMPLED.format(member.name, error))
             (sampled,) = sampled_contributions(
-                lambda some: (member.predict(some),), matrix, self.seed
+                lambda inputs: (member.predict(inputs),), matrix, self.seed
             )
             return encoder.features, sampled
 
     def _naive(self, task: Task) -> dict[str, Floats]:
-        """Return what the three columns add to each naive forecast, and its base value.
+        """Return the contributions of the three columns to each naive forecast, and its base value.
 
         Exact Shapley values against the average row: there are only eight coalitions.
         """
@@ -255,9 +258,9 @@ class _Ensemble:
         known[COLLECTED] = collected(self.rows)
         names = tuple(self.usual)
         values = {}
-        for some in chain.from_iterable(combinations(names, size) for size in range(4)):
-            frame = known.assign(**{n: self.usual[n] for n in names if n not in some})
-            values[frozenset(some)] = naive_scores(frame, frame[COLLECTED].to_numpy(), task)
+        for coalition in chain.from_iterable(combinations(names, size) for size in range(4)):
+            frame = known.assign(**{n: self.usual[n] for n in names if n not in coalition})
+            values[frozenset(coalition)] = naive_scores(frame, frame[COLLECTED].to_numpy(), task)
         return {
             forecast: np.column_stack(
                 [
@@ -282,22 +285,26 @@ def _limited(score: _Sum) -> _Sum:
 def _shapley(values: Mapping[frozenset[str], Floats], player: str) -> Floats:
     """Return the Shapley value of `player` from the value of every coalition."""
     players = len(max(values, key=len))
-    found = np.zeros(1)
-    for some, value in values.items():
-        if player not in some:
-            share = factorial(len(some)) * factorial(players - len(some) - 1) / factorial(players)
-            found = found + share * (values[some | {player}] - value)
-    return found
+    value_of_player = np.zeros(1)
+    for coalition, value in values.items():
+        if player not in coalition:
+            share = (
+                factorial(len(coalition))
+                * factorial(players - len(coalition) - 1)
+                / factorial(players)
+            )
+            value_of_player = value_of_player + share * (values[coalition | {player}] - value)
+    return value_of_player
 
 
 def sampled_contributions(
     predict: Callable[[Matrix], tuple[Floats, ...]], matrix: Matrix, seed: int
 ) -> list[Floats]:
-    """Return what each column adds to each output of `predict`, sampled: (rows, columns + 1) each.
+    """Return the sampled contributions to each output of `predict`: (rows, columns + 1) each.
 
-    Columns go from missing to known one by one in orders drawn by `seed`, and what each changes is
-    averaged (Castro, Gómez & Tejada 2009, in pairs of an order and its reverse). So rows add up
-    exactly, to the number of a row of which nothing is known, which is the last column.
+    Columns go from missing to known one by one in orders drawn by `seed`, and the changes of each
+    are averaged (Castro, Gómez & Tejada 2009, in pairs of an order and its reverse). So each row
+    sums exactly to its output; the last column is the output of a row without known values.
     """
     random = np.random.default_rng(seed)
     drawn = [random.permutation(matrix.shape[1]) for _ in range(SETTINGS.orders)]
@@ -307,7 +314,7 @@ def sampled_contributions(
         _sampled(predict, matrix[first : first + at_once], orders)
         for first in range(0, len(matrix), at_once)
     ]
-    return [np.concatenate(one) for one in zip(*parts, strict=True)]
+    return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
 
 def _sampled(
@@ -321,14 +328,18 @@ def _sampled(
         stages = np.full((columns + 1, rows, columns), np.nan, dtype=np.float32)
         for stage, column in enumerate(order, start=1):
             stages[stage:, :, column] = matrix[:, column]
-        # At once: a call costs more than the rows of a stage.
-        outputs = [one.reshape(columns + 1, rows) for one in predict(stages.reshape(-1, columns))]
-        found = [np.empty((rows, columns + 1)) for _ in outputs]
-        for one, output in zip(found, outputs, strict=True):
-            one[:, order] = np.diff(output, axis=0).T
-            one[:, -1] = output[0]
-        total = [a + b for a, b in zip(total, found, strict=True)] if total else found
-    return [one / len(orders) for one in total]
+        # All stages in one call: a call costs more than the rows of a stage.
+        outputs = [
+            sampled.reshape(columns + 1, rows) for sampled in predict(stages.reshape(-1, columns))
+        ]
+        contributions = [np.empty((rows, columns + 1)) for _ in outputs]
+        for sampled, output in zip(contributions, outputs, strict=True):
+            sampled[:, order] = np.diff(output, axis=0).T
+            sampled[:, -1] = output[0]
+        total = (
+            [a + b for a, b in zip(total, contributions, strict=True)] if total else contributions
+        )
+    return [sampled / len(orders) for sampled in total]
 
 
 def _of_baseline(
@@ -345,7 +356,7 @@ def _of_baseline(
 
     sums = []
     for explained in sampled_contributions(predict, model.encoder.transform(rows), seed):
-        one = _Sum.nothing(features, rows, float(explained[0, -1]))
-        one.add(model.encoder.features, explained[:, :-1])
-        sums.append(one)
+        total = _Sum.nothing(features, rows, float(explained[0, -1]))
+        total.add(model.encoder.features, explained[:, :-1])
+        sums.append(total)
     return sums[0], sums[1]

@@ -1,6 +1,6 @@
-"""What an explanation is: a number taken apart, for many rows at once or for one enrollment.
+"""The data of an explanation: contributions to a number, for many rows or for one enrollment.
 
-How numbers are taken apart is said in `attribution`, where explanations are kept in `store`.
+`attribution` computes the contributions, `store` stores the explanations.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from grade_ml.ensemble.rows import ROW
 
 Floats = npt.NDArray[np.float64]
 
-#: What no feature stands for. The number cannot leave what is certain and still possible; the
-#: course's own model moves the number of all courses.
+#: The remainders, which belong to no feature. Clipping bounds the number by what is certain and
+#: what is still possible; the course's own model moves the number of all courses.
 CLIPPING, COURSE = "clipping", "course_correction"
 #: Largest difference between a sum and the number it explains: points, and log-odds.
 TOLERANCE = 1e-3
@@ -27,7 +27,7 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Account:
-    """One number taken apart: baseline + contributions + remainders = predicted.
+    """The parts of one number: baseline + contributions + remainders = predicted.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Account:
     contributions
         What each feature adds to it, by the feature's name.
     remainders
-        What is added otherwise, by name.
+        What is added beside the features, by name.
     """
 
     predicted: float
@@ -53,17 +53,17 @@ class Account:
         return abs(math.fsum((self.baseline, *parts)) - self.predicted)
 
     def largest(self, most: int) -> list[tuple[str, float]]:
-        """Return the features that add or take most, the largest first; none that adds nothing."""
-        ranked = sorted(self.contributions.items(), key=lambda one: (-abs(one[1]), one[0]))
+        """Return the features with the largest contributions, the largest first, without zeros."""
+        ranked = sorted(self.contributions.items(), key=lambda item: (-abs(item[1]), item[0]))
         return [(name, value) for name, value in ranked[:most] if value]
 
     def in_probability(self) -> Account:
-        """Return the account of log-odds as one of the probability (0-1).
+        """Return the account of log-odds as an account of the probability (0-1).
 
         Each part is scaled by the slope of the line from baseline to prediction (the rescale rule
         of DeepLIFT, Shrikumar, Greenside & Kundaje 2017): signs and order stay, sums stay exact.
         """
-        low, high = (1 / (1 + math.exp(-one)) for one in (self.baseline, self.predicted))
+        low, high = (1 / (1 + math.exp(-log_odds)) for log_odds in (self.baseline, self.predicted))
         distance = self.predicted - self.baseline
         slope = (high - low) / distance if abs(distance) > 1e-9 else low * (1 - low)
         return Account(
@@ -76,20 +76,20 @@ class Account:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why one enrollment's prediction says what it says.
+    """The explanation of one enrollment's prediction.
 
     Attributes
     ----------
     grade
-        In points; None where no grade is known.
+        In points; None if no grade is predicted.
     risk
         In log-odds.
     values
-        The features' values as they were read; a missing one is None.
+        The features' values as they were read; a missing value is None.
     model
         Name and version, such as "pooled 3".
     degraded
-        Why it is less than it could be; empty: it is not.
+        The reasons why it is degraded; empty if it is not.
     """
 
     section_id: str
@@ -134,7 +134,7 @@ class Attributions:
     predictions
         `ROW` and `PREDICTED` as served.
     grade
-        In points; all NaN where no grade is known.
+        In points; all NaN if no grade is predicted.
     risk
         In log-odds.
     """
@@ -158,8 +158,8 @@ class Attributions:
         rows = zip(sections, students, days, values.tolist(), accounts, strict=True)
         for section, student, day, row, (grade, risk) in rows:
             known = dict(zip(self.features, row, strict=True))
-            told = None if math.isnan(grade.predicted) else grade
-            yield Explanation(section, student, day, told, risk, known, model, self.degraded)
+            known_grade = None if math.isnan(grade.predicted) else grade
+            yield Explanation(section, student, day, known_grade, risk, known, model, self.degraded)
 
     def _accounts(self, parts: Breakdown) -> Iterator[Account]:
         names = [str(name) for name in parts.remainders]

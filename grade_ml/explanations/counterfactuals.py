@@ -1,11 +1,11 @@
-"""What would bring a student's forecast to a goal: things still to be done, and nothing else.
+"""Finds what a student can still do to bring the forecast to a goal.
 
-DiCE (Mothilal, Sharma & Tan 2020) proposes; the model that serves decides. What may change is what
-the student does in the days to come, so ids, attributes, the past and the class cannot; each
-proposal becomes records, and these the features of a later day (`features.continuations`). Whether
-the goal is within reach at all is asked first, of the best that the course's data call plausible,
-so no search runs in vain. Every answer is predicted again, reduced to the changes that it needs,
-and lowered as far as it holds.
+DiCE (Mothilal, Sharma & Tan 2020) proposes; the model that serves decides. Only what the student
+does in the days to come may change, so ids, attributes, the past and the class cannot; each
+proposal becomes records, and these the features of a later day (`features.continuations`). First
+the model predicts the best future that is plausible in the course's data: if even that misses the
+goal, no search runs. Every answer is predicted again, reduced to the changes that it needs, and
+each change is made as small as possible.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ Future = tuple[int, ...]
 class CounterfactualSettings:
     """The judgements of what-ifs, each with its reason."""
 
-    #: First the near future is tried: what is due in a year is no plan.
+    #: The next assignments are tried first: work that is due in a year is no plan.
     near_assignments: int = 3
-    #: Levers for the scores of some assignments, in order of date, beside the one for all of them;
-    #: more are no advice.
+    #: Levers for the scores of some assignments, in order of date, beside the lever for all of
+    #: them; more levers make no useful advice.
     blocks: int = 3
-    #: Points between scores that are told apart.
+    #: Points between the scores that are tried.
     score_step: float = 5.0
     #: Days in four weeks between levels of activity.
     days_step: float = 2.0
     #: Plausible is what the best hundredth of scores, the most active tenth of the class reach.
     score_quantile: float = 0.99
     activity_quantile: float = 0.9
-    #: Days after the last due date at which the forecast is asked for: late work is in by then.
+    #: Days after the last due date for which the forecast is made: late work is in by then.
     grace_days: int = 7
-    #: What DiCE draws at once, and how many of its proposals are looked at.
+    #: The size of DiCE's samples, and the number of its proposals.
     sample: int = 120
     proposals: int = 30
-    #: How many answers are given, below how many more are looked for, and more changes than these
-    #: are no answer.
+    #: The most answers, the number below which the search continues, and the most changes of an
+    #: answer.
     answers: int = 4
     least_answers: int = 3
     changes: int = 3
@@ -68,7 +68,7 @@ SETTINGS = CounterfactualSettings()
 
 
 class Status(StrEnum):
-    """What became of a goal."""
+    """Whether a goal can be reached."""
 
     ON_COURSE = "on_course"
     REACHED = "reached"
@@ -88,20 +88,20 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that is done otherwise.
+    """One change in what the student does.
 
     Attributes
     ----------
     to
         The least score on each of the assignments (0-100), or days with activity in four weeks.
     before
-        The same if the student goes on as so far; NaN: something is not handed in.
+        The same if the student continues as so far; NaN if an assignment is not handed in.
     assignments
-        Their assignment ids; empty: it concerns all of them.
+        The assignment ids; empty if the change concerns all of them.
     first, last
         The due dates of the first and the last of them.
     message
-        How it is told.
+        The name of the message that describes the change.
     """
 
     kind: Kind
@@ -115,7 +115,7 @@ class Change:
 
 @dataclass(frozen=True)
 class WhatIf:
-    """Changes that reach the goal, and what the model predicts of them (points; 0-1)."""
+    """Changes that reach the goal, and what the model predicts with them (points; 0-1)."""
 
     changes: tuple[Change, ...]
     grade: float
@@ -124,19 +124,19 @@ class WhatIf:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of a goal.
+    """Whether a goal can be reached, and by which changes.
 
     Attributes
     ----------
     now
         The forecast of today, points.
     as_so_far, best
-        The forecasts of the day `until` if the student goes on as so far, and if everything goes
-        as well as is plausible; NaN: there is nothing to be done.
+        The forecasts of the day `until` if the student continues as so far, and if everything goes
+        as well as is plausible; NaN if nothing is left to do.
     what_ifs
         The least changes first.
     degraded
-        Why there is less to tell than there could be; empty: there is not.
+        The reasons why the answer is degraded; empty if it is not.
     """
 
     goal: float
@@ -149,7 +149,7 @@ class Answer:
     degraded: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer as JSON-ready values, with its words in every language."""
+        """Return the answer as JSON-ready values, with its sentences in every language."""
         numbers = {name: getattr(self, name) for name in ("goal", "now", "as_so_far", "best")}
         return {
             "status": str(self.status),
@@ -157,25 +157,25 @@ class Answer:
             **{name: None if math.isnan(value) else value for name, value in numbers.items()},
             "what_ifs": [
                 {
-                    "grade": one.grade,
-                    "risk": one.risk,
+                    "grade": what_if.grade,
+                    "risk": what_if.risk,
                     "changes": [
                         {
                             "kind": str(change.kind),
                             "to": change.to,
                             "assignments": list(change.assignments),
                         }
-                        for change in one.changes
+                        for change in what_if.changes
                     ],
                 }
-                for one in self.what_ifs
+                for what_if in self.what_ifs
             ],
             "words": {language: self.in_words(language) for language in languages()},
             "degraded": list(self.degraded),
         }
 
     def in_words(self, language: str) -> list[str]:
-        """Return a sentence for each what-if, or one that says why there is none."""
+        """Return a sentence for each what-if, or a sentence with the reason why there is none."""
         words = catalogue(language)
         slots: dict[str, float | str] = {
             "goal": self.goal,
@@ -186,12 +186,12 @@ class Answer:
         if self.status is not Status.REACHED:
             return [words.write("what_if", self.status, slots)]
         sentences = []
-        for one in self.what_ifs:
-            told = words.messages["what_if"]["also"].text.join(
-                words.write("what_if", change.message, _slots(change)) for change in one.changes
+        for what_if in self.what_ifs:
+            changes = words.messages["what_if"]["also"].text.join(
+                words.write("what_if", change.message, _slots(change)) for change in what_if.changes
             )
             sentence = words.write(
-                "what_if", Status.REACHED, {**slots, "changes": told, "grade": one.grade}
+                "what_if", Status.REACHED, {**slots, "changes": changes, "grade": what_if.grade}
             )
             sentences.append(sentence[0].upper() + sentence[1:])
         return sentences
@@ -209,12 +209,20 @@ def _slots(change: Change) -> dict[str, float | str]:
 
 
 def next_goal(grade: float, goals: Sequence[float]) -> float | None:
-    """Return the least of the goals (rising) above a forecast in points; None: there is none.
+    """Return the least of the goals (rising) above a forecast in points; None if there is none.
 
     >>> next_goal(41.3, (40.0, 55.0)), next_goal(91.0, (40.0, 55.0))
     (55.0, None)
     """
     return next((goal for goal in goals if goal > grade), None)
+
+
+def require_goal(goal: float) -> None:
+    """Raise `ConfigurationError` for a goal that is no final grade."""
+    if not 0 <= goal <= 100:
+        raise ConfigurationError(
+            f"A final grade of {goal:g} is no goal.", "Choose a goal between 0 and 100 points."
+        )
 
 
 def what_ifs(  # noqa: PLR0913
@@ -226,14 +234,14 @@ def what_ifs(  # noqa: PLR0913
     *,
     now: float | None = None,
 ) -> Answer:
-    """Return what would bring the forecast to `goal`, or that nothing would.
+    """Return the changes that would bring the forecast to `goal`, or that there are none.
 
     Parameters
     ----------
     model
-        Decides what each future is worth.
+        Predicts the grade and risk of each future.
     carried
-        The student's section, carried on from the day of `today`.
+        The student's section, continued from the day of `today`.
     today
         The student's snapshot, one row, with all columns that `model` reads.
     goal
@@ -241,7 +249,7 @@ def what_ifs(  # noqa: PLR0913
     seed
         Of DiCE's draws; the same seed gives the same answer.
     now
-        What `model` predicts of `today`, points, where it has been asked already.
+        What `model` predicts of `today`, points, if that is known already.
 
     Raises
     ------
@@ -250,10 +258,7 @@ def what_ifs(  # noqa: PLR0913
     NotFoundError
         The student was not enrolled in the section on that day.
     """
-    if not 0 <= goal <= 100:
-        raise ConfigurationError(
-            f"A final grade of {goal:g} is no goal.", "Name one between 0 and 100 points."
-        )
+    require_goal(goal)
     if now is None:
         now = float(model.predict(today)["grade"].iloc[0])
     if math.isnan(now):
@@ -272,7 +277,7 @@ def what_ifs(  # noqa: PLR0913
 
 @dataclass(frozen=True)
 class _Lever:
-    """What can be changed, by steps: 0 is as so far, then each of `values` in turn."""
+    """What a student can change, by steps: 0 is as so far, then each of `values` in turn."""
 
     kind: Kind
     values: tuple[float, ...]
@@ -281,14 +286,16 @@ class _Lever:
     message: str
 
     def change(self, step: int) -> Change:
-        ids = tuple(one.assignment_id for one in self.assignments)
-        due: Sequence[date | None] = [one.due_on for one in self.assignments] or [None]
+        ids = tuple(assignment.assignment_id for assignment in self.assignments)
+        due: Sequence[date | None] = [assignment.due_on for assignment in self.assignments] or [
+            None
+        ]
         value = self.values[step - 1]
         return Change(self.kind, value, self.before, ids, due[0], due[-1], self.message)
 
 
 class _Futures:
-    """What one student could do until a day, and what the model makes of it.
+    """What one student could do until a day, and what the model predicts for it.
 
     A future is a row of steps, one per lever.
     """
@@ -309,8 +316,8 @@ class _Futures:
         )
         due = assignments[-1].due_on
         self.until = max(due, min(due + timedelta(days=SETTINGS.grace_days), carried.ends_on))
-        self.levers = tuple(one for one in self._found_levers(left) if one.values)
-        self.most = tuple(len(one.values) for one in self.levers)
+        self.levers = tuple(lever for lever in self._found_levers(left) if lever.values)
+        self.most = tuple(len(lever.values) for lever in self.levers)
         self._known: dict[Future, tuple[float, float]] = {}
 
     def _found_levers(self, left: int) -> Iterator[_Lever]:
@@ -319,13 +326,15 @@ class _Futures:
         blocks = np.array_split(np.arange(len(self._assignments)), SETTINGS.blocks)
         whole = [np.arange(len(self._assignments))] if len(self._assignments) > 1 else []
         for places in [*filter(len, blocks), *whole]:
-            some = tuple(self._assignments[place] for place in places)
-            least = min(0.0 if math.isnan(one.score) else one.score for one in some)
-            missing = any(math.isnan(one.score) for one in some)
+            block = tuple(self._assignments[place] for place in places)
+            least = min(
+                0.0 if math.isnan(assignment.score) else assignment.score for assignment in block
+            )
+            missing = any(math.isnan(assignment.score) for assignment in block)
             values = _grid(least, top, SETTINGS.score_step)
             message = _about(places, left)
-            yield _Lever(Kind.SCORE, values, math.nan if missing else least, some, message)
-        if any(one.days_late > 0 for one in self._assignments):
+            yield _Lever(Kind.SCORE, values, math.nan if missing else least, block, message)
+        if any(assignment.days_late > 0 for assignment in self._assignments):
             yield _Lever(Kind.ON_TIME, (1.0,), 0.0, (), "on_time")
         own, everyone = self._carried.active_days(str(self._today["student_id"].iloc[0]))
         if not math.isnan(own):
@@ -334,17 +343,17 @@ class _Futures:
             yield _Lever(Kind.ACTIVE_DAYS, values, own, (), "active_days")
 
     def grades(self, futures: Sequence[Future]) -> Floats:
-        """Return what the model forecasts of each, in points; none is asked for twice."""
-        new = [one for one in dict.fromkeys(futures) if one not in self._known]
+        """Return the model's grade of each future, in points; no future is predicted twice."""
+        new = [future for future in dict.fromkeys(futures) if future not in self._known]
         if new:
             rows = self._carried.snapshots(self._today, self._doing(np.array(new)), self.until)
             predicted = self._model.predict(rows)[["grade", "risk"]].to_numpy(np.float64)
             self._known.update(zip(new, map(tuple, predicted.tolist()), strict=True))
-        return np.array([self._known[one][0] for one in futures])
+        return np.array([self._known[future][0] for future in futures])
 
     def _doing(self, steps: Steps) -> Doing:
         number = len(steps)
-        scores = np.tile([one.score for one in self._assignments], (number, 1))
+        scores = np.tile([assignment.score for assignment in self._assignments], (number, 1))
         on_time, days = np.zeros(number, bool), np.full(number, np.nan)
         for lever, step in zip(self.levers, steps.T, strict=True):
             changed = step > 0
@@ -359,14 +368,14 @@ class _Futures:
                 scores[changed, block] = np.fmax(scores[changed, block], value[:, None])
         return Doing(scores, on_time, days)
 
-    def asked(self, future: Future) -> Floats:
-        """Return how much a future asks for, number by number: more is harder."""
+    def demands(self, future: Future) -> Floats:
+        """Return how much a future demands of the student, number by number: more is harder."""
         doing = self._doing(np.array([future]))
         numbers = np.concatenate([doing.scores[0], doing.on_time, doing.active_days])
         return np.asarray(np.nan_to_num(numbers, nan=-1.0))
 
     def what_if(self, future: Future) -> WhatIf:
-        """Return a future that has been judged, in words and numbers."""
+        """Return a future that the model has predicted, as changes, grade and risk."""
         changes = (
             lever.change(step) for lever, step in zip(self.levers, future, strict=True) if step
         )
@@ -374,7 +383,7 @@ class _Futures:
 
 
 def _about(places: npt.NDArray[np.intp], left: int) -> str:
-    """Return how a change of the scores of some of the assignments that are left is told."""
+    """Return the name of the message about the scores of some of the remaining assignments."""
     if len(places) == 1:
         return "score_one"
     if len(places) == left:
@@ -383,7 +392,7 @@ def _about(places: npt.NDArray[np.intp], left: int) -> str:
 
 
 def _grid(above: float, top: float, step: float) -> tuple[float, ...]:
-    """Return the multiples of `step` that lie above the one number and not above the other.
+    """Return the multiples of `step` that are greater than `above` and at most `top`.
 
     >>> _grid(62.4, 80.0, 5.0)
     (65.0, 70.0, 75.0, 80.0)
@@ -404,13 +413,13 @@ def _answer(futures: _Futures, goal: float, now: float, seed: int) -> Answer:
     proposals = _corners(futures.most) + ([] if missing else _proposed(futures, goal, seed))
     places = range(len(futures.most))
     needed = _needed(futures, proposals, goal)
-    found = _lowered(futures, needed, places, goal)
-    chosen = _diverse(_undominated(futures, found), futures.most)
+    reached = _lowered(futures, needed, places, goal)
+    chosen = _diverse(_undominated(futures, reached), futures.most)
     if len(chosen) < SETTINGS.least_answers:
-        # What is lowered last stays high: the other way round, the effort lies elsewhere.
+        # The lever that is lowered last stays high: the reverse order moves the effort elsewhere.
         needed += _needed(futures, _instead(futures, chosen), goal)
-        found += _lowered(futures, needed, places[::-1], goal)
-        chosen = _diverse(_undominated(futures, found), futures.most)
+        reached += _lowered(futures, needed, places[::-1], goal)
+        chosen = _diverse(_undominated(futures, reached), futures.most)
     return replace(
         answer,
         status=Status.REACHED if chosen else Status.NOT_FOUND,
@@ -424,12 +433,12 @@ _WITHOUT_DICE = "dice_ml is not installed (extra explain); fewer kinds of change
 
 
 def _corners(most: Future) -> list[Future]:
-    """Return the futures in which one lever or two go all the way."""
+    """Return the futures in which one or two levers go all the way."""
     places = [place for place, top in enumerate(most) if top]
     return [
-        tuple(top if place in some else 0 for place, top in enumerate(most))
+        tuple(top if place in levers else 0 for place, top in enumerate(most))
         for size in (1, 2)
-        for some in combinations(places, size)
+        for levers in combinations(places, size)
     ]
 
 
@@ -454,12 +463,12 @@ def _proposed(futures: _Futures, goal: float, seed: int) -> list[Future]:
     model = dice_ml.Model(model=Judge(), backend="sklearn", model_type="regressor")
     with _quiet_and_seeded():
         try:
-            found = dice_ml.Dice(data, model, method="random").generate_counterfactuals(
+            proposals = dice_ml.Dice(data, model, method="random").generate_counterfactuals(
                 ends.iloc[[0]],
                 total_CFs=SETTINGS.proposals,
                 desired_range=[goal, 100.0],
                 sample_size=SETTINGS.sample,
-                # It asks for one row at a time; `_needed` and `_lowered` do the same at once.
+                # DiCE predicts one row at a time; `_needed` and `_lowered` do the same at once.
                 posthoc_sparsity_param=None,
                 random_seed=seed,
             )
@@ -467,13 +476,13 @@ def _proposed(futures: _Futures, goal: float, seed: int) -> list[Future]:
             if "No counterfactuals found" in str(error):
                 return []
             raise
-    steps = found.cf_examples_list[0].final_cfs_df[names].astype(float).round().astype(int)
+    steps = proposals.cf_examples_list[0].final_cfs_df[names].astype(float).round().astype(int)
     return list(steps.itertuples(index=False, name=None))
 
 
 @contextlib.contextmanager
 def _quiet_and_seeded() -> Iterator[None]:
-    """Keep DiCE's bars and prints away, and its seed from the generators that others share."""
+    """Suppress DiCE's output, and restore the shared random generators that it seeds."""
     shared = np.random.get_state(), random.getstate()
     silence = io.StringIO()
     try:
@@ -485,46 +494,52 @@ def _quiet_and_seeded() -> Iterator[None]:
 
 
 def _needed(futures: _Futures, proposals: Sequence[Future], goal: float) -> list[Future]:
-    """Return the least part of each proposal that still reaches the goal, where it is small."""
-    parts = {one: list(_parts(one)) for one in proposals}
-    every = list(dict.fromkeys(part for some in parts.values() for part in some))
+    """Return the smallest part of each proposal that still reaches the goal, if there is one."""
+    parts = {proposal: list(_parts(proposal)) for proposal in proposals}
+    every = list(dict.fromkeys(part for own in parts.values() for part in own))
     reached = dict(zip(every, futures.grades(every) >= goal, strict=True))
-    firsts = (next((part for part in some if reached[part]), None) for some in parts.values())
+    firsts = (next((part for part in own if reached[part]), None) for own in parts.values())
     return list(dict.fromkeys(first for first in firsts if first))
 
 
 def _parts(future: Future) -> Iterator[Future]:
-    """Yield what is left if only some changes are made, few first."""
+    """Yield the futures with only some of the changes, those with few changes first."""
     places = [place for place, step in enumerate(future) if step]
     for size in range(1, SETTINGS.changes + 1):
-        for some in combinations(places, size):
-            yield tuple(step if place in some else 0 for place, step in enumerate(future))
+        for changed in combinations(places, size):
+            yield tuple(step if place in changed else 0 for place, step in enumerate(future))
 
 
 def _lowered(
-    futures: _Futures, found: Sequence[Future], order: Sequence[int], goal: float
+    futures: _Futures, reached: Sequence[Future], order: Sequence[int], goal: float
 ) -> list[Future]:
-    """Return each with every change in `order` as small as it can be, so that "or better" holds."""
+    """Return each future with every change in `order` as small as possible.
+
+    Larger changes reach the goal, too, so that "or better" holds.
+    """
     for place in order:
         ladders = {
-            one: [_at(one, place, step) for step in range(1, futures.most[place] + 1)]
-            for one in found
-            if one[place]
+            future: [_at(future, place, step) for step in range(1, futures.most[place] + 1)]
+            for future in reached
+            if future[place]
         }
         futures.grades([rung for ladder in ladders.values() for rung in ladder])
-        lowered = (_least(ladders[one], futures, goal) if one in ladders else one for one in found)
-        found = list(dict.fromkeys(one for one in lowered if one))
+        lowered = (
+            _least(ladders[future], futures, goal) if future in ladders else future
+            for future in reached
+        )
+        reached = list(dict.fromkeys(future for future in lowered if future))
     higher = {
-        one: [
-            _at(one, place, step)
-            for place, own in enumerate(one)
+        future: [
+            _at(future, place, step)
+            for place, own in enumerate(future)
             if own
             for step in range(own, futures.most[place] + 1)
         ]
-        for one in found
+        for future in reached
     }
-    futures.grades([other for others in higher.values() for other in others])
-    return [one for one in found if (futures.grades(higher[one]) >= goal).all()]
+    futures.grades([other for higher_futures in higher.values() for other in higher_futures])
+    return [future for future in reached if (futures.grades(higher[future]) >= goal).all()]
 
 
 def _least(ladder: Sequence[Future], futures: _Futures, goal: float) -> Future | None:
@@ -534,8 +549,8 @@ def _least(ladder: Sequence[Future], futures: _Futures, goal: float) -> Future |
     return ladder[first] if first < len(ladder) else None
 
 
-def _instead(futures: _Futures, found: Sequence[Future]) -> list[Future]:
-    """Return those in which all goes all the way but one thing, two steps below a found one."""
+def _instead(futures: _Futures, chosen: Sequence[Future]) -> list[Future]:
+    """Return futures with all levers at their maximum but one, which is two steps lower."""
 
     def without(lever: _Lever, step: int) -> Future:
         return tuple(
@@ -546,7 +561,9 @@ def _instead(futures: _Futures, found: Sequence[Future]) -> list[Future]:
         )
 
     steps = (
-        (lever, step) for one in found for lever, step in zip(futures.levers, one, strict=True)
+        (lever, step)
+        for future in chosen
+        for lever, step in zip(futures.levers, future, strict=True)
     )
     return [without(lever, step) for lever, step in steps if step]
 
@@ -555,38 +572,38 @@ def _at(future: Future, place: int, step: int) -> Future:
     return (*future[:place], step, *future[place + 1 :])
 
 
-def _undominated(futures: _Futures, found: Sequence[Future]) -> list[Future]:
-    """Return those that ask for something that no other one spares; of equals the simplest."""
-    asked = {one: futures.asked(one) for one in sorted(found, key=np.count_nonzero)}
+def _undominated(futures: _Futures, reached: Sequence[Future]) -> list[Future]:
+    """Return the futures that no other future undercuts in every demand; of equals the simplest."""
+    demands = {future: futures.demands(future) for future in sorted(reached, key=np.count_nonzero)}
     kept: list[Future] = []
-    for one, more in asked.items():
-        less = (asked[other] for other in asked if other != one)
-        easier = any((some <= more).all() and (some < more).any() for some in less)
-        if not easier and not any((asked[other] == more).all() for other in kept):
-            kept.append(one)
+    for future, more in demands.items():
+        less = (demands[other] for other in demands if other != future)
+        easier = any((demand <= more).all() and (demand < more).any() for demand in less)
+        if not easier and not any((demands[other] == more).all() for other in kept):
+            kept.append(future)
     return kept
 
 
-def _diverse(found: Sequence[Future], most: Future) -> list[Future]:
-    """Return up to `answers` of them that differ, the least changes first.
+def _diverse(reached: Sequence[Future], most: Future) -> list[Future]:
+    """Return up to `answers` different futures, the least changes first.
 
-    Two differ if they change other things, or one thing by two steps or more.
+    Two futures differ if they use other levers, or one lever by two steps or more.
     """
 
-    def effort(one: Future) -> tuple[int, float, Future]:
-        shares = [step / top for step, top in zip(one, most, strict=True) if step]
-        return len(shares), sum(shares), one
+    def effort(future: Future) -> tuple[int, float, Future]:
+        shares = [step / top for step, top in zip(future, most, strict=True) if step]
+        return len(shares), sum(shares), future
 
-    def others(one: Future, chosen: Sequence[Future]) -> tuple[bool, bool]:
-        same = [two for two in chosen if [bool(s) for s in one] == [bool(s) for s in two]]
-        near = any(max(abs(a - b) for a, b in zip(one, two, strict=True)) < 2 for two in same)
+    def others(future: Future, chosen: Sequence[Future]) -> tuple[bool, bool]:
+        same = [two for two in chosen if [bool(s) for s in future] == [bool(s) for s in two]]
+        near = any(max(abs(a - b) for a, b in zip(future, two, strict=True)) < 2 for two in same)
         return bool(same), near
 
-    ranked = sorted(found, key=effort)
+    ranked = sorted(reached, key=effort)
     chosen: list[Future] = []
     for may_repeat in (False, True):
-        for one in ranked:
-            same, near = others(one, chosen)
+        for future in ranked:
+            same, near = others(future, chosen)
             if len(chosen) < SETTINGS.answers and not near and (may_repeat or not same):
-                chosen.append(one)
+                chosen.append(future)
     return sorted(chosen, key=effort)

@@ -1,8 +1,8 @@
-"""The questions that lead to a prediction: through a small tree like the model, and within it.
+"""Decision paths: through a small tree that imitates the model, and through the model's own tree.
 
-The surrogate is one tree of few questions that imitates the model in a course; how well it does is
-told as R² on students it had not seen. The other path leads through one tree of the model itself:
-of the readable member with the most weight, the tree that says most about the student.
+The surrogate is one small tree that imitates the model in a course; its fidelity is the R² on
+unseen students. The other path leads through one tree of the model itself: of the readable member
+with the largest weight, the most telling tree for the student.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ SURROGATE = "surrogate"
 
 @dataclass(frozen=True)
 class Step:
-    """One question on the way, and the answer.
+    """One question on the path, and the answer.
 
     Attributes
     ----------
     threshold
-        The feature is compared with it; None: the question is about `categories`.
+        The feature is compared with it; None if the question is about `categories`.
     categories
-        Of a text feature, the values that go the same way as this one; none, without a threshold:
-        the question is whether the feature is missing.
+        Of a text feature, the values that take the same branch as this value; without any, and
+        without a threshold, the question is whether the feature is missing.
     value
-        As it was read; None: it is missing.
+        As it was read; None if it is missing.
     below
         Whether the answer was yes to "at most" (or "below"), or to "one of" for the other texts.
     inclusive
-        Whether the question is "at most"; XGBoost asks "below".
+        Whether the question is "at most"; XGBoost splits by "below".
     """
 
     feature: str
@@ -62,14 +62,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Path:
-    """A student's way through one tree.
+    """A student's path through one tree.
 
     Attributes
     ----------
     tree
         `SURROGATE`, or a member and the number of its tree, such as "lightgbm 12".
     predicted
-        What the leaf says, in points: the grade (surrogate), points still to come (forest), or
+        The value of the leaf, in points: the grade (surrogate), points still to come (forest), or
         what this tree adds to them (boosting).
     fidelity
         R² of the surrogate on unseen students; None for a tree of the model itself.
@@ -105,7 +105,7 @@ class Surrogate:
     def fit(
         cls, rows: pd.DataFrame, grade: Floats, encoder: Encoder, seed: int
     ) -> Surrogate | None:
-        """Imitate `grade` (points) of `rows`; None where there are too few students to learn from.
+        """Imitate `grade` (points) of `rows`; None if there are too few students to learn from.
 
         Parameters
         ----------
@@ -135,7 +135,7 @@ class Surrogate:
         return cls(encoder, tree.fit(matrix, grade), fidelity)
 
     def paths(self, rows: pd.DataFrame) -> Iterator[Path]:
-        """Yield the way of each row."""
+        """Yield the path of each row."""
         matrix = self.encoder.transform(rows)
         filled, tree = _filled(matrix), self.tree.tree_
         leaves = tree.apply(filled)
@@ -146,7 +146,7 @@ class Surrogate:
 
 @dataclass(frozen=True)
 class Trees:
-    """What leads to a model's grades in one course; None: there is no such tree."""
+    """The trees of a model's grades in one course; None if there is no such tree."""
 
     surrogate: Surrogate | None
     part: Part | None
@@ -160,14 +160,14 @@ class Trees:
         return cls(surrogate, pooled.parts.get(Task.GRADE) if pooled else None)
 
     def paths(self, rows: pd.DataFrame) -> list[list[Path]]:
-        """Return the ways of all rows through each of the trees."""
+        """Return the paths of all rows through each of the trees."""
         through = list(self.surrogate.paths(rows)) if self.surrogate else []
         within = member_paths(self.part, rows) or [] if self.part else []
         return [paths for paths in (through, within) if paths]
 
 
 def _encoder(model: Servable) -> Encoder:
-    """Return an encoder of what the model of the grade reads, on the course's own scale."""
+    """Return an encoder of the columns of the grade's model, on the course's own scale."""
     if isinstance(model, BaselineModel):
         return model.encoder
     parts = ensemble_of(model)[0].parts
@@ -177,7 +177,7 @@ def _encoder(model: Servable) -> Encoder:
 
 #: Below every value that a feature has.
 _MISSING = np.float32(-1000)
-#: Halfway between that and a value: a threshold here parts what is missing from what is known.
+#: Halfway between that and a value: a threshold here separates missing from known values.
 _NO_VALUE = -300.0
 
 
@@ -207,12 +207,12 @@ def _step(encoder: Encoder, place: int, threshold: float, value: float, below: b
 
 
 def member_paths(part: Part, rows: pd.DataFrame) -> list[Path] | None:
-    """Return each row's way through the tree of the model that says most about it.
+    """Return each row's path through the most telling tree of the model.
 
-    Of the members whose trees can be read (forest, LightGBM, XGBoost) the one with the most weight
-    halfway through the section is chosen; None where no such member counts. In a forest every tree
-    predicts the whole number: the one nearest to the forest's mean stands for it. In boosting each
-    tree adds a little: the one that adds or takes most is shown.
+    Of the members whose trees can be read (forest, LightGBM, XGBoost) the member with the largest
+    weight halfway through the section is chosen; None if there is no such member. In a forest every
+    tree predicts the whole number: the tree nearest to the forest's mean represents it. In boosting
+    each tree adds a little: the tree with the largest contribution is shown.
     """
     weights = part.stack.at(np.array([0.5]))
     readable = {
@@ -232,12 +232,12 @@ def member_paths(part: Part, rows: pd.DataFrame) -> list[Path] | None:
 
 def _through_forest(member: Forest, matrix: Matrix, encoder: Encoder) -> Iterator[Path]:
     filled = _filled(matrix)
-    trees = [one.tree_ for one in member.forest.estimators_]
-    each = np.column_stack([tree.predict(filled)[:, 0] for tree in trees])
-    nearest = np.abs(each - each.mean(axis=1, keepdims=True)).argmin(axis=1)
-    for row, known, number, said in zip(filled, matrix, nearest, each, strict=True):
+    trees = [estimator.tree_ for estimator in member.forest.estimators_]
+    predictions = np.column_stack([tree.predict(filled)[:, 0] for tree in trees])
+    nearest = np.abs(predictions - predictions.mean(axis=1, keepdims=True)).argmin(axis=1)
+    for row, known, number, values in zip(filled, matrix, nearest, predictions, strict=True):
         steps = tuple(_walk(trees[number], row, known, encoder))
-        yield Path(f"{Forest.name} {number + 1}", steps, float(said[number]))
+        yield Path(f"{Forest.name} {number + 1}", steps, float(values[number]))
 
 
 @dataclass(frozen=True)
@@ -248,13 +248,13 @@ class _Node:
     value: float = 0.0
     feature: int = -1
     threshold: float = 0.0
-    #: Whether values equal to the threshold go below; XGBoost sends them above.
+    #: Whether values equal to the threshold take the branch below; in XGBoost they do not.
     inclusive: bool = True
     missing_below: bool = True
     below: _Node | None = None
     above: _Node | None = None
 
-    def goes_below(self, value: float) -> bool:
+    def is_below(self, value: float) -> bool:
         if np.isnan(value):
             return self.missing_below
         return bool(value <= self.threshold if self.inclusive else value < self.threshold)
@@ -265,21 +265,22 @@ def _through_boosting(
 ) -> Iterator[Path]:
     if isinstance(member, LightGBM):
         dumped = member.booster.dump_model()["tree_info"]
-        trees = [_of_lightgbm(one["tree_structure"]) for one in dumped]
+        trees = [_of_lightgbm(tree_dump["tree_structure"]) for tree_dump in dumped]
         reached = member.booster.predict(matrix, pred_leaf=True)
     else:
         import xgboost
 
         trees = [
-            _of_xgboost(json.loads(one)) for one in member.booster.get_dump(dump_format="json")
+            _of_xgboost(json.loads(tree_dump))
+            for tree_dump in member.booster.get_dump(dump_format="json")
         ]
         reached = member.booster.predict(xgboost.DMatrix(matrix), pred_leaf=True)
     leaves = np.asarray(reached, dtype=np.intp).reshape(len(matrix), len(trees))
     values = [{leaf.number: leaf.value for leaf in _leaves(tree)} for tree in trees]
-    said = np.column_stack(
+    added = np.column_stack(
         [[known[leaf] for leaf in column] for known, column in zip(values, leaves.T, strict=True)]
     )
-    for row, number, own in zip(matrix, np.abs(said).argmax(axis=1), said, strict=True):
+    for row, number, own in zip(matrix, np.abs(added).argmax(axis=1), added, strict=True):
         steps = tuple(_down(trees[number], row, encoder))
         yield Path(f"{member.name} {number + 1}", steps, float(own[number]))
 
@@ -295,7 +296,7 @@ def _leaves(node: _Node) -> Iterator[_Node]:
 def _down(node: _Node, row: Matrix, encoder: Encoder) -> Iterator[Step]:
     while node.below is not None and node.above is not None:
         value = float(row[node.feature])
-        below = node.goes_below(value)
+        below = node.is_below(value)
         step = _step(encoder, node.feature, node.threshold, value, below)
         yield replace(step, inclusive=node.inclusive)
         node = node.below if below else node.above
@@ -308,7 +309,7 @@ def _of_lightgbm(node: Mapping[str, Any]) -> _Node:
     return _Node(
         feature=int(node["split_feature"]),
         threshold=threshold,
-        # Where no value was missing in training, the library reads a missing one as 0.
+        # If no value was missing in training, the library reads a missing value as 0.
         missing_below=threshold >= 0 if node["missing_type"] == "None" else node["default_left"],
         below=_of_lightgbm(node["left_child"]),
         above=_of_lightgbm(node["right_child"]),

@@ -1,7 +1,7 @@
 """How predictions move with one feature: accumulated local effects (Apley & Zhu 2020).
 
-Unlike partial dependence they never ask about a student who cannot exist: only nearby values of a
-feature are put in the place of a row's own.
+Unlike partial dependence they predict no student who cannot exist: only nearby values of a feature
+replace a row's own value.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 class Effect:
     """The effect on the grade (points) and on the risk (0-1) at each edge; 0 on average.
 
-    `rows` are those whose value is known.
+    `rows` is the number of rows with a known value.
     """
 
     feature: str
@@ -37,12 +37,12 @@ def effect(model: Model, rows: pd.DataFrame, feature: str, bins: int = 10) -> Ef
     Parameters
     ----------
     bins
-        Of equally many rows each; equal edges are one.
+        Of equally many rows each; equal edges are merged.
 
     Returns
     -------
     Effect
-        None where the feature is no number, or has one value only.
+        None if the feature is not numeric, or has one value only.
     """
     if feature not in rows or not pd.api.types.is_numeric_dtype(rows[feature]):
         return None

@@ -1,9 +1,9 @@
-"""How groups of students fare: errors, calibration, who is selected for help, who is missed.
+"""Fairness between groups of students: errors, calibration, selection for help, false negatives.
 
 Groups come from protected attributes, which no model reads. Figures are those of fairlearn's
 `MetricFrame`, on predictions of training terms that the predicting model had not seen; intervals
-resample whole students. A difference is an error only where it is larger than is allowed, and is so
-beyond chance, all groups and figures taken together.
+resample whole students. A gap exceeds its limit only if it does so significantly, with a correction
+for the number of groups and figures.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
+from grade_ml.core.optional import installed, remedy
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.groups import Bands, grouped
 from grade_ml.explanations.settings import SETTINGS
-from grade_ml.features.attributes import attribute_columns, protected_columns
+from grade_ml.features.attribute_columns import attribute_columns
+from grade_ml.features.attributes import protected_columns
 from grade_ml.gradebook.attributes import Declarations
 
 Floats = npt.NDArray[np.float64]
@@ -56,9 +58,9 @@ def with_attributes(
     students, enrollments
         As the gradebook's tables have them.
     """
-    found = attribute_columns(students, enrollments, declared)
-    known = protected_columns(found.columns).values()
-    rows = found[list(known)].assign(
+    attributes = attribute_columns(students, enrollments, declared)
+    known = protected_columns(attributes.columns).values()
+    rows = attributes[list(known)].assign(
         section_id=enrollments["section_id"].astype(str).to_numpy(),
         student=pseudonyms.of(enrollments["student_id"]).to_numpy(),
     )
@@ -66,14 +68,14 @@ def with_attributes(
 
 
 def fairness(rows: pd.DataFrame, seed: int, bands: Bands = MappingProxyType({})) -> pd.DataFrame:
-    """Return how each group of each protected attribute fares, and its gap to all others.
+    """Return the figures of each group of each protected attribute, and its gaps to all others.
 
     Parameters
     ----------
     rows
         grade, risk, final_grade (0-100 or NaN), at_risk (bool), student, and `protected_…`.
     bands
-        Of attributes that are numbers; they are found anew where there are none.
+        Of attributes that are numbers; they are computed if there are none.
 
     Returns
     -------
@@ -93,14 +95,16 @@ def fairness(rows: pd.DataFrame, seed: int, bands: Bands = MappingProxyType({}))
     parts = []
     rows = grouped(rows, "student", bands)
     for name, column in protected_columns(rows.columns).items():
-        some = rows[_large_enough(rows, column)].reset_index(drop=True)
-        if some[column].nunique() > 1:
-            parts.append((name, some.assign(group=some[column])))
-    comparisons = sum(some["group"].nunique() for _, some in parts) * len(LIMITS)
-    found = [
-        row for name, some in parts for row in _of_attribute(name, some, metrics, comparisons, seed)
+        group_rows = rows[_large_enough(rows, column)].reset_index(drop=True)
+        if group_rows[column].nunique() > 1:
+            parts.append((name, group_rows.assign(group=group_rows[column])))
+    comparisons = sum(group_rows["group"].nunique() for _, group_rows in parts) * len(LIMITS)
+    figures = [
+        row
+        for name, group_rows in parts
+        for row in _of_attribute(name, group_rows, metrics, comparisons, seed)
     ]
-    return pd.DataFrame(found, columns=COLUMNS)
+    return pd.DataFrame(figures, columns=COLUMNS)
 
 
 def _large_enough(rows: pd.DataFrame, column: str) -> pd.Series:
@@ -109,14 +113,18 @@ def _large_enough(rows: pd.DataFrame, column: str) -> pd.Series:
     return rows[column].isin(large)
 
 
+def lacks() -> str:
+    """Return the reason if the library of the comparison is not installed, else an empty text."""
+    if installed("fairlearn"):
+        return ""
+    return "fairlearn is not installed (extra explain); groups are not compared"
+
+
 def _metrics() -> Mapping[str, Callable[[Floats, Floats], float]]:
-    try:
-        from fairlearn.metrics import false_negative_rate, mean_prediction, selection_rate
-    except ImportError as error:
-        raise NotReadyError(
-            f"How groups fare cannot be measured: {error}.",
-            "Install the extra grade-ml[explain].",
-        ) from error
+    if why := lacks():
+        raise NotReadyError(f"Groups cannot be compared: {why}.", remedy("explain"))
+    from fairlearn.metrics import false_negative_rate, mean_prediction, selection_rate
+
     return {
         "mae": lambda actual, predicted: float(np.abs(actual - predicted).mean()),
         "bias": lambda actual, predicted: float(
@@ -136,11 +144,11 @@ def _pairs(rows: pd.DataFrame) -> Iterator[tuple[str, Floats, Floats, Ratio]]:
     risk, at_risk = rows["risk"].to_numpy(np.float64), rows["at_risk"].to_numpy(np.float64)
     selected = (risk >= SETTINGS.selected_risk).astype(np.float64)
     known = (~np.isnan(grade) & ~np.isnan(actual)).astype(np.float64)
-    error, one = np.nan_to_num(grade - actual), np.ones(len(rows))
+    error, ones = np.nan_to_num(grade - actual), np.ones(len(rows))
     yield "mae", actual, grade, (np.abs(error), known)
     yield "bias", actual, grade, (error, known)
-    yield "calibration", at_risk, risk, (risk - at_risk, one)
-    yield "selection_rate", at_risk, selected, (selected, one)
+    yield "calibration", at_risk, risk, (risk - at_risk, ones)
+    yield "selection_rate", at_risk, selected, (selected, ones)
     yield "false_negative_rate", at_risk, selected, (at_risk * (1 - selected), at_risk)
 
 
@@ -174,7 +182,7 @@ def _of_attribute(
         draws, other_draws = _figures(np.tensordot(drawn, top, 1), np.tensordot(drawn, bottom, 1))
         low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
         gap, gaps = (value - others)[0], draws - other_draws
-        # Normal tails from the spread: a few hundred resamples do not reach the rare quantiles.
+        # Normal tails from the spread: a few hundred resamples do not contain the rare quantiles.
         margin = _quantile(comparisons) * np.nanstd(gaps, axis=0)
         most = LIMITS[metric]
         for place, label in enumerate(labels):

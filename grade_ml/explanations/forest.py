@@ -1,9 +1,9 @@
-"""What each feature adds to a random forest's number, fast enough for every student each night.
+"""Contributions to a random forest's number, fast enough for every student in each nightly run.
 
 Exact Shapley values against one reference row (interventional TreeSHAP, Lundberg et al. 2020): a
-branch is followed only where the row or the reference goes, which for a hundred deep trees is fifty
-times as quick as values that follow every branch. The reference is in the middle of what the forest
-asks about, and part of no data. Needs numba.
+branch is followed only if the row or the reference takes it, which for a hundred deep trees is
+fifty times as quick as values that follow every branch. The reference consists of the median
+thresholds of the forest, and is part of no data. Needs numba.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def contributions(member: Forest, matrix: Matrix) -> Floats:
-    """Return what each column adds to each number: shape (rows, columns + 1).
+    """Return the contribution of each column to each number: shape (rows, columns + 1).
 
     The last column is the reference's number; a row sums to its prediction.
 
@@ -34,7 +34,7 @@ def contributions(member: Forest, matrix: Matrix) -> Floats:
     """
     walk = _walk()
     filled = member.filled(matrix)
-    trees = [one.tree_ for one in member.forest.estimators_]
+    trees = [estimator.tree_ for estimator in member.forest.estimators_]
     reference = _reference(trees, filled.shape[1])
     total = np.zeros((len(filled), filled.shape[1]))
     for tree in trees:
@@ -45,7 +45,7 @@ def contributions(member: Forest, matrix: Matrix) -> Floats:
             tree.children_right,
             tree.feature,
             tree.threshold,
-            np.ascontiguousarray(member.says(tree)),
+            np.ascontiguousarray(member.values_at(tree)),
             _WEIGHTS,
             total,
         )
@@ -55,18 +55,18 @@ def contributions(member: Forest, matrix: Matrix) -> Floats:
 
 
 def _reference(trees: list[Any], columns: int) -> Matrix:
-    """Return per column the median of the thresholds, weighted by how many rows were asked."""
+    """Return per column the median of the thresholds, weighted by the rows at each split."""
     feature, threshold, size = (
         np.concatenate([getattr(tree, name) for tree in trees])
         for name in ("feature", "threshold", "weighted_n_node_samples")
     )
-    found = np.zeros(columns, dtype=np.float32)
+    medians = np.zeros(columns, dtype=np.float32)
     for column in np.unique(feature[feature >= 0]):
         own = feature == column
         order = np.argsort(threshold[own], kind="stable")
-        asked = np.cumsum(size[own][order])
-        found[column] = threshold[own][order][np.searchsorted(asked, asked[-1] / 2)]
-    return found
+        rows = np.cumsum(size[own][order])
+        medians[column] = threshold[own][order][np.searchsorted(rows, rows[-1] / 2)]
+    return medians
 
 
 #: More decisions than this do not occur on a path: the forest's depth is limited.
@@ -104,10 +104,10 @@ def _add_tree(  # noqa: PLR0912, PLR0913, PLR0917 - compiled: one plain loop
     weights: Floats,
     total: Floats,
 ) -> None:
-    """Add what each column adds to one tree's number of each row to `total`.
+    """Add the contributions of each column to one tree's number of each row to `total`.
 
-    Where row and reference part at a column, both ways are followed, one with the row's value and
-    one with the reference's; a leaf is reached by the coalitions that agree with all decisions.
+    If row and reference take different branches at a column, both are followed, one with the row's
+    value and one with the reference's; the coalitions that agree with all decisions reach a leaf.
     """
     nodes, depths = np.empty(256, np.int64), np.empty(256, np.int64)
     columns, sides = np.empty(256, np.int64), np.empty(256, np.int64)

@@ -1,9 +1,9 @@
-"""Which features move predictions, how sure that is, and whether it changed more than by chance.
+"""The importance of features, its confidence interval, and whether it changed significantly.
 
 Importance is the mean size of a feature's contributions; its share is of all features together, so
-that courses and days compare. Intervals come from resampled students. Whether a share left its
-band is judged against training terms in the same phase and against fits on unchanged data. What
-contributions are is said in `attribution`.
+that courses and days are comparable. Intervals come from resampled students. The band of a share
+comes from training terms in the same phase and from fits on unchanged data. `attribution` computes
+contributions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from grade_ml.serving.models import Servable
 Floats = npt.NDArray[np.float64]
 
 _COLUMNS = ["feature", "importance", "low", "high", "share", "share_low", "share_high"]
-#: Columns of what importance was in training terms.
+#: Columns of the importance in training terms.
 REFERENCE = {"task": "object", "feature": "object", "share": "float64", "spread": "float64"}
 _WEIGHED = {
     **dict.fromkeys(_COLUMNS, "float64"),
@@ -55,13 +55,13 @@ def importance(
     contributions
         Shape (rows, features); rows of NaN are left out.
     students
-        Whose each row is.
+        The student of each row.
 
     Returns
     -------
     pandas.DataFrame
         feature, importance with its 95% interval (low, high), in the unit of the contributions,
-        and share (0-1) with its interval. No rows where nothing is known.
+        and share (0-1) with its interval. No rows if no contributions are known.
     """
     known = ~np.isnan(contributions).any(axis=1)
     sizes = np.abs(contributions[known])
@@ -73,8 +73,10 @@ def importance(
     share_low, share_high = np.quantile(shares, [0.025, 0.975], axis=0)
     share = means / max(means.sum(), 1e-12)
     columns = (list(features), means, low, high, share, share_low, share_high)
-    found = pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)))
-    return found.sort_values(["importance", "feature"], ascending=[False, True], ignore_index=True)
+    importances = pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)))
+    return importances.sort_values(
+        ["importance", "feature"], ascending=[False, True], ignore_index=True
+    )
 
 
 def _resampled(sizes: Floats, students: npt.NDArray[np.generic], seed: int) -> Floats:
@@ -91,7 +93,7 @@ def _resampled(sizes: Floats, students: npt.NDArray[np.generic], seed: int) -> F
 
 
 def everywhere(courses: pd.DataFrame) -> pd.DataFrame:
-    """Return the importance over all courses from that of each, weighted by its students.
+    """Return the importance over all courses, the mean over courses weighted by their students.
 
     Parameters
     ----------
@@ -106,15 +108,17 @@ def everywhere(courses: pd.DataFrame) -> pd.DataFrame:
         weighted=courses["importance"] * weight, squared=(error * weight) ** 2
     )
     totals = courses.drop_duplicates(["course_id", *keys[:3]]).groupby(keys[:3])["students"].sum()
-    found = rows.groupby(keys, as_index=False).sum()
-    found["students"] = totals.reindex(pd.MultiIndex.from_frame(found[keys[:3]])).to_numpy()
-    found["importance"] = found.pop("weighted") / found["students"]
-    margin = 1.96 * np.sqrt(found.pop("squared")) / found["students"]
-    found["low"] = (found["importance"] - margin).clip(lower=0)
-    found["high"] = found["importance"] + margin
-    whole = found.groupby(keys[:3])["importance"].transform("sum").clip(lower=1e-12)
-    found["share"] = found["importance"] / whole
-    return found
+    importances = rows.groupby(keys, as_index=False).sum()
+    importances["students"] = totals.reindex(
+        pd.MultiIndex.from_frame(importances[keys[:3]])
+    ).to_numpy()
+    importances["importance"] = importances.pop("weighted") / importances["students"]
+    margin = 1.96 * np.sqrt(importances.pop("squared")) / importances["students"]
+    importances["low"] = (importances["importance"] - margin).clip(lower=0)
+    importances["high"] = importances["importance"] + margin
+    whole = importances.groupby(keys[:3])["importance"].transform("sum").clip(lower=1e-12)
+    importances["share"] = importances["importance"] / whole
+    return importances
 
 
 def phase_of(progress: float) -> str:
@@ -125,7 +129,7 @@ def phase_of(progress: float) -> str:
 def expected(
     model: PooledModel, served: Servable, snapshots: pd.DataFrame, phase: str, seed: int
 ) -> pd.DataFrame:
-    """Return task, feature, share and error: what importance was in a course's training terms.
+    """Return task, feature, share and error of the importance in a course's training terms.
 
     Parameters
     ----------
@@ -137,7 +141,7 @@ def expected(
     Returns
     -------
     pandas.DataFrame
-        `error` is the share's standard error. No rows where the course has too few students in
+        `error` is the share's standard error. No rows if the course has too few students in
         training terms.
     """
     known = snapshots["section_id"].astype(str).isin(model.sections)
@@ -145,18 +149,18 @@ def expected(
     if rows["student_id"].nunique() < SETTINGS.least_students:
         return empty(_EXPECTED)
     rows = rows.sample(min(SPREAD.probe_rows, len(rows)), random_state=seed)
-    told = explain(served, rows, seed)
+    attributions = explain(served, rows, seed)
     students = rows["student_id"].astype(object).to_numpy()
-    found = []
-    for task, parts in ((Task.GRADE, told.grade), (Task.RISK, told.risk)):
-        one = importance(parts.contributions, told.features, students, seed)
-        error = (one["share_high"] - one["share_low"]) / (2 * 1.96)
-        found.append(one.assign(task=str(task), error=error)[list(_EXPECTED)])
-    return together(found, _EXPECTED)
+    tables = []
+    for task, parts in ((Task.GRADE, attributions.grade), (Task.RISK, attributions.risk)):
+        importances = importance(parts.contributions, attributions.features, students, seed)
+        error = (importances["share_high"] - importances["share_low"]) / (2 * 1.96)
+        tables.append(importances.assign(task=str(task), error=error)[list(_EXPECTED)])
+    return together(tables, _EXPECTED)
 
 
 def with_spread(usual: pd.DataFrame, spread: pd.DataFrame, phase: str) -> pd.DataFrame:
-    """Return `REFERENCE`: how far a share varies by the students and by the fit, taken together.
+    """Return `REFERENCE`: how far a share varies between students and between fits together.
 
     Parameters
     ----------
@@ -167,18 +171,18 @@ def with_spread(usual: pd.DataFrame, spread: pd.DataFrame, phase: str) -> pd.Dat
     """
     fits = spread.loc[spread["phase"] == phase, ["task", "feature", "spread"]]
     both = usual.merge(fits, on=["task", "feature"], how="left")
-    # The member that was fitted again reads no column of other views: there students alone count.
+    # The refitted member reads no columns of other views: for these only students count.
     chance = both[["spread", "error"]].fillna(0.0).to_numpy(np.float64)
     return both[["task", "feature", "share"]].assign(spread=np.hypot(*chance.T))
 
 
-def judged(found: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """Return `found` with band_low, band_high and alarm.
+def judged(importances: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+    """Return `importances` with band_low, band_high and alarm.
 
     Parameters
     ----------
-    found
-        As `importance` gives it, for one task.
+    importances
+        As `importance` returns them, for one task.
     reference
         feature, share and spread of training terms, for the same task and phase; without rows there
         is no band (NaN) and no alarm.
@@ -186,24 +190,24 @@ def judged(found: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A share alarms where its whole interval lies outside the band. Only features that are among
-        the most important, now or in training terms, can: the rest is noise upon noise.
+        A share alarms if its whole interval lies outside the band. Only features that are among
+        the most important, now or in training terms, can alarm: the others are noise.
     """
     known = reference.set_index("feature")[["share", "spread"]].astype(np.float64)
-    share = found["feature"].map(known["share"]).astype(np.float64)
-    margin = SETTINGS.band * found["feature"].map(known["spread"]).astype(np.float64)
+    share = importances["feature"].map(known["share"]).astype(np.float64)
+    margin = SETTINGS.band * importances["feature"].map(known["spread"]).astype(np.float64)
     low, high = (share - margin).clip(lower=0), share + margin
     usual = known["share"].nlargest(SETTINGS.watched).index
-    watched = found["feature"].isin(usual) | (found.index < SETTINGS.watched)
-    outside = (found["share_low"] > high) | (found["share_high"] < low)
-    return found.assign(band_low=low, band_high=high, alarm=outside & watched)
+    watched = importances["feature"].isin(usual) | (importances.index < SETTINGS.watched)
+    outside = (importances["share_low"] > high) | (importances["share_high"] < low)
+    return importances.assign(band_low=low, band_high=high, alarm=outside & watched)
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """The importance of one course's features, as it is stored, and what is said of it.
+    """The importance of one course's features, as it is stored, and its alarms.
 
-    `alarms` are the features whose share left its band; `reason` tells why there is no band.
+    `alarms` are the features whose share left its band; `reason` is why there is no band.
     """
 
     course_id: str
@@ -213,13 +217,13 @@ class Weighed:
 
 
 def weigh(
-    told: Sequence[Explanation],
+    explanations: Sequence[Explanation],
     people: pd.DataFrame,
     groups: Mapping[str, str],
     reference: pd.DataFrame,
     seed: int,
 ) -> pd.DataFrame:
-    """Return the importance of one course's features, judged, and that in groups of students.
+    """Return the importance of one course's features with alarms, and that in groups of students.
 
     Parameters
     ----------
@@ -228,18 +232,18 @@ def weigh(
     groups
         The column of each protected attribute.
     reference
-        `REFERENCE` of training terms; without rows nothing is judged.
+        `REFERENCE` of training terms; without rows there are no alarms.
     """
     keys = pd.DataFrame(
         {
-            "section_id": [one.section_id for one in told],
-            "student_id": [one.student_id for one in told],
+            "section_id": [explanation.section_id for explanation in explanations],
+            "student_id": [explanation.student_id for explanation in explanations],
         }
     ).merge(people, on=ENROLLMENT, how="left")
     students = keys["student_id"].to_numpy(dtype=str)
     parts = []
     for task in Task:
-        contributions, _ = matrix_of(told, task)
+        contributions, _ = matrix_of(explanations, task)
         features = [str(name) for name in contributions.columns]
         sizes = contributions.to_numpy(np.float64)
         whole = importance(sizes, features, students, seed)

@@ -1,8 +1,8 @@
-"""Which pairs of features move a prediction together, asked for few rows at a time.
+"""Which pairs of features move a prediction together, for few rows at a time.
 
-Shapley interaction values (Lundberg et al. 2020): what a feature adds is divided into what it adds
-by itself and what each other feature makes it add more or less. They cost a hundred times as much
-as contributions, so nothing computes them by itself.
+Shapley interaction values (Lundberg et al. 2020) divide the contribution of a feature into what it
+adds by itself and what it adds with each other feature. They cost a hundred times as much as
+contributions, so they are computed only on request.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
+from grade_ml.core.optional import remedy
 from grade_ml.ensemble.course import CourseModel
 from grade_ml.ensemble.members import Member, Task
 from grade_ml.ensemble.members.catboost import CatBoost
@@ -30,33 +31,35 @@ def interactions(
     model: PooledModel | CourseModel,
     rows: pd.DataFrame,
     task: Task,
-    told: Attributions | None = None,
+    attributions: Attributions | None = None,
 ) -> tuple[tuple[str, ...], Floats]:
     """Return the features, and per row what each pair adds: shape (rows, features, features).
 
     The unit is that of `explain`: points, or log-odds. Each matrix is symmetric, and its rows sum
-    to the contributions. The network and the naive forecasts add to the diagonal alone: of the
-    network no interactions are known.
+    to the contributions. The network and the naive forecasts add to the diagonal alone: no
+    interactions are known for the network.
 
     Parameters
     ----------
-    told
-        What `explain` says of the rows, where it has been asked already.
+    attributions
+        What `explain` returns for the rows, if that is known already.
 
     Raises
     ------
     NotReadyError
-        The library shap is not installed, which knows those of LightGBM and of the forest; or
-        nothing is predicted of `task`.
+        No member has interactions; a library for them is not installed (shap for LightGBM, and
+        both for the forest); or the model does not predict `task`.
     """
     pooled, correction = ensemble_of(model)
     part = pooled.parts.get(task)
     if part is None:
         raise NotReadyError(f"The model predicts no {task}.", "Train it on sections with outcomes.")
     known = rows.reset_index(drop=True)
-    told = told or explain(model, known)
-    if known.empty:  # of which the libraries make no matrix
-        return told.features, np.zeros((0, len(told.features), len(told.features)))
+    attributions = attributions or explain(model, known)
+    if known.empty:  # the libraries refuse an empty matrix
+        return attributions.features, np.zeros(
+            (0, len(attributions.features), len(attributions.features))
+        )
     progress = known["progress"].to_numpy(np.float64)
     factor = np.ones(len(known))
     if correction is not None:
@@ -64,36 +67,54 @@ def interactions(
     if task is Task.RISK and pooled.calibration.risk_line is not None:
         factor = factor * pooled.calibration.risk_line[0]
     weights = part.stack.at(progress)
-    total = np.zeros((len(known), len(told.features), len(told.features)))
+    total = np.zeros((len(known), len(attributions.features), len(attributions.features)))
+    names = ", ".join(part.members) or "naive forecasts"
+    if not any(
+        isinstance(other, XGBoost | CatBoost | LightGBM | Forest) for other in part.members.values()
+    ):
+        raise NotReadyError(
+            f"No interactions are known: the {task} comes from {names} alone.",
+            f"{remedy('boosting')} Then run grade-ml run train_advanced_ml_models.",
+        )
     for name, member in part.members.items():
         encoder = part.encoders[member.view(task)]
-        places = [told.features.index(one) for one in encoder.features]
+        places = [attributions.features.index(feature) for feature in encoder.features]
         pairs = _pairs(member, encoder.transform(known))
         if pairs is not None:
             weight = (weights[name] * factor)[:, None, None]
             total[:, np.array(places)[:, None], places] += weight * pairs
-    contributions = (told.grade if task is Task.GRADE else told.risk).contributions
-    diagonal = np.arange(len(told.features))
+    contributions = (attributions.grade if task is Task.GRADE else attributions.risk).contributions
+    diagonal = np.arange(len(attributions.features))
     total[:, diagonal, diagonal] = 0.0
     total[:, diagonal, diagonal] = contributions - total.sum(axis=2)
-    return told.features, total
+    return attributions.features, total
 
 
 def _pairs(member: Member, matrix: Matrix) -> Floats | None:
-    """Return a member's interaction values without its base value; None: it has none."""
-    found: object
+    """Return a member's interaction values without its base value; None if it has none."""
+    try:
+        return _of_member(member, matrix)
+    except ImportError as error:
+        raise NotReadyError(
+            f"Interactions cannot be computed: {error}.",
+            remedy("boosting", "explain"),
+        ) from error
+
+
+def _of_member(member: Member, matrix: Matrix) -> Floats | None:
+    values: object
     if isinstance(member, XGBoost):
         import xgboost
 
-        found = member.booster.predict(xgboost.DMatrix(matrix), pred_interactions=True)
-        return np.asarray(found, dtype=np.float64)[:, :-1, :-1]
+        values = member.booster.predict(xgboost.DMatrix(matrix), pred_interactions=True)
+        return np.asarray(values, dtype=np.float64)[:, :-1, :-1]
     if isinstance(member, CatBoost):
         import catboost
 
-        found = member.model.get_feature_importance(
+        values = member.model.get_feature_importance(
             catboost.Pool(matrix), type="ShapInteractionValues"
         )
-        return np.asarray(found, dtype=np.float64)[:, :-1, :-1]
+        return np.asarray(values, dtype=np.float64)[:, :-1, :-1]
     if isinstance(member, LightGBM):
         return _by_shap(member.booster, matrix)
     if isinstance(member, Forest):
@@ -104,12 +125,8 @@ def _pairs(member: Member, matrix: Matrix) -> Floats | None:
 
 
 def _by_shap(booster: object, matrix: Matrix) -> Floats:
-    try:
-        import shap
-    except ImportError as error:
-        raise NotReadyError(
-            f"Interactions cannot be computed: {error}.", "Install the extra grade-ml[explain]."
-        ) from error
+    import shap
+
     explainer = shap.TreeExplainer(booster)
     return np.asarray(explainer.shap_interaction_values(matrix), dtype=np.float64)
 

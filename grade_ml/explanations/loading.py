@@ -1,6 +1,6 @@
-"""What is to be explained: the current rows of each model that serves, and what it was made from.
+"""The rows to explain: the current rows of each model that serves, each with its state.
 
-What came of the same state, row by row, is up to date and is not made again.
+An explanation of the same state is up to date and is not made again.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from grade_ml.serving.scoring import by_model, current_snapshots
 
 Made = TypeVar("Made")
 
-#: What an explanation is made from: a row on its day, the model, and what the model read of it.
+#: What an explanation is made from: a row on its day, the model, and the features that it read.
 STATE = ["section_id", "student_id", "as_of", "model_name", "model_version", "features_hash"]
-#: An enrollment of which something could not be made, and why.
+#: An enrollment for which something could not be made, and the reason.
 ODD = [*ENROLLMENT, "course_id", "reason"]
 
 
@@ -116,7 +116,7 @@ def keys(state: pd.DataFrame) -> Iterator[tuple[object, ...]]:
 
 
 def settled(batch: Batch, work: Callable[[Batch], Made]) -> tuple[list[Made], pd.DataFrame]:
-    """Return what `work` makes of the rows, without odd ones, and these: `ODD`."""
+    """Return the results of `work` for the rows that succeed, and the rows that fail: `ODD`."""
     if not len(batch):
         return [], no_odd()
     done, failed = settle(range(len(batch)), lambda places: work(batch.at(places)))
@@ -124,9 +124,11 @@ def settled(batch: Batch, work: Callable[[Batch], Made]) -> tuple[list[Made], pd
 
 
 def odd(state: pd.DataFrame, failed: Mapping[int, Exception]) -> pd.DataFrame:
-    """Return the rows that failed, as `ODD`; reasons are no texts of errors: they may name one."""
+    """Return the failed rows as `ODD`; no texts of errors, since they may name a student."""
     rows = state.iloc[list(failed)][[*ENROLLMENT, "course_id"]]
-    return rows.assign(reason=[f"{type(one).__name__} {place(one)}" for one in failed.values()])
+    return rows.assign(
+        reason=[f"{type(error).__name__} {place(error)}" for error in failed.values()]
+    )
 
 
 def no_odd() -> pd.DataFrame:
@@ -136,7 +138,7 @@ def no_odd() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Case:
-    """One explained enrollment: its snapshot, its exact explanation, and what was predicted.
+    """One explained enrollment: its snapshot, its exact explanation, and its prediction.
 
     `predicted` has grade and its 80% interval in points, and the risk (0-1).
     """
@@ -146,25 +148,38 @@ class Case:
     explanation: Explanation
     predicted: Mapping[str, Any]
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Section and student."""
+        return self.explanation.section_id, self.explanation.student_id
+
 
 _FIGURES = ("grade", "lower80", "upper80", "risk")
 
 
-def cases(workspace: Workspace, models: Models, course: str, state: pd.DataFrame) -> list[Case]:
-    """Return the enrollments of `state`, in order, that can still be served as explained."""
-    explained = store.read_explanations(workspace.connection, [course], workspace.as_of)
-    by_key = {(one.section_id, one.student_id): one for one in explained}
+def predicted(workspace: Workspace, state: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `state` that have a stored prediction, with the prediction."""
     predictions = read_predictions(
         workspace.connection, as_of=workspace.as_of, sections=state["section_id"].unique()
-    ).astype(dict.fromkeys(ENROLLMENT, object))
-    wanted = set(state[ENROLLMENT].itertuples(index=False, name=None))
-    told = {
-        (one["section_id"], one["student_id"]): {str(name): one[name] for name in one}
-        for one in predictions[[*ENROLLMENT, *_FIGURES]].to_dict("records")
+    )
+    objects = dict.fromkeys(ENROLLMENT, object)
+    figures = predictions[[*ENROLLMENT, *_FIGURES]].astype(objects)
+    return state.astype(objects).merge(figures, on=ENROLLMENT)
+
+
+def cases(workspace: Workspace, models: Models, course: str, rows: pd.DataFrame) -> list[Case]:
+    """Return the cases of `rows`, as `predicted` returns them, that are still current."""
+    explained = store.read_explanations(workspace.connection, [course], workspace.as_of)
+    by_key = {
+        (explanation.section_id, explanation.student_id): explanation for explanation in explained
+    }
+    figures = {
+        (row["section_id"], row["student_id"]): {str(name): row[name] for name in row}
+        for row in rows[[*ENROLLMENT, *_FIGURES]].to_dict("records")
     }
     return [
-        Case(batch.rows.iloc[[place]], batch.served, by_key[key], told[key])
+        Case(batch.rows.iloc[[place]], batch.served, by_key[key], figures[key])
         for batch in batches(workspace, models, [course], by_course)
         for place, key in enumerate(batch.state[ENROLLMENT].itertuples(index=False, name=None))
-        if key in wanted and key in by_key and key in told
+        if key in by_key and key in figures
     ]

@@ -1,10 +1,11 @@
 """A second opinion on a prediction: LIME, a linear model of what the ensemble does nearby.
 
-LIME (Ribeiro, Singh & Guestrin 2016) draws students around the one in question, asks the model for
-each, and fits a line, weighted by nearness. With its default settings two runs disagree on half of
-their features, so here columns are not discretised, everything is numpy, and the explainer is built
-anew for each call, which makes a seed give the same bytes. A line that does not follow the model is
-not shown. Exact attributions are made in `attribution`; this is asked only where they are in doubt.
+LIME (Ribeiro, Singh & Guestrin 2016) draws students around the student in question, predicts each
+with the model, and fits a line, weighted by nearness. With its default settings two runs disagree
+on half of their features, so here columns are not discretised, everything is numpy, and each call
+builds a new explainer, so that a seed gives the same bytes. A line that does not follow the model
+is not shown. `attribution` computes exact contributions; a second opinion is made only for
+predictions in doubt.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ Floats = npt.NDArray[np.float64]
 class SurrogateSettings:
     """The judgements of second opinions, each with its reason."""
 
-    #: Students drawn around one.
+    #: Students drawn around a student.
     samples: int = 5000
-    #: Columns that are drawn: those that move the prediction most when moved alone. Ninety at once
-    #: drown the line in noise: two seeds then shared half of their five largest.
+    #: Columns that are drawn: those that move the prediction most when moved alone. With ninety at
+    #: once the line was noise: two seeds shared half of their five largest effects.
     columns: int = 10
     #: Points. Columns that move the prediction less are not drawn: their effect is noise.
     least_points: float = 0.05
-    #: By how many spreads a column is moved to find that out.
+    #: The moves of a column that measure this, in standard deviations.
     moves: tuple[float, ...] = (-2.0, -1.0, 1.0, 2.0)
-    #: Neighbours at most, each of whom is explained exactly: a spread needs no more.
+    #: Neighbours at most, each of whom is explained exactly: enough to estimate a spread.
     neighbours: int = 100
     #: Share of the section within which students are neighbours.
     stage: float = 0.05
@@ -58,7 +59,7 @@ SETTINGS = SurrogateSettings()
 
 @dataclass(frozen=True)
 class LocalSurrogate:
-    """What a line through the model's neighbourhood says of one grade.
+    """A line fitted to the model around one student, as an explanation of the grade.
 
     Attributes
     ----------
@@ -70,9 +71,9 @@ class LocalSurrogate:
         Columns that are not explained, because they are texts, missing for this student, the same
         for a whole section, or move the prediction too little; they stay as they are.
     imputed
-        Columns with gaps among the neighbours, which the section's mean fills to tell the spread.
+        Columns with gaps among the neighbours, which the mean fills to estimate the spread.
     hidden
-        Why it is not to be shown; empty: it is.
+        The reason not to show it; empty if it is shown.
     """
 
     effects: Mapping[str, float]
@@ -83,12 +84,12 @@ class LocalSurrogate:
 
     def largest(self, most: int) -> list[tuple[str, float]]:
         """Return the features with the largest effects, the largest first."""
-        return sorted(self.effects.items(), key=lambda one: (-abs(one[1]), one[0]))[:most]
+        return sorted(self.effects.items(), key=lambda item: (-abs(item[1]), item[0]))[:most]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a second opinion is the first one.
+    """How far a second opinion agrees with the exact explanation.
 
     Attributes
     ----------
@@ -96,7 +97,7 @@ class Agreement:
         Features among the five largest of both, over those among the five of either; 0-1.
     signs
         Share of the three features with the largest exact contributions that have the same sign;
-        NaN: none of them is explained.
+        NaN if the second opinion explains none of them.
     """
 
     jaccard5: float
@@ -120,19 +121,23 @@ class Neighbours:
 
 
 def neighbours(model: Servable, snapshots: pd.DataFrame, progress: float, seed: int) -> Neighbours:
-    """Return those of `snapshots` that are near `progress` (0-1), and what is usual among them."""
-    some = snapshots[(snapshots["progress"] - progress).abs() <= SETTINGS.stage]
-    some = some.sample(min(len(some), SETTINGS.neighbours), random_state=seed)
-    told = explain(model, some, seed)
-    means = told.grade.contributions.mean(axis=0) if len(some) else np.zeros(len(told.features))
-    return Neighbours(some, dict(zip(told.features, means.tolist(), strict=True)))
+    """Return the `snapshots` near `progress` (0-1), and their mean contributions."""
+    near = snapshots[(snapshots["progress"] - progress).abs() <= SETTINGS.stage]
+    near = near.sample(min(len(near), SETTINGS.neighbours), random_state=seed)
+    attributions = explain(model, near, seed)
+    means = (
+        attributions.grade.contributions.mean(axis=0)
+        if len(near)
+        else np.zeros(len(attributions.features))
+    )
+    return Neighbours(near, dict(zip(attributions.features, means.tolist(), strict=True)))
 
 
 def agreement(local: LocalSurrogate, exact: Account, around: Neighbours) -> Agreement:
     """Compare with the exact account, on the features that both explain.
 
     Both count from the same neighbours: exact contributions count from an average row of all terms
-    and stages, so what is usual among the neighbours is taken away.
+    and stages, so the mean of the neighbours is subtracted.
     """
     common = {
         name: exact.contributions.get(name, 0.0) - around.contributions.get(name, 0.0)
@@ -147,10 +152,10 @@ def agreement(local: LocalSurrogate, exact: Account, around: Neighbours) -> Agre
     )
 
 
-def who_needs_one(
+def second_opinion_reasons(
     predictions: pd.DataFrame, challenger: pd.DataFrame | None, pass_marks: pd.Series
 ) -> pd.Series:
-    """Return why each prediction needs a second opinion, in words; empty: it needs none.
+    """Return the reason why each prediction needs a second opinion; empty if it needs none.
 
     Parameters
     ----------
@@ -170,23 +175,23 @@ def who_needs_one(
         "near the pass mark": (both["grade"] - pass_marks.to_numpy()).abs() <= SETTINGS.near_points,
         "champion and challenger disagree": apart,
     }
-    told = pd.Series([""] * len(both), predictions.index, dtype=object)
+    texts = pd.Series([""] * len(both), predictions.index, dtype=object)
     for reason, holds in reasons.items():
-        more = told.where(told == "", told + ", ") + reason
-        told = told.where(~holds.to_numpy(bool), more)
-    return told
+        more = texts.where(texts == "", texts + ", ") + reason
+        texts = texts.where(~holds.to_numpy(bool), more)
+    return texts
 
 
 def surrogate(model: Model, row: pd.DataFrame, around: Neighbours, seed: int) -> LocalSurrogate:
-    """Return what a line says of the grade of `row`.
+    """Return the explanation of the grade of `row` by a line.
 
     Parameters
     ----------
     row
         A snapshot with all columns that `model` reads.
     around
-        Whose spread within sections tells how far students are drawn around this one; what is the
-        same for a whole section is not drawn.
+        Their spread within sections is the spread of the students drawn around `row`; columns with
+        the same value for a whole section are not drawn.
     seed
         The same seed gives the same bytes.
 
@@ -227,18 +232,18 @@ def surrogate(model: Model, row: pd.DataFrame, around: Neighbours, seed: int) ->
         sample_around_instance=True,
         random_state=seed,
     )
-    found = explainer.explain_instance(
+    line = explainer.explain_instance(
         own,
         lambda drawn: _grades(model, row, drawn, explained),
         num_features=len(explained),
         num_samples=SETTINGS.samples,
     )
     slopes = np.zeros(len(explained))
-    for place, slope in found.as_map()[1]:
+    for place, slope in line.as_map()[1]:
         slopes[place] = slope
     distance = (own - known[explained].mean().to_numpy(np.float64)) / explainer.scaler.scale_
     effects = dict(zip(explained, np.nan_to_num(slopes * distance).tolist(), strict=True))
-    r2 = float(found.score)
+    r2 = float(line.score)
     low = f"a line follows the model nearby with an R2 of {r2:.2f} only, below {SETTINGS.least_r2}"
     return LocalSurrogate(
         effects,
@@ -250,7 +255,7 @@ def surrogate(model: Model, row: pd.DataFrame, around: Neighbours, seed: int) ->
 
 
 def _main_columns(model: Model, row: pd.DataFrame, spread: pd.Series) -> list[str]:
-    """Return the columns that move the grade most when moved alone, the first one most."""
+    """Return the columns that move the grade most when moved alone, the largest effect first."""
     names = [str(name) for name in spread.index]
     own = row[names].iloc[0].to_numpy(np.float64)
     moved = np.concatenate([own + step * np.diag(spread) for step in SETTINGS.moves])

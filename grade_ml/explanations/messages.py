@@ -1,8 +1,8 @@
-"""The words of narratives and what-ifs, from one catalogue per language, to write and to read back.
+"""The sentences of narratives and what-ifs: one catalogue per language, to write and to read back.
 
 A catalogue is a file in `catalogues/`: sentences with slots. `{name:.1f}` is a number with one
-decimal, `{name:+.1f}` one with its sign, `{name}` a theme or another text. What is told is not
-decided here.
+decimal, `{name:+.1f}` a number with its sign, `{name}` a theme or another text. Other modules
+choose the sentences.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache, cached_property
 from importlib.resources import files
 
@@ -22,19 +23,27 @@ _SLOT = re.compile(r"\{(\w+)(?::(\+?\.\df))?\}")
 _NUMBER = r"[+-]?\d+(?:[.,]\d+)?"
 
 
+class Reader(StrEnum):
+    """Who reads a narrative."""
+
+    STUDENT = "student"
+    ADVISER = "adviser"
+    ANALYST = "analyst"
+
+
 @dataclass(frozen=True)
 class Message:
-    """One sentence of a catalogue, or a part of one."""
+    """One sentence of a catalogue, or a part of a sentence."""
 
     text: str
 
     @cached_property
     def slots(self) -> list[tuple[str, str]]:
         """The slots in order: name, and the format of a number or an empty text."""
-        return [(found[1], found[2] or "") for found in _SLOT.finditer(self.text)]
+        return [(slot[1], slot[2] or "") for slot in _SLOT.finditer(self.text)]
 
     def pattern(self, themes: Mapping[str, str]) -> re.Pattern[str]:
-        """Return what matches the sentence with anything that its slots can hold."""
+        """Return the pattern of the sentence with any values in its slots."""
         return _pattern(self.text, tuple(sorted(themes.values(), key=len, reverse=True)))
 
 
@@ -46,20 +55,20 @@ def _pattern(text: str, themes: tuple[str, ...]) -> re.Pattern[str]:
         return f"({'|'.join(map(re.escape, themes))})" if name.startswith("theme") else "(.+?)"
 
     parts, last = [], 0
-    for found in _SLOT.finditer(text):
-        parts += [re.escape(text[last : found.start()]), of_slot(found[1], found[2])]
-        last = found.end()
+    for slot in _SLOT.finditer(text):
+        parts += [re.escape(text[last : slot.start()]), of_slot(slot[1], slot[2])]
+        last = slot.end()
     return re.compile("".join([*parts, re.escape(text[last:]), "(?= |$)"]))
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The words of one language.
+    """The messages of one language.
 
     Attributes
     ----------
     decimal
-        The sign between whole and broken part of a number.
+        The decimal separator.
     themes
         What each `Theme` is called.
     messages
@@ -73,17 +82,17 @@ class Catalogue:
     def write(self, section: str, kind: str, slots: Mapping[str, float | str]) -> str:
         """Return the sentence `kind` with its slots filled."""
         text = self.messages[section][kind].text
-        return _SLOT.sub(lambda found: self._filled(slots[found[1]], found[2] or ""), text)
+        return _SLOT.sub(lambda slot: self._filled(slots[slot[1]], slot[2] or ""), text)
 
     def _filled(self, value: float | str, spec: str) -> str:
         if isinstance(value, str):
             return self.themes.get(value, value)
-        # Nothing is written as "-0".
+        # Zero is never written as "-0".
         text = format(float(format(value, spec)) + 0.0, spec)
         return text.replace(".", self.decimal)
 
-    def says(self, text: str, stored: float | str, spec: str) -> bool:
-        """Return whether a text that was read back means the stored value."""
+    def matches(self, text: str, stored: float | str, spec: str) -> bool:
+        """Return whether a text that was read back has the stored value."""
         if isinstance(stored, str):
             return text == self.themes.get(stored, stored)
         return float(text.replace(self.decimal, ".")) == float(format(stored, spec))
@@ -97,7 +106,7 @@ def languages() -> tuple[str, ...]:
 
 @cache
 def catalogue(language: str) -> Catalogue:
-    """Return the words of `language`.
+    """Return the catalogue of `language`.
 
     Raises
     ------
@@ -106,7 +115,7 @@ def catalogue(language: str) -> Catalogue:
     """
     if language not in languages():
         raise ConfigurationError(
-            f"There are no words in the language {language!r}.",
+            f"There is no message catalogue of the language {language!r}.",
             f"Choose one of {', '.join(languages())}, or add a catalogue beside theirs.",
         )
     words = tomllib.loads((_FOLDER / f"{language}.toml").read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""The explanations of the current predictions of chosen courses on one day, stored.
+"""Makes and stores the explanations of the current predictions of chosen courses on one day.
 
-Here stored things are brought together; what each figure is stands in the module of its name. Only
-what changed, the model or what it reads, is made anew. An enrollment of which something cannot be
-made costs the others nothing: it is left out, and `degraded` counts it with the reason.
+This module reads and writes the store; the module of each figure computes it. An explanation is
+made again only if the model changed, or what it reads. An enrollment that fails does not affect the
+others: it is left out, and `degraded` counts it with the reason.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from grade_ml.core.settling import settle
 from grade_ml.core.types import pandas_types
 from grade_ml.ensemble.groups import Bands, grouped
 from grade_ml.ensemble.members import Task
-from grade_ml.ensemble.pooled import NAME as POOLED
+from grade_ml.ensemble.names import POOLED
 from grade_ml.ensemble.rows import ENROLLMENT
-from grade_ml.explanations import advice, loading, store
+from grade_ml.explanations import advice, loading, store, tables
 from grade_ml.explanations import narratives as narrated
 from grade_ml.explanations.advice import Advice, Kind
 from grade_ml.explanations.attribution import explain, pooled_of
@@ -64,12 +64,12 @@ _EXPLAIN = family("explain")
 
 @dataclass(frozen=True)
 class Explained:
-    """What came of one course.
+    """The explanations of one course.
 
     Attributes
     ----------
     rows, fresh
-        Explained running enrollments, and how many of them were explained anew.
+        Explained running enrollments, and how many of them were explained in this run.
     grade_error, risk_error
         The largest difference between a sum and its number; points, and log-odds.
     """
@@ -83,7 +83,7 @@ class Explained:
 
     @property
     def adds_up(self) -> bool:
-        """Whether every row does."""
+        """Whether every row adds up to its prediction."""
         return max(self.grade_error, self.risk_error) <= TOLERANCE
 
 
@@ -101,7 +101,7 @@ def attributions(
     known = set(loading.keys(before))
     fresh, failed = dict.fromkeys(courses, 0), [loading.no_odd()]
     for batch in batches(workspace, models, courses, loading.blocks):
-        done, odd = settled(batch.without(known), lambda some: _attributed(some, workspace.seed))
+        done, odd = settled(batch.without(known), lambda part: _attributed(part, workspace.seed))
         failed.append(odd)
         for rows in done:
             store.write_attributions(workspace.connection, rows)
@@ -113,49 +113,51 @@ def attributions(
 
 
 def _attributed(batch: Batch, seed: int) -> pd.DataFrame:
-    found = explain(batch.served.model, batch.rows, seed)
-    return store.attribution_rows(found, batch.state, batch.served.degraded)
+    explained = explain(batch.served.model, batch.rows, seed)
+    return store.attribution_rows(explained, batch.state, batch.served.degraded)
 
 
 def _explained(course: str, rows: pd.DataFrame, fresh: int, odd: pd.DataFrame) -> Explained:
     own = rows[rows["course_id"] == course]
-    # Of no rows there is no largest error, and nothing that does not add up.
+    # Without rows there is no largest error, and no row that does not add up.
     worst = own[["grade_error", "risk_error"]].max().fillna(0.0)
-    told = [reason for text in own["degraded"].unique() for reason in json.loads(text)]
+    degraded = [reason for text in own["degraded"].unique() for reason in json.loads(text)]
     return Explained(
         course,
         len(own),
         fresh,
         float(worst["grade_error"]),
         float(worst["risk_error"]),
-        tuple(dict.fromkeys([*told, *_left_out("explanation", course, odd)])),
+        tuple(dict.fromkeys([*degraded, *_left_out("explanation", course, odd)])),
     )
 
 
-def _left_out(what: str, course: str, odd: pd.DataFrame) -> list[str]:
+def _left_out(subject: str, course: str, odd: pd.DataFrame) -> list[str]:
     own = odd[odd["course_id"] == course]
-    return [f"no {what} of {count} enrollments: {why}" for why, count in reasons(own).items()]
+    return [f"no {subject} of {count} enrollments: {why}" for why, count in reasons(own).items()]
 
 
 def importance(workspace: Workspace, models: Models, courses: Sequence[str]) -> dict[str, Weighed]:
-    """Weigh the features by the stored explanations of `courses`, and store it.
+    """Compute and store the importance of features from the stored explanations of `courses`.
 
-    With it goes what holds over all courses, from what is known of each of the last week.
+    It also stores the importance over all courses, from the last week's importance of each.
     """
     rows = current_snapshots(workspace, courses)
     groups = protected_columns(rows.columns)
     people = rows[[*ENROLLMENT, *groups.values()]].astype(dict.fromkeys(ENROLLMENT, object))
     people = grouped(people, "student_id", _bands(models))
-    found = {name: _weighed(workspace, models, name, people, groups) for name in courses}
-    stored = together((one.rows for one in found.values()), pandas_types(store.importance))
+    by_course = {name: _weighed(workspace, models, name, people, groups) for name in courses}
+    stored = together(
+        (weighed.rows for weighed in by_course.values()), pandas_types(tables.importance)
+    )
     if len(stored):
         store.write_importance(workspace.connection, stored)
         _weigh_everywhere(workspace)
-    return found
+    return by_course
 
 
 def _bands(models: Models) -> Bands:
-    """Return the bands of the ensemble's audit; none where there is no ensemble."""
+    """Return the bands of the ensemble's audit; no bands if there is no ensemble."""
     try:
         return models.pooled_champion()[1].bands
     except NotReadyError:
@@ -169,27 +171,31 @@ def _weighed(
     people: pd.DataFrame,
     groups: Mapping[str, str],
 ) -> Weighed:
-    types = pandas_types(store.importance)
-    told = store.read_explanations(workspace.connection, [course], workspace.as_of)
-    if not told:
+    types = pandas_types(tables.importance)
+    explanations = store.read_explanations(workspace.connection, [course], workspace.as_of)
+    if not explanations:
         return Weighed(course, empty(types), reason="no running enrollment is explained")
-    reference, reason = _reference(workspace, models, course, told)
-    rows = weigh(told, people, groups, reference, workspace.seed)
-    rows = rows.assign(course_id=course, as_of=pd.Timestamp(workspace.as_of), model=told[0].model)
+    reference, reason = _reference(workspace, models, course, explanations)
+    rows = weigh(explanations, people, groups, reference, workspace.seed)
+    rows = rows.assign(
+        course_id=course, as_of=pd.Timestamp(workspace.as_of), model=explanations[0].model
+    )
     alarms = rows[rows["alarm"].astype(bool)]
     names = tuple(f"{row.feature} ({row.task})" for row in alarms.itertuples())
     return Weighed(course, rows.reindex(columns=list(types)), names, reason)
 
 
 def _reference(
-    workspace: Workspace, models: Models, course: str, told: Sequence[Explanation]
+    workspace: Workspace, models: Models, course: str, explanations: Sequence[Explanation]
 ) -> tuple[pd.DataFrame, str]:
-    """Return task, feature, share and spread in training terms of the same phase, and why not.
+    """Return `REFERENCE` in training terms of the same phase, and the reason if there is none.
 
-    They are computed once for each version of the model.
+    It is computed once for each version of the model.
     """
     served, nothing = models.serving(course), empty(REFERENCE)
-    known_progress = [x for one in told if (x := one.values.get("progress")) is not None]
+    known_progress = [
+        x for explanation in explanations if (x := explanation.values.get("progress")) is not None
+    ]
     if not known_progress:
         return nothing, "how far the sections are is unknown"
     phase = phase_of(float(np.median(known_progress)))
@@ -220,9 +226,9 @@ def _reference(
 def _every(
     workspace: Workspace, course: str, features: Collection[str], most: int | None = None
 ) -> pd.DataFrame:
-    """Return the stored snapshots of a course with what a model reads beside them.
+    """Return the stored snapshots of a course with the other columns that a model reads.
 
-    Without rows that hold an infinite number, which no library reads: each would cost the others.
+    Rows with an infinite number are left out: no library reads them, and the other rows would fail.
     """
     rows = workspace.frames.snapshots([course])
     rows = rows[~np.isinf(rows.select_dtypes("number").to_numpy(np.float64)).any(axis=1)]
@@ -257,45 +263,45 @@ def main_features(workspace: Workspace) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Ways:
-    """The ways through trees of one course's running enrollments: section, student and path."""
+    """The decision paths of one course's running enrollments: section, student and path."""
 
     paths: tuple[tuple[str, str, Path], ...]
     degraded: tuple[str, ...] = ()
 
 
 def paths(workspace: Workspace, models: Models, courses: Sequence[str]) -> dict[str, Ways]:
-    """Store each running enrollment's ways through trees, and return those of each course."""
-    before = store.summary(workspace.connection, courses, workspace.as_of, store.decision_path)
+    """Store each running enrollment's decision paths, and return those of each course."""
+    before = store.summary(workspace.connection, courses, workspace.as_of, tables.decision_path)
     known = set(loading.keys(before))
     failed = [loading.no_odd()]
     for batch in batches(workspace, models, courses, loading.by_course):
         if len(batch.without(known)):
             failed.append(_write_paths(workspace, batch))
     odd = pd.concat(failed)
-    found: dict[str, list[tuple[str, str, Path]]] = {name: [] for name in courses}
+    by_course: dict[str, list[tuple[str, str, Path]]] = {name: [] for name in courses}
     for course, *path in store.read_paths(workspace.connection, courses, workspace.as_of):
-        found[course].append(tuple(path))  # type: ignore[arg-type]
+        by_course[course].append(tuple(path))  # type: ignore[arg-type]
     return {
         name: Ways(tuple(own), tuple(_left_out("decision path", name, odd)))
-        for name, own in found.items()
+        for name, own in by_course.items()
     }
 
 
 def _write_paths(workspace: Workspace, batch: Batch) -> pd.DataFrame:
-    """Lead the rows of one course through the trees; return those that could not be led."""
+    """Store the decision paths of one course; return the rows that failed."""
     course, model = str(batch.state["course_id"].iloc[0]), batch.served.model
-    every = _every(workspace, course, model.features, SETTINGS.surrogate_rows)
-    trees = Trees.of(model, every, workspace.seed)
-    done, odd = settled(batch, lambda some: (trees.paths(some.rows), some.state))
-    for each, state in done:
-        for own in each:
-            tree, body = [one.tree.split()[0] for one in own], [one.to_json() for one in own]
+    snapshots = _every(workspace, course, model.features, SETTINGS.surrogate_rows)
+    trees = Trees.of(model, snapshots, workspace.seed)
+    done, odd = settled(batch, lambda part: (trees.paths(part.rows), part.state))
+    for of_rows, state in done:
+        for own in of_rows:
+            tree, body = [path.tree.split()[0] for path in own], [path.to_json() for path in own]
             store.write_paths(workspace.connection, state.assign(tree=tree, body=body))
     return odd
 
 
 def fairness(workspace: Workspace, models: Models) -> tuple[pd.DataFrame, str]:
-    """Measure and store how groups fare with the ensemble; return it, or why it is unknown."""
+    """Compute and store the fairness of the ensemble; return it, or the reason if it is unknown."""
     registry = workspace.registry
     try:
         version, pooled = models.pooled_champion()
@@ -303,47 +309,49 @@ def fairness(workspace: Workspace, models: Models) -> tuple[pd.DataFrame, str]:
         enrollments = read_table(workspace.connection, schema.enrollment)
         used = registry.pseudonyms, registry.declared
         rows = with_attributes(pooled.held_out, students, enrollments, *used)
-        found = figures_of_groups(rows, workspace.seed, pooled.bands)
+        figures = figures_of_groups(rows, workspace.seed, pooled.bands)
     except NotReadyError as error:
-        return empty(pandas_types(store.fairness)), str(error)
-    if found.empty:
-        return found, "no protected attribute has two groups that are large enough"
-    found = found.assign(
+        return empty(pandas_types(tables.fairness)), str(error)
+    if figures.empty:
+        return figures, "no protected attribute has two groups that are large enough"
+    figures = figures.assign(
         as_of=pd.Timestamp(workspace.as_of), model=f"{version.name} {version.version}"
     )
-    store.write_fairness(workspace.connection, found)
-    return found, ""
+    store.write_fairness(workspace.connection, figures)
+    return figures, ""
 
 
 def effects(
     workspace: Workspace, models: Models, courses: Sequence[str], features: Sequence[str]
 ) -> list[Effect]:
-    """Return the effects of `features` in the current rows of the model most of them have."""
+    """Return the effects of `features` in the rows of the model that serves the most rows."""
     rows = current_snapshots(workspace, courses)
-    served, own = max(by_model(models, rows, courses), key=lambda one: len(one[1]))
+    served, own = max(by_model(models, rows, courses), key=lambda pair: len(pair[1]))
     if own.empty:
         return []
-    some = own.sample(min(1000, len(own)), random_state=workspace.seed)
-    ready = beside(workspace.connection, some.reset_index(drop=True), served.model.features)
-    found = (effect(served.model, ready, name) for name in features)
-    return [one for one in found if one is not None]
+    sample = own.sample(min(1000, len(own)), random_state=workspace.seed)
+    ready = beside(workspace.connection, sample.reset_index(drop=True), served.model.features)
+    curves = (effect(served.model, ready, name) for name in features)
+    return [curve for curve in curves if curve is not None]
 
 
-#: Makes one enrollment's advice, of which there may be none.
-Job = Callable[[], Mapping[str, Any] | None]
+#: Chooses the students of a course who get advice; returns its subject by place in predictions.
+Choose = Callable[[str, pd.DataFrame], "pd.Series[Any]"]
+#: Makes one enrollment's advice on a subject; None if there is no advice.
+Make = Callable[[Case, Any], Mapping[str, Any] | None]
 
 
 def narratives(workspace: Workspace, models: Models, courses: Sequence[str]) -> dict[str, Advice]:
-    """Tell every explained prediction to each reader in each language, and store it."""
+    """Write and store the narratives of every explained prediction, by reader and language."""
 
-    def plan(course: str, cases: Sequence[Case]) -> Iterable[tuple[Case, Job]]:
+    def choose(course: str, predicted: pd.DataFrame) -> pd.Series[Any]:
         del course
-        return [(case, partial(_narratives, case)) for case in cases]
+        return pd.Series("", predicted.index)
 
-    return _advise(workspace, models, Kind.NARRATIVE, courses, plan)
+    return _advise(workspace, models, Kind.NARRATIVE, courses, choose, lambda *_: _narratives)
 
 
-def _narratives(case: Case) -> dict[str, Any]:
+def _narratives(case: Case, _: str) -> dict[str, Any]:
     figures = case.predicted["lower80"], case.predicted["upper80"]
     return advice.narratives(narrated.Explained(case.explanation, *figures))
 
@@ -351,7 +359,10 @@ def _narratives(case: Case) -> dict[str, Any]:
 def second_opinions(
     workspace: Workspace, models: Models, courses: Sequence[str]
 ) -> dict[str, Advice]:
-    """Ask LIME about those who are at risk, near the pass mark, or disputed by a challenger."""
+    """Make LIME's explanations of students at risk, near the pass mark, or in dispute.
+
+    In dispute are predictions from which the challenger's differs.
+    """
     if "lime" in _EXPLAIN.missing():
         why = "lime is not installed (extra explain): no second opinions"
         return dict.fromkeys(courses, Advice(degraded=(why,)))
@@ -360,28 +371,34 @@ def second_opinions(
         read_shadows(workspace.connection, version, as_of=workspace.as_of) if version else None
     )
 
-    def plan(course: str, cases: Sequence[Case]) -> Iterable[tuple[Case, Job]]:
-        every = _every(workspace, course, cases[0].served.model.features)
+    def choose(course: str, predicted: pd.DataFrame) -> pd.Series[Any]:
         pass_mark = workspace.institution.pass_mark_of(course)
+        return advice.in_doubt(predicted, challenger, pass_mark)
+
+    def prepare(course: str, cases: Sequence[Case]) -> Make:
+        snapshots = _every(workspace, course, cases[0].served.model.features)
         known: dict[tuple[str, float], Neighbours] = {}
 
         def make(case: Case, reason: str) -> dict[str, Any] | None:
             model, progress = case.served.model, float(case.row["progress"].iloc[0])
             place = case.explanation.section_id, progress
             if place not in known:
-                known[place] = neighbours(model, every, progress, workspace.seed)
+                known[place] = neighbours(model, snapshots, progress, workspace.seed)
             return advice.second_opinion(case, reason, known[place], workspace.seed)
 
-        chosen = advice.in_doubt(cases, challenger, pass_mark)
-        return [(case, partial(make, case, reason)) for case, reason in chosen]
+        return make
 
-    return _advise(workspace, models, Kind.SECOND_OPINION, courses, plan)
+    return _advise(workspace, models, Kind.SECOND_OPINION, courses, choose, prepare)
 
 
 def what_ifs(workspace: Workspace, models: Models, courses: Sequence[str]) -> dict[str, Advice]:
-    """Find out what would bring those who are at risk, or close below it, to the next goal."""
+    """Find changes that bring students who are at risk, or close to their next goal, to it."""
 
-    def plan(course: str, cases: Sequence[Case]) -> Iterable[tuple[Case, Job]]:
+    def choose(course: str, predicted: pd.DataFrame) -> pd.Series[Any]:
+        return advice.aims(predicted, workspace.institution.goals_of(course))
+
+    def prepare(course: str, cases: Sequence[Case]) -> Make:
+        del cases
         gradebook = frames.read(workspace.connection, {course})
         carried: dict[str, Continuation] = {}
 
@@ -393,59 +410,74 @@ def what_ifs(workspace: Workspace, models: Models, courses: Sequence[str]) -> di
             model, seed = case.served.model, workspace.seed
             return answers(model, carried[section], case.row, goal, seed).to_dict()
 
-        chosen = advice.aims(cases, workspace.institution.goals_of(course))
-        return [(case, partial(make, case, goal)) for case, goal in chosen]
+        return make
 
-    return _advise(workspace, models, Kind.WHAT_IF, courses, plan)
+    return _advise(workspace, models, Kind.WHAT_IF, courses, choose, prepare)
 
 
-def _advise(
+def _advise(  # noqa: PLR0913, PLR0917 - what differs between the three kinds
     workspace: Workspace,
     models: Models,
     kind: Kind,
     courses: Sequence[str],
-    plan: Callable[[str, Sequence[Case]], Iterable[tuple[Case, Job]]],
+    choose: Choose,
+    prepare: Callable[[str, Sequence[Case]], Make],
 ) -> dict[str, Advice]:
-    """Make and store the advice that is out of date; return all that is known today."""
+    """Make and store the advice that is out of date; return all advice of today.
+
+    Students are chosen among all: if they were chosen among those without advice, each run would
+    advise more students.
+    """
     connection, day = workspace.connection, workspace.as_of
     fresh, failed = dict.fromkeys(courses, 0), [loading.no_odd()]
-    for course, state in _changed(workspace, kind, courses).groupby("course_id"):
-        cases = loading.cases(workspace, models, str(course), state)
-        bodies, odd = _bodies(plan(str(course), cases) if cases else (), str(course))
+    for name, rows in _explained_rows(workspace, kind, courses).groupby("course_id"):
+        course, predicted = str(name), loading.predicted(workspace, rows)
+        subjects = choose(course, predicted)
+        chosen = predicted.loc[subjects.index]
+        due = chosen[chosen["known"].isna()]
+        cases = loading.cases(workspace, models, course, due) if len(due) else []
+        if not cases:
+            continue
+        keys = due[ENROLLMENT].itertuples(index=False, name=None)
+        about = dict(zip(keys, subjects[due.index], strict=True))
+        make = prepare(course, cases)
+        jobs = [(case, partial(make, case, about[case.key])) for case in cases]
+        bodies, odd = _bodies(jobs, course)
         failed.append(odd)
-        fresh[str(course)] = len(bodies)
+        fresh[course] = len(bodies)
         if len(bodies):
-            store.write_advice(connection, kind, state, bodies)
+            store.write_advice(connection, kind, due, bodies)
     known = store.read_advice(connection, kind, courses, day)
     odd = pd.concat(failed)
-    what = kind.replace("_", " ")
+    subject = kind.replace("_", " ")
     return {
-        name: Advice(known.get(name, ()), fresh[name], _less(what, name, known.get(name, ()), odd))
+        name: Advice(
+            known.get(name, ()), fresh[name], _less(subject, name, known.get(name, ()), odd)
+        )
         for name in courses
     }
 
 
-def _changed(workspace: Workspace, kind: Kind, courses: Collection[str]) -> pd.DataFrame:
+def _explained_rows(workspace: Workspace, kind: Kind, courses: Collection[str]) -> pd.DataFrame:
+    """Return the explained rows, and in the column `known` whether they have that advice."""
     connection, day = workspace.connection, workspace.as_of
     explained = store.summary(connection, courses, day)
-    told = store.summary(connection, courses, day, store.advice)
-    told = told.loc[told["kind"] == str(kind), loading.STATE].assign(known=True)
-    both = explained.merge(told, on=loading.STATE, how="left")
-    return both[both["known"].isna()].reset_index(drop=True)
+    advised = store.summary(connection, courses, day, tables.advice)
+    advised = advised.loc[advised["kind"] == str(kind), loading.STATE].assign(known=True)
+    return explained.merge(advised, on=loading.STATE, how="left")
 
 
-def _bodies(jobs: Iterable[tuple[Case, Job]], course: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _bodies(
+    jobs: Sequence[tuple[Case, Callable[[], Mapping[str, Any] | None]]], course: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return section_id, student_id and body of what the jobs make, and those that fail."""
-    jobs = list(jobs)
-    keys = pd.DataFrame(
-        [(case.explanation.section_id, case.explanation.student_id) for case, _ in jobs],
-        columns=ENROLLMENT,
-    ).assign(course_id=course)
+    keys = pd.DataFrame([case.key for case, _ in jobs], columns=ENROLLMENT)
+    keys = keys.assign(course_id=course)
     made: dict[int, str] = {}
 
     def work(places: Sequence[int]) -> None:
         for place in places:
-            # A failure has the others asked again: what is made already is not made twice.
+            # After a failure `settle` calls again for the others: nothing is made twice.
             if place not in made:
                 body = jobs[place][1]()
                 made[place] = json.dumps(body) if body else ""
@@ -457,7 +489,7 @@ def _bodies(jobs: Iterable[tuple[Case, Job]], course: str) -> tuple[pd.DataFrame
 
 
 def _less(
-    what: str, course: str, bodies: Iterable[Mapping[str, Any]], odd: pd.DataFrame
+    subject: str, course: str, bodies: Iterable[Mapping[str, Any]], odd: pd.DataFrame
 ) -> tuple[str, ...]:
-    told = [reason for body in bodies for reason in body.get("degraded", ())]
-    return tuple(dict.fromkeys([*told, *_left_out(what, course, odd)]))
+    degraded = [reason for body in bodies for reason in body.get("degraded", ())]
+    return tuple(dict.fromkeys([*degraded, *_left_out(subject, course, odd)]))

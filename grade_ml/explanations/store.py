@@ -1,7 +1,7 @@
-"""The room's tables: attributions, advice, importance and its references, paths, fairness.
+"""Writes and reads the package's tables.
 
 Everything is written by key, so that writing the same again changes nothing, and a day in the past
-can be computed anew. No foreign key ties them to the gradebook, whose loader may replace an
+can be computed again. No foreign key ties them to the gradebook, whose loader may replace an
 enrollment at any time.
 """
 
@@ -20,152 +20,61 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import JSONB
 
 from grade_ml.core.database import read_frame, upsert_frame
-from grade_ml.core.policy import TablePolicy
 from grade_ml.ensemble.rows import ENROLLMENT
 from grade_ml.explanations.contract import Account, Attributions, Explanation
 from grade_ml.explanations.decision_paths import Path
+from grade_ml.explanations.tables import (
+    advice,
+    attribution,
+    decision_path,
+    fairness,
+    importance,
+    reference,
+)
 from grade_ml.gradebook.schema import section
 
-metadata = sa.MetaData(schema="explanations")
-
-attribution = sa.Table(
-    "attribution",
-    metadata,
-    sa.Column("section_id", sa.Text, primary_key=True),
-    sa.Column("student_id", sa.Text, primary_key=True),
-    sa.Column("as_of", sa.Date, primary_key=True, comment="the day of the features"),
-    sa.Column("course_id", sa.Text, nullable=False),
-    sa.Column("model_name", sa.Text, nullable=False),
-    sa.Column("model_version", sa.Integer, nullable=False),
-    sa.Column("features_hash", sa.Text, nullable=False, comment="of what the model read"),
-    sa.Column("grade", JSONB, comment="an account in points; null: no grade is known"),
-    sa.Column("risk", JSONB, nullable=False, comment="an account in log-odds"),
-    sa.Column("feature_values", JSONB, nullable=False),
-    sa.Column("grade_error", sa.Double, comment="how far the sum is from the number; points"),
-    sa.Column("risk_error", sa.Double, nullable=False),
-    sa.Column("degraded", JSONB, nullable=False, server_default=sa.text("'[]'")),
-    info=TablePolicy("explanations", personal=("student_id",), time="as_of").info,
-)
-advice = sa.Table(
-    "advice",
-    metadata,
-    sa.Column("section_id", sa.Text, primary_key=True),
-    sa.Column("student_id", sa.Text, primary_key=True),
-    sa.Column("as_of", sa.Date, primary_key=True, comment="the day of the features"),
-    sa.Column("kind", sa.Text, primary_key=True),
-    sa.Column("course_id", sa.Text, nullable=False),
-    sa.Column("model_name", sa.Text, nullable=False),
-    sa.Column("model_version", sa.Integer, nullable=False),
-    sa.Column("features_hash", sa.Text, nullable=False, comment="of the exact explanation"),
-    sa.Column("body", JSONB, nullable=False),
-    info=TablePolicy("explanations", personal=("student_id", "body"), time="as_of").info,
-)
-reference = sa.Table(
-    "reference",
-    metadata,
-    sa.Column("model_name", sa.Text, primary_key=True),
-    sa.Column("model_version", sa.Integer, primary_key=True),
-    sa.Column("course_id", sa.Text, primary_key=True, comment="empty: all courses together"),
-    sa.Column("phase", sa.Text, primary_key=True),
-    sa.Column("task", sa.Text, primary_key=True),
-    sa.Column("feature", sa.Text, primary_key=True),
-    sa.Column("share", sa.Double, nullable=False, comment="of all importance, 0-1"),
-    sa.Column("spread", sa.Double, nullable=False, comment="standard deviation over retrains"),
-    info=TablePolicy("explanations").info,
-)
-importance = sa.Table(
-    "importance",
-    metadata,
-    sa.Column("course_id", sa.Text, primary_key=True, comment="empty: all courses together"),
-    sa.Column("as_of", sa.Date, primary_key=True),
-    sa.Column("task", sa.Text, primary_key=True),
-    sa.Column("grouping", sa.Text, primary_key=True, comment="an attribute; empty: everybody"),
-    sa.Column("group_name", sa.Text, primary_key=True),
-    sa.Column("feature", sa.Text, primary_key=True),
-    sa.Column("model", sa.Text, nullable=False),
-    sa.Column("students", sa.Integer, nullable=False),
-    sa.Column("importance", sa.Double, nullable=False, comment="mean size of contributions"),
-    sa.Column("low", sa.Double, nullable=False),
-    sa.Column("high", sa.Double, nullable=False),
-    sa.Column("share", sa.Double, nullable=False, comment="of all importance, 0-1"),
-    sa.Column("band_low", sa.Double, comment="of the share, in training terms and over retrains"),
-    sa.Column("band_high", sa.Double),
-    sa.Column("alarm", sa.Boolean, nullable=False),
-    info=TablePolicy("explanations", time="as_of").info,
-)
-decision_path = sa.Table(
-    "decision_path",
-    metadata,
-    sa.Column("section_id", sa.Text, primary_key=True),
-    sa.Column("student_id", sa.Text, primary_key=True),
-    sa.Column("as_of", sa.Date, primary_key=True),
-    sa.Column("tree", sa.Text, primary_key=True, comment="surrogate, or the name of a member"),
-    sa.Column("course_id", sa.Text, nullable=False),
-    sa.Column("model_name", sa.Text, nullable=False),
-    sa.Column("model_version", sa.Integer, nullable=False),
-    sa.Column("features_hash", sa.Text, nullable=False),
-    sa.Column("body", JSONB, nullable=False),
-    info=TablePolicy("explanations", personal=("student_id",), time="as_of").info,
-)
-fairness = sa.Table(
-    "fairness",
-    metadata,
-    sa.Column("as_of", sa.Date, primary_key=True),
-    sa.Column("attribute", sa.Text, primary_key=True),
-    sa.Column("group_name", sa.Text, primary_key=True),
-    sa.Column("metric", sa.Text, primary_key=True),
-    sa.Column("model", sa.Text, nullable=False),
-    sa.Column("students", sa.Integer, nullable=False),
-    sa.Column("value", sa.Double, nullable=False),
-    sa.Column("low", sa.Double, nullable=False),
-    sa.Column("high", sa.Double, nullable=False),
-    sa.Column("gap", sa.Double, nullable=False, comment="to all other students"),
-    sa.Column("gap_low", sa.Double, nullable=False),
-    sa.Column("gap_high", sa.Double, nullable=False),
-    sa.Column("most", sa.Double, comment="the largest gap that is allowed"),
-    sa.Column("exceeds", sa.Boolean, nullable=False),
-    info=TablePolicy("explanations", time="as_of").info,
-)
-
-#: The course_id of what concerns all courses together.
+#: The course_id of figures over all courses together.
 EVERYWHERE = ""
-#: Contributions are kept to a ten-millionth: a hundred of them are still exact to a thousandth.
+#: Contributions are stored to a ten-millionth: a hundred of them are still exact to a thousandth.
 _DIGITS = 7
 
 
 def attribution_rows(
-    found: Attributions, state: pd.DataFrame, degraded: Sequence[str] = ()
+    attributions: Attributions, state: pd.DataFrame, degraded: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Return explanations as rows of the table.
 
     Parameters
     ----------
     state
-        What each was made from, in order: the columns of the table from as_of to features_hash.
+        The state of each, in order: the columns of the table from as_of to features_hash.
     degraded
-        Why the model is less than it could be, besides what `found` says of the explanation.
+        The reasons why the model is degraded, beside those of the explanation in `attributions`.
 
     Raises
     ------
     ValueError
         A number is not finite.
     """
-    told = list(found.explanations())
+    explanations = list(attributions.explanations())
     return pd.DataFrame(
         {
-            "section_id": [one.section_id for one in told],
-            "student_id": [one.student_id for one in told],
+            "section_id": [explanation.section_id for explanation in explanations],
+            "student_id": [explanation.student_id for explanation in explanations],
             "as_of": state["as_of"].to_numpy(),
             "course_id": state["course_id"].to_numpy(),
             "model_name": state["model_name"].to_numpy(),
             "model_version": state["model_version"].to_numpy(),
             "features_hash": state["features_hash"].to_numpy(),
-            "grade": [None if one.grade is None else _text(one.grade) for one in told],
-            "risk": [_text(one.risk) for one in told],
-            "feature_values": [_json(_known(one.values)) for one in told],
-            "grade_error": found.grade.error,
-            "risk_error": found.risk.error,
-            "degraded": json.dumps([*degraded, *found.degraded]),
+            "grade": [
+                None if explanation.grade is None else _text(explanation.grade)
+                for explanation in explanations
+            ],
+            "risk": [_text(explanation.risk) for explanation in explanations],
+            "feature_values": [_json(_known(explanation.values)) for explanation in explanations],
+            "grade_error": attributions.grade.error,
+            "risk_error": attributions.risk.error,
+            "degraded": json.dumps([*degraded, *attributions.degraded]),
         }
     )
 
@@ -183,11 +92,11 @@ def _text(account: Account) -> str:
     return _json(values)
 
 
-def as_kept(told: Explanation) -> Explanation:
-    """Return an explanation as it is read once it has been stored: without what is noise."""
-    grade = None if told.grade is None else Account(**json.loads(_text(told.grade)))
-    risk = Account(**json.loads(_text(told.risk)))
-    return replace(told, grade=grade, risk=risk, values=_known(told.values))
+def as_kept(explanation: Explanation) -> Explanation:
+    """Return an explanation as it would be read from the store, rounded."""
+    grade = None if explanation.grade is None else Account(**json.loads(_text(explanation.grade)))
+    risk = Account(**json.loads(_text(explanation.risk)))
+    return replace(explanation, grade=grade, risk=risk, values=_known(explanation.values))
 
 
 def _known(values: Any) -> dict[str, Any]:
@@ -211,11 +120,11 @@ def summary(
 ) -> pd.DataFrame:
     """Return the rows of running enrollments in `table` that are the newest by `as_of`.
 
-    Without the columns in JSON, save `degraded`; `table` may be that of decision paths.
+    Without the columns in JSON, except `degraded`; `table` may be that of decision paths.
     """
-    names = [one.name for one in table.columns if not isinstance(one.type, JSONB)]
-    told = ["degraded"] if table is attribution else []
-    return _read(connection, newest(table, courses, as_of), [*names, *told])
+    names = [column.name for column in table.columns if not isinstance(column.type, JSONB)]
+    json_columns = ["degraded"] if table is attribution else []
+    return _read(connection, newest(table, courses, as_of), [*names, *json_columns])
 
 
 def read_explanations(
@@ -249,7 +158,7 @@ def read_explanations(
 
 
 def newest(table: sa.Table, courses: Collection[str], as_of: date) -> sa.Select[Any]:
-    """Select what is known of each running section on the last day on which it was explained."""
+    """Select the rows of each running section on the last day on which it was explained."""
     column = table.c
     newest = (
         sa.select(column.section_id, sa.func.max(column.as_of).label("as_of"))
@@ -279,11 +188,11 @@ def write_advice(
     Parameters
     ----------
     state
-        What the explanations beside it were made from: the columns of the table.
+        The state of the explanations beside it: the columns of the table.
     bodies
         section_id, student_id and body, a JSON text.
     """
-    known = state[[one.name for one in advice.columns if one.name in state]]
+    known = state[[column.name for column in advice.columns if column.name in state]]
     rows = known.astype(dict.fromkeys(ENROLLMENT, object)).merge(bodies, on=ENROLLMENT)
     upsert_frame(connection, advice, rows.assign(kind=kind))
 
@@ -308,7 +217,7 @@ def advice_made_from(
     Parameters
     ----------
     state
-        Values of the columns of the table that tell one state from another.
+        Values of the columns of the table that identify a state.
     """
     same = (advice.c[name] == value for name, value in state.items())
     query = sa.select(advice.c.body).where(advice.c.kind == kind, *same)
@@ -317,7 +226,7 @@ def advice_made_from(
 
 
 def write_reference(connection: Connection, rows: pd.DataFrame) -> None:
-    """Store what importance was in training terms; columns as in the table."""
+    """Store the importance in training terms; columns as in the table."""
     upsert_frame(connection, reference, rows)
 
 
@@ -363,19 +272,19 @@ def read_paths(
 
 
 def write_fairness(connection: Connection, rows: pd.DataFrame) -> None:
-    """Store how groups fare; columns as in the table."""
+    """Store the fairness between groups; columns as in the table."""
     upsert_frame(connection, fairness, rows)
 
 
 def read_fairness(connection: Connection, as_of: date) -> pd.DataFrame:
-    """Return how groups fared on the day `as_of`: columns of the table."""
+    """Return the fairness between groups on the day `as_of`: columns of the table."""
     column = fairness.c
     query = (
         sa.select(fairness)
         .where(column.as_of == as_of)
         .order_by(column.attribute, column.group_name, column.metric)
     )
-    return _read(connection, query, [one.name for one in fairness.columns])
+    return _read(connection, query, [stored.name for stored in fairness.columns])
 
 
 def _read(connection: Connection, query: sa.Select[Any], names: Iterable[str]) -> pd.DataFrame:
@@ -383,18 +292,23 @@ def _read(connection: Connection, query: sa.Select[Any], names: Iterable[str]) -
     return read_frame(connection, query.with_only_columns(*columns, maintain_column_froms=True))
 
 
-def matrix_of(told: Sequence[Explanation], task: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def matrix_of(explanations: Sequence[Explanation], task: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the contributions to grade or risk and the features' values: one column per feature.
 
-    Where no grade is known, contributions are missing.
+    If no grade is known, contributions are missing.
     """
-    accounts = [one.grade if task == "grade" else one.risk for one in told]
+    accounts = [
+        explanation.grade if task == "grade" else explanation.risk for explanation in explanations
+    ]
     contributions = pd.DataFrame(
-        [dict(one.contributions) if one else {} for one in accounts], index=range(len(told))
+        [dict(account.contributions) if account else {} for account in accounts],
+        index=range(len(explanations)),
     )
-    known = np.array([one is not None for one in accounts], dtype=bool)
+    known = np.array([account is not None for account in accounts], dtype=bool)
     contributions = contributions.astype(np.float64).fillna(0.0)
     contributions[~known] = np.nan
     contributions = contributions[sorted(contributions.columns)]
-    values = pd.DataFrame([dict(one.values) for one in told], index=range(len(told)))
+    values = pd.DataFrame(
+        [dict(explanation.values) for explanation in explanations], index=range(len(explanations))
+    )
     return contributions, values.reindex(columns=contributions.columns)

@@ -1,6 +1,6 @@
-"""Which features speak of the same thing, for readers who do not think in columns.
+"""Groups features by theme, for readers who do not think in columns.
 
-What a theme is called stands in the message catalogues; what it is worth, in the attributions.
+The message catalogues contain the names of themes, the attributions their contributions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from grade_ml.features.catalogue import COMPARED, NUMERIC_FEATURES
 
 
 class Theme(StrEnum):
-    """What a group of features is about."""
+    """The subject of a group of features."""
 
     STANDING = "standing"
     SCORES = "scores"
@@ -26,15 +26,15 @@ class Theme(StrEnum):
     SURROUNDINGS = "surroundings"
 
 
-#: What students are told of: their own doing in this section. The others compare them with their
-#: peers or cannot be changed by them.
+#: The themes in narratives for students: their own doing in this section. The other themes compare
+#: students with their peers, or students cannot change them.
 OWN_DOING = frozenset({Theme.STANDING, Theme.SCORES, Theme.WORK, Theme.PUNCTUALITY, Theme.ACTIVITY})
 
-#: What of it they can still do better; what has been collected stays.
+#: The themes that students can still improve; the points collected do not change.
 IMPROVABLE = OWN_DOING - {Theme.STANDING}
 
-#: Points collected grow with the weeks, so alone they say early or late rather than good or bad;
-#: together with what has been due and what is still to come they say how a student stands.
+#: Points collected grow with the weeks, so alone they mean early or late rather than good or bad;
+#: together with the work that was due and the remaining work they show a student's standing.
 _STANDING = (
     "progress days_passed days_remaining assignments_due weight_due weight_remaining days_since_due"
     " days_to_next_due next_due_weight grade_if_nothing_more grade_if_all_perfect grade_rate_so_far"
@@ -78,7 +78,7 @@ _NAMED = {
 
 @cache
 def theme_of(feature: str) -> Theme:
-    """Return what a column that a model reads is about.
+    """Return the theme of a column that a model reads.
 
     Raises
     ------

@@ -1,19 +1,20 @@
-"""An explanation in plain words, for a person at the command line.
+"""An explanation as text, for users of the command line.
 
-Stories for students and advisers, in several languages, are another matter.
+`narratives` makes the texts for students and advisers, in several languages.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from grade_ml.core.texts import note
 from grade_ml.explanations.contract import CLIPPING, COURSE, Account, Explanation
 from grade_ml.features.attributes import ATTRIBUTE
 from grade_ml.features.catalogue import FEATURES
 from grade_ml.features.surroundings import PREFIX
 
 _DESCRIPTIONS = {
-    **{one.name: one.description.split(";")[0].rstrip(".") for one in FEATURES},
+    **{feature.name: feature.description.split(";")[0].rstrip(".") for feature in FEATURES},
     "course_id": "The course",
     CLIPPING: "What is certain and what is still possible",
     COURSE: "What is usual in this course",
@@ -21,7 +22,7 @@ _DESCRIPTIONS = {
 
 
 def described(feature: str) -> str:
-    """Return what a feature or a remainder is, in words.
+    """Return the description of a feature or a remainder.
 
     >>> described("missed_share")
     'Share of the coursework due that was not handed in'
@@ -35,24 +36,26 @@ def described(feature: str) -> str:
     return _DESCRIPTIONS.get(feature, feature)
 
 
-def in_words(told: Explanation, most: int = 4) -> list[str]:
-    """Return lines that say what moves grade and risk away from the average of training terms."""
+def in_words(explanation: Explanation, most: int = 4) -> list[str]:
+    """Return lines with what moves grade and risk away from the average of training terms."""
     lines = []
-    if told.grade is not None:
-        lines += _lines("grade", told.grade, told, most, "{:+.1f}", "{:.1f} points")
-    lines += _lines("risk", told.risk.in_probability(), told, most, "{:+.1%}", "{:.1%}")
-    return [*lines, *(f"Note: {reason}." for reason in told.degraded)]
+    if explanation.grade is not None:
+        lines += _lines("grade", explanation.grade, explanation, most, "{:+.1f}", "{:.1f} points")
+    lines += _lines(
+        "risk", explanation.risk.in_probability(), explanation, most, "{:+.1%}", "{:.1%}"
+    )
+    return [*lines, *map(note, explanation.degraded)]
 
 
-def _lines(  # noqa: PLR0913, PLR0917 - what is told, and how numbers look
-    what: str, account: Account, told: Explanation, most: int, step: str, number: str
+def _lines(  # noqa: PLR0913, PLR0917 - the contributions, and the formats of numbers
+    target: str, account: Account, explanation: Explanation, most: int, step: str, number: str
 ) -> list[str]:
     whole = (
-        f"The {what} is {number.format(account.predicted)}, and {number.format(account.baseline)}"
+        f"The {target} is {number.format(account.predicted)}, and {number.format(account.baseline)}"
     )
     lines = [f"{whole} for an average student of earlier terms. What makes the difference:"]
     for name, value in account.largest(most):
-        known = _value(told.values.get(name))
+        known = _value(explanation.values.get(name))
         lines.append(f"  {step.format(value):>7}  {described(name)} ({known})")
     shown = {name for name, _ in account.largest(most)}
     rest = [value for name, value in account.contributions.items() if value and name not in shown]

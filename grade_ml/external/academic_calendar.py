@@ -1,8 +1,8 @@
 """How far the next exam period, term, holiday and deadlines are, from the registrar's feed.
 
 Public holidays come from the package `holidays`, which needs no network. A past day is described
-by the events that the feed says were known by then; a feed that states no dates of change says
-nothing about days before it was first read.
+by the events that were known by then according to the feed; a feed without dates of change gives
+no information about days before it was first read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Kind(StrEnum):
     TERM = "term"
 
 
-#: Words in an event's categories or, where it has none, in its summary; the first that fits counts.
+#: Words in an event's categories or, if it has none, in its summary; the first match counts.
 WORDS = {
     Kind.EXAM: re.compile(r"\b(exam|examination|exams|assessment period)\b", re.IGNORECASE),
     Kind.DEADLINE: re.compile(r"\b(deadline|due|submission)\b", re.IGNORECASE),
@@ -47,9 +47,9 @@ _SERIES = {Kind.EXAM: "days_to_exam", Kind.TERM: "days_to_term", Kind.HOLIDAY: "
 
 
 def kind(occurrence: Occurrence) -> Kind | None:
-    """Return what an event means, or None if it matters to nobody's grade."""
+    """Return what an event means, or None if it matters to no student's grade."""
     text = " ".join(sorted(occurrence.categories)) or occurrence.summary
-    return next((found for found, words in WORDS.items() if words.search(text)), None)
+    return next((meaning for meaning, words in WORDS.items() if words.search(text)), None)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class AcademicCalendar:
     def fetch(
         self, client: Client, window: Window, place: Place, now: datetime
     ) -> Iterator[Observation]:
-        """Yield the distances of each day; those to public holidays also where there is no feed."""
+        """Yield the distances of each day; those to public holidays even without a feed."""
         from grade_ml.external.ical import occurrences
 
         ahead = Window(window.first, window.last + timedelta(days=AHEAD_DAYS))
@@ -85,13 +85,13 @@ class AcademicCalendar:
             feed = occurrences(client, self.about, self.settings.url("calendar_url"), ahead, place)
         except GradeMLError as error:
             problem = error
-        told = [(one, meaning) for one in feed if (meaning := kind(one))]
+        meaningful = [(event, meaning) for event in feed if (meaning := kind(event))]
         public = _public_holidays(place.country, ahead)
         today = now.astimezone(place.zone).date()
         for day in window.days():
             end = place.end_of(day)
             moment = end if day < today else None
-            known = [(one, meaning) for one, meaning in told if one.is_expected(moment)]
+            known = [(event, meaning) for event, meaning in meaningful if event.is_expected(moment)]
             for name, value in _distances(day, known, public, has_feed=problem is None):
                 yield Observation(name, day, min(end, now), value)
         if problem is not None:
@@ -107,19 +107,21 @@ def _distances(
 ) -> Iterator[tuple[str, float | None]]:
     """Yield each series with its value on `day`; without a feed only what needs none."""
     of_kind: dict[Kind, list[Occurrence]] = defaultdict(list)
-    for one, meaning in known:
-        of_kind[meaning].append(one)
-    for wanted, series in _SERIES.items():
-        ahead = [_days_until(day, one) for one in of_kind[wanted] if one.last >= day]
-        if wanted is Kind.HOLIDAY:
+    for event, meaning in known:
+        of_kind[meaning].append(event)
+    for event_kind, series in _SERIES.items():
+        ahead = [_days_until(day, event) for event in of_kind[event_kind] if event.last >= day]
+        if event_kind is Kind.HOLIDAY:
             ahead += [(holiday - day).days for holiday in public if holiday >= day]
-        elif wanted is Kind.TERM:
-            ahead = [(one.first - day).days for one in of_kind[wanted] if one.first >= day]
+        elif event_kind is Kind.TERM:
+            ahead = [
+                (event.first - day).days for event in of_kind[event_kind] if event.first >= day
+            ]
         if has_feed or ahead:
             yield series, min(ahead, default=None)
     deadlines = of_kind[Kind.DEADLINE]
     if has_feed:
-        soon = [one for one in deadlines if day <= one.last < day + DEADLINES_WITHIN]
+        soon = [deadline for deadline in deadlines if day <= deadline.last < day + DEADLINES_WITHIN]
         yield "deadlines_7d", len(soon) if deadlines else None
 
 

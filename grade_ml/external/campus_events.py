@@ -50,24 +50,24 @@ class CampusEvents:
         around = Window(window.first - timedelta(days=WEEK), window.last + timedelta(days=2 * WEEK))
         feed = occurrences(client, self.about, self.settings.url("events_url"), around, place)
         by_day: dict[date, list[Occurrence]] = defaultdict(list)
-        for one in feed:
-            # What goes on for centuries does so within the window only.
-            for day in Window(max(one.first, around.first), min(one.last, around.last)).days():
-                by_day[day].append(one)
+        for event in feed:
+            # An event that lasts for centuries is counted within the window only.
+            for day in Window(max(event.first, around.first), min(event.last, around.last)).days():
+                by_day[day].append(event)
         first, last = min(by_day, default=date.max), max(by_day, default=date.min)
         today = now.astimezone(place.zone).date()
         for day in window.days():
             end = place.end_of(day)
             moment = end if day < today else None
             week = Window(day, day + timedelta(days=WEEK - 1))
-            ahead = [one for each in week.days() for one in by_day[each]]
-            known = {one for one in ahead if one.is_expected(moment)}
-            is_covered = first <= day <= last and (moment is None or _is_told(feed, moment))
-            today_count = len({one for one in by_day[day] if one in known})
+            ahead = [event for later_day in week.days() for event in by_day[later_day]]
+            known = {event for event in ahead if event.is_expected(moment)}
+            is_covered = first <= day <= last and (moment is None or _is_known(feed, moment))
+            today_count = len({event for event in by_day[day] if event in known})
             for name, count in (("events", today_count), ("events_7d", len(known))):
                 yield Observation(name, day, min(end, now), count if is_covered else None)
 
 
-def _is_told(feed: list[Occurrence], moment: datetime) -> bool:
-    """Return whether the feed had told of anything by `moment`."""
-    return any(one.known_since is None or one.known_since <= moment for one in feed)
+def _is_known(feed: list[Occurrence], moment: datetime) -> bool:
+    """Return whether any event of the feed was known by `moment`."""
+    return any(event.known_since is None or event.known_since <= moment for event in feed)

@@ -1,8 +1,8 @@
-"""How every source speaks HTTP: politely, within bounds, and never twice for the same answer.
+"""The HTTP client of every source: polite, within bounds, never twice for the same answer.
 
-Limits, answers and their validators are kept in PostgreSQL, so they hold across processes. What a
-payload means is the sources' business: they give a function that reads it, and only what that
-function accepts counts as an answer.
+Limits, answers and their validators are stored in PostgreSQL, so they hold across processes. The
+sources interpret the payloads: each passes a function that reads its payload, and only a payload
+that the function accepts counts as an answer.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from grade_ml.external.tables import rate_limit, response
 T = TypeVar("T")
 
 ATTEMPTS = 4
-#: A limit or a Retry-After beyond this ends the collection; the next one tries again.
+#: A limit or a Retry-After beyond this ends the collection; the next collection tries again.
 PATIENCE = timedelta(minutes=2)
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """A body with what is needed to ask whether it is still current."""
+    """A body with what is needed to check whether it is still current."""
 
     body: bytes
     content_type: str
@@ -49,7 +49,7 @@ class Manners:
     Parameters
     ----------
     contact
-        How a provider can reach who asks; part of the User-Agent.
+        How a provider can reach the operator of the client; part of the User-Agent.
     silence_s, total_s
         A call fails after this long without a byte, and after this long altogether.
     max_bytes
@@ -106,7 +106,7 @@ class Client:
         ----------
         read
             Raises `PayloadError` or pydantic's `ValidationError` for what it does not accept. Such
-            a payload is kept in `external.response` for inspection and never given again.
+            a payload is stored in `external.response` for inspection and never returned again.
 
         Raises
         ------
@@ -143,14 +143,14 @@ class Client:
         self._keep(about, request, answer, problem=f"{field}: {problem}")
         raise ProviderError(
             about.title,
-            f"the field {field} of its answer is not what its format says: {problem}",
-            f"The answer is kept in external.response under the key {request.key}; if the "
-            "provider changed its format, the source has to follow.",
+            f"the field {field} of its answer does not match its format: {problem}",
+            f"The answer is stored in external.response under the key {request.key}; if the "
+            "provider changed its format, adapt the source.",
             field=field,
         ) from cause
 
     def _fetch(self, about: About, request: Request, known: _Answer | None) -> _Answer | None:
-        """Return the provider's answer, or None if the known one is still current."""
+        """Return the provider's answer, or None if the known answer is still current."""
 
         def attempt() -> _Answer | None:
             self._await_turn(about)
@@ -162,14 +162,14 @@ class Client:
             raise ProviderError(
                 about.title,
                 f"{error.problem}, at each of {ATTEMPTS} attempts",
-                "The next collection asks again.",
+                "The next collection tries again.",
                 status=error.status,
             ) from error
         except httpx.RequestError as error:
             raise ProviderError(
                 about.title,
                 f"{request.url} cannot be reached ({error or type(error).__name__})",
-                "Check the network and the address in the settings; the next collection asks "
+                "Check the network and the address in the settings; the next collection tries "
                 "again.",
             ) from error
 
@@ -197,8 +197,8 @@ class Client:
             raise ProviderError(
                 about.title,
                 f"its answer is of the type {media}, not {' or '.join(sorted(request.types))}",
-                f"It is kept in external.response under the key {request.key}; often it is a "
-                "page that says why.",
+                f"The answer is stored in external.response under the key {request.key}; often it "
+                "is a page that states the reason.",
                 field="Content-Type",
             )
         return answer
@@ -209,11 +209,11 @@ class Client:
     ) -> Iterator[httpx.Response]:
         body = None if request.body is None else {**request.body, **request.secrets}
         method = "GET" if body is None else "POST"
-        asked = self._http.build_request(
+        sent = self._http.build_request(
             method, request.url, params=request.params, json=body, headers=headers
         )
         try:
-            reply = http.send(self._http, asked, self._manners.total_s)
+            reply = http.send(self._http, sent, self._manners.total_s)
         except http.AnswerError as error:
             raise _refused(about, request, error) from error
         try:
@@ -242,7 +242,7 @@ class Client:
     def _await_turn(self, about: About) -> None:
         """Take the next place in the source's queue, which all processes share, and wait for it.
 
-        The limit is a virtual schedule: `next_at` is when a source that is asked without pause
+        The limit is a virtual schedule: `next_at` is when a source that is queried without pause
         would be due again, and a request may come `burst` places early.
         """
         now, limit = self._clock.now(), about.limit
@@ -258,17 +258,17 @@ class Client:
             ).scalar_one()
             pause = next_at - limit.burst * limit.every - now
             if pause > PATIENCE:
-                # Raised within the transaction, which gives the place back.
+                # Raised within the transaction, which so frees the place.
                 raise ProviderError(
                     about.title,
                     f"its limit allows the next request only at {now + pause:%Y-%m-%d %H:%M} UTC",
-                    "A collection after that asks again.",
+                    "A collection after that tries again.",
                 )
         if pause > timedelta():
             self._clock.sleep(pause.total_seconds())
 
     def _postpone(self, about: About, pause: timedelta) -> None:
-        """Let no process ask the source before `pause` is over."""
+        """Let no process query the source before `pause` is over."""
         if not pause:
             return
         limit = about.limit
@@ -281,9 +281,9 @@ class Client:
             )
 
     def _known(self, request: Request) -> tuple[_Answer, datetime] | None:
-        wanted = sa.select(response).where(response.c.key == request.key, response.c.accepted)
+        query = sa.select(response).where(response.c.key == request.key, response.c.accepted)
         with self._engine.begin() as connection:
-            row = connection.execute(wanted).one_or_none()
+            row = connection.execute(query).one_or_none()
         if row is None:
             return None
         answer = _Answer(row.body, row.content_type, row.etag, row.last_modified)
@@ -324,6 +324,6 @@ def _refused(about: About, request: Request, error: http.AnswerError) -> Provide
     return ProviderError(
         about.title,
         f"its answer {error}",
-        f"Look at {request.url}; a shorter window gives less, and the next collection asks again.",
+        f"Look at {request.url}; a shorter window has less, and the next collection tries again.",
         field="body",
     )

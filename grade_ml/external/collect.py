@@ -1,4 +1,4 @@
-"""Collects the sources side by side; what fails in one of them stays there."""
+"""Collects the sources side by side; a failure of one source does not affect the others."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ logger = logging.getLogger(__name__)
 def collect(
     engine: Engine, client: Client, sources: Iterable[Source], window: Window, place: Place
 ) -> dict[str, Collection]:
-    """Fetch and store what each source says about `window`; return what became of it, by name.
+    """Fetch and store the observations of each source for `window`; return the results by name.
 
-    Each source gets as many days more before the window as it asks for. One that fails keeps what
-    it gave before it did, and its problem is in its `Collection`.
+    Each source gets as many days before the window as its `lookback`. What a source delivered
+    before it failed is stored, and its problem is in its `Collection`.
     """
 
-    def one(source: Source) -> Collection:
+    def collected(source: Source) -> Collection:
         return _collect(engine, client, source, window, place)
 
     sources = list(sources)
     with ThreadPoolExecutor(max_workers=max(len(sources), 1)) as pool:
-        return {done.source: done for done in pool.map(one, sources)}
+        return {done.source: done for done in pool.map(collected, sources)}
 
 
 def _collect(
@@ -62,7 +62,7 @@ def _collect(
 def _fetch(
     client: Client, source: Source, window: Window, place: Place
 ) -> tuple[list[Observation], str | None]:
-    """Return what the source gave, and what kept it from giving more."""
+    """Return the observations of the source, and the problem that ended them early, if any."""
     rows: list[Observation] = []
     try:
         for row in source.fetch(client, window, place, client.now):
@@ -70,7 +70,7 @@ def _fetch(
     except GradeMLError as error:
         return rows, str(error)
     except Exception as error:
-        # A defect of one source, too, is no reason to do without the others.
+        # A defect of one source must not affect the others.
         title = source.about.title
         logger.exception("The source %s is broken", source.about.name)
         return rows, f"{title}: its module failed ({type(error).__name__}: {error})."

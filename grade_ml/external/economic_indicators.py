@@ -1,6 +1,6 @@
 """The country's economy per year, from the World Bank.
 
-Figures of a year appear about the middle of the next one and are revised for years.
+Figures of a year appear about the middle of the next year and are revised for years.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What was known of the world on a day: one row per day and place, value, age and status of each.
+"""What was known of the world on a day: one row per day and place, with values, ages, statuses.
 
 Only observations that were available at the end of the day (today: now) count, so a day that is
-described again later comes out the same, whatever was revised since. The stored form is long
+computed again later comes out the same in spite of any revision since. The stored form is long
 (`external.feature`), the form for models wide.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,9 @@ NO_VALUE = "the provider has no value"
 def refresh(
     connection: Connection, facts: Sequence[About], window: Window, place: Place, now: datetime
 ) -> int:
-    """Compute the features of every day of `window` anew; return how many there are.
+    """Compute the features of every day of `window` again; return how many there are.
 
-    There is one for each series of `facts`; a series that is about courses has one for each course
+    There is one feature for each series of `facts`; a series about courses has one for each course
     of which something was known by then.
     """
     columns = [column.name for column in feature.columns]
@@ -97,24 +98,55 @@ def digests(connection: Connection, window: Window) -> dict[date, tuple[int, int
     return {day: (count, available, digest) for day, count, available, digest in rows}
 
 
-def coverage(connection: Connection, window: Window) -> dict[date, dict[str, str]]:
-    """Return for each day and source how many of its features have a value, such as "2 of 3"."""
+@dataclass(frozen=True)
+class Coverage:
+    """How many features of a source have a value: on the last day, and on how many days.
+
+    Attributes
+    ----------
+    available, features
+        On the last day of the window.
+    days_complete, days_partial, days
+        With a value of every feature, of some, and stored at all.
+    """
+
+    source: str
+    available: int
+    features: int
+    days_complete: int
+    days_partial: int
+    days: int
+
+
+def coverage(connection: Connection, window: Window) -> list[Coverage]:
+    """Return of each source how many of its features have a value in a window."""
     has_value = feature.c.status != Status.NOT_AVAILABLE
-    rows = connection.execute(
+    daily = (
         sa.select(
-            feature.c.day,
             feature.c.source,
+            feature.c.day,
             sa.func.count().filter(has_value).label("available"),
-            sa.func.count().label("all"),
+            sa.func.count().label("features"),
         )
         .where(feature.c.day.between(window.first, window.last))
-        .group_by(feature.c.day, feature.c.source)
-        .order_by(feature.c.day, feature.c.source)
+        .group_by(feature.c.source, feature.c.day)
+        .subquery()
     )
-    found: dict[date, dict[str, str]] = {}
-    for day, source, available, total in rows:
-        found.setdefault(day, {})[source] = f"{available} of {total}"
-    return found
+    column, count = daily.c, sa.func.count()
+    last = column.day == window.last
+    rows = connection.execute(
+        sa.select(
+            column.source,
+            sa.func.coalesce(sa.func.sum(column.available).filter(last), 0),
+            sa.func.coalesce(sa.func.sum(column.features).filter(last), 0),
+            count.filter(column.available == column.features),
+            count.filter(column.available.between(1, column.features - 1)),
+            count,
+        )
+        .group_by(column.source)
+        .order_by(column.source)
+    )
+    return [Coverage(source, *map(int, numbers)) for source, *numbers in rows]
 
 
 def _known(
@@ -199,7 +231,7 @@ def _known(
 def _series(
     connection: Connection, facts: Iterable[About], place: Place
 ) -> list[tuple[str, str, str, int]]:
-    """Return source, series, place and days to keep of everything that has a feature."""
+    """Return source, series, place and days to keep of every feature."""
     courses = sa.select(observation.c.source, observation.c.place).where(
         observation.c.place.startswith(COURSE_PLACE, autoescape=True)
     )

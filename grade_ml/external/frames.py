@@ -30,12 +30,12 @@ SCHEMA = pa.DataFrameSchema(
 def observations(
     about: About, rows: Iterable[Observation], place: Place, fetched_at: datetime
 ) -> pd.DataFrame:
-    """Return the rows of one collection of one source as a frame that keeps `SCHEMA`.
+    """Return the rows of one collection of one source as a frame that satisfies `SCHEMA`.
 
     Raises
     ------
     ProviderError
-        A value cannot be one of its series, or two rows speak about the same; the first is named.
+        A value is impossible in its series, or two rows have the same key; the first is named.
     """
     units = {series.name: series.unit for series in about.series}
     columns = [*Observation._fields]
@@ -57,7 +57,7 @@ def observations(
             about.title,
             f"the observations break the rule {first['check']} in {first['column']}: "
             f"{first['failure_case']}",
-            "The source's module has to follow what the provider means.",
+            "Adapt the source's module to the provider.",
             field=str(first["column"]),
         ) from error
     _require_possible(about, frame)
@@ -84,6 +84,6 @@ def _require_possible(about: About, frame: pd.DataFrame) -> None:
                 f"{series.name} is {first['value']:g} {series.unit} on "
                 f"{first['observed_on']:%Y-%m-%d}, which is not between {series.low:g} and "
                 f"{series.high:g}",
-                "If the provider changed its unit, the source has to follow.",
+                "If the provider changed its unit, adapt the source.",
                 field=series.name,
             )

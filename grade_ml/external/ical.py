@@ -1,8 +1,8 @@
 """Reads iCalendar feeds (RFC 5545): what takes place on which days, and since when that is known.
 
-A feed is read by a process of its own (`ical_reading`): a rule of one line can keep a library busy
-for days, inside one call, where nothing but the system can stop it. What an event means is the
-sources' business.
+A process of its own reads a feed (`ical_reading`): a rule of one line can keep a library busy for
+days, inside one call, where only the operating system can stop it. The sources decide what an event
+means.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TYPES = frozenset({"text/calendar", "text/plain", "application/octet-stream"})
 
 @dataclass(frozen=True)
 class Limits:
-    """What reading one feed may take.
+    """Limits of reading one feed.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Occurrence:
     first, last
         Its days at the place, both included.
     known_since
-        When the feed says that it was last changed; None: it does not say.
+        When it was last changed, as the feed states; `None` if it does not state it.
     """
 
     summary: str
@@ -72,7 +72,7 @@ class Occurrence:
     is_cancelled: bool
 
     def is_expected(self, moment: datetime | None) -> bool:
-        """Return whether it was known at `moment` (None: today) that it takes place.
+        """Return whether it was known at `moment` (`None` means today) that it takes place.
 
         A cancellation counts from the moment it was made; before, the event was expected.
         """
@@ -84,15 +84,15 @@ def occurrences(
     client: Client, about: About, url: str, window: Window, place: Place
 ) -> list[Occurrence]:
     """Return what the feed at `url` lets take place within `window`, by first day."""
-    found = client.get(
+    events = client.get(
         about, Request(url, types=TYPES), lambda body: _read_apart(body, window, place)
     )
-    return sorted(found, key=lambda one: (one.first, one.last, one.summary))
+    return sorted(events, key=lambda event: (event.first, event.last, event.summary))
 
 
 def _read_apart(body: bytes, window: Window, place: Place) -> list[Occurrence]:
     """Have another process read a feed, within `LIMITS`."""
-    asked = {
+    limits = {
         "first": window.first.isoformat(),
         "last": window.last.isoformat(),
         "timezone": place.timezone,
@@ -102,7 +102,7 @@ def _read_apart(body: bytes, window: Window, place: Place) -> list[Occurrence]:
         "cpu_s": LIMITS.cpu_s,
         "memory_bytes": LIMITS.memory_bytes,
     }
-    command = [sys.executable, "-P", "-m", "grade_ml.external.ical_reading", json.dumps(asked)]
+    command = [sys.executable, "-P", "-m", "grade_ml.external.ical_reading", json.dumps(limits)]
     try:
         done = subprocess.run(
             command, input=body, capture_output=True, timeout=LIMITS.wall_s, check=False

@@ -2,7 +2,7 @@
 
 Recurrences, their exceptions and moved instances, whole days, several days and time zones are
 resolved here. The feed comes by standard input, the occurrences go to standard output as JSON: a
-list of them, or an object that says what is wrong with which field.
+list of them, or an object that states the wrong field and the problem.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from grade_ml.external.protocol import PayloadError
 if TYPE_CHECKING:
     from icalendar import Calendar, Component, Event
 
-#: What says when an event was last changed; the first that it has counts.
+#: Fields that state when an event was last changed; the first that it has counts.
 _CHANGED = ("LAST-MODIFIED", "CREATED", "DTSTAMP")
 #: Nothing on a campus takes place each minute, and a year has 500,000 of them.
 _TOO_OFTEN = re.compile(
@@ -37,29 +37,29 @@ _LONGEST, _CATEGORIES = 500, 50
 
 def main() -> None:
     """Read the feed within the limits that the first argument names."""
-    asked = json.loads(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_CPU, (asked["cpu_s"], asked["cpu_s"] + 1))
-    # macOS keeps no such limit; the seconds bound what can be taken there.
+    limits = json.loads(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_s"], limits["cpu_s"] + 1))
+    # macOS does not enforce this limit; there, the limit of seconds bounds it.
     with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_AS, (asked["memory_bytes"],) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (limits["memory_bytes"],) * 2)
     answer: Any
     try:
-        answer = list(_read(sys.stdin.buffer.read(), asked))
+        answer = list(_read(sys.stdin.buffer.read(), limits))
     except PayloadError as error:
         answer = {"field": error.field, "problem": error.problem}
     except MemoryError:
-        megabytes = asked["memory_bytes"] >> 20
+        megabytes = limits["memory_bytes"] >> 20
         answer = {"field": "VCALENDAR", "problem": f"reading it takes more than {megabytes} MB"}
     except Exception as error:
-        # Nothing but the feed was read here, so it is what is wrong, however the library says so.
+        # Only the feed was read here, so any error of the library means that the feed is wrong.
         answer = {"field": "VCALENDAR", "problem": f"{type(error).__name__}: {str(error)[:200]}"}
     json.dump(answer, sys.stdout)
 
 
-def _read(body: bytes, asked: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+def _read(body: bytes, limits: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Yield the occurrences within the window, counted as they come."""
-    first, last = (date.fromisoformat(asked[name]) for name in ("first", "last"))
-    zone = ZoneInfo(asked["timezone"])
+    first, last = (date.fromisoformat(limits[name]) for name in ("first", "last"))
+    zone = ZoneInfo(limits["timezone"])
     count = days = categories = 0
     for event in _events(body, first, last):
         begin, end = _days(event, zone)
@@ -67,17 +67,17 @@ def _read(body: bytes, asked: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
             continue
         count += 1
         days += (min(end, last) - max(begin, first)).days + 1
-        if count > asked["occurrences"] or days > asked["days"]:
+        if count > limits["occurrences"] or days > limits["days"]:
             raise PayloadError(
                 "VEVENT",
-                f"from {first} to {last} it has more than {asked['occurrences']:,} events, or more "
-                f"than {asked['days']:,} days of them",
+                f"from {first} to {last} it has more than {limits['occurrences']:,} events, or "
+                f"more than {limits['days']:,} days of them",
             )
         plain = _plain(event, begin, end)
         categories += len(plain[1])
-        if categories > asked["categories"]:
+        if categories > limits["categories"]:
             raise PayloadError(
-                "CATEGORIES", f"its events have more than {asked['categories']:,} categories"
+                "CATEGORIES", f"its events have more than {limits['categories']:,} categories"
             )
         yield plain
 
@@ -99,8 +99,8 @@ def _events(body: bytes, first: date, last: date) -> Iterator[Event]:
     start, end = first - timedelta(days=1), last + timedelta(days=2)
     try:
         query = recurring_ical_events.of(others)
-        recurring = (found for series in query.series for found in series.between(start, end))
-        yield from chain(once, (found.as_component(False) for found in recurring))
+        recurring = (event for series in query.series for event in series.between(start, end))
+        yield from chain(once, (event.as_component(False) for event in recurring))
     except (ValueError, TypeError) as error:
         raise PayloadError("RRULE", str(error)[:200]) from error
 

@@ -84,7 +84,7 @@ class IndustryTrends:
             except ProviderError as error:
                 if error.status != NOT_FOUND:
                     raise
-                continue  # it is how the provider says that no day of the window is counted yet
+                continue  # it is the provider's answer if no day of the window is counted yet
             for moment, views in items:
                 day = moment.date()
                 yield Observation(article.lower(), day, place.end_of(day) + PUBLISHED, views)

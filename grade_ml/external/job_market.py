@@ -108,8 +108,8 @@ class JobMarket:
                 secrets=secrets,
                 closes=place.end_of(date(last, 12, 31)) + self.about.settles,
             )
-            found = client.get(self.about, request, self._read)
-            for series in found:
+            all_series = client.get(self.about, request, self._read)
+            for series in all_series:
                 for figure in series.data:
                     day = figure.month_end()
                     if day and window.first <= day <= window.last:
@@ -125,7 +125,7 @@ class JobMarket:
                 raise PayloadError("seriesID", message)
         for series in payload.Results.series:
             if series.seriesID not in self.settings.job_series.values():
-                raise PayloadError("seriesID", f"{series.seriesID} was not asked for")
+                raise PayloadError("seriesID", f"{series.seriesID} was not requested")
             for figure in series.data:
                 try:
                     figure.number()

@@ -1,4 +1,4 @@
-"""What sources of external observations speak of: their facts, requests, observations, errors.
+"""The vocabulary of external sources: their facts, requests, observations and errors.
 
 Light on purpose: the definitions of assets read the facts of every source at import.
 """
@@ -19,7 +19,7 @@ COURSE_PLACE = "course/"
 
 
 class ProviderError(GradeMLError):
-    """A provider did not give what it should.
+    """A provider did not deliver what was requested.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class ProviderError(GradeMLError):
     problem
         What happened, as the end of a sentence that begins with the provider.
     field
-        The field of the payload that is wrong; empty where it is not a matter of one.
+        The field of the payload that is wrong; empty if no single field is.
     status
         The status of the answer, where that is the problem.
     """
@@ -43,7 +43,7 @@ class ProviderError(GradeMLError):
 
 
 class PayloadError(ValueError):
-    """A payload is not what its format says; `field` is the one that is wrong."""
+    """A payload violates its format; `field` is the wrong field."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(field, problem)
@@ -115,9 +115,9 @@ class Series:
     Parameters
     ----------
     keep
-        Days for which a value stands in for later days; after that the quantity is not available.
+        Days for which a value represents later days; after that the quantity is not available.
     low, high
-        What a value can be; one outside means that the provider changed its unit.
+        Bounds of a value; a value outside means that the provider changed its unit.
     """
 
     name: str
@@ -129,7 +129,7 @@ class Series:
 
 @dataclass(frozen=True)
 class RateLimit:
-    """At most `burst` requests at once, then one `every` so often."""
+    """At most `burst` requests at once, then one request per `every`."""
 
     every: timedelta
     burst: int
@@ -153,7 +153,7 @@ class About:
         How long an answer counts as current.
     settles
         Time after the end of a day from which on its figures no longer change; an answer about
-        such days is kept for ever.
+        such days is current for ever.
     limit
         The provider's limit, or less.
     freshness
@@ -177,18 +177,18 @@ JSON = frozenset({"application/json", "text/json"})
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a provider.
+    """One request to a provider.
 
     Parameters
     ----------
     body, secrets
-        What is posted as JSON; without a body it is a GET. Secrets are sent and not kept.
+        What is posted as JSON; without a body it is a GET. Secrets are sent and not stored.
     types
         Media types that the answer may have.
     ttl
-        How long an answer is current; by default as the source says.
+        How long an answer is current; by default the `ttl` of the source.
     closes
-        From then on the answer no longer changes: one given later is current for ever.
+        From then on the answer no longer changes: an answer after it is current for ever.
     """
 
     url: str
@@ -215,7 +215,7 @@ class Observation(NamedTuple):
     available_at
         When it could be known at the earliest.
     value
-        None: the provider says that it has none.
+        `None` if the provider states that it has none.
     place
         What it is about, if that is not the campus.
     """

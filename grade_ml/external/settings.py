@@ -1,4 +1,4 @@
-"""Where the sources are and what they are asked: `GRADE_ML_EXTERNAL_…`, defaults need no key."""
+"""Addresses and queries of the sources: `GRADE_ML_EXTERNAL_…`; the defaults need no key."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PUBLIC = {
 
 
 class ExternalSettings(EnvironmentSettings):
-    """The place, the providers and what they are asked for.
+    """The place, the providers and the queries sent to them.
 
     Lists and mappings are given as JSON. The mappings lead from the name of a series to the
     provider's name of it.
@@ -89,12 +89,12 @@ class ExternalSettings(EnvironmentSettings):
     def url(self, name: str) -> str:
         """Return the URL of the setting `name`.
 
-        It is the one that was set, else that under `providers_url`, else the public provider's.
+        It is the address that was set, else that under `providers_url`, else the public provider's.
 
         Raises
         ------
         ConfigurationError
-            There is no public one (calendars): the university's own has to be set.
+            There is no public provider (calendars): set the university's own address.
         """
         if own := getattr(self, name):
             return str(own)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from grade_ml.external.client import Client
 
-#: The search reaches no more hits of one query, whatever the page.
+#: The search returns no more hits of one query, on any page.
 REACHABLE = 1000
 
 
@@ -120,7 +120,7 @@ class SocialSentiment:
             oldest = min((hit.created_at_i for hit in payload.hits), default=before)
             if len(payload.hits) >= payload.nbHits or oldest + 1 >= before:
                 return
-            # Several posts may share the oldest second, so it is asked for again.
+            # Several posts may share the oldest second, so it is requested again.
             before = oldest + 1
 
 

@@ -1,6 +1,6 @@
-"""What a source of external observations is: facts, and one function that asks its provider.
+"""What a source of external observations is: facts, and one function that queries its provider.
 
-Apart from `protocol`, the words in which both it and the client speak.
+Separate from `protocol`, the vocabulary that a source shares with the client.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Eight of them exist; `docs/external-data.md` says how to add one."""
+    """Eight of them exist; `docs/external-data.md` describes how to add another."""
 
     @property
     def about(self) -> About:
@@ -27,7 +27,7 @@ class Source(Protocol):
     ) -> Iterable[Observation]:
         """Yield the observations about the days of `window`.
 
-        What is yielded before an error is kept.
+        What is yielded before an error is stored.
 
         Raises
         ------

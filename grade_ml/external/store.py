@@ -1,8 +1,8 @@
-"""Keeps observations with every revision, and what became of each collection.
+"""Stores observations with every revision, and the result of each collection.
 
-A value that differs from the newest one of the same key is a new row, available from the moment it
-was fetched, so what was known at an earlier moment can still be read. Which of the rows count on a
-day is decided by `features`.
+A value that differs from the newest value of the same key is a new row, available from the moment
+it was fetched, so what was known at an earlier moment can still be read. Which of the rows count on
+a day is decided by `features`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _COLUMNS = [column.name for column in observation.columns]
 
 
 def add(connection: Connection, frame: pd.DataFrame) -> int:
-    """Store what `frame` (see `frames.SCHEMA`) says anew; return the number of new rows.
+    """Store the new values of `frame` (see `frames.SCHEMA`); return the number of new rows.
 
-    The first value of a key is taken to have been available when its source says. One that differs
-    from the newest is a revision and available from its `fetched_at` on at the earliest.
+    The first value of a key counts as available from the time that its source states. A value that
+    differs from the newest is a revision, available from its `fetched_at` on at the earliest.
     """
     connection.execute(
         sa.text(f"create temp table staged on commit drop as table {observation} with no data")
@@ -68,7 +68,7 @@ def add(connection: Connection, frame: pd.DataFrame) -> int:
     )
     row = insert(observation).from_select(_COLUMNS, said_anew)
     stored = connection.execute(
-        # A value that nobody could know yet gives way: it was corrected before it was out.
+        # A value that was not yet available is replaced: it was corrected before it was published.
         row.on_conflict_do_update(
             index_elements=list(observation.primary_key),
             set_={"value": row.excluded.value, "fetched_at": row.excluded.fetched_at},
@@ -82,9 +82,9 @@ def add(connection: Connection, frame: pd.DataFrame) -> int:
 
 @dataclass(frozen=True)
 class Collection:
-    """What became of one collection of one source.
+    """The result of one collection of one source.
 
-    `problem` says in a sentence why not everything came; None: it did.
+    `problem` is a sentence on why not everything came, `None` if everything did.
     """
 
     source: str
@@ -111,7 +111,7 @@ def record(connection: Connection, done: Collection) -> None:
 
 
 def last_good(connection: Connection, source: str) -> datetime | None:
-    """Return when everything last came of a source; None: it never did."""
+    """Return when a source was last collected completely, `None` if it never was."""
     moment = connection.execute(
         sa.select(sa.func.max(collection.c.collected_at)).where(
             collection.c.source == source, collection.c.problem.is_(None)

@@ -3,8 +3,8 @@
 The grade of student i in course j is a_i + m_j + noise, with an effect for each student, so that a
 course is not called easy because able students choose it. The effects are fixed ones: with random
 ones, as soon as able students chose the hard courses of a test, the difficulties were 0.9 points
-off instead of 0.3, and their standard errors did not say so. So only students who took several
-courses tell anything, and the standard errors tell how much.
+off instead of 0.3, and their standard errors did not show it. So only students who took several
+courses carry information, and the standard errors state how much.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ def difficulties(grades: pd.DataFrame) -> pd.DataFrame:
     course, courses = pd.factorize(grades["course_id"], sort=True)
     student, students = pd.factorize(grades["student_id"])
     grade = grades["grade"].to_numpy(dtype=float)
-    taken = sparse.csr_array(
+    enrollment_matrix = sparse.csr_array(
         (np.ones(len(grade)), (student, course)), shape=(len(students), len(courses))
     )
-    _, group = connected_components(taken.T @ taken, directed=False)
+    _, group = connected_components(enrollment_matrix.T @ enrollment_matrix, directed=False)
     compared = group == np.bincount(group).argmax() if len(courses) else np.zeros(0, dtype=bool)
 
-    counts: NDArray[np.float64] = np.asarray(taken.sum(axis=1))
+    counts: NDArray[np.float64] = np.asarray(enrollment_matrix.sum(axis=1))
     # A student's courses are all in one group, so that of the others can stay in the sums.
     system = (
-        np.diag(np.asarray(taken.sum(axis=0)))
-        - (taken.T @ sparse.diags_array(1 / counts) @ taken).toarray()
+        np.diag(np.asarray(enrollment_matrix.sum(axis=0)))
+        - (enrollment_matrix.T @ sparse.diags_array(1 / counts) @ enrollment_matrix).toarray()
     )
     from_mean = grade - (np.bincount(student, grade, minlength=len(students)) / counts)[student]
     sums = np.bincount(course, from_mean, minlength=len(courses))
@@ -76,11 +76,11 @@ def difficulties(grades: pd.DataFrame) -> pd.DataFrame:
     expected = effect[course]
     expected -= (np.bincount(student, expected, minlength=len(students)) / counts)[student]
     free = rows.sum() - len(np.unique(student[rows])) - compared.sum() + 1
-    found = pd.DataFrame(
+    estimates = pd.DataFrame(
         {"difficulty": np.nan, "error": np.nan}, index=pd.Index(courses, name="course_id")
     )
     if compared.sum() > 1 and free > 0:
         variance = np.sum((from_mean - expected)[rows] ** 2) / free
-        found.loc[compared, "difficulty"] = -effect[compared]
-        found.loc[compared, "error"] = np.sqrt(np.maximum(variance * np.diag(inverse), 0))
-    return found
+        estimates.loc[compared, "difficulty"] = -effect[compared]
+        estimates.loc[compared, "error"] = np.sqrt(np.maximum(variance * np.diag(inverse), 0))
+    return estimates

@@ -1,7 +1,7 @@
 """Weather per day, from Open-Meteo: the archive, and the forecast for the days it lacks yet.
 
 The archive (ERA5) comes five days late, so a past day's weather is available only then, as it would
-have been. What the forecast says about today is available at once and corrected by the archive.
+have been. The forecast for today is available at once and corrected by the archive.
 """
 
 from __future__ import annotations

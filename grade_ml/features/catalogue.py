@@ -1,15 +1,15 @@
 """The features by name: what each means, in which unit, and between which bounds.
 
 The one list behind the frames, their validation and the column descriptions in the UI. How a
-feature is computed is said in `snapshots`.
+feature is computed is described in `snapshots`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: What is also told in relation to the class on the same day. Points, counts and days mean
-#: something else in every course; a place in the class means the same in one never seen before.
+#: What is also given in relation to the class on the same day. Points, counts and days mean
+#: something else in every course; a place in the class means the same in an unknown course.
 COMPARED = {
     "assignments_submitted": "the assignments handed in",
     "assignments_missed": "the assignments missed",
@@ -57,7 +57,7 @@ def _count(name: str, description: str) -> Feature:
 #: What columns hold that begin so, one for each attribute of students and enrollments.
 ATTRIBUTES = {
     "attribute_…": "An attribute that is declared usable: models read it.",
-    "protected_…": "A protected attribute: no model reads it, errors are told apart by its groups.",
+    "protected_…": "A protected attribute: no model reads it; errors are evaluated by its groups.",
 }
 
 KEYS = {
@@ -141,12 +141,12 @@ FEATURES = (
     _points("course_grade_mean", "Mean coursework grade in them"),
     _share("course_at_risk_share", "Share of them that ended in failing or withdrawing"),
     *(
-        _share(f"{name}_percentile", f"Share of the class below in {what}, ties halved")
-        for name, what in COMPARED.items()
+        _share(f"{name}_percentile", f"Share of the class below in {description}, ties halved")
+        for name, description in COMPARED.items()
     ),
     *(
-        _free(f"{name}_above_class", f"Difference to the class's mean in {what}")
-        for name, what in COMPARED.items()
+        _free(f"{name}_above_class", f"Difference to the class's mean in {description}")
+        for name, description in COMPARED.items()
     ),
 )
 

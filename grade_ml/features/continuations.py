@@ -22,7 +22,7 @@ from grade_ml.gradebook.frames import Gradebook
 
 #: Days over which activity repeats itself, as the features count it.
 CYCLE = 28
-#: So many of the last assignments due repeat themselves: who stopped handing in goes on so.
+#: So many of the last assignments due repeat themselves: after missed work comes missed work.
 _RECENT = 3
 _EPOCH = date(1970, 1, 1)
 
@@ -36,7 +36,7 @@ class OpenAssignment:
     weight
         Share of the final grade, points.
     score
-        What it earns if the student goes on as so far, 0-100; NaN: it is not handed in.
+        What it earns if the student continues as so far, 0-100; NaN if it is not handed in.
     days_late
         The same of the day on which it comes in; below 0: before it is due.
     """
@@ -56,11 +56,11 @@ class Doing:
     Attributes
     ----------
     scores
-        Of the first assignments in order, shape (k, assignments); NaN: not handed in.
+        Of the first assignments in order, shape (k, assignments); NaN if not handed in.
     on_time
         Whether what comes in is not late; else it is as late as so far. Shape (k,).
     active_days
-        Days with any activity in each four weeks, 0-28; NaN: as so far. Shape (k,).
+        Days with any activity in each four weeks, 0-28; NaN for as many as so far. Shape (k,).
     """
 
     scores: Floats
@@ -69,12 +69,12 @@ class Doing:
 
 
 class Continuation:
-    """One section after `as_of`, in which everyone goes on as so far.
+    """One section after `as_of`, in which every student continues as so far.
 
     Each student hands in, or does not, and as late as, the last three assignments that were due, in
     turn; scores are the mean of the student's so far, else of the class, else of the course. The
-    activity of the last 28 days repeats itself. Nobody enrolls or withdraws, and other sections
-    stand as they stood. What is dated after `as_of` is not seen.
+    activity of the last 28 days repeats itself. No student enrolls or withdraws, and other sections
+    stay as they were. What is dated after `as_of` is not seen.
 
     Parameters
     ----------
@@ -141,11 +141,11 @@ class Continuation:
     def active_days(self, student_id: str) -> tuple[float, Floats]:
         """Return the student's days with activity in the last 28, and those of all present.
 
-        They are NaN where no activity is recorded.
+        They are NaN if no activity is recorded.
         """
         cut = np.array([self._today - self._before.starts_on])
-        found = Activity(self._before, cut).features(np.array([self._today]))
-        days = np.broadcast_to(found["activity_days_last_28"], (1, len(self._present)))[0]
+        features = Activity(self._before, cut).features(np.array([self._today]))
+        days = np.broadcast_to(features["activity_days_last_28"], (1, len(self._present)))[0]
         return float(days[self._seat(student_id)]), days[self._present]
 
     def snapshots(self, today: pd.DataFrame, doing: Doing, until: date) -> pd.DataFrame:
@@ -178,7 +178,9 @@ class Continuation:
             column[:, seat] = values[name]
         enrolled, present = (np.tile(who, (number, 1)) for who in (self._enrolled, self._present))
         beside = beside_class(class_of, enrolled, present, seat)
-        values |= {name: np.broadcast_to(one, (number, 1))[:, 0] for name, one in beside.items()}
+        values |= {
+            name: np.broadcast_to(figures, (number, 1))[:, 0] for name, figures in beside.items()
+        }
         rows = today.iloc[np.zeros(number, int)].reset_index(drop=True)
         return rows.assign(
             cut_day=last - self._section.starts_on,
@@ -196,9 +198,9 @@ class Continuation:
         """Return the features of each student of `section` on `day`, shapes (n,)."""
         cut = np.array([day - section.starts_on])
         activity = Activity(section, cut, self._activity_from)
-        found = own_features(section, cut, self._history, activity, np.array([self._today]))
+        features = own_features(section, cut, self._history, activity, np.array([self._today]))
         shape = (1, len(section.students))
-        return {name: np.broadcast_to(one, shape)[0] for name, one in found.items()}
+        return {name: np.broadcast_to(values, shape)[0] for name, values in features.items()}
 
     def _seat(self, student_id: str) -> int:
         seat = self._seats.get(student_id)
@@ -235,7 +237,7 @@ class Continuation:
         if section.exempt_on is not None:
             exempt = section.exempt_on <= today
         submitted, scored, score = (
-            one.copy() for one in (section.submitted_on, section.scored_on, section.score)
+            matrix.copy() for matrix in (section.submitted_on, section.scored_on, section.score)
         )
         seen = section.seen_on.copy()
         for turn, place in enumerate(np.flatnonzero(due_on > today)):
@@ -263,18 +265,18 @@ class Continuation:
 
     def _fallback(self, scores: Floats) -> float:
         """Return the mean score of the class, else of the course, else the middle of the scale."""
-        for some in (scores, self.scores):
-            if not np.isnan(some).all():
-                return float(np.nanmean(some))
+        for known in (scores, self.scores):
+            if not np.isnan(known).all():
+                return float(np.nanmean(known))
         return 50.0
 
     def _repeated(self, section: SectionRecords) -> tuple[Ints, Ints, Floats]:
-        who, day, count = section.activity
+        student, day, count = section.activity
         recent = day > self._today - CYCLE
         turns = np.arange(1, int(max(section.ends_on - self._today, 0)) // CYCLE + 2)
         shifts = np.repeat(turns * CYCLE, recent.sum())
         return (
-            np.concatenate([who, np.tile(who[recent], len(turns))]),
+            np.concatenate([student, np.tile(student[recent], len(turns))]),
             np.concatenate([day, np.tile(day[recent], len(turns)) + shifts]),
             np.concatenate([count, np.tile(count[recent], len(turns))]),
         )
@@ -284,7 +286,7 @@ class Continuation:
         section = self._section
         twins = np.full(len(doing.on_time), seat)
         submitted, scored, score = (
-            one[twins] for one in (section.submitted_on, section.scored_on, section.score)
+            matrix[twins] for matrix in (section.submitted_on, section.scored_on, section.score)
         )
         seen = section.seen_on[twins]
         places = self._open(seat)
@@ -315,8 +317,8 @@ class Continuation:
 
     def _activity_of(self, seat: int, active_days: Floats) -> tuple[Ints, Ints, Floats]:
         """Return the activity of each twin of `seat`."""
-        who, day, count = self._section.activity
-        past = (who == seat) & (day <= self._today)
+        student, day, count = self._section.activity
+        past = (student == seat) & (day <= self._today)
         usual = count[past] if past.any() else count
         size = usual[usual > 0].mean() if (usual > 0).any() else 1.0
         horizon = int(self._today) + 1 + np.arange(int(self._section.ends_on - self._today) + CYCLE)
@@ -326,21 +328,21 @@ class Continuation:
                 (active_days == days) | (np.isnan(days) & np.isnan(active_days))
             )
             if np.isnan(days):
-                when, much = day[who == seat], count[who == seat]
+                when, counts = day[student == seat], count[student == seat]
             else:
                 turn = (np.arange(len(horizon)) + 1) * days // CYCLE
                 active = horizon[np.diff(turn, prepend=0) > 0]
                 when = np.concatenate([day[past], active])
-                much = np.concatenate([count[past], np.full(len(active), size)])
+                counts = np.concatenate([count[past], np.full(len(active), size)])
             parts.append(
                 (
                     np.repeat(chosen, len(when)),
                     np.tile(when, len(chosen)),
-                    np.tile(much, len(chosen)),
+                    np.tile(counts, len(chosen)),
                 )
             )
-        who, day, count = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return who, day, count
+        student, day, count = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return student, day, count
 
 
 #: What `beside_class` reads of everyone.
@@ -368,7 +370,7 @@ def _as_known(section: SectionRecords, today: float) -> SectionRecords:
         stands = np.flatnonzero((known_on <= today) & (today < earlier.until))
         for matrix, values in targets:
             matrix[earlier.cell[0][stands], earlier.cell[1][stands]] = values[stands]
-    who, day, count = section.activity
+    student, day, count = section.activity
     known = day <= today
     return replace(
         section,
@@ -381,7 +383,7 @@ def _as_known(section: SectionRecords, today: float) -> SectionRecords:
         exempt_on=_exempt_as_known(section, today),
         late=None if section.late is None else np.where(unseen, np.nan, section.late),
         earlier=earlier.take(np.zeros(0, np.int64)),
-        activity=(who[known], day[known], count[known]),
+        activity=(student[known], day[known], count[known]),
     )
 
 

@@ -1,14 +1,17 @@
-"""What earlier sections say about a student and about a course, as of any day."""
+"""What earlier sections show about a student and about a course, as of any day."""
 
 from __future__ import annotations
 
+from functools import cached_property, partial
+from typing import NamedTuple
+
 import numpy as np
 
-from grade_ml.features.records import NEVER, Bools, Floats, Records, SectionRecords
+from grade_ml.features.records import NEVER, Bools, Floats, Ints, Records, SectionRecords
 from grade_ml.features.running_totals import RunningTotals
 from grade_ml.gradebook.schema import Outcome
 
-#: The features that other courses tell of a student.
+#: The features that come from a student's other courses.
 OF_STUDENT = (
     "earlier_sections",
     "earlier_grade_mean",
@@ -17,6 +20,18 @@ OF_STUDENT = (
     "earlier_attempts",
     "concurrent_sections",
 )
+
+
+class _Past(NamedTuple):
+    """Running totals by owner, a student or a course.
+
+    `endings` counts who failed, who withdrew, and whose end is known; `sections` those that ended
+    and those with a grade; `points` adds what counts in their final grades.
+    """
+
+    endings: RunningTotals
+    sections: RunningTotals
+    points: RunningTotals
 
 
 class History:
@@ -35,34 +50,31 @@ class History:
         moved = records.moved
         # Who left after the end took part to the end.
         withdrew = (records.withdrawn_on <= records.ends_on[section]) & ~moved
-        told = withdrew | outcome.notna().to_numpy(bool)
+        is_known = withdrew | outcome.notna().to_numpy(bool)
         failed = withdrew | outcome.isin([Outcome.FAIL, Outcome.WITHDRAWN]).to_numpy(bool)
         settled = np.where(withdrew, np.minimum(closed, records.withdrawn_on), closed)
-        self._endings = {
-            "student": RunningTotals(
-                student, np.where(told & ~moved, settled, NEVER), failed, withdrew, told
-            ),
-            # Withdrawals from sections that still run say nothing about those who stay.
-            "course": RunningTotals(
-                course, np.where(told & ~moved, closed, NEVER), failed, withdrew, told
-            ),
-        }
         weight, unknown = _final_weights(records)
         weighed = np.bincount(records.assignment_section, records.weight, len(records.starts_on))
         has_grade = (weighed[section] > 0) & ~unknown
         over = np.where(moved, NEVER, closed)
-        self._sections = {
-            "student": RunningTotals(student, over, np.ones(len(student)), has_grade),
-            "course": RunningTotals(course, over, np.ones(len(course)), has_grade),
-        }
         owner, seat = records.result_section, records.result_seat
         known = np.maximum(records.result_scored_on, records.ends_on[owner] + 1)
         points = np.where(np.isfinite(known), records.result_score * weight / 100, 0.0)
         points[unknown[seat] | moved[seat]] = 0.0
-        self._points = {
-            "student": RunningTotals(student[records.result_seat], known, points),
-            "course": RunningTotals(course[records.result_seat], known, points),
-        }
+
+        def past_of(owner: Ints, ended: Floats) -> _Past:
+            return _Past(
+                RunningTotals(
+                    owner, np.where(is_known & ~moved, ended, NEVER), failed, withdrew, is_known
+                ),
+                RunningTotals(owner, over, np.ones(len(owner)), has_grade),
+                RunningTotals(owner[seat], known, points),
+            )
+
+        self._students = past_of(student, settled)
+        # Withdrawals from sections that still run are no evidence about those who stay. Made on
+        # first use: a prediction for one student waits for it.
+        self._make_courses = partial(past_of, course, closed)
         begun = np.maximum(records.starts_on[section], records.enrolled_on)
         self._attempts = RunningTotals(student * self._courses + course, begun)
         left = np.minimum(records.withdrawn_on, closed)
@@ -70,6 +82,10 @@ class History:
         self._joined = RunningTotals(student, np.where(left > begun, begun, NEVER))
         self._left = RunningTotals(student, np.where(left > begun, left, NEVER))
         self._exam_known_on = _first_exam(records)
+
+    @cached_property
+    def _past_of_courses(self) -> _Past:
+        return self._make_courses()
 
     def exam_counts(self, section: SectionRecords, days: Floats) -> np.ndarray:
         """Return for each day whether the course is known to count its exam by then."""
@@ -89,29 +105,29 @@ class History:
         student, day = (
             part.ravel() for part in np.broadcast_arrays(section.students, days[:, None])
         )
-        sections, graded = self._sections["student"](student, day).T
-        failed, withdrew, told = self._endings["student"](student, day).T
-        points = self._points["student"](student, day)[:, 0]
+        sections, graded = self._students.sections(student, day).T
+        failed, withdrew, known = self._students.endings(student, day).T
+        points = self._students.points(student, day)[:, 0]
         attempt = student * self._courses + section.course
         before = np.full(len(day), section.starts_on - 1)
         own = (
             sections,
             _ratio(points, graded),
-            _ratio(failed, told),
+            _ratio(failed, known),
             withdrew,
             self._attempts(attempt, before)[:, 0],
             np.maximum(self._joined(student, day)[:, 0] - self._left(student, day)[:, 0] - 1, 0),
         )
-        return {name: one.reshape(shape) for name, one in zip(OF_STUDENT, own, strict=True)}
+        return {name: values.reshape(shape) for name, values in zip(OF_STUDENT, own, strict=True)}
 
     def _of_course(self, section: SectionRecords, days: Floats) -> dict[str, Floats]:
-        course = np.full(len(days), section.course)
-        enrollments, graded = self._sections["course"](course, days).T
-        failed, _, told = self._endings["course"](course, days).T
+        course, past = np.full(len(days), section.course), self._past_of_courses
+        enrollments, graded = past.sections(course, days).T
+        failed, _, known = past.endings(course, days).T
         return {
             "course_sections": enrollments,
-            "course_grade_mean": _ratio(self._points["course"](course, days)[:, 0], graded),
-            "course_at_risk_share": _ratio(failed, told),
+            "course_grade_mean": _ratio(past.points(course, days)[:, 0], graded),
+            "course_at_risk_share": _ratio(failed, known),
         }
 
 

@@ -1,11 +1,11 @@
 """The gradebook as arrays: ids become positions, dates days, and each section one matrix.
 
-Nothing is left out by date here; who asks for a cut compares days.
+Nothing is left out by date here; a caller that makes a cut compares days.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +27,14 @@ NEVER, ALWAYS = np.inf, -np.inf
 
 @dataclass(frozen=True)
 class EarlierResults:
-    """Results of one section that later ones replaced; one value per result.
+    """Results of one section that later results replaced; one value per result.
 
     Attributes
     ----------
     cell
         Enrollment (0 to n - 1) and assignment (0 to m - 1).
     until
-        The day from which on the later result, or none, stands in its place.
+        The day from which on the later result, or none, replaces it.
     """
 
     cell: tuple[Ints, Ints]
@@ -80,11 +80,11 @@ class SectionRecords:
     seen_on, scored_on
         From when on the submission, and its score, are known; `submitted_on` is when it came.
     exempt_on
-        From when on an assignment is known not to count for a student; None: no one is exempt.
+        From when on an assignment is known not to count for a student; None if no student is.
     late
-        1 and 0 where the source says whether a submission is late, else NaN; None: it never does.
+        1 and 0 if the source states whether a submission is late, else NaN; None if it never does.
     earlier
-        What stood in the place of a result before.
+        The results that later results replaced.
     activity
         Enrollment (0 to n - 1), day and count, one row each per record.
     """
@@ -125,20 +125,20 @@ class Records:
     """
 
     def __init__(self, gradebook: Gradebook) -> None:
-        gone = moves(gradebook)
-        gradebook = with_history(gradebook, gone)
+        moved = moves(gradebook)
+        gradebook = with_history(gradebook, moved)
         self.sections = gradebook.sections.sort_values("section_id", ignore_index=True)
         self.section_ids = pd.Index(self.sections["section_id"].astype(object))
         self.courses = pd.Index(sorted(self.sections["course_id"].unique()), dtype=object)
         self.section_course = _places(self.courses, self.sections["course_id"])
         self.starts_on = _days(self.sections["starts_on"], NEVER)
         self.ends_on = _days(self.sections["ends_on"], NEVER)
-        self._read_enrollments(gradebook.enrollments, gone)
+        self._read_enrollments(gradebook.enrollments, moved)
         self._read_assignments(gradebook.assignments)
         self._read_results(gradebook)
         self._read_activity(gradebook.activity)
 
-    def _read_enrollments(self, enrollments: pd.DataFrame, gone: pd.DataFrame) -> None:
+    def _read_enrollments(self, enrollments: pd.DataFrame, moved: pd.DataFrame) -> None:
         self.students = pd.Index(sorted(enrollments["student_id"].unique()), dtype=object)
         section = _places(self.section_ids, enrollments["section_id"])
         student = _places(self.students, enrollments["student_id"])
@@ -153,7 +153,7 @@ class Records:
         self.enrolled_on = _days(self.enrollments["enrolled_on"], ALWAYS)
         self.withdrawn_on = _days(self.enrollments["withdrawn_on"], NEVER)
         ids = pd.MultiIndex.from_frame(self.enrollments[["section_id", "student_id"]])
-        self.moved = ids.isin(gone.index) if len(gone) else np.zeros(len(ids), bool)
+        self.moved = ids.isin(moved.index) if len(moved) else np.zeros(len(ids), bool)
 
     def _read_assignments(self, assignments: pd.DataFrame) -> None:
         section = _places(self.section_ids, assignments["section_id"])
@@ -182,8 +182,8 @@ class Records:
     def _weights(self, graded_exams: pd.Series) -> Floats:
         weights = counting_weights(self.assignments, self.sections, graded_exams)
         # An assignment that does not count in the grade weighs 0; that is known.
-        found = self.assignments["assignment_id"].map(weights).fillna(0.0)
-        return np.asarray(found.to_numpy(np.float64))
+        weight = self.assignments["assignment_id"].map(weights).fillna(0.0)
+        return np.asarray(weight.to_numpy(np.float64))
 
     def _end(self, section: Ints) -> pd.Series:
         """Return the ends of sections, NaT for -1."""
@@ -199,6 +199,12 @@ class Records:
         self.result_exempt_on = _days(exempt_on(rows), NEVER)
         self.result_score = rows["score"].to_numpy(np.float64, na_value=np.nan)
         self._result_late = rows["late"].astype("Float64").to_numpy(np.float64, na_value=np.nan)
+        if gradebook.earlier_results.empty:  # as of most students, for whom it would take 5 ms
+            self._earlier_at = [np.zeros(0, np.int64)] * 3
+            self._earlier = {
+                field.name: np.zeros(0) for field in fields(EarlierResults) if field.name != "cell"
+            }
+            return
         rows, *self._earlier_at = self._placed(gradebook.earlier_results)
         self._earlier = {
             "submitted_on": _days(rows["submitted_on"], NEVER),
@@ -215,8 +221,8 @@ class Records:
         place = _places(known, results["assignment_id"])
         section = np.where(place >= 0, self.assignment_section[place], -1) if len(place) else place
         seat = self._find_seat(section, results["student_id"])
-        kept = np.flatnonzero(seat >= 0)
-        order = kept[np.argsort(section[kept], kind="stable")]
+        usable = np.flatnonzero(seat >= 0)
+        order = usable[np.argsort(section[usable], kind="stable")]
         section, seat, place = section[order], seat[order], place[order]
         rows = results.iloc[order].reset_index(drop=True)
         rows["due_on"] = self.assignments["due_on"].to_numpy()[place]
@@ -226,8 +232,8 @@ class Records:
     def _read_activity(self, activity: pd.DataFrame) -> None:
         section = _places(self.section_ids, activity["section_id"])
         seat = self._find_seat(section, activity["student_id"])
-        kept = np.flatnonzero(seat >= 0)
-        order = kept[np.argsort(section[kept], kind="stable")]
+        usable = np.flatnonzero(seat >= 0)
+        order = usable[np.argsort(section[usable], kind="stable")]
         self._activity_section = section[order]
         self._activity_seat = seat[order]
         self._activity_day = _days(activity["day"], NEVER)[order].astype(np.int64)
@@ -243,8 +249,8 @@ class Records:
             return np.full(len(student), -1)
         key = self._seat(section, student)
         place = np.minimum(np.searchsorted(self.seats, key), len(self.seats) - 1)
-        found = (self.seats[place] == key) & (section >= 0) & (student >= 0)
-        return np.where(found, place, -1)
+        is_enrolled = (self.seats[place] == key) & (section >= 0) & (student >= 0)
+        return np.where(is_enrolled, place, -1)
 
     def section(self, number: int) -> SectionRecords:
         """Return the section at that position of `sections`."""

@@ -1,20 +1,19 @@
 """Computes the stored snapshots and sequences of chosen courses from the gradebook.
 
-Three jobs of a night want the features of the day. The first computes them; those after it find
-them as new as the records, and a load in between makes them compute again.
+Three jobs of the nightly run need the features of the day. The first computes them; the others see
+that they are as new as the records, and after a load in between compute them again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from grade_ml.core.frames import reasons, sound
-from grade_ml.core.hashing import digest
+from grade_ml.features.origin import made_from, origin_of
 from grade_ml.features.sequences import score_sequences
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import SEQUENCES, SNAPSHOTS, Frames
@@ -33,7 +32,7 @@ AT_ONCE = 20_000
 class Refreshed:
     """What is stored of a course: rows, and how many enrollments were left out, by reason.
 
-    `unchanged` where an earlier run of the day had computed it from the same records.
+    `unchanged` if an earlier run of the day had computed it from the same records.
     """
 
     rows: int
@@ -53,19 +52,19 @@ def refresh(
     computed already from the same records and by the same rules stays.
     """
     origin = _origin(connection, declared)
-    found = _unchanged(stored, SNAPSHOTS, courses, origin)
-    for some in _groups(connection, [one for one in courses if one not in found]):
-        gradebook = frames.read(connection, some)
-        chosen = gradebook.sections[gradebook.sections["course_id"].isin(some)]
+    refreshed = _unchanged(stored, SNAPSHOTS, courses, origin)
+    for group in _groups(connection, [name for name in courses if name not in refreshed]):
+        gradebook = frames.read(connection, group)
+        chosen = gradebook.sections[gradebook.sections["course_id"].isin(group)]
         made = grade_snapshots(gradebook, weekly_cuts(chosen, stored.as_of), stored.as_of, declared)
         snapshots, odd = sound(made, schema())
         course_of_row = snapshots["course_id"].astype("string[pyarrow]")
-        for course in some:
+        for course in group:
             rows = snapshots[course_of_row == course]
             left_out = reasons(odd[odd["course_id"] == course])
             stored.write(course, rows, SNAPSHOTS, {"origin": origin, "left_out": left_out})
-            found[course] = Refreshed(len(rows), left_out)
-    return found
+            refreshed[course] = Refreshed(len(rows), left_out)
+    return refreshed
 
 
 def refresh_sequences(
@@ -76,36 +75,26 @@ def refresh_sequences(
 ) -> dict[str, Refreshed]:
     """Compute and store the score sequences of `courses`, where they changed as in `refresh`.
 
-    They bear the day from which on each thing is known; nothing in them is left out by date.
+    They hold the day from which on each thing is known; nothing in them is left out by date.
     """
     load = newest_load(connection)
-    origin = _made_from(load.key, institution.version) if load else None
-    found = _unchanged(stored, SEQUENCES, courses, origin)
-    for some in _groups(connection, [one for one in courses if one not in found]):
-        gradebook = frames.read(connection, some, without=["activity"])
-        sequences = score_sequences(gradebook, some, institution)
+    origin = made_from(load.key, institution.version) if load else None
+    refreshed = _unchanged(stored, SEQUENCES, courses, origin)
+    for group in _groups(connection, [name for name in courses if name not in refreshed]):
+        gradebook = frames.read(connection, group, without=["activity"])
+        sequences = score_sequences(gradebook, group, institution)
         course_of_row = sequences["course_id"].astype("string[pyarrow]")
-        for course in some:
+        for course in group:
             rows = sequences[course_of_row == course]
             stored.write(course, rows, SEQUENCES, {"origin": origin, "left_out": {}})
-            found[course] = Refreshed(len(rows), {})
-    return found
-
-
-def origin_of(load_key: str, declared: Declarations) -> str:
-    """Return what tells snapshots made after a load, and by these rules, from all others."""
-    uses = (declared.usable, declared.protected, declared.identifying)
-    return _made_from(load_key, [sorted(names) for names in uses])
-
-
-def _made_from(load_key: str, rules: object) -> str:
-    return digest([load_key, rules, installed_version("grade-ml")])
+            refreshed[course] = Refreshed(len(rows), {})
+    return refreshed
 
 
 def _origin(connection: Connection, declared: Declarations) -> str | None:
-    """Return what snapshots are made from and by; None where nothing was loaded.
+    """Return what snapshots are made from and by; `None` if nothing was loaded.
 
-    Asked before the records are read: a load that comes in between makes a frame look older than
+    Read before the records are read: a load that comes in between makes a frame look older than
     it is, and it is computed once more.
     """
     load = newest_load(connection)
@@ -116,13 +105,13 @@ def _unchanged(
     stored: Frames, kind: str, courses: Collection[str], origin: str | None
 ) -> dict[str, Refreshed]:
     """Return the courses whose frame of the day has this origin."""
-    found = {}
+    unchanged = {}
     for course in courses if origin else ():
         known = stored.computed(course, kind)
         if known and known[1].get("origin") == origin:
             rows, notes = known
-            found[course] = Refreshed(rows, notes["left_out"], unchanged=True)
-    return found
+            unchanged[course] = Refreshed(rows, notes["left_out"], unchanged=True)
+    return unchanged
 
 
 def _groups(connection: Connection, courses: Collection[str]) -> Iterator[list[str]]:

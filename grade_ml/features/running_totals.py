@@ -1,7 +1,7 @@
-"""Sums of dated values by key, asked for as of any day.
+"""Sums of dated values by key, as of any day.
 
-Each key is added up by itself, so that its sums are the same to the last bit whatever others there
-are: one student's features are those of a whole course's computation.
+Each key is added up by itself, so its sums are the same to the last bit for any set of other keys:
+one student's features are those of a whole course's computation.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class RunningTotals:
         until = np.searchsorted(self._places, _place(keys, days), side="right")
         before = np.searchsorted(self._places, keys * _SPAN, side="left")
         sums = np.zeros((len(until), self._sums.shape[1]))
-        some = until > before
-        sums[some] = self._sums[until[some] - 1]
+        nonempty = until > before
+        sums[nonempty] = self._sums[until[nonempty] - 1]
         return sums
 
 

@@ -1,7 +1,7 @@
 """One row per enrollment and assignment, with the day from which on each thing is known.
 
-Nothing is left out by date: who forecasts as of a day compares that day with the row's days. What
-was handed in, graded or carried over how is said in `gradebook.outcomes`.
+Nothing is left out by date: a forecast as of a day compares that day with the row's days. Which
+results count as handed in, graded or carried over is defined in `gradebook.outcomes`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def score_sequences(
 ) -> pd.DataFrame:
     """Return the columns `SEQUENCE_COLUMNS` of all sections of `courses`.
 
-    Rows stand in order of section, student, due day and assignment, and every enrollment has one
+    Rows are in order of section, student, due day and assignment, and every enrollment has one
     for each assignment of its section that is coursework; exams, extra credit and results of
     unknown assignments are left out. Of several results of one student for one assignment there
     is the latest.

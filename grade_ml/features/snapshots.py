@@ -1,6 +1,6 @@
 """One row per enrollment and cut: what was known of a student in a section at the end of that day.
 
-Everything that a row says happened, was submitted, graded or recorded not later than its cut. The
+Everything in a row happened, was submitted, graded or recorded not later than its cut. The
 meaning of each column is in `catalogue`; which of them a model may see is decided by the model.
 """
 
@@ -13,7 +13,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from grade_ml.features.attributes import attribute_columns
+from grade_ml.features.attribute_columns import attribute_columns
 from grade_ml.features.catalogue import COMPARED, KEYS, NUMERIC_FEATURES
 from grade_ml.features.history import OF_STUDENT, History
 from grade_ml.features.records import NEVER, Bools, Floats, Ints, Records, SectionRecords
@@ -40,7 +40,7 @@ def grade_snapshots(
     Parameters
     ----------
     gradebook
-        Whole sections of the courses asked for, and all that is known of their students.
+        Whole sections of the requested courses, and all that is known of their students.
     cuts
         Columns section_id and cut_day: days from the section's start, not before it. A cut within
         a day sees that day, and nothing of the next.
@@ -52,8 +52,8 @@ def grade_snapshots(
     Returns
     -------
     pandas.DataFrame
-        The columns of `catalogue.KEYS` (ids as categories), `catalogue.FEATURES` (float32, NaN:
-        does not exist yet) and one `attribute_…` for each usable attribute of students and
+        The columns of `catalogue.KEYS` (ids as categories), `catalogue.FEATURES` (float32, NaN if
+        it does not exist yet) and one `attribute_…` for each usable attribute of students and
         enrollments, one `protected_…` for each protected one (float32 where all values are numbers,
         else categories); by section, cut and student.
 
@@ -93,7 +93,7 @@ def grade_snapshots(
 
 
 def with_histories(snapshots: pd.DataFrame, histories: Gradebook) -> pd.DataFrame:
-    """Return snapshots with what other courses tell of their students, in order.
+    """Return snapshots with what is known of their students from other courses, in order.
 
     Parameters
     ----------
@@ -101,23 +101,23 @@ def with_histories(snapshots: pd.DataFrame, histories: Gradebook) -> pd.DataFram
         Of one section on one day, made from a gradebook without other courses, such as
         `frames.read_class` gives.
     histories
-        All that is known of their students, as `frames.read_histories` gives it; who is not there
-        took no other course, and keeps what the section's own course tells.
+        All that is known of their students, as `frames.read_histories` gives it; a student who is
+        not in it took no other course, and keeps what is known from the section's own course.
     """
     records = Records(histories)
     first = snapshots[["section_id", "cut_day"]].iloc[0]
     number = int(records.section_ids.get_indexer([first["section_id"]])[0])
     section = records.section(number)
     day = section.starts_on + np.floor(np.array([first["cut_day"]], np.float64))
-    found = History(records).of_students(section, day)
+    features = History(records).of_students(section, day)
     students = pd.Index(snapshots["student_id"].astype(object))
     place = records.students[section.students].get_indexer(students)
-    there = place >= 0
-    told = {
-        name: np.where(there, found[name][0, place].astype(np.float32), snapshots[name])
+    enrolled = place >= 0
+    known = {
+        name: np.where(enrolled, features[name][0, place].astype(np.float32), snapshots[name])
         for name in OF_STUDENT
     }
-    return snapshots.assign(**told)
+    return snapshots.assign(**known)
 
 
 def weekly_cuts(sections: pd.DataFrame, as_of: date) -> pd.DataFrame:
@@ -171,19 +171,19 @@ def _blocks(
     today = float((as_of - date(1970, 1, 1)).days)
     number = records.section_ids.get_indexer(cuts["section_id"].astype(object))
     cut_day = cuts["cut_day"].to_numpy(np.float64)
-    for one in np.unique(number[number >= 0]):
-        days = np.unique(cut_day[number == one])
-        section = records.section(int(one))
+    for chosen in np.unique(number[number >= 0]):
+        days = np.unique(cut_day[number == chosen])
+        section = records.section(int(chosen))
         if days[0] < 0 or section.starts_on + np.floor(days[-1]) > today:
             raise ValueError(
-                f"The cuts of section {records.section_ids[one]} run from day {days[0]:g} to "
+                f"The cuts of section {records.section_ids[chosen]} run from day {days[0]:g} to "
                 f"{days[-1]:g}; they must lie between its start and {as_of}."
             )
-        first_seat = int(np.searchsorted(records.enrollment_section, one))
+        first_seat = int(np.searchsorted(records.enrollment_section, chosen))
         per_cut = max(len(section.students) * (len(section.due_on) + 1), 1)
         activity = Activity(section, days)
-        for some in np.array_split(days, -(-len(days) * per_cut // _CELLS)):
-            yield _block(section, some, history, activity, first_seat)
+        for chunk in np.array_split(days, -(-len(days) * per_cut // _CELLS)):
+            yield _block(section, chunk, history, activity, first_seat)
 
 
 def _block(
@@ -193,12 +193,12 @@ def _block(
     left = section.withdrawn_on <= days[:, None]
     enrolled = (section.enrolled_on <= days[:, None]) & ~(left & section.moved)
     present = enrolled & ~left
-    found = own_features(section, cut_day, history, activity, days)
-    found |= beside_class(found, enrolled, present)
+    features = own_features(section, cut_day, history, activity, days)
+    features |= beside_class(features, enrolled, present)
     row, place = np.nonzero(present)
     values = np.empty((len(row), len(NUMERIC_FEATURES)), np.float32)
     for column, name in enumerate(NUMERIC_FEATURES):
-        values[:, column] = np.broadcast_to(found[name], present.shape)[row, place]
+        values[:, column] = np.broadcast_to(features[name], present.shape)[row, place]
     return _Block(first_seat + place, cut_day[row], values)
 
 
@@ -216,7 +216,7 @@ def own_features(
     cut_day
         Days from the section's start.
     history_days
-        Days since 1970-01-01, one per cut: what other sections had told by then counts.
+        Days since 1970-01-01, one per cut: what was known of other sections by then counts.
     """
     days = section.starts_on + np.floor(cut_day)
     work = _Work(section, days, history.exam_counts(section, history_days))
@@ -288,7 +288,7 @@ class _Work:
         return exempt
 
     def _show_earlier_results(self) -> None:
-        """Put results in their place that later ones replaced after the cut."""
+        """Put results in their place that later results replaced after the cut."""
         earlier = self._section.earlier
         if not len(earlier.until):
             return
@@ -302,7 +302,7 @@ class _Work:
         self._score[row, *cells] = earlier.score[chosen]
 
     def _shown(self, known_on: Floats) -> tuple[Ints, tuple[Ints, Ints], Ints]:
-        """Return the cuts at which earlier results stand, their cells, and which they are."""
+        """Return the cuts at which earlier results count, their cells, and which they are."""
         earlier = self._section.earlier
         row, chosen = np.nonzero((known_on <= self._days) & (self._days < earlier.until))
         return row, (earlier.cell[0][chosen], earlier.cell[1][chosen]), chosen
@@ -341,7 +341,7 @@ class _Work:
         weighed = self._weigh(self._graded)
         mean = 100 * _ratio(earned, weighed)
         unknown = total == 0
-        found = {
+        features = {
             "weight_due": self._weigh(self._due),
             "weight_missed": self._weigh(self._missed),
             "weight_late": self._weigh(self._late),
@@ -352,7 +352,7 @@ class _Work:
             "grade_if_rest_as_so_far": np.minimum(collected + mean * remaining / 100, 100),
             "score_weighted_mean": mean,
         }
-        return {name: np.where(unknown, np.nan, values) for name, values in found.items()}
+        return {name: np.where(unknown, np.nan, values) for name, values in features.items()}
 
     def scores(self) -> Features:
         graded, score = self._graded, self._score
@@ -378,18 +378,18 @@ class _Work:
         }
 
     def by_category(self) -> Features:
-        found: Features = {}
+        features: Features = {}
         for rank, category in enumerate(_heaviest_categories(self._section)):
             own = (self._section.category == category) & self._coursework
             name = ("major", "minor")[rank]
-            found[f"{name}_score_mean"] = _mean(np.where(own, self._score, np.nan))
-            found[f"{name}_missed_share"] = _ratio(
+            features[f"{name}_score_mean"] = _mean(np.where(own, self._score, np.nan))
+            features[f"{name}_missed_share"] = _ratio(
                 self._count(self._missed & own), self._count(self._due & own)
             )
         weightless = self._coursework & (self._section.shares.weight == 0)
-        found["unweighted_submitted"] = self._count(self._seen & weightless)
-        found["unweighted_score_mean"] = _mean(np.where(weightless, self._score, np.nan))
-        return found
+        features["unweighted_submitted"] = self._count(self._seen & weightless)
+        features["unweighted_score_mean"] = _mean(np.where(weightless, self._score, np.nan))
+        return features
 
     def lateness(self) -> Features:
         seen = self._seen
@@ -418,7 +418,7 @@ class _Work:
 def _own_weights(section: SectionRecords, exam_counts: Bools, exempt: Bools) -> Floats:
     """Return the shares of the final grade at k cuts: (k, n, m), or (k, 1, m) without exemptions.
 
-    `exam_counts` says at which of them exams count.
+    `exam_counts` states at which of them exams count.
     """
     if exempt.ndim == 1:
         with_exam, without = section.shares_with_exam.weight, section.shares.weight
@@ -437,66 +437,66 @@ def _heaviest_categories(section: SectionRecords) -> list[int | None]:
     own = section.category[section.required]
     shares, due_on = section.shares.weight[section.required], section.due_on[section.required]
     categories = np.unique(own)
-    weight = [shares[own == one].sum() for one in categories]
-    number = [(own == one).sum() for one in categories]
-    first_due = [due_on[own == one].min() for one in categories]
+    weight = [shares[own == category].sum() for category in categories]
+    number = [(own == category).sum() for category in categories]
+    first_due = [due_on[own == category].min() for category in categories]
     order = np.lexsort((first_due, np.negative(number), np.negative(weight)))
     ranked: list[int | None] = [int(categories[place]) for place in order[:2]]
     return ranked + [None] * (2 - len(ranked))
 
 
 def beside_class(
-    found: Mapping[str, Floats], enrolled: Bools, present: Bools, seat: int | None = None
+    features: Mapping[str, Floats], enrolled: Bools, present: Bools, seat: int | None = None
 ) -> Features:
     """Return the position in the class; each class is those present at the same cut.
 
     Parameters
     ----------
-    found
+    features
         As `own_features` gives it.
     enrolled, present
         Who had enrolled, and who of them had not withdrawn; shape (cuts, n).
     seat
-        The student (0 to n - 1) whose place is asked for; None: everyone's. The shapes are
+        The student (0 to n - 1) whose place is returned; None for all. The shapes are
         (cuts, n) either way for what differs between students, but for `seat` (cuts, 1).
     """
-    asked = slice(None) if seat is None else slice(seat, seat + 1)
+    chosen = slice(None) if seat is None else slice(seat, seat + 1)
     size = present.sum(1, keepdims=True).astype(np.float64)
-    rate = np.where(present, found["grade_rate_so_far"], np.nan)
+    rate = np.where(present, features["grade_rate_so_far"], np.nan)
     mean = _mean(rate)[:, None]
     spread = np.sqrt(_mean((rate - mean) ** 2))[:, None]
     due, missed = (
-        np.where(present, found[name], 0.0).sum(1, keepdims=True)
+        np.where(present, features[name], 0.0).sum(1, keepdims=True)
         for name in ("assignments_due", "assignments_missed")
     )
     joined = enrolled.sum(1, keepdims=True).astype(np.float64)
     return {
         "class_rate_mean": mean,
         "class_rate_sd": spread,
-        "rate_above_class": rate[:, asked] - mean,
-        "rate_percentile": _percentiles(rate, asked),
+        "rate_above_class": rate[:, chosen] - mean,
+        "rate_percentile": _percentiles(rate, chosen),
         "class_missed_share": _ratio(missed, due),
         "class_size": size,
         "class_withdrawn_share": _ratio(joined - size, joined),
-        "activity_of_class": _of_mean(found["activity_total"], present, asked),
-        "activity_last_28_of_class": _of_mean(found["activity_last_28"], present, asked),
-        **_comparisons(found, present, asked),
+        "activity_of_class": _of_mean(features["activity_total"], present, chosen),
+        "activity_last_28_of_class": _of_mean(features["activity_last_28"], present, chosen),
+        **_comparisons(features, present, chosen),
     }
 
 
-def _comparisons(found: Mapping[str, Floats], present: Bools, asked: slice) -> Features:
+def _comparisons(features: Mapping[str, Floats], present: Bools, chosen: slice) -> Features:
     compared: Features = {}
     for name in COMPARED:
-        known = np.where(present, found[name], np.nan)
-        compared[f"{name}_percentile"] = _percentiles(known, asked)
-        compared[f"{name}_above_class"] = known[:, asked] - _mean(known)[:, None]
+        known = np.where(present, features[name], np.nan)
+        compared[f"{name}_percentile"] = _percentiles(known, chosen)
+        compared[f"{name}_above_class"] = known[:, chosen] - _mean(known)[:, None]
     return compared
 
 
-def _percentiles(known: Floats, asked: slice) -> Floats:
-    """Return the share of each row's known values below those `asked` for, ties counting half."""
-    if asked != slice(None):
-        own = known[:, asked]
+def _percentiles(known: Floats, chosen: slice) -> Floats:
+    """Return the share of each row's known values below the `chosen` ones, ties counting half."""
+    if chosen != slice(None):
+        own = known[:, chosen]
         below = (known < own).sum(1) + (known <= own).sum(1)
         share = _ratio(below.astype(np.float64), 2.0 * (~np.isnan(known)).sum(1))
         return np.where(np.isnan(own), np.nan, share[:, None])
@@ -521,7 +521,7 @@ class Activity:
     def __init__(
         self, section: SectionRecords, cut_day: Floats, begun_on: float | None = None
     ) -> None:
-        who, day, count = section.activity
+        student, day, count = section.activity
         self._first = int(section.starts_on) - _DAYS_BEFORE
         width = int(np.floor(cut_day[-1])) + _DAYS_BEFORE + 1
         column = np.maximum(day - self._first, 0)
@@ -530,7 +530,7 @@ class Activity:
         self._begun_on = first if begun_on is None else begun_on
         has_begun = self._begun_on < self._first + width
         daily = np.zeros((len(section.students), width if has_begun else 0))
-        np.add.at(daily, (who[within], column[within]), count[within])
+        np.add.at(daily, (student[within], column[within]), count[within])
         self._actions = _with_zero(daily.cumsum(1))
         self._days = _with_zero((daily > 0).cumsum(1, dtype=np.float64))
         latest = np.where(daily > 0, np.arange(daily.shape[1], dtype=np.float64), -np.inf)
@@ -575,10 +575,10 @@ def _with_zero(sums: Floats) -> Floats:
     return np.pad(sums, ((0, 0), (1, 0)))
 
 
-def _of_mean(values: Floats, present: Bools, asked: slice) -> Floats:
+def _of_mean(values: Floats, present: Bools, chosen: slice) -> Floats:
     own = np.broadcast_to(values, present.shape)
     mean = _mean(np.where(present, own, np.nan))[:, None]
-    return _ratio(own[:, asked], np.broadcast_to(mean, own[:, asked].shape))
+    return _ratio(own[:, chosen], np.broadcast_to(mean, own[:, chosen].shape))
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
@@ -601,8 +601,8 @@ def _first(values: Floats, known: Bools) -> Floats:
     if not values.shape[-1]:
         return np.full(values.shape[:-1], np.nan)
     place = known.argmax(-1)[..., None]
-    found = np.take_along_axis(values, place, -1)[..., 0]
-    return np.where(known.any(-1), found, np.nan)
+    first = np.take_along_axis(values, place, -1)[..., 0]
+    return np.where(known.any(-1), first, np.nan)
 
 
 def _last(values: Floats, known: Bools) -> Floats:

@@ -1,4 +1,4 @@
-"""Where snapshots and sequences are kept: a Parquet file per kind, course and day.
+"""Where snapshots and sequences are stored: a Parquet file per kind, course and day.
 
 The name of a file is its day, and days sort as their names do, so the newest frame needs no
 pointer: a file that is there is whole, and the greatest name that is not after a day is what the
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: The kinds of frames, named as the assets that make them.
 SNAPSHOTS, SEQUENCES = "grade_snapshots", "score_sequences"
 
-#: A course's frames of more days before the one written are removed. Two weeks: what a night's run
+#: A course's frames of more days before the one written are removed. Two weeks: what a nightly run
 #: printed can be made again after a holiday, and last week's is there to be compared with. OULAD's
 #: frames of a day take 30 MB.
 KEPT_DAYS = 14
@@ -48,7 +48,7 @@ _COURSE, _AS_OF, _HASHES, _NOTES = b"course_id", b"as_of", b"section_hashes", b"
 class Frames:
     """The stored frames of one installation as a day knows them.
 
-    A course's frame of a day is the newest that was computed for the day or an earlier one.
+    A course's frame of a day is the newest that was computed for the day or an earlier day.
 
     Attributes
     ----------
@@ -69,6 +69,7 @@ class Frames:
         courses: Collection[str] | None,
         *,
         columns: Collection[str] | None = None,
+        student: str | None = None,
         most: int | None = None,
         seed: int = 0,
     ) -> pd.DataFrame:
@@ -76,29 +77,35 @@ class Frames:
 
         A column that only some courses have is missing in the rows of the others. Where there are
         more rows than `most`, the same share of each course's is drawn. With `columns` only those
-        are read, of them that there are, and the protected attributes.
+        are read, of them that there are, and the protected attributes; with `student` only the
+        rows of that student are returned.
 
         Raises
         ------
         NotReadyError
-            No frame of a course, or none at all, has been computed for the day or an earlier one;
+            No frame of a course, or none at all, has been computed for the day or an earlier day;
             the error names the courses.
         """
-        wanted = self._wanted(courses, SNAPSHOTS)
+        paths = self._wanted(courses, SNAPSHOTS)
         if most is None:
-            return _together([_read(path, columns) for path in wanted.values()])
-        share = min(1.0, most / max(sum(_described(path).num_rows for path in wanted.values()), 1))
-        return _together([_drawn(_read(path, columns), share, seed) for path in wanted.values()])
+            return _together([_read(path, columns, student) for path in paths.values()])
+        share = min(1.0, most / max(sum(_described(path).num_rows for path in paths.values()), 1))
+        return _together([_drawn(_read(path, columns), share, seed) for path in paths.values()])
 
-    def sequences(self, courses: Collection[str] | None) -> pd.DataFrame:
+    def sequences(
+        self, courses: Collection[str] | None, *, student: str | None = None
+    ) -> pd.DataFrame:
         """Return the score sequences of `courses`, or of all courses, in order of course.
+
+        With `student` there are only that student's rows.
 
         Raises
         ------
         NotReadyError
             As in `snapshots`.
         """
-        return _together([_read(path, None) for path in self._wanted(courses, SEQUENCES).values()])
+        paths = self._wanted(courses, SEQUENCES)
+        return _together([_read(path, None, student) for path in paths.values()])
 
     def hashes(
         self, courses: Collection[str] | None, kind: str = SNAPSHOTS
@@ -118,7 +125,7 @@ class Frames:
         }
 
     def computed(self, course: str, kind: str = SNAPSHOTS) -> tuple[int, dict[str, Any]] | None:
-        """Return rows and notes of the frame that was computed for the very day; None: none was."""
+        """Return rows and notes of the frame that was computed for the very day, or `None`."""
         path = self._path(course, kind)
         if not path.exists():
             return None
@@ -126,7 +133,7 @@ class Frames:
         return described.num_rows, json.loads(described.metadata.get(_NOTES, b"{}"))
 
     def origin(self, course: str) -> str | None:
-        """Return what the snapshots of the very day were made from (`refresh.origin_of`)."""
+        """Return what the snapshots of the very day were made from (`origin.origin_of`)."""
         known = self.computed(course)
         return known[1].get("origin") if known else None
 
@@ -148,7 +155,7 @@ class Frames:
         kind
             What the frame is: `SNAPSHOTS` or `SEQUENCES`.
         notes
-            What `computed` is to tell of it, as JSON can hold it.
+            What `computed` returns of it, as JSON can hold it.
         """
         folder, path = self._folder(kind), self._path(course, kind)
         write_whole(path, self._file(course, rows, notes))
@@ -185,20 +192,44 @@ class Frames:
         folder = self._folder(kind)
         names = _courses_in(folder) if courses is None else courses
         stored = {name: self._newest(dict(_stored(folder, name))) for name in sorted({*names})}
-        wanted = {name: path for name, path in stored.items() if path is not None}
-        missing = [] if courses is None else sorted(stored.keys() - wanted.keys())
-        if missing or not wanted:
+        known = {name: path for name, path in stored.items() if path is not None}
+        missing = [] if courses is None else sorted(stored.keys() - known.keys())
+        if missing or not known:
             raise NotReadyError(
                 f"No features of {', '.join(missing) or 'any course'} have been computed for "
                 f"{self.as_of} or a day before.",
                 f"Materialize {kind} with as_of {self.as_of}, or run GRADE_ML_AS_OF={self.as_of} "
                 f"grade-ml run {_JOBS[kind]}.",
             )
-        return wanted
+        return known
 
     def _newest(self, stored: Mapping[date, UPath]) -> UPath | None:
         days = [day for day in stored if day <= self.as_of]
         return stored[max(days)] if days else None
+
+
+def outdated(root: str, as_of: date) -> tuple[list[UPath], int]:
+    """Return the files of frames that no day from `as_of` on needs, and how many files stay.
+
+    `Frames.write` removes those of the course that it writes; here are those of courses of which
+    no more are written. The newest frame that `as_of` knows stays, however old.
+    """
+    removable, count = list[UPath](), 0
+    oldest = as_of - timedelta(days=KEPT_DAYS)
+    for kind in (SNAPSHOTS, SEQUENCES):
+        folder = UPath(root) / "features" / kind
+        for own in folder.iterdir() if folder.exists() else ():
+            # One file of a course is of a former version, and its only one.
+            files = [own] if own.name.endswith(_SUFFIX) else [*filter(_is_frame, own.iterdir())]
+            days = [date.fromisoformat(file.stem) for file in files if file != own]
+            newest = max((day for day in days if day <= as_of), default=None)
+            count += len(files)
+            removable += [
+                file
+                for file, day in zip(files, days, strict=False)
+                if day < oldest and day != newest
+            ]
+    return sorted(removable, key=str), count - len(removable)
 
 
 def _stored(folder: UPath, course: str) -> Iterator[tuple[date, UPath]]:
@@ -220,9 +251,9 @@ def _is_frame(path: UPath) -> bool:
 def _kept_in(folder: UPath, name: str) -> UPath | None:
     """Return the file of exactly that name, which a file system may not compare."""
     path = folder / name
-    # A name that is longer was never stored, and is an error of its own where one asks for it.
-    there = len(name) <= 255 and path.exists()
-    return path if there and name in {one.name for one in folder.iterdir()} else None
+    # A longer name was never stored, and looking for it would be an error of its own.
+    exists = len(name) <= 255 and path.exists()
+    return path if exists and name in {entry.name for entry in folder.iterdir()} else None
 
 
 def _quoted(course: str) -> str:
@@ -232,32 +263,33 @@ def _quoted(course: str) -> str:
 
 def _courses_in(folder: UPath) -> set[str]:
     """Return the courses that have a frame of any day."""
-    found = set()
+    courses = set()
     for entry in folder.iterdir() if folder.exists() else ():
         files = [entry] if entry.name.endswith(_SUFFIX) else entry.iterdir()
-        found |= {_course_of(path) for path in islice(filter(_is_frame, files), 1)}
-    return found
+        courses |= {_course_of(path) for path in islice(filter(_is_frame, files), 1)}
+    return courses
 
 
 def _course_of(path: UPath) -> str:
-    kept: bytes | None = (_described(path).metadata or {}).get(_COURSE)
-    return unquote(path.name.removesuffix(_SUFFIX)) if kept is None else kept.decode()
+    stored: bytes | None = (_described(path).metadata or {}).get(_COURSE)
+    return unquote(path.name.removesuffix(_SUFFIX)) if stored is None else stored.decode()
 
 
 def _day_of(path: UPath) -> date:
     return date.fromisoformat(_described(path).metadata[_AS_OF].decode())
 
 
-def _read(path: UPath, columns: Collection[str] | None) -> pa.Table:
+def _read(path: UPath, columns: Collection[str] | None, student: str | None = None) -> pa.Table:
     import pyarrow as pa
-    from pyarrow import parquet
+    from pyarrow import compute, parquet
 
     file = parquet.ParquetFile(pa.BufferReader(path.read_bytes()))
-    there = file.schema_arrow.names
-    if columns is None:
-        return file.read()
-    wanted = {*columns, *protected_columns(there).values()}
-    return file.read([one for one in there if one in wanted])
+    stored = file.schema_arrow.names
+    chosen = stored if columns is None else {*columns, *protected_columns(stored).values()}
+    table = file.read([name for name in stored if name in chosen])
+    if student is None:
+        return table
+    return table.filter(compute.equal(table["student_id"].cast(pa.string()), student))
 
 
 def _described(path: UPath) -> FileMetaData:
@@ -272,8 +304,8 @@ def _drawn(table: pa.Table, share: float, seed: int) -> pa.Table:
         return table
     import numpy as np
 
-    kept = np.random.default_rng(seed).random(table.num_rows) < share
-    return table.filter(kept)
+    drawn = np.random.default_rng(seed).random(table.num_rows) < share
+    return table.filter(drawn)
 
 
 def _only_used(snapshots: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """What was known of the world beside each snapshot: external features on the day of its cut.
 
-How they are collected and described day by day is said in `grade_ml.external`; which of them a
+`grade_ml.external` describes how they are collected day by day; which of them a
 model may read is decided where models are made.
 """
 
@@ -25,7 +25,7 @@ def with_surroundings(snapshots: pd.DataFrame, wide: pd.DataFrame) -> pd.DataFra
     """Return the snapshots, in order, with one column `external_<source>_<series>` per feature.
 
     A row gets what was known at the end of the day of its cut: the value of its course where there
-    is one for courses, else that of the campus. The columns are float32; NaN: not available.
+    is one for courses, else that of the campus. The columns are float32; NaN if not available.
 
     Parameters
     ----------

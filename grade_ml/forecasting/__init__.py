@@ -1,1 +1,1 @@
-"""Trajectories: every score that is still to come, the weeks between, and how sure that is."""
+"""Trajectories: every score that is still to come, the weeks between, and how certain each is."""

@@ -41,17 +41,17 @@ class Activity:
             return cls({}, np.zeros((len(_AHEAD) + 1, 2)))
         of_all = _profile(rows)
         weeks = {"": of_all}
-        for course, some in rows.groupby("course_id"):
-            own = _profile(some)
+        for course, group in rows.groupby("course_id"):
+            own = _profile(group)
             weeks[str(course)] = np.where(np.isnan(own), of_all[: len(own)], own)
         bare = cls(weeks, np.zeros((len(_AHEAD) + 1, 2)))
         return cls(weeks, bare._spread(rows))
 
     def _spread(self, rows: pd.DataFrame) -> Floats:
         """Return (buckets, 2): the 10% and 90% quantiles of log(actual/expected)."""
-        found: list[list[Floats]] = [[] for _ in range(len(_AHEAD) + 1)]
-        for course, some in rows.groupby("course_id"):
-            table = some.pivot_table(index=_KEY, columns="week", values=_COLUMN).sort_index(axis=1)
+        ratios: list[list[Floats]] = [[] for _ in range(len(_AHEAD) + 1)]
+        for course, group in rows.groupby("course_id"):
+            table = group.pivot_table(index=_KEY, columns="week", values=_COLUMN).sort_index(axis=1)
             values, last = table.to_numpy(np.float64), int(table.columns.max())
             for week in range(_RECENT, last, max(last // 6, 1)):
                 level = values[:, week - _RECENT : week].mean(1)
@@ -59,9 +59,9 @@ class Activity:
                 for k in range(min(expected.shape[1], values.shape[1] - week)):
                     actual = values[:, week + k]
                     ratio = np.log((actual + _OFFSET) / (expected[:, k] + _OFFSET))
-                    found[_bucket(k + 1)].append(ratio[~np.isnan(ratio)])
+                    ratios[_bucket(k + 1)].append(ratio[~np.isnan(ratio)])
         quantiles, before = [], np.zeros(2)
-        for parts in found:
+        for parts in ratios:
             together = np.concatenate(parts) if parts else np.zeros(0)
             before = np.quantile(together, [0.1, 0.9]) if len(together) else before
             quantiles.append(before)
@@ -90,14 +90,14 @@ class Activity:
         if rows.empty or not self.weeks:
             return empty(types)
         parts = []
-        for section, some in rows.groupby("section_id"):
-            week, last = int(some["week"].max()), math.ceil(lengths.get(str(section), 0) / 7)
+        for section, group in rows.groupby("section_id"):
+            week, last = int(group["week"].max()), math.ceil(lengths.get(str(section), 0) / 7)
             if last <= week:
                 continue
-            recent = some[some["week"] > week - _RECENT]
-            present = some.loc[some["week"] == week, "student_id"]
+            recent = group[group["week"] > week - _RECENT]
+            present = group.loc[group["week"] == week, "student_id"]
             level = recent.groupby("student_id")[_COLUMN].mean().reindex(present)
-            mean = self._ahead(str(some["course_id"].iloc[0]), week, last, level.to_numpy())
+            mean = self._ahead(str(group["course_id"].iloc[0]), week, last, level.to_numpy())
             ahead = np.arange(1, mean.shape[1] + 1)
             spread = self.spread[[_bucket(int(k)) for k in ahead]]
             low, high = (
@@ -122,10 +122,10 @@ class Activity:
         return {"weeks": weeks, "spread": self.spread.tolist()}
 
     @classmethod
-    def from_dict(cls, kept: Mapping[str, Any]) -> Activity:
+    def from_dict(cls, stored: Mapping[str, Any]) -> Activity:
         """Read what `to_dict` returned."""
-        weeks = {name: np.array(values, dtype=float) for name, values in kept["weeks"].items()}
-        return cls(weeks, np.array(kept["spread"]))
+        weeks = {name: np.array(values, dtype=float) for name, values in stored["weeks"].items()}
+        return cls(weeks, np.array(stored["spread"]))
 
 
 def _bucket(ahead: int) -> int:

@@ -1,9 +1,9 @@
-"""Bands of a score: a two-humped distribution, and the width that held-out scores ask for.
+"""Bands of a score: a two-humped distribution, and the width that held-out scores require.
 
-The distribution is a mass at 0 (not handed in) and, for those who hand in, the expected score plus
-the errors of held-out ones at that level. Nested intervals of it are widened or narrowed until they
-hold the promised share of held-out rows, by course and horizon (split conformal prediction with the
-distribution's ranks as scores; Vovk et al. 2005, Chernozhukov et al. 2021).
+The distribution is a mass at 0 (not handed in) and, for work that is handed in, the expected score
+plus the errors of held-out scores at that level. Nested intervals of it are widened or narrowed
+until they hold the promised share of held-out rows, by course and horizon (split conformal
+prediction with the distribution's ranks as scores; Vovk et al. 2005, Chernozhukov et al. 2021).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Bands:
 
     @classmethod
     def learn(cls, rows: HeldOut, combined: Floats) -> Bands:
-        """Learn from held-out rows and what was said of them (N, 2)."""
+        """Learn from held-out rows and their forecasts (N, 2)."""
         given = expected_given(combined)
         handed_in = rows.submitted == 1
         error, level = (rows.truth - given)[handed_in], given[handed_in]
@@ -47,18 +47,18 @@ class Bands:
         place = np.searchsorted(edges, level)
         errors = np.stack(
             [
-                np.quantile(error[place == one], _GRID)
-                if (place == one).any()
+                np.quantile(error[place == number], _GRID)
+                if (place == number).any()
                 else np.zeros(len(_GRID))
-                for one in range(len(edges) + 1)
+                for number in range(len(edges) + 1)
             ]
         )
         bare = cls(edges, errors, tuple(own_courses(rows)), {})
         rank = bare._rank(combined, rows.truth, handed_in)
         ranks = {}
-        for cell, some in by_cell(rows, bare.courses):
-            shares = [min(level * (1 + 1 / len(some)), 1.0) for level in LEVELS]
-            ranks[cell] = np.quantile(rank[some], shares, method="higher")
+        for cell, places in by_cell(rows, bare.courses):
+            shares = [min(level * (1 + 1 / len(places)), 1.0) for level in LEVELS]
+            ranks[cell] = np.quantile(rank[places], shares, method="higher")
         return cls(edges, errors, bare.courses, ranks)
 
     def _given(self, combined: Floats) -> Floats:
@@ -81,16 +81,16 @@ class Bands:
     def quantiles(self, combined: Floats, levels: Floats) -> Floats:
         """Return (N, levels) quantiles of the whole distribution; `levels` is (L,) or (N, L)."""
         missed = (1 - combined[:, 1])[:, None]
-        asked = np.broadcast_to(levels, (len(combined), np.shape(levels)[-1]))
-        share = np.clip((asked - missed) / np.maximum(1 - missed, 1e-9), 0, 1)
+        requested = np.broadcast_to(levels, (len(combined), np.shape(levels)[-1]))
+        share = np.clip((requested - missed) / np.maximum(1 - missed, 1e-9), 0, 1)
         values = self._given(combined)
         position = np.clip(share * len(_GRID) - 0.5, 0, len(_GRID) - 1)
         low = position.astype(np.int64)
         high = np.minimum(low + 1, len(_GRID) - 1)
         first = np.take_along_axis(values, low, 1)
         second = np.take_along_axis(values, high, 1)
-        found = np.clip(first + (position - low) * (second - first), first, second)
-        return np.where(asked <= missed, 0.0, found)
+        quantile = np.clip(first + (position - low) * (second - first), first, second)
+        return np.where(requested <= missed, 0.0, quantile)
 
     def median(self, combined: Floats) -> Floats:
         """Return (N,) the scores below which half of the distribution lies."""
@@ -99,8 +99,8 @@ class Bands:
     def bounds(self, combined: Floats, course: npt.NDArray[np.object_], horizon: Ints) -> Floats:
         """Return (N, 4): low80, high80, low95, high95; the median lies in each."""
         width = np.empty((len(combined), 2))
-        for some, ranks in in_cells(self.ranks, self.courses, course, horizon):
-            width[some] = ranks
+        for places, ranks in in_cells(self.ranks, self.courses, course, horizon):
+            width[places] = ranks
         missed = (1 - combined[:, 1])[:, None]
         # Once 0 is inside, all that is left of the width goes upwards.
         central = width <= 1 - 2 * missed
@@ -121,13 +121,13 @@ class Bands:
         }
 
     @classmethod
-    def from_dict(cls, kept: Mapping[str, Any]) -> Bands:
+    def from_dict(cls, stored: Mapping[str, Any]) -> Bands:
         """Read what `to_dict` returned."""
         return cls(
-            np.array(kept["edges"]),
-            np.array(kept["errors"]),
-            tuple(kept["courses"]),
-            {(name, one): np.array(values) for name, one, values in kept["ranks"]},
+            np.array(stored["edges"]),
+            np.array(stored["errors"]),
+            tuple(stored["courses"]),
+            {(name, of_bucket): np.array(values) for name, of_bucket, values in stored["ranks"]},
         )
 
 

@@ -46,13 +46,13 @@ def own_courses(rows: HeldOut) -> list[str]:
 def by_cell(rows: HeldOut, known: Sequence[str]) -> Iterator[tuple[Cell, Ints]]:
     """Yield each cell and its rows; those of `ALL` are all rows of the bucket."""
     place, number = _places(rows.course, known), bucket(rows.horizon)
-    for one in range(len(SETTINGS.buckets) + 1):
-        if (number == one).any():
-            yield (ALL, one), np.flatnonzero(number == one)
+    for of_bucket in range(len(SETTINGS.buckets) + 1):
+        if (number == of_bucket).any():
+            yield (ALL, of_bucket), np.flatnonzero(number == of_bucket)
         for course, name in enumerate(known):
-            own = np.flatnonzero((number == one) & (place == course))
+            own = np.flatnonzero((number == of_bucket) & (place == course))
             if len(own):
-                yield (name, one), own
+                yield (name, of_bucket), own
 
 
 def in_cells(
@@ -66,12 +66,14 @@ def in_cells(
     Where a cell has nothing of its own, that is the next nearer bucket's, else that of all courses.
     """
     place, number = _places(course, known), bucket(horizon)
-    for which in np.unique(place):
-        for one in np.unique(number[place == which]):
-            names = (known[which], ALL) if which >= 0 else (ALL,)
-            tried = [(name, nearer) for name in names for nearer in range(one, -1, -1)]
-            cell = next((one for one in tried if one in learned), next(iter(learned)))
-            yield np.flatnonzero((place == which) & (number == one)), learned[cell]
+    for of_course in np.unique(place):
+        for of_bucket in np.unique(number[place == of_course]):
+            names = (known[of_course], ALL) if of_course >= 0 else (ALL,)
+            tried = [(name, nearer) for name in names for nearer in range(of_bucket, -1, -1)]
+            cell = next(
+                (candidate for candidate in tried if candidate in learned), next(iter(learned))
+            )
+            yield np.flatnonzero((place == of_course) & (number == of_bucket)), learned[cell]
 
 
 def _places(course: npt.NDArray[np.object_], known: Sequence[str]) -> Ints:
@@ -98,17 +100,17 @@ class Combination:
         answers = np.stack([rows.answers[name] for name in methods], axis=1)
         weights: dict[Cell, Floats] = {}
         table: list[dict[str, Any]] = []
-        for cell, some in by_cell(rows, courses):
-            truths = (rows.truth[some], rows.submitted[some])
+        for cell, places in by_cell(rows, courses):
+            truths = (rows.truth[places], rows.submitted[places])
             of_all = weights.get((ALL, cell[1]))
             losses = [
-                ((answers[some, :, k] - truth[:, None]) ** 2).mean(0)
+                ((answers[places, :, k] - truth[:, None]) ** 2).mean(0)
                 for k, truth in enumerate(truths)
             ]
             weights[cell] = np.stack(
                 [
                     _weigh(
-                        answers[some, :, k],
+                        answers[places, :, k],
                         truth,
                         _allowed(methods, losses[k]),
                         None if of_all is None else of_all[k],
@@ -117,7 +119,7 @@ class Combination:
                 ]
             )
             table += [
-                {"course": cell[0], "bucket": cell[1], "method": str(name), "rows": len(some)}
+                {"course": cell[0], "bucket": cell[1], "method": str(name), "rows": len(places)}
                 | {"rmse": np.sqrt(losses[0][k]), "brier": losses[1][k]}
                 | {f"weight_{part}": weights[cell][i, k] for i, part in enumerate(PARTS)}
                 for k, name in enumerate(methods)
@@ -133,22 +135,24 @@ class Combination:
         """Return the combined (N, 2) and the method that counts most in each row's mean.
 
         Methods without a finite answer hand their weight to the others; where those have none, the
-        last-named of `answers` that has an answer speaks alone. NaN: no method has one.
+        last-named of `answers` that has an answer counts alone. NaN if no method has an answer.
         """
-        there = [name for name in self.methods if name in answers]
-        found, dominant = np.empty((len(horizon), 2)), np.empty(len(horizon), dtype=object)
-        for some, weights in in_cells(self.weights, self.courses, course, horizon):
-            told = np.stack([answers[name][some] for name in there])
-            known = np.isfinite(told)
-            own = weights[:, [self.methods.index(name) for name in there]].T[:, None, :] * known
+        answering = [name for name in self.methods if name in answers]
+        estimates, dominant = np.empty((len(horizon), 2)), np.empty(len(horizon), dtype=object)
+        for places, weights in in_cells(self.weights, self.courses, course, horizon):
+            offered = np.stack([answers[name][places] for name in answering])
+            known = np.isfinite(offered)
+            own = weights[:, [self.methods.index(name) for name in answering]].T[:, None, :] * known
             total = own.sum(0)
             last = known & (known[::-1].cumsum(0)[::-1] == 1)
             own = np.where(total > 1e-9, own / np.maximum(total, 1e-9), last)
-            combined = (own * np.where(known, told, 0.0)).sum(0)
+            combined = (own * np.where(known, offered, 0.0)).sum(0)
             # Shares that sum to 1 up to a rounding lead past the ends: 100.00000000000001.
-            found[some] = np.where(known.any(0), np.clip(combined, 0, HIGHEST), np.nan)
-            dominant[some] = np.array([str(name) for name in there], object)[own[..., 0].argmax(0)]
-        return found, dominant
+            estimates[places] = np.where(known.any(0), np.clip(combined, 0, HIGHEST), np.nan)
+            dominant[places] = np.array([str(name) for name in answering], object)[
+                own[..., 0].argmax(0)
+            ]
+        return estimates, dominant
 
     def used(self) -> set[Method]:
         """Return the methods with weight anywhere."""
@@ -166,18 +170,18 @@ class Combination:
         }
 
     @classmethod
-    def from_dict(cls, kept: Mapping[str, Any]) -> Combination:
+    def from_dict(cls, stored: Mapping[str, Any]) -> Combination:
         """Read what `to_dict` returned."""
         return cls(
-            tuple(Method(name) for name in kept["methods"]),
-            tuple(kept["courses"]),
-            {(name, one): np.array(values) for name, one, values in kept["weights"]},
-            pd.DataFrame(kept["table"]),
+            tuple(Method(name) for name in stored["methods"]),
+            tuple(stored["courses"]),
+            {(name, of_bucket): np.array(values) for name, of_bucket, values in stored["weights"]},
+            pd.DataFrame(stored["table"]),
         )
 
 
 def _allowed(methods: Sequence[Method], loss: Floats) -> npt.NDArray[np.bool_]:
-    """Return which methods may have weight: the naive ones, and those that beat them."""
+    """Return which methods may have weight: the naive methods, and those that beat them."""
     naive = np.array([name in NAIVE for name in methods])
     return np.asarray(naive | (loss < loss[naive].min()))
 
@@ -201,15 +205,15 @@ def _on_simplex(gram: Floats, target: Floats, allowed: npt.NDArray[np.bool_]) ->
     """Return w >= 0 with sum 1 that minimises w'Gw/2 - t'w, 0 where not allowed."""
     from scipy.optimize import nnls
 
-    some = np.flatnonzero(allowed)
-    gram, target = gram[np.ix_(some, some)], target[some]
-    size = float(np.trace(gram)) / len(some) or 1.0
-    root = np.linalg.cholesky(gram + 1e-6 * size * np.eye(len(some)))
+    places = np.flatnonzero(allowed)
+    gram, target = gram[np.ix_(places, places)], target[places]
+    size = float(np.trace(gram)) / len(places) or 1.0
+    root = np.linalg.cholesky(gram + 1e-6 * size * np.eye(len(places)))
     heavy = 1e3 * np.sqrt(size)
-    found, _ = nnls(
-        np.vstack([root.T, np.full((1, len(some)), heavy)]),
+    solution, _ = nnls(
+        np.vstack([root.T, np.full((1, len(places)), heavy)]),
         np.append(np.linalg.solve(root, target), heavy),
     )
     weights = np.zeros(len(allowed))
-    weights[some] = found / max(found.sum(), 1e-12)
+    weights[places] = solution / max(solution.sum(), 1e-12)
     return weights

@@ -1,7 +1,7 @@
-"""What forecasters get, what they answer, and the frames that leave this room.
+"""What forecasters get, what they answer, and the frames that leave this package.
 
-Nothing is computed here. All forecasters speak of a `Panel`: the coursework of one section as it
-stood on one day. Days are whole or broken days since the section's start.
+Nothing is computed here. All forecasters use a `Panel`: the coursework of one section as it
+was on one day. Days are whole or broken days since the section's start.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from grade_ml.core.optional import installed, left_out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,9 +41,9 @@ class Method(StrEnum):
     BOOSTED = "boosted"
 
 
-#: What needs no model: permanent members, and what every other one has to beat.
+#: What needs no model: permanent members, and the standard that the others must exceed.
 NAIVE = (Method.LAST, Method.MEAN)
-#: Two kinds of one thing, of which only the one that errs less on unseen sections stays.
+#: Two kinds of network, of which only the one with the smaller error on unseen sections stays.
 RIVALS = (Method.LSTM, Method.GRU)
 
 
@@ -60,13 +62,13 @@ class Panel:
     due_day, weight, category
         (m,); weights are shares of the final grade that sum to 100, categories texts.
     score
-        (n, m), 0-100: what was known on `day` of assignments that were due, 0 for one that was
-        missed; NaN: due later, or handed in and not graded yet.
+        (n, m), 0-100: what was known on `day` of assignments that were due, 0 if missed; NaN if
+        due later, or handed in and not graded yet.
     submitted
-        (n, m), 1 or 0; NaN: due later and not handed in yet.
+        (n, m), 1 or 0; NaN if due later and not handed in yet.
     class_submitted, class_score
         (m,): share of the whole class that handed in what was due, and mean score of those who did;
-        NaN: due later, or nothing graded yet.
+        NaN if due later, or nothing is graded yet.
     features, feature_names
         (n, k): the snapshot of the day.
     exempt
@@ -74,7 +76,10 @@ class Panel:
     pass_mark
         The course's, points of 100.
     truth, truth_submitted
-        (n, m) of what came in the end, where that is asked for; NaN: does not count.
+        (n, m), the final values, for training and tests; NaN if they do not count.
+    of_class
+        `score` and `submitted` of the whole class, if these are some of its students; `None` if
+        they are all.
     """
 
     course_id: str
@@ -97,6 +102,7 @@ class Panel:
     feature_names: tuple[str, ...]
     truth: Floats
     truth_submitted: Floats
+    of_class: tuple[Floats, Floats] | None = None
 
     @cached_property
     def remaining(self) -> Ints:
@@ -113,10 +119,16 @@ class Panel:
         """Return n students and r remaining assignments."""
         return len(self.students), len(self.remaining)
 
+    @property
+    def whole_class(self) -> tuple[Floats, Floats]:
+        """Return `score` and `submitted` of everyone in the class."""
+        return self.of_class or (self.score, self.submitted)
+
     def of(self, places: Ints) -> Panel:
-        """Return the panel of some students; what is said of the class stays that of all."""
+        """Return the panel of some students; the figures of the class stay those of all."""
         own = ("students", "score", "submitted", "exempt", "features", "truth", "truth_submitted")
-        return replace(self, **{name: getattr(self, name)[places] for name in own})
+        chosen = {name: getattr(self, name)[places] for name in own}
+        return replace(self, **chosen, of_class=self.whole_class)
 
     def feature(self, name: str) -> Floats:
         """Return one feature, (n,); NaN where the snapshot lacks it."""
@@ -127,7 +139,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One panel's answer, each (n, r): mean score (0-100, a missed one 0) and chance to hand in."""
+    """One panel's answer, each (n, r): mean score (0-100, 0 if missed) and chance to hand in."""
 
     mean: Floats
     submit: Floats
@@ -153,11 +165,23 @@ class Counts:
 class Forecaster(ABC):
     """One way to forecast; the same panels and seed give the same answer.
 
-    `library` is what it imports and need not be installed; "" where nothing optional is used.
+    `library` is what it imports and need not be installed; "" if nothing optional is used.
+    `instead` is what it does without the library; "" if it cannot do without.
     """
 
     method: ClassVar[Method]
     library: ClassVar[str] = ""
+    instead: ClassVar[str] = ""
+
+    @classmethod
+    def lacks(cls) -> str:
+        """Return why its library is not used; "" if it is, or if it needs none."""
+        if not cls.library:
+            return ""
+        absent = "" if installed(cls.library) else f"{cls.library} is not installed"
+        reason = absent or left_out(cls.library)
+        instead = cls.instead and f"; {cls.instead}"
+        return reason and f"{cls.method}: {reason}{instead}"
 
     @classmethod
     @abstractmethod
@@ -180,20 +204,20 @@ class Forecaster(ABC):
 
 @dataclass(frozen=True)
 class Forecasts:
-    """What one run says.
+    """The forecasts of one run.
 
     Attributes
     ----------
     forecasts
         Columns `FORECASTS`, one row per running enrollment and remaining assignment.
     activity
-        Columns `ACTIVITY`; empty where the source has no activity.
+        Columns `ACTIVITY`; empty if the source has no activity.
     fallbacks
         How often a method could not answer, by method and reason.
     nothing
         Why there is nothing to forecast, by section or course.
     degraded
-        Why the answer is less than it could be; empty: it is not.
+        Why the answer is less than it could be; empty if it is not.
     """
 
     forecasts: pd.DataFrame

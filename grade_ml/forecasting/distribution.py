@@ -1,4 +1,4 @@
-"""The score that a forecast speaks of, as a distribution one can draw from.
+"""The score that a forecast describes, as a distribution to draw from.
 
 A forecast states the chance that nothing is handed in, five quantiles and the mean. Here they
 become one quantile function: 0 up to the chance of a miss, straight lines between the quantiles
@@ -41,7 +41,7 @@ class ScoreDistributions:
     def of(cls, forecasts: pd.DataFrame) -> Self:
         """Return the distributions of frames with the columns `contract.FORECASTS`.
 
-        The lowest score that is handed in is chosen so that the mean is the stated one, as far as
+        The lowest score that is handed in is chosen so that the mean is the stated mean, as far as
         the quantiles allow.
         """
         missed = 1 - forecasts["submit_probability"].to_numpy(np.float64)
@@ -70,7 +70,7 @@ class ScoreDistributions:
         return type(self)(self.missed[chosen], self.levels[chosen], self.scores[chosen])
 
     def quantile(self, level: Floats) -> Floats:
-        """Return the scores, 0-100, at the levels (r, s), 0-1; missed ones are 0."""
+        """Return the scores, 0-100, at the levels (r, s), 0-1; missed scores are 0."""
         score = np.empty_like(level)
         # Row by row: five times as fast as the seven knots one after the other for all rows.
         for row, knots in enumerate(zip(self.levels, self.scores, strict=True)):

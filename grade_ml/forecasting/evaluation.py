@@ -18,7 +18,7 @@ from grade_ml.forecasting.held_out import HeldOut
 
 
 def figures(parts: Sequence[HeldOut]) -> dict[str, float]:
-    """Return figures over all parts; none where there is no other part to learn from.
+    """Return figures over all parts; none if there is no other part to learn from.
 
     Returns
     -------
@@ -26,18 +26,18 @@ def figures(parts: Sequence[HeldOut]) -> dict[str, float]:
         rows; rmse of the mean, and naive_rmse: that of the best naive forecaster, in points; brier
         of the chance to hand in; coverage80 and coverage95: shares of the scores inside the bands.
     """
-    parts = [one for one in parts if len(one.truth)]
+    parts = [part for part in parts if len(part.truth)]
     if len(parts) < 2:
         return {}
     combined, inside = zip(*(_unseen(parts, k) for k in range(len(parts))), strict=True)
-    rows, said = HeldOut.together(parts), np.concatenate(combined)
+    rows, forecasts = HeldOut.together(parts), np.concatenate(combined)
     naive = [_rmse(rows.answers[name][:, 0], rows.truth) for name in NAIVE if name in rows.answers]
     coverage80, coverage95 = np.concatenate(inside).mean(axis=0)
     return {
-        "rows": float(len(said)),
-        "rmse": _rmse(said[:, 0], rows.truth),
+        "rows": float(len(forecasts)),
+        "rmse": _rmse(forecasts[:, 0], rows.truth),
         **({"naive_rmse": min(naive)} if naive else {}),
-        "brier": float(((said[:, 1] - rows.submitted) ** 2).mean()),
+        "brier": float(((forecasts[:, 1] - rows.submitted) ** 2).mean()),
         "coverage80": float(coverage80),
         "coverage95": float(coverage95),
     }
@@ -45,7 +45,7 @@ def figures(parts: Sequence[HeldOut]) -> dict[str, float]:
 
 def _unseen(parts: Sequence[HeldOut], k: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Return what the other parts make of part `k`, (N, 2), and which scores lie in the bands."""
-    others = HeldOut.together([one for place, one in enumerate(parts) if place != k])
+    others = HeldOut.together([part for place, part in enumerate(parts) if place != k])
     own, combination = parts[k], Combination.learn(others)
     taught, _ = combination.combine(others.answers, others.course, others.horizon)
     combined, _ = combination.combine(own.answers, own.course, own.horizon)
@@ -54,5 +54,5 @@ def _unseen(parts: Sequence[HeldOut], k: int) -> tuple[Floats, npt.NDArray[np.bo
     return combined, within
 
 
-def _rmse(said: Floats, truth: Floats) -> float:
-    return float(np.sqrt(((said - truth) ** 2).mean()))
+def _rmse(forecasts: Floats, truth: Floats) -> float:
+    return float(np.sqrt(((forecasts - truth) ** 2).mean()))

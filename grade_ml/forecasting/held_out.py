@@ -38,14 +38,15 @@ class HeldOut:
     @classmethod
     def of(cls, panels: Sequence[Panel], answers: Mapping[Method, Sequence[Estimate]]) -> HeldOut:
         """Return the rows whose truth is known."""
-        shapes = [one.shape for one in panels]
-        truth = np.concatenate([one.truth[:, one.remaining].ravel() for one in panels])
+        shapes = [panel.shape for panel in panels]
+        truth = np.concatenate([panel.truth[:, panel.remaining].ravel() for panel in panels])
         known = ~np.isnan(truth)
         submitted = np.concatenate(
-            [one.truth_submitted[:, one.remaining].ravel() for one in panels]
+            [panel.truth_submitted[:, panel.remaining].ravel() for panel in panels]
         )
         course = np.repeat(
-            np.array([one.course_id for one in panels], dtype=object), [n * r for n, r in shapes]
+            np.array([panel.course_id for panel in panels], dtype=object),
+            [n * r for n, r in shapes],
         )
         horizon = np.concatenate([np.tile(np.arange(1, r + 1), n) for n, r in shapes])
         return cls(
@@ -53,7 +54,7 @@ class HeldOut:
             horizon[known],
             truth[known],
             submitted[known],
-            {name: stacked(found)[known] for name, found in answers.items()},
+            {name: stacked(estimates)[known] for name, estimates in answers.items()},
         )
 
     def only(self, methods: Collection[Method]) -> HeldOut:
@@ -64,12 +65,12 @@ class HeldOut:
     def together(cls, parts: Sequence[HeldOut]) -> HeldOut:
         """Return the rows of all parts, which have the same methods."""
         return cls(
-            course=np.concatenate([one.course for one in parts]),
-            horizon=np.concatenate([one.horizon for one in parts]),
-            truth=np.concatenate([one.truth for one in parts]),
-            submitted=np.concatenate([one.submitted for one in parts]),
+            course=np.concatenate([part.course for part in parts]),
+            horizon=np.concatenate([part.horizon for part in parts]),
+            truth=np.concatenate([part.truth for part in parts]),
+            submitted=np.concatenate([part.submitted for part in parts]),
             answers={
-                name: np.concatenate([one.answers[name] for one in parts])
+                name: np.concatenate([part.answers[name] for part in parts])
                 for name in parts[0].answers
             },
         )
@@ -78,7 +79,10 @@ class HeldOut:
 def stacked(estimates: Sequence[Estimate]) -> Floats:
     """Return all estimates as rows (N, 2): mean and chance to hand in."""
     return np.concatenate(
-        [np.stack([one.mean.ravel(), one.submit.ravel()], axis=1) for one in estimates]
+        [
+            np.stack([estimate.mean.ravel(), estimate.submit.ravel()], axis=1)
+            for estimate in estimates
+        ]
     )
 
 
@@ -87,9 +91,9 @@ def folds(panels: Sequence[Panel], count: int) -> Iterator[tuple[list[Panel], li
 
     Forward in time, a term by those before it, where enough terms are there; else whole sections by
     the other sections. A course's only section is divided by its students: models that have never
-    seen the course err more there than the one that will forecast its next section.
+    seen the course have larger errors there than the model that will forecast its next section.
     """
-    starts = sorted({one.started_on for one in panels})
+    starts = sorted({panel.started_on for panel in panels})
     term, of_start = 0, {}
     for before, start in zip([starts[0], *starts], starts, strict=False):
         term += start - before > _ONE_TERM
@@ -97,18 +101,18 @@ def folds(panels: Sequence[Panel], count: int) -> Iterator[tuple[list[Panel], li
     forward = range(max(term + 1 - count, _LEAST_TERMS), term + 1)
     if len(forward) > 1:
         for held in forward:
-            terms = [of_start[one.started_on] for one in panels]
+            terms = [of_start[panel.started_on] for panel in panels]
             yield (
-                [one for one, other in zip(panels, terms, strict=True) if other < held],
-                [one for one, other in zip(panels, terms, strict=True) if other == held],
+                [panel for panel, other in zip(panels, terms, strict=True) if other < held],
+                [panel for panel, other in zip(panels, terms, strict=True) if other == held],
             )
         return
     parts = list(_parts(panels, count))
     fold = _balanced(parts, count)
     for held in sorted(set(fold.values())):
         yield (
-            [one for name, one in parts if fold[name] != held],
-            [one for name, one in parts if fold[name] == held],
+            [panel for name, panel in parts if fold[name] != held],
+            [panel for name, panel in parts if fold[name] == held],
         )
 
 
@@ -116,26 +120,26 @@ def _parts(panels: Sequence[Panel], count: int) -> Iterator[tuple[_Part, Panel]]
     """Yield whole panels, and in `count` parts those of a course's only section."""
     sections: dict[str, set[str]] = {}
     students: dict[str, set[str]] = {}
-    for one in panels:
-        sections.setdefault(one.course_id, set()).add(one.section_id)
-        students.setdefault(one.section_id, set()).update(one.students)
-    for one in panels:
-        if len(sections[one.course_id]) > 1:
-            yield (one.section_id, 0), one
+    for panel in panels:
+        sections.setdefault(panel.course_id, set()).add(panel.section_id)
+        students.setdefault(panel.section_id, set()).update(panel.students)
+    for panel in panels:
+        if len(sections[panel.course_id]) > 1:
+            yield (panel.section_id, 0), panel
             continue
-        side = {name: k % count for k, name in enumerate(sorted(students[one.section_id]))}
-        sides = np.array([side[name] for name in one.students])
+        side = {name: k % count for k, name in enumerate(sorted(students[panel.section_id]))}
+        sides = np.array([side[name] for name in panel.students])
         for part in np.unique(sides):
-            yield (one.section_id, int(part)), one.of(np.flatnonzero(sides == part))
+            yield (panel.section_id, int(part)), panel.of(np.flatnonzero(sides == part))
 
 
 def _balanced(parts: Sequence[tuple[_Part, Panel]], count: int) -> dict[_Part, int]:
     """Return a fold per part: the largest first, into the emptiest that lacks its course."""
     size: dict[_Part, int] = {}
     course: dict[_Part, str] = {}
-    for name, one in parts:
-        size[name] = size.get(name, 0) + one.shape[0] * one.shape[1]
-        course[name] = one.course_id
+    for name, panel in parts:
+        size[name] = size.get(name, 0) + panel.shape[0] * panel.shape[1]
+        course[name] = panel.course_id
     count = min(count, len(size))
     filled = [0] * count
     held: list[set[str]] = [set() for _ in range(count)]

@@ -32,15 +32,15 @@ def frames(
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """Yield sequences and snapshots of a few courses at a time."""
     for first in range(0, len(courses), _AT_ONCE):
-        some = courses[first : first + _AT_ONCE]
-        yield workspace.frames.sequences(some), workspace.frames.snapshots(some)
+        batch = courses[first : first + _AT_ONCE]
+        yield workspace.frames.sequences(batch), workspace.frames.snapshots(batch)
 
 
 @dataclass(frozen=True)
 class Running:
     """The running sections of some courses on a day.
 
-    `sections` has their ids and courses, `weekly` their snapshots up to the day, and `stale` says
+    `sections` has their ids and courses, `weekly` their snapshots up to the day, and `stale` states
     which features are of an earlier day.
     """
 
@@ -53,12 +53,12 @@ class Running:
 def running(workspace: Workspace, courses: Collection[str], on: date | None = None) -> Running:
     """Return the running sections of `courses` that have something to come, as known on a day.
 
-    Features that were not computed on the day are the newest before it, and that is said.
+    Features that were not computed on the day are the newest before it, and `stale` states so.
 
     Parameters
     ----------
     on
-        A day before the workspace's, whose frames tell of it as well; None: the workspace's.
+        A day before the workspace's, whose frames also cover it; the workspace's day by default.
 
     Raises
     ------
@@ -71,8 +71,8 @@ def running(workspace: Workspace, courses: Collection[str], on: date | None = No
         section.c.course_id.in_(sorted(courses)),
         sa.literal(day).between(section.c.starts_on, section.c.ends_on),
     )
-    found: list[Panel] = []
-    weekly, old = [], set()
+    running_panels: list[Panel] = []
+    weekly, newest_rows = [], []
     for sequences, snapshots in frames(workspace, sorted(courses)):
         own = snapshots[
             snapshots["section_id"].astype(object).isin(set(sections["section_id"]))
@@ -80,12 +80,18 @@ def running(workspace: Workspace, courses: Collection[str], on: date | None = No
         ]
         newest = own.groupby("section_id", observed=True)["cut_on"].transform("max")
         last = own[own["cut_on"] == newest]
-        old |= {cut for cut in last["cut_on"].dt.date if cut != day}
-        found += panels(sequences, last, on=day)
+        newest_rows.append(last)
+        running_panels += panels(sequences, last, on=day)
         weekly.append(own)
     return Running(
-        found,
+        running_panels,
         sections,
         pd.concat(weekly, ignore_index=True) if weekly else pd.DataFrame(),
-        tuple(f"features of {cut}, not of {day}" for cut in sorted(old)),
+        stale(pd.concat([rows[["cut_on"]] for rows in newest_rows]), day) if newest_rows else (),
     )
+
+
+def stale(newest: pd.DataFrame, day: date) -> tuple[str, ...]:
+    """Return a reason for each earlier day than `day` of which the newest snapshots are."""
+    old = {cut for cut in newest["cut_on"].dt.date.unique() if cut != day}
+    return tuple(f"features of {cut}, not of {day}" for cut in sorted(old))

@@ -1,6 +1,6 @@
-"""What models of one series alone say of one student, on demand: ARIMA of statsmodels and Prophet.
+"""Forecasts of one student from the student's series alone: ARIMA of statsmodels and Prophet.
 
-They are too slow for everybody and, at this length, hardly better than the mean so far: beside a
+They are too slow for all students and, at this length, hardly better than the mean so far: beside a
 forecast they show what the student's own results imply, and nothing is computed from them.
 """
 
@@ -34,7 +34,9 @@ def alone(panel: Panel) -> Alone:
     """Forecast the remaining scores of a panel's first student from his or her results only."""
     past = panel.past[~np.isnan(panel.score[0, panel.past])]
     scores = panel.score[0, past]
-    days, ahead = (panel.started_on + panel.due_day[some] for some in (past, panel.remaining))
+    days, ahead = (
+        panel.started_on + panel.due_day[assignments] for assignments in (past, panel.remaining)
+    )
     methods: dict[str, Callable[[], Floats | None]] = {
         "arima": lambda: _arima(scores, len(ahead)),
         "prophet": lambda: _prophet(scores, days, ahead),
@@ -46,16 +48,16 @@ def alone(panel: Panel) -> Alone:
         elif name == "prophet" and not installed(name):
             reasons[name] = "prophet is not installed"
         else:
-            found = method()
-            if found is None:
+            forecast = method()
+            if forecast is None:
                 reasons[name] = "did not converge"
             else:
-                forecasts[name] = np.clip(found, 0, 100)
+                forecasts[name] = np.clip(forecast, 0, 100)
     return Alone(forecasts, reasons)
 
 
 def _arima(scores: Floats, ahead: int) -> Floats | None:
-    """Return the forecast of the best order that converges, None where none does."""
+    """Return the forecast of the best order that converges, `None` if none does."""
     from statsmodels.tsa.arima.model import ARIMA
 
     best, answer = np.inf, None
@@ -65,12 +67,12 @@ def _arima(scores: Floats, ahead: int) -> Floats | None:
             try:
                 fitted = ARIMA(scores, order=order, trend="c" if order[1] == 0 else "n").fit()
             except (ValueError, np.linalg.LinAlgError):
-                # How the library says that there is no fit of this order.
+                # The library's errors if there is no fit of this order.
                 continue
         converged = fitted.mle_retvals is None or fitted.mle_retvals.get("converged", True)
-        found = np.asarray(fitted.forecast(ahead), dtype=np.float64)
-        if converged and np.isfinite(found).all() and fitted.aicc < best:
-            best, answer = fitted.aicc, found
+        forecast = np.asarray(fitted.forecast(ahead), dtype=np.float64)
+        if converged and np.isfinite(forecast).all() and fitted.aicc < best:
+            best, answer = fitted.aicc, forecast
     return answer
 
 

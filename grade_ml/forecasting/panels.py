@@ -1,7 +1,7 @@
 """From stored sequences and snapshots to panels: one section on one day, as it was known then.
 
 A panel's history holds nothing that was dated after its day. Its truth, which only training and
-tests ask for, is what had come by a later day.
+tests use, is what was known by a later day.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ def panels(
     sequences
         Columns `catalogue.SEQUENCE_COLUMNS`; whole sections, in their order.
     snapshots
-        Who was enrolled at which cut, and the features of the day.
+        The enrolled students at each cut, and the features of the day.
     on
-        The day of the panels, where the newest snapshots are older than that; None: each cut.
+        The day of the panels, if the newest snapshots are older than that; each cut by default.
     truth_on
-        The day whose knowledge is the truth; None: no truth.
+        The day whose knowledge is the truth; `None` for no truth.
     """
     sections = dict(iter(snapshots.groupby(snapshots["section_id"].astype(object), sort=True)))
     for name, rows in sequences.groupby(sequences["section_id"].astype(object), sort=True):
         if name not in sections or rows["length"].isna().any():
             continue
         section = _Section(rows, truth_on)
-        for day, some in sections[name].groupby("cut_day", sort=True):
+        for day, group in sections[name].groupby("cut_day", sort=True):
             of_day = float(str(day)) if on is None else days_of(on, section.started_on)
-            panel = section.on(of_day, some)
+            panel = section.on(of_day, group)
             if all(panel.shape):
                 yield panel
 
@@ -78,7 +78,7 @@ class _Section:
         self.length, self.started_on = float(first["length"]), float(first["started_on"])
         self.due, self.score = self._matrix("due_day")[0], self._matrix("score")
         carried = self._matrix("carried_over") > 0
-        # A carried-over result says nothing of this section before it is due.
+        # A carried-over result is no evidence in this section before it is due.
         early = np.where(carried, self.due, -np.inf)
         self.seen = np.maximum(_never(self._matrix("seen_day")), early)
         self.scored = np.maximum(_never(self._matrix("scored_day")), early)
@@ -96,8 +96,8 @@ class _Section:
             return unknown, unknown
         last = days_of(truth_on, self.started_on)
         score, submitted = self._known(last)
-        gone = self.withdrawn[:, None] <= self.due
-        return np.where(gone, np.nan, score), np.where(gone, np.nan, submitted)
+        withdrawn = self.withdrawn[:, None] <= self.due
+        return np.where(withdrawn, np.nan, score), np.where(withdrawn, np.nan, submitted)
 
     def _known(self, day: float) -> tuple[Floats, Floats]:
         """Return scores and submissions as known on `day`; NaN where nothing is to be known."""
@@ -111,8 +111,8 @@ class _Section:
     def on(self, day: float, snapshots: pd.DataFrame) -> Panel:
         place = self.students.get_indexer(pd.Index(snapshots["student_id"].astype(object)))
         # A student may have withdrawn since the snapshot.
-        there = (place >= 0) & (self.withdrawn[place] > day)
-        snapshots, place = snapshots[there], place[there]
+        present = (place >= 0) & (self.withdrawn[place] > day)
+        snapshots, place = snapshots[present], place[present]
         score, submitted = (values[place] for values in self._known(day))
         names = tuple(name for name in NUMERIC_FEATURES if name in snapshots)
         handed_in = np.where(self.due <= day, submitted, np.nan)
@@ -159,19 +159,19 @@ def origins(snapshots: pd.DataFrame, most: int) -> pd.DataFrame:
     cuts = cuts[cuts["cut_day"] > 0]
     rank = cuts.groupby("section_id", observed=True)["cut_day"].rank(method="first") - 1
     number = cuts.groupby("section_id", observed=True)["cut_day"].transform("size")
-    kept = np.floor((rank + 1) * most / number) != np.floor(rank * most / number)
-    return snapshots.merge(cuts[kept], on=["section_id", "cut_day"])
+    chosen = np.floor((rank + 1) * most / number) != np.floor(rank * most / number)
+    return snapshots.merge(cuts[chosen], on=["section_id", "cut_day"])
 
 
-def thinned(some: Sequence[Panel], most: int, seed: int) -> list[Panel]:
+def thinned(given: Sequence[Panel], most: int, seed: int) -> list[Panel]:
     """Return the panels with the same share of their students, so that rows are about `most`."""
-    rows = sum(panel.shape[0] * panel.shape[1] for panel in some)
+    rows = sum(panel.shape[0] * panel.shape[1] for panel in given)
     share = most / max(rows, 1)
     if share >= 1:
-        return list(some)
+        return list(given)
     random = np.random.default_rng(seed)
-    kept = ((panel, np.flatnonzero(random.random(panel.shape[0]) < share)) for panel in some)
-    return [panel.of(places) for panel, places in kept if len(places)]
+    drawn = ((panel, np.flatnonzero(random.random(panel.shape[0]) < share)) for panel in given)
+    return [panel.of(places) for panel, places in drawn if len(places)]
 
 
 def history_frame(panel: Panel) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The room's judgements as one typed class, each with its reason beside it."""
+"""The package's judgements as one typed class, each with its reason beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What earlier sections say of an assignment: how many hand it in, and what they get for it.
+"""What is known of an assignment from earlier sections: how many hand it in, and their scores.
 
 A slot is a course, a category and the rank within it by due day: the second essay of a course is
 compared with its second essays before. Means are shrunken to those of all courses at that time of a
@@ -40,7 +40,7 @@ class Slots:
         total: dict[_Key, Floats] = defaultdict(lambda: np.zeros(4))
         by_section: dict[tuple[str, _Key], Floats] = defaultdict(lambda: np.zeros(4))
         first = {}
-        for panel in sorted(panels, key=lambda one: -one.day):
+        for panel in sorted(panels, key=lambda panel: -panel.day):
             first[panel.section_id] = panel
         for panel in first.values():
             handed_in, points = panel.truth_submitted, panel.truth
@@ -63,7 +63,7 @@ class Slots:
     def of(self, panel: Panel) -> tuple[Floats, Floats, Floats]:
         """Return (m,) the share that hands in, the mean score of those, and enrollments behind it.
 
-        Without what the panel's own section has added: in training it would tell the answer.
+        Without what the panel's own section has added: in training it would reveal the answer.
         """
         submit, given, behind = np.full((3, len(panel.assignments)), np.nan)
         for keys in _keys(panel):

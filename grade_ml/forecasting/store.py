@@ -1,4 +1,4 @@
-"""The room's tables: forecasts by day, what each run said, and which models there are.
+"""Writes and reads the package's tables.
 
 A day's forecasts of a course replace those of the same day; those of other days stay. No foreign
 key ties them to the gradebook, whose loader may replace an enrollment at any time.
@@ -13,92 +13,43 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import insert
 
 from grade_ml.core.database import copy_frame, read_frame
-from grade_ml.core.policy import TablePolicy
 from grade_ml.forecasting.contract import ACTIVITY, FORECASTS, Forecasts
-
-metadata = sa.MetaData(schema="forecasts")
-
-
-def _number(name: str, comment: str) -> sa.Column[float]:
-    return sa.Column(name, sa.Double, nullable=False, comment=comment)
-
-
-assignment_forecast = sa.Table(
-    "assignment_forecast",
-    metadata,
-    sa.Column("section_id", sa.Text, primary_key=True),
-    sa.Column("student_id", sa.Text, primary_key=True),
-    sa.Column("assignment_id", sa.Text, primary_key=True),
-    sa.Column("as_of", sa.Date, primary_key=True),
-    sa.Column("course_id", sa.Text, nullable=False),
-    sa.Column("horizon", sa.BigInteger, nullable=False, comment="1: the next to be due"),
-    _number("due_day", "days since the section's start"),
-    _number("weight", "share of the final grade, 0-100"),
-    _number("mean", "expected score, 0-100, a missed one 0"),
-    _number("median", "half of the scores lie below"),
-    _number("submit_probability", "chance to hand in, 0-1"),
-    _number("low80", "80% lie between"),
-    _number("high80", "80% lie between"),
-    _number("low95", "95% lie between"),
-    _number("high95", "95% lie between"),
-    sa.Column("method", sa.Text, nullable=False, comment="forecaster that counts most"),
-    info=TablePolicy("forecasting", personal=("student_id",), time="as_of").info,
-)
-activity_forecast = sa.Table(
-    "activity_forecast",
-    metadata,
-    sa.Column("section_id", sa.Text, primary_key=True),
-    sa.Column("student_id", sa.Text, primary_key=True),
-    sa.Column("week", sa.BigInteger, primary_key=True, comment="1: the section's first"),
-    sa.Column("as_of", sa.Date, primary_key=True),
-    sa.Column("course_id", sa.Text, nullable=False),
-    _number("mean", "expected actions in the week"),
-    _number("low80", "80% lie between"),
-    _number("high80", "80% lie between"),
-    info=TablePolicy("forecasting", personal=("student_id",), time="as_of").info,
-)
-course_run = sa.Table(
-    "course_run",
-    metadata,
-    sa.Column("course_id", sa.Text, primary_key=True),
-    sa.Column("as_of", sa.Date, primary_key=True),
-    sa.Column("model_version", sa.Integer, nullable=False),
-    sa.Column("forecasts", sa.Integer, nullable=False),
-    sa.Column("fallbacks", JSONB, nullable=False, comment="of the whole run, by reason"),
-    sa.Column("nothing", sa.Text, nullable=False, comment="why there is nothing; empty: there is"),
-    sa.Column("degraded", JSONB, nullable=False),
-    info=TablePolicy("forecasting", time="as_of").info,
-)
-trajectory_model = sa.Table(
-    "trajectory_model",
-    metadata,
-    sa.Column("version", sa.Integer, primary_key=True),
-    sa.Column("as_of", sa.Date, nullable=False, comment="what it was fitted on had ended by then"),
-    sa.Column("sections", JSONB, nullable=False, comment="hash by section"),
-    sa.Column("accepted", sa.Boolean, nullable=False, comment="its verdicts let it serve"),
-    info=TablePolicy("training", time="as_of").info,
+from grade_ml.forecasting.tables import (
+    activity_forecast,
+    assignment_forecast,
+    course_run,
+    trajectory_model,
 )
 
 
-def write(
-    connection: Connection, courses: Collection[str], as_of: date, found: Forecasts, version: int
+def write(  # noqa: PLR0913, PLR0917
+    connection: Connection,
+    courses: Collection[str],
+    as_of: date,
+    forecasts: Forecasts,
+    version: int,
+    origins: Mapping[str, str | None],
 ) -> None:
-    """Replace what was said of `courses` on that day.
+    """Replace the forecasts of `courses` for that day.
 
     Parameters
     ----------
-    found
+    forecasts
         Forecasts of running sections of `courses`.
     version
         The model's.
+    origins
+        By course, the mark of the records from which the features were made (`origin.origin_of`).
     """
-    of_section = found.forecasts.drop_duplicates("section_id").set_index("section_id")["course_id"]
-    activity = found.activity[found.activity["section_id"].isin(of_section.index)]
+    of_section = forecasts.forecasts.drop_duplicates("section_id").set_index("section_id")[
+        "course_id"
+    ]
+    activity = forecasts.activity[forecasts.activity["section_id"].isin(of_section.index)]
     activity = activity.assign(course_id=activity["section_id"].map(of_section), as_of=as_of)
-    frames = {assignment_forecast: found.forecasts, activity_forecast: activity}
+    frames = {assignment_forecast: forecasts.forecasts, activity_forecast: activity}
     for table in (*frames, course_run):
         connection.execute(
             sa.delete(table).where(table.c.course_id.in_(sorted(courses)), table.c.as_of == as_of)
@@ -107,13 +58,14 @@ def write(
         names = [column.name for column in table.columns]
         rows = frame[names].astype({"as_of": "datetime64[ns]"})
         copy_frame(connection, table.fullname, rows.assign(as_of=rows["as_of"].dt.date))
-    sizes = found.forecasts["course_id"].value_counts()
+    sizes = forecasts.forecasts["course_id"].value_counts()
     connection.execute(
         sa.insert(course_run),
         [
             {"course_id": course, "as_of": as_of, "model_version": version}
-            | {"forecasts": int(sizes.get(course, 0)), "nothing": found.nothing.get(course, "")}
-            | {"fallbacks": dict(found.fallbacks), "degraded": list(found.degraded)}
+            | {"forecasts": int(sizes.get(course, 0)), "nothing": forecasts.nothing.get(course, "")}
+            | {"fallbacks": dict(forecasts.fallbacks), "degraded": list(forecasts.degraded)}
+            | {"origin": origins[course]}
             for course in sorted(courses)
         ],
     )
@@ -126,7 +78,7 @@ def read_forecasts(
     courses: Collection[str] | None = None,
     student: str | None = None,
 ) -> pd.DataFrame:
-    """Return the columns `FORECASTS` of what was said on that very day, in order of the key."""
+    """Return the columns `FORECASTS` of the forecasts of that very day, in order of the key."""
     return _read(connection, assignment_forecast, FORECASTS, as_of, courses, student)
 
 
@@ -137,7 +89,7 @@ def read_activity(
     courses: Collection[str] | None = None,
     student: str | None = None,
 ) -> pd.DataFrame:
-    """Return the columns `ACTIVITY` of what was said on that very day, in order of the key."""
+    """Return the columns `ACTIVITY` of the forecasts of that very day, in order of the key."""
     return _read(connection, activity_forecast, ACTIVITY, as_of, courses, student)
 
 
@@ -156,17 +108,6 @@ def _read(  # noqa: PLR0913, PLR0917
         query = query.where(table.c.student_id == student)
     frame = read_frame(connection, query.order_by(*table.primary_key))
     return frame.astype({name: kind[0] for name, kind in columns.items()})
-
-
-def newest_day(connection: Connection, as_of: date, course: str) -> date | None:
-    """Return the last day up to `as_of` on which the course was forecast; None: never."""
-    column = course_run.c
-    day: date | None = connection.execute(
-        sa.select(sa.func.max(column.as_of)).where(
-            column.course_id == course, column.as_of <= as_of
-        )
-    ).scalar()
-    return day
 
 
 def newest_model(connection: Connection, as_of: date) -> tuple[int, Mapping[str, int]] | None:

@@ -1,4 +1,4 @@
-"""The trajectory model: all forecasters, their weights and bands, fitted and asked together.
+"""The trajectory model: all forecasters, their weights and bands, fitted and used together.
 
 Its data come from `loading`; how it is trained, and what else learns from its held-out forecasts,
 is in `grade_ml.training.trajectory`.
@@ -17,7 +17,6 @@ import pandas as pd
 
 from grade_ml.core.errors import ArtifactError, NotReadyError, ServiceError
 from grade_ml.core.frames import together
-from grade_ml.core.optional import installed
 from grade_ml.forecasting.activity import Activity
 from grade_ml.forecasting.bands import Bands
 from grade_ml.forecasting.combination import PARTS, Combination
@@ -69,20 +68,26 @@ class Trajectory:
     fallbacks: Mapping[str, int]
     degraded: tuple[str, ...]
 
+    @property
+    def absent(self) -> list[str]:
+        """Why forecasters that have weight are missing here, as text."""
+        missing = self.combination.used() - set(self.forecasters)
+        return [FORECASTERS[method].lacks() or f"{method} is missing" for method in sorted(missing)]
+
     def answers(
         self, panels: Sequence[Panel], counts: Counts, *, everyone: bool = False
     ) -> tuple[Answers, list[str]]:
         """Return the estimates of each method with weight, or of all, and why some are missing."""
         used = set(self.forecasters) if everyone else self.combination.used()
-        found: Answers = {}
+        estimates: Answers = {}
         missing = []
         for method, forecaster in self.forecasters.items():
             if method in used:
                 try:
-                    found[method] = forecaster.forecast(panels, counts)
+                    estimates[method] = forecaster.forecast(panels, counts)
                 except ServiceError as error:
                     missing.append(f"{method}: {error.message}")
-        return found, missing
+        return estimates, missing
 
     def forecast(self, panels: Sequence[Panel], snapshots: pd.DataFrame, as_of: date) -> Forecasts:
         """Forecast every remaining assignment of the panels' students.
@@ -96,11 +101,11 @@ class Trajectory:
         """
         counts, degraded = Counts(), list(self.degraded)
         parts = []
-        for some in _groups(panels):
-            answers, missing = self.answers(some, counts)
+        for group in _groups(panels):
+            answers, missing = self.answers(group, counts)
             degraded += missing
-            parts.append(self._frame(some, answers, as_of))
-        lengths = {one.section_id: one.length for one in panels}
+            parts.append(self._frame(group, answers, as_of))
+        lengths = {panel.section_id: panel.length for panel in panels}
         return Forecasts(
             forecasts=together(parts, {name: kind for name, (kind, *_) in FORECASTS.items()}),
             activity=self.activity.forecast(snapshots, lengths),
@@ -110,7 +115,7 @@ class Trajectory:
         )
 
     def _frame(self, panels: Sequence[Panel], answers: Answers, as_of: date) -> pd.DataFrame:
-        frame = pd.concat([_keys(one) for one in panels], ignore_index=True)
+        frame = pd.concat([_keys(panel) for panel in panels], ignore_index=True)
         course, horizon = frame["course_id"].to_numpy(object), frame["horizon"].to_numpy()
         combined, dominant = self.combine(answers, course, horizon)
         bounds = self.bands.bounds(combined, course, horizon)
@@ -118,7 +123,7 @@ class Trajectory:
         values["median"] = self.bands.median(combined)
         values |= dict(zip(("low80", "high80", "low95", "high95"), bounds.T, strict=True))
         frame = frame.assign(**values, method=dominant, as_of=pd.Timestamp(as_of))
-        exempt = np.concatenate([one.exempt[:, one.remaining].ravel() for one in panels])
+        exempt = np.concatenate([panel.exempt[:, panel.remaining].ravel() for panel in panels])
         return frame.loc[~exempt, list(FORECASTS)].astype({"as_of": "datetime64[ns]"})
 
     def combine(
@@ -126,7 +131,7 @@ class Trajectory:
     ) -> tuple[Floats, np.ndarray]:
         """Return the combined mean and chance (N, 2), and the dominant methods."""
         return self.combination.combine(
-            {name: stacked(found) for name, found in answers.items()}, course, horizon
+            {name: stacked(estimates) for name, estimates in answers.items()}, course, horizon
         )
 
     def save(self, folder: Path) -> None:
@@ -134,7 +139,7 @@ class Trajectory:
         for method, forecaster in self.forecasters.items():
             (folder / str(method)).mkdir()
             forecaster.save(folder / str(method))
-        kept = {
+        described = {
             "methods": [str(method) for method in self.forecasters],
             "combination": self.combination.to_dict(),
             "bands": self.bands.to_dict(),
@@ -143,7 +148,7 @@ class Trajectory:
             "fallbacks": self.fallbacks,
             "degraded": self.degraded,
         }
-        (folder / _FILE).write_text(json.dumps(kept))
+        (folder / _FILE).write_text(json.dumps(described))
 
     @classmethod
     def load(cls, folder: Path) -> Trajectory:
@@ -155,37 +160,41 @@ class Trajectory:
             The folder holds no such model, or one of a version that weighs other things.
         """
         try:
-            kept = json.loads((folder / _FILE).read_text())
+            described = json.loads((folder / _FILE).read_text())
         except (FileNotFoundError, json.JSONDecodeError) as error:
             raise ArtifactError(
                 f"There is no trajectory model in {folder.name}: {error}.",
                 "Run the job generate_time_series_forecasts; it trains one.",
             ) from error
-        if kept["combination"].get("parts") != list(PARTS):
+        if described["combination"].get("parts") != list(PARTS):
             raise ArtifactError(
                 f"The trajectory model in {folder.name} weighs other things than this version.",
                 "Run the job generate_time_series_forecasts; it trains one.",
             )
-        there = {Method(name): FORECASTERS[Method(name)] for name in kept["methods"]}
-        missing = [one for one in there.values() if one.library and not installed(one.library)]
+        forecasters = {Method(name): FORECASTERS[Method(name)] for name in described["methods"]}
+        lacking = [forecaster for forecaster in forecasters.values() if forecaster.lacks()]
         return cls(
             {
-                method: one.load(folder / str(method))
-                for method, one in there.items()
-                if one not in missing
+                method: forecaster.load(folder / str(method))
+                for method, forecaster in forecasters.items()
+                if forecaster.instead or forecaster not in lacking
             },
-            Combination.from_dict(kept["combination"]),
-            Bands.from_dict(kept["bands"]),
-            Activity.from_dict(kept["activity"]),
-            tuple(kept["sections"]),
-            kept["fallbacks"],
-            tuple(dict.fromkeys([*kept["degraded"], *map(_lacking, missing)])),
+            Combination.from_dict(described["combination"]),
+            Bands.from_dict(described["bands"]),
+            Activity.from_dict(described["activity"]),
+            tuple(described["sections"]),
+            described["fallbacks"],
+            tuple(
+                dict.fromkeys(
+                    [*described["degraded"], *(forecaster.lacks() for forecaster in lacking)]
+                )
+            ),
         )
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model, and what it would have said of sections that its forecasters had not seen.
+    """A model, and its forecasts of sections that its forecasters had not seen.
 
     Attributes
     ----------
@@ -223,29 +232,29 @@ def fit(  # noqa: PLR0913
     previous
         An earlier model, from whose weights the network starts.
     offered
-        The forecasters to try; one whose library is missing is left out, and that is said.
+        The forecasters to try; one whose library is missing is left out, and `degraded` states so.
     on_progress
-        Is told what is being done.
+        Receives a message for each step.
 
     Raises
     ------
     NotReadyError
         No score is known to learn from.
     """
-    panels = [one for one in panels if not np.isnan(one.truth[:, one.remaining]).all()]
+    panels = [panel for panel in panels if not np.isnan(panel.truth[:, panel.remaining]).all()]
     if not panels:
         raise NotReadyError(
             "There is no ended section with coursework and scores, so that no forecast can be "
             "learned.",
             "Load a gradebook with at least one ended section.",
         )
-    wanted = {method: one for method, one in FORECASTERS.items() if method in offered}
-    kinds = {
-        method: one for method, one in wanted.items() if not one.library or installed(one.library)
+    requested = {
+        method: forecaster for method, forecaster in FORECASTERS.items() if method in offered
     }
-    degraded = [_lacking(one) for method, one in wanted.items() if method not in kinds]
+    kinds = {method: kind for method, kind in requested.items() if kind.instead or not kind.lacks()}
+    degraded = [kind.lacks() for kind in requested.values() if kind.lacks()]
     counts = Counts()
-    rows, asked = [], []
+    rows, answered = [], []
     panels = thinned(panels, SETTINGS.most_rows, seed)
     for number, (known, unseen) in enumerate(folds(panels, SETTINGS.folds)):
         on_progress(f"Forecasters on held-out sections, part {number + 1}")
@@ -258,10 +267,10 @@ def fit(  # noqa: PLR0913
                 degraded.append(f"{method}: {error.message}")
                 del kinds[method]
         rows.append(HeldOut.of(held, answers))
-        asked.append((held, answers))
+        answered.append((held, answers))
         _keep_better(kinds, rows[-1])
-    shared = [name for name in kinds if all(name in one.answers for one in rows)]
-    rows = [one.only(shared) for one in rows]
+    shared = [name for name in kinds if all(name in part.answers for part in rows)]
+    rows = [part.only(shared) for part in rows]
     together = HeldOut.together(rows)
     combination = Combination.learn(together)
     combined, _ = combination.combine(together.answers, together.course, together.horizon)
@@ -278,29 +287,27 @@ def fit(  # noqa: PLR0913
         combination=combination,
         bands=Bands.learn(together, combined),
         activity=Activity.fit(snapshots),
-        sections=tuple(sorted({one.section_id for one in panels})),
+        sections=tuple(sorted({panel.section_id for panel in panels})),
         fallbacks=counts.of,
         degraded=tuple(degraded),
     )
     frames = [
-        model._frame([one], {name: [found[k]] for name, found in answers.items()}, day_of(one))
-        for held, answers in asked
-        for k, one in enumerate(held)
+        model._frame(
+            [panel], {name: [estimates[k]] for name, estimates in answers.items()}, day_of(panel)
+        )
+        for held, answers in answered
+        for k, panel in enumerate(held)
     ]
-    seen = tuple(one for held, _ in asked for one in held)
+    seen = tuple(panel for held, _ in answered for panel in held)
     return Fitted(model, pd.concat(frames), seen, figures(rows))
 
 
 def _keep_better(kinds: dict[Method, type[Forecaster]], rows: HeldOut) -> None:
-    """Drop the rival that errs more."""
+    """Drop the rival with the larger error."""
     rivals = [name for name in RIVALS if name in kinds and name in rows.answers]
     if len(rivals) == len(RIVALS):
-        loss = [float(((rows.answers[one][:, 0] - rows.truth) ** 2).mean()) for one in rivals]
+        loss = [float(((rows.answers[rival][:, 0] - rows.truth) ** 2).mean()) for rival in rivals]
         del kinds[rivals[int(np.argmax(loss))]]
-
-
-def _lacking(forecaster: type[Forecaster]) -> str:
-    return f"{forecaster.method}: {forecaster.library} is not installed"
 
 
 def _groups(panels: Sequence[Panel]) -> Iterator[list[Panel]]:

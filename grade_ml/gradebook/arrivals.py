@@ -1,7 +1,7 @@
 """What is in an inbox: deliveries in order, what each is, and whether it has arrived whole.
 
-Only names, sizes and times are looked at, and the end of zip files; loading and moving belong to
-`inbox`. A place is a local folder or one that `universal_pathlib` reaches.
+This module reads only names, sizes and times, and the end of zip files; `inbox` loads and moves. A
+place is a local folder or a folder that `universal_pathlib` reaches.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from upath import UPath
 
 DONE, REFUSED = "done", "refused"
-#: Nothing of a delivery has changed for so long before it is taken: an upload that stalls goes on.
+#: How long a delivery must be unchanged before it is taken: an upload that stalls may continue.
 QUIET = timedelta(seconds=30)
 #: A zip file without its end or a OneRoster folder without its manifest is waited for so long,
 #: and those behind it with it; then it is tried, and refused with the reason.
 PATIENCE = timedelta(minutes=15)
-#: More files than this are no delivery: somebody put a disk into the inbox.
+#: More files than this are no delivery: a user put a disk into the inbox.
 MOST_FILES = 10_000
 
-#: How names of unfinished files end, by whatever program is writing them.
+#: How names of unfinished files end, as the common programs write them.
 _UNFINISHED = (".part", ".partial", ".filepart", ".tmp", ".temp", ".crdownload", ".swp", "~")
 _MANIFEST = "manifest.csv"
 _ONEROSTER = {
@@ -64,7 +64,7 @@ class File:
     path
         Within the delivery's folder; empty if the delivery is this file.
     modified_at
-        When its content was made, seconds since 1970, as it says itself.
+        When its content was made, seconds since 1970, according to the file itself.
     changed_at
         When it last changed here, which no program that copies can set.
     """
@@ -79,7 +79,7 @@ class File:
 class Delivery:
     """A file or folder in the inbox.
 
-    `fault` says why it cannot be loaded whatever is in it; empty: it may be tried.
+    `fault` is the reason why it cannot be loaded with any content; empty if it may be tried.
     """
 
     name: str
@@ -91,13 +91,13 @@ class Delivery:
 
     @property
     def stamp(self) -> str:
-        """A text that is another one after any change."""
+        """A text that differs after any change."""
         facts = (self.name, self.changed_at, self.files)
         return checksum(repr(facts).encode())
 
     @property
     def kind(self) -> Kind | None:
-        """The form that its files have; None: none that is known."""
+        """The format of its files, `None` if it is unknown."""
         if not self.is_folder:
             return Kind.ONEROSTER
         names = {file.path.removesuffix(".gz") for file in self.files}
@@ -137,12 +137,12 @@ class Inbox:
 
     def arrived(self, now: datetime) -> list[Delivery]:
         """Return the deliveries that may be loaded: those before the first unfinished one."""
-        found = []
-        for one in self.deliveries:
-            if not one.has_arrived(now):
+        arrived = []
+        for delivery in self.deliveries:
+            if not delivery.has_arrived(now):
                 break
-            found.append(one)
-        return found
+            arrived.append(delivery)
+        return arrived
 
 
 def look(root: UPath) -> Inbox:
@@ -157,15 +157,17 @@ def look(root: UPath) -> Inbox:
         raise ConfigurationError(
             f"The inbox {root} is no folder.", "Make it, or correct GRADE_ML_INBOX."
         )
-    found: list[Delivery] = []
+    deliveries: list[Delivery] = []
     notes: list[str] = []
-    for one in _local(Path(root.path), root) if is_local(root) else _remote(root):
-        if isinstance(one, str):
-            notes.append(one)
+    for entry in _local(Path(root.path), root) if is_local(root) else _remote(root):
+        if isinstance(entry, str):
+            notes.append(entry)
         else:
-            found.append(one)
-    found.sort(key=lambda one: (_natural(one.name), one.changed_at, one.name))
-    return Inbox(tuple(found), tuple(sorted(notes)))
+            deliveries.append(entry)
+    deliveries.sort(
+        key=lambda delivery: (_natural(delivery.name), delivery.changed_at, delivery.name)
+    )
+    return Inbox(tuple(deliveries), tuple(sorted(notes)))
 
 
 def is_local(place: UPath) -> bool:
@@ -213,7 +215,7 @@ def _local(folder: Path, root: UPath) -> Iterator[Delivery | str]:
             else:
                 yield f"{name} is a pipe, socket or device and is left alone."
         except FileNotFoundError:
-            # It went while it was looked at: whoever writes it is not done.
+            # It vanished during the scan: the process that writes it has not finished.
             yield f"{name} is changing."
         except OSError as error:
             yield f"{name} cannot be read ({error.strerror}) and is left alone."

@@ -1,7 +1,7 @@
 """What each attribute of students and enrollments may be used for, by sources and institution.
 
-A source declares its attributes in its own module, an institution in its file. What an attribute's
-values are, and which columns they become, is no matter of this module.
+`declared` holds what sources declare, the institution's file what the institution declares. Other
+modules handle the values of attributes and the columns that they become.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from grade_ml.core.errors import ConfigurationError
-from grade_ml.gradebook import oulad
+from grade_ml.gradebook.declared import CAMPUS, METADATA, ONEROSTER, OULAD
 from grade_ml.gradebook.institution import Institution, Use
-from grade_ml.gradebook.oneroster import people
-from grade_ml.gradebook.oneroster.reading import METADATA
 
 #: From free to strict.
 _ORDER = list(Use)
@@ -22,10 +20,10 @@ _ORDER = list(Use)
 
 @dataclass(frozen=True)
 class Declarations:
-    """The uses of attributes by name; what nobody declares has none, and nothing reads it.
+    """The uses of attributes by name; an undeclared attribute has none, and no code reads it.
 
-    Names are the same whatever their case, and with or without OneRoster's `metadata.`; the
-    attributes hold them in lower case and without it.
+    Names are equal in any case, and with or without OneRoster's `metadata.`; the attributes
+    hold them in lower case and without it.
     """
 
     usable: frozenset[str] = frozenset()
@@ -33,7 +31,7 @@ class Declarations:
     identifying: frozenset[str] = frozenset()
 
     def use_of(self, name: str) -> Use | None:
-        """Return the use of an attribute; None: it is not declared."""
+        """Return the use of an attribute, `None` if it is not declared."""
         key = _key(name)
         for use, names in zip(_ORDER, (self.usable, self.protected, self.identifying), strict=True):
             if key in names:
@@ -44,7 +42,10 @@ class Declarations:
     def of(cls, uses: Mapping[str, Use]) -> Self:
         """Return the uses by name as one value."""
         return cls(
-            *(frozenset(_key(name) for name, one in uses.items() if one is use) for use in _ORDER)
+            *(
+                frozenset(_key(name) for name, declared in uses.items() if declared is use)
+                for use in _ORDER
+            )
         )
 
 
@@ -53,26 +54,15 @@ def _key(name: str) -> str:
 
 
 def _strictest(tables: Iterable[Mapping[str, Use]]) -> dict[str, Use]:
-    """Return one table: what is protected in one source is protected wherever it comes from."""
-    found: dict[str, Use] = {}
+    """Return one table: an attribute protected in one source is protected in every source."""
+    uses: dict[str, Use] = {}
     for table in tables:
         for name, use in table.items():
-            found[_key(name)] = max(use, found.get(_key(name), use), key=_ORDER.index)
-    return found
+            uses[_key(name)] = max(use, uses.get(_key(name), use), key=_ORDER.index)
+    return uses
 
 
-#: Those of the simulated campus.
-CAMPUS = {
-    "age_band": Use.PROTECTED,
-    "disability": Use.PROTECTED,
-    "gender": Use.PROTECTED,
-    "imd_band": Use.PROTECTED,
-    "prior_grade": Use.USABLE,
-    "region": Use.USABLE,
-    "studied_credits": Use.USABLE,
-}
-
-_DECLARED = _strictest((oulad.ATTRIBUTES, people.ATTRIBUTES, CAMPUS))
+_DECLARED = _strictest((OULAD, ONEROSTER, CAMPUS))
 #: What the sources declare, without an institution.
 SOURCES = Declarations.of(_DECLARED)
 

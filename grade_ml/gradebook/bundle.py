@@ -22,12 +22,12 @@ from grade_ml.gradebook.schema import Status
 #: line 1), and the order of rows of one key (see `Repeats.FIRST` and `Repeats.LATEST`).
 ROW, RANK = "row", "rank"
 
-#: What stands in the place of a result that cannot be read: it must not be taken for missing.
+#: Replaces a result that cannot be read: it must not be taken for missing.
 UNKNOWN_SCORE = {"status": Status.GRADED.value, "score": None}
 
-#: Characters of a value that a problem shows: longer ones are texts and not values.
+#: Characters of a value that a problem shows: longer values are texts.
 SHOWN = 100
-#: The columns of a frame of problems. `personal` says that the value identifies a student.
+#: The columns of a frame of problems. `personal` is true if the value identifies a student.
 PROBLEM_COLUMNS = ("file", ROW, "column", "value", "reason", "personal")
 
 
@@ -37,7 +37,7 @@ class Repeats(StrEnum):
     CONFLICT = "conflict"
     """Equal rows count once; of differing rows the first is kept, the others are quarantined."""
     FIRST = "first"
-    """The row of the lowest rank is kept; the others say nothing new."""
+    """The row of the lowest rank is kept; the others contain nothing new."""
     SUM = "sum"
     """Counts are added up."""
     LATEST = "latest"
@@ -73,9 +73,9 @@ class Batch:
     delete
         The rows, of which only the keys matter, are to be removed from the gradebook.
     notes
-        What the summary is to say besides counts, a sentence each; no student is named.
+        Sentences for the summary, besides counts; they name no student.
     unchanged
-        Further rows of the source, left out because they say nothing new.
+        Further rows of the source, left out because they contain nothing new.
     """
 
     table: str
@@ -98,7 +98,7 @@ class Bundle:
         Origin per table that the bundle may carry.
     batches
         Yields the batches, in any order of tables. The connection, inside the load's transaction,
-        tells what earlier deliveries brought.
+        gives access to what earlier deliveries brought.
     delivered_on
         The day of the delivery: results that it removes were to be seen until then. None: they
         were never true.

@@ -41,9 +41,9 @@ Opener = Callable[[], IO[bytes] | io.BufferedIOBase]
 
 #: Bytes parsed at a time: 100,000 to 300,000 rows of a gradebook, some 50 MB once parsed.
 BLOCK_BYTES = 8 << 20
-#: A header longer than this is no header; keeps a huge file without line ends from being read.
+#: A header longer than this is no header; the limit stops reading a huge file without line ends.
 HEADER_BYTES = 1 << 16
-#: More lines than this with too many or few values in one go: the header is wrong, not the lines.
+#: With more malformed lines than this in one file, the header is wrong, not the lines.
 MALFORMED_ROWS = 100_000
 
 #: Whole numbers up to here are exact as float64, and sums of them fit the database's bigint.
@@ -63,7 +63,7 @@ BOOLEANS = {
 
 
 class CsvRows:
-    """Rows of one file: text columns, line numbers, and the problems found so far.
+    """Rows of one file: text columns, line numbers, and the problems so far.
 
     The readers (`text`, `number`, …) return one value per row; a value that cannot be read becomes
     missing and its row is rejected: listed in `problems` and left out by `frame`.
@@ -124,7 +124,7 @@ class CsvRows:
         columns
             One value per row, or one for all.
         where
-            The rows to return; None: all.
+            The rows to return; `None` means all.
         keys, unknown
             Rejected rows whose columns `keys` of the file could be read are returned, too, with
             the values of `unknown` in place of their own.
@@ -143,9 +143,9 @@ class CsvRows:
         return frame[chosen].reset_index(drop=True)
 
     def split(self, chosen: pd.Series) -> tuple[CsvRows, CsvRows]:
-        """Return the other rows, with the problems so far, and the chosen ones (missing: others).
+        """Return the other rows, with the problems so far, and the chosen rows.
 
-        Call it before anything is objected to.
+        A missing value of `chosen` means another row. Call it before any row is rejected.
         """
         mask = chosen.fillna(False).to_numpy(bool)
         if not mask.any():
@@ -187,7 +187,7 @@ class CsvRows:
     def identifier(self, name: str, where: pd.Series | np.ndarray | bool = True) -> pd.Series:
         """Return the trimmed text; rows (of `where`) without it are rejected, and odd ids in all.
 
-        Odd are ids that the gradebook cannot hold: too long ones, and control characters.
+        The gradebook cannot hold ids that are too long or contain control characters.
         """
         import pyarrow.compute as pc
 
@@ -211,7 +211,7 @@ class CsvRows:
         import pyarrow.compute as pc
 
         column = self._column(name)
-        # Programs turn a whole column into such numbers; the first of them tells.
+        # Programs turn a whole column into such numbers, so its first values suffice.
         if pc.any(pc.match_substring(column.slice(0, 100), ".")).as_py():
             self._columns[name] = pc.replace_substring_regex(column, r"^(\d+)\.0+$", r"\1")
         return self.text(name)
@@ -267,14 +267,14 @@ class CsvRows:
         return self._moments(name, _as_moment, pa.timestamp("us"), pa.timestamp("us"))
 
     def _moments(
-        self, name: str, read: Callable[[str], Any], kind: pa.DataType, wanted: pa.DataType
+        self, name: str, read: Callable[[str], Any], kind: pa.DataType, stored_as: pa.DataType
     ) -> pd.Series:
         import pyarrow as pa
 
         texts = self._column(name).dictionary_encode()
-        # A column of a million dates has a few hundred different ones.
-        found = pa.array([read(text) for text in texts.dictionary.to_pylist()], kind)
-        return pd.Series(found.take(texts.indices).cast(wanted).to_numpy(False))
+        # A column of a million dates has a few hundred different values.
+        values = pa.array([read(text) for text in texts.dictionary.to_pylist()], kind)
+        return pd.Series(values.take(texts.indices).cast(stored_as).to_numpy(False))
 
     def choice(self, name: str, meanings: dict[str, Any]) -> pd.Series:
         """Return the meaning of each text, compared without regard to case; others: rejected."""
@@ -308,14 +308,16 @@ class CsvRows:
         if mask.any():
             self._faults[column] = self._faults.get(column, np.False_) | mask
             self._accepted &= ~mask
-            # Of a line with too many or few values, that is all that is to be said.
-            told = mask & ~self._broken
-            if not told.any():
+            # A line with too many or too few values gets no further problem.
+            well_formed = mask & ~self._broken
+            if not well_formed.any():
                 return
             personal = personal or column in self._personal
-            values = self.text(column)[told]
-            found = problems(self.file, self.lines[told], column, values, reason, personal=personal)
-            self._problems.append(found)
+            values = self.text(column)[well_formed]
+            new = problems(
+                self.file, self.lines[well_formed], column, values, reason, personal=personal
+            )
+            self._problems.append(new)
 
     def drop_blank_lines(self) -> None:
         """Leave out lines without any value, which trailing line ends make."""
@@ -363,12 +365,12 @@ class CsvRows:
             "look for a comma or quote too many or too few"
             for row in malformed
         ]
-        # Which value belongs to which column is unknown, so none is shown: it may be anything.
+        # Which value belongs to which column is unknown, so none is shown: it may be personal.
         unknown = pd.Series([None] * len(lines))
         self._problems.append(problems(self.file, lines, "(line)", unknown, reasons))
-        found = [dict(zip(header, _values_of(text), strict=False)) for text in texts]
+        rows = [dict(zip(header, _values_of(text), strict=False)) for text in texts]
         for name, column in self._columns.items():
-            values = [(one.get(name) or "").strip() or None for one in found]
+            values = [(row.get(name) or "").strip() or None for row in rows]
             self._columns[name] = pa.concat_arrays([column, pa.array(values, pa.string())])
         self.lines = np.append(self.lines, lines)
         nothing = np.zeros(len(lines), dtype=bool)
@@ -427,7 +429,7 @@ def opener(path: Path) -> Opener:
     return lambda: _Unpacked(path) if path.suffix == ".gz" else open_file(path)
 
 
-def read(  # noqa: PLR0913 - what a caller may ask of a file
+def read(  # noqa: PLR0913 - what a caller may require of a file
     open_file: Opener,
     name: str,
     required: Collection[str],
@@ -449,7 +451,7 @@ def read(  # noqa: PLR0913 - what a caller may ask of a file
     required, optional
         Columns to read; None for `optional` means all. Columns beyond these are ignored.
     missing
-        A text that means a missing value, beside the empty one.
+        A text that means a missing value, beside the empty text.
     personal
         Columns whose values identify a student.
 
@@ -466,13 +468,13 @@ def read(  # noqa: PLR0913 - what a caller may ask of a file
         with open_file() as file:
             stream = _CheckedStream(file, name)
             header, notes = _header(stream.header, name, required, optional or ())
-            wanted = [
+            requested = [
                 n
                 for n in header
                 if not _NAMELESS.fullmatch(n) and (optional is None or n in {*required, *optional})
             ]
             end = ""
-            for columns, lines, malformed in _blocks(stream, name, header, wanted, missing):
+            for columns, lines, malformed in _blocks(stream, name, header, requested, missing):
                 rows = CsvRows(name, columns, lines, personal, notes)
                 rows.drop_blank_lines()
                 end = malformed[-1].text if malformed else rows.last_text
@@ -497,7 +499,7 @@ def read(  # noqa: PLR0913 - what a caller may ask of a file
 
 
 def _blocks(
-    stream: _CheckedStream, name: str, header: list[str], wanted: list[str], missing: str
+    stream: _CheckedStream, name: str, header: list[str], requested: list[str], missing: str
 ) -> Iterator[tuple[dict[str, pa.Array], np.ndarray, list[Any]]]:
     """Yield text columns, their line numbers, and the rows that have too many or few values."""
     import pyarrow as pa
@@ -509,7 +511,7 @@ def _blocks(
         malformed.append(row)
         return "skip" if len(malformed) < MALFORMED_ROWS else "error"
 
-    nothing = {n: pa.array([], pa.string()) for n in wanted}, np.array([], dtype="int64")
+    nothing = {n: pa.array([], pa.string()) for n in requested}, np.array([], dtype="int64")
     if stream.at_end:
         yield *nothing, []
         return
@@ -521,8 +523,8 @@ def _blocks(
                 newlines_in_values=True, invalid_row_handler=set_aside, ignore_empty_lines=False
             ),
             arrow_csv.ConvertOptions(
-                column_types=dict.fromkeys(wanted, pa.string()),
-                include_columns=wanted,
+                column_types=dict.fromkeys(requested, pa.string()),
+                include_columns=requested,
                 null_values=["", missing],
                 strings_can_be_null=True,
                 check_utf8=False,
@@ -530,17 +532,17 @@ def _blocks(
         )
         line, skipped = 2, np.array([], dtype="int64")
         for batch in reader:
-            found, malformed[:] = list(malformed), []
-            skipped = np.append(skipped, [row.number + 1 for row in found]).astype("int64")
+            skipped_rows, malformed[:] = list(malformed), []
+            skipped = np.append(skipped, [row.number + 1 for row in skipped_rows]).astype("int64")
             lines = np.setdiff1d(np.arange(line, line + batch.num_rows + len(skipped)), skipped)
             lines = lines[: batch.num_rows]
             line = lines[-1] + 1 if len(lines) else line
             skipped = skipped[skipped >= line]
-            yield dict(zip(batch.schema.names, batch.columns, strict=True)), lines, found
+            yield dict(zip(batch.schema.names, batch.columns, strict=True)), lines, skipped_rows
         if malformed:
             yield *nothing, malformed
     except pa.ArrowInvalid as error:
-        # The parser's own words are left out: they quote the row.
+        # The parser's own message is left out: it quotes the row.
         fault = (
             f"{MALFORMED_ROWS:,} lines have more or fewer values than the header"
             if len(malformed) >= MALFORMED_ROWS
@@ -611,8 +613,8 @@ class _CheckedStream(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """Return at most `size` bytes, none at the end."""
-        taken, self._ahead = self._ahead[:size], self._ahead[size:]
-        return taken if self._ahead else taken + self._next_bytes(size - len(taken))
+        content, self._ahead = self._ahead[:size], self._ahead[size:]
+        return content if self._ahead else content + self._next_bytes(size - len(content))
 
     def _next_bytes(self, size: int) -> bytes:
         data = self._file.read(size)
@@ -633,7 +635,7 @@ class _CheckedStream(io.RawIOBase):
     def _steers(self, data: bytes) -> bool:
         """Return whether bytes hold what `STEERING` names, in a pass or two over them."""
         low = int(np.count_nonzero(np.frombuffer(data, np.uint8) < ord(" ")))
-        if low > sum(data.count(one) for one in b"\t\n\r") or b"\x7f" in data:
+        if low > sum(data.count(byte) for byte in b"\t\n\r") or b"\x7f" in data:
             return True
         # A character may lie across two reads.
         self._tail, joined = data[-2:], self._tail + data
@@ -644,7 +646,7 @@ class _CheckedStream(io.RawIOBase):
 def _header(
     line: bytes, name: str, required: Collection[str], optional: Collection[str]
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Return the column names of the first line, and what is to be said of them.
+    """Return the column names of the first line, and notes on them.
 
     Raises `SourceError` if they cannot serve.
     """
@@ -663,17 +665,19 @@ def _header(
     if absent:
         # A first line without any known name may be a student's row, which is not to be shown.
         known = len(absent) < len(required)
-        found = f"its first line names {', '.join(names)}" if known else "its first line names none"
+        names_read = (
+            f"its first line names {', '.join(names)}" if known else "its first line names none"
+        )
         raise SourceError(
-            f"{name} has no column {', '.join(absent)}; {found}.",
+            f"{name} has no column {', '.join(absent)}; {names_read}.",
             "Add the column, or correct its name.",
         )
     if len(names) > LIMITS.columns:
         raise SourceError(
             f"{name} has {len(names):,} columns; at most {LIMITS.columns:,} are read.",
-            "Leave out the columns that say nothing of students, courses or grades.",
+            "Leave out the columns that do not describe students, courses or grades.",
         )
-    nameless = [n for n, one in enumerate(names, 1) if _NAMELESS.fullmatch(one)]
+    nameless = [n for n, column in enumerate(names, 1) if _NAMELESS.fullmatch(column)]
     notes = tuple(
         f"{name} has a column without a name (number {n}), which was ignored: usually an index "
         "that pandas saved (to_csv(index=False) leaves it out), or a comma too many in the header."
@@ -681,7 +685,9 @@ def _header(
     )
     twice = sorted({n for n in names if not _NAMELESS.fullmatch(n) and names.count(n) > 1})
     if twice:
-        raise SourceError(f"{name} names the column {', '.join(twice)} twice.", "Rename one.")
+        raise SourceError(
+            f"{name} names the column {', '.join(twice)} twice.", "Rename one of the columns."
+        )
     return names, notes
 
 
@@ -691,7 +697,7 @@ def _named(
     """Return the names of a header, those that are known in the case in which they are known."""
     names = [n.strip() for n in next(csv.reader([text.replace("\0", "")], delimiter=mark))]
     for known in (*required, *optional):
-        alike = [n for n, one in enumerate(names) if one.lower() == known.lower()]
+        alike = [n for n, column in enumerate(names) if column.lower() == known.lower()]
         if known not in names and len(alike) == 1:
             names[alike[0]] = known
     return names
@@ -708,7 +714,7 @@ def _values_of(line: str) -> list[str]:
 def _as_date(text: str) -> date | None:
     """Return the date of `2024-01-31` or `2024-01-31 10:00:00Z`, None for any other text."""
     moment = _as_moment(text)
-    # The day as it is written, whatever the zone.
+    # The day as it is written, in any zone.
     return None if moment is None else date.fromisoformat(text[:10])
 
 

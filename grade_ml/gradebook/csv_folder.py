@@ -51,7 +51,7 @@ def bundle(folder: Path, institution: Institution | None = None) -> Bundle:
 
     A file may be left out where the gradebook already holds rows of its table (activity: always),
     a column where the gradebook allows NULL or has a default. Dates are ISO dates, scores per cent
-    of the maximum, or one of the texts of the institution. An assignment whose maximum is 0 is
+    of the maximum, or a text that the institution defines. An assignment whose maximum is 0 is
     extra credit, its scores points.
 
     Raises
@@ -69,8 +69,8 @@ def bundle(folder: Path, institution: Institution | None = None) -> Bundle:
             f"Rename or remove it; the names are {', '.join(FILES.values())}.",
         )
     paths = {table: csv_files.find(folder, file) for table, file in FILES.items()}
-    found = {table: path for table, path in paths.items() if path is not None}
-    if not found:
+    delivered = {table: path for table, path in paths.items() if path is not None}
+    if not delivered:
         raise SourceError(
             f"The folder {folder} holds no CSV file of this format.",
             f"The names are {', '.join(FILES.values())}.",
@@ -80,10 +80,10 @@ def bundle(folder: Path, institution: Institution | None = None) -> Bundle:
             path.name,
             repeats=Repeats.LATEST if table == schema.result.name else Repeats.CONFLICT,
         )
-        for table, path in found.items()
+        for table, path in delivered.items()
     }
     texts = (institution or Institution()).per_cent
-    return Bundle("csv", origins, lambda connection: _batches(connection, folder, found, texts))
+    return Bundle("csv", origins, lambda connection: _batches(connection, folder, delivered, texts))
 
 
 def _batches(

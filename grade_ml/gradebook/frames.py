@@ -1,4 +1,4 @@
-"""The gradebook as typed frames: the one shape in which other rooms see records."""
+"""The gradebook as typed frames: the only form in which other packages see records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DTYPES = {
     sa.BigInteger: "int64",
     sa.Boolean: "bool",
 }
-#: What stands where a row leaves a column out, as in the database.
+#: The value of a column that a row leaves out, as in the database.
 _DEFAULTS: dict[str, Any] = {
     "attributes": "{}",
     "carried_over": False,
@@ -127,15 +127,17 @@ def read(
 
 
 def together(books: Collection[Gradebook]) -> Gradebook:
-    """Return what stands in any of several gradebooks, once."""
+    """Return the union of several gradebooks, without repeats."""
     parts = {
-        table: [getattr(book, one.name) for book in books]
-        for table, one in zip(_READ, fields(Gradebook), strict=True)
+        table: [getattr(book, field.name) for book in books]
+        for table, field in zip(_READ, fields(Gradebook), strict=True)
     }
     return Gradebook(
         *(
-            pd.concat(some).drop_duplicates([c.name for c in table.primary_key], ignore_index=True)
-            for table, some in parts.items()
+            pd.concat(of_table).drop_duplicates(
+                [c.name for c in table.primary_key], ignore_index=True
+            )
+            for table, of_table in parts.items()
         )
     )
 
@@ -143,7 +145,7 @@ def together(books: Collection[Gradebook]) -> Gradebook:
 def read_class(connection: Connection, section_id: str) -> Gradebook:
     """Read a section with its activity, and the other sections of its course without theirs.
 
-    The other sections tell what the course's past says and who moved between them. What the
+    The other sections show the course's past and who moved between them. What the
     students did in other courses is left out (`read_histories`).
     """
     section, enrollment = schema.section.c, schema.enrollment.c
@@ -198,7 +200,7 @@ def read_histories(
 def read_table(
     connection: Connection, table: sa.Table, *conditions: sa.ColumnElement[bool]
 ) -> pd.DataFrame:
-    """Read the rows of one of the eight tables that meet all `conditions`, in the order of its key.
+    """Read the rows of a table that meet all `conditions`, in the order of its key.
 
     The columns are as in `Gradebook`.
     """
@@ -212,9 +214,9 @@ def _read(connection: Connection, query: Select[Any]) -> pd.DataFrame:
 
 
 def _queries(courses: Collection[str] | None) -> dict[str, Select[Any]]:
-    everything = {table.name: sa.select(table).order_by(*table.primary_key) for table in _READ}
+    queries = {table.name: sa.select(table).order_by(*table.primary_key) for table in _READ}
     if courses is None:
-        return everything
+        return queries
     section, enrollment = schema.section.c, schema.enrollment.c
     assignment = schema.assignment.c
     chosen_sections = sa.select(section.section_id).where(section.course_id.in_(sorted(courses)))
@@ -233,22 +235,22 @@ def _queries(courses: Collection[str] | None) -> dict[str, Select[Any]]:
     )
     seen_exams = seen_assignments.where(sa.func.lower(assignment.category) == schema.EXAM_CATEGORY)
     seen_courses = sa.select(section.course_id).where(section.section_id.in_(seen_sections))
-    return everything | {
-        "student": everything["student"].where(schema.student.c.student_id.in_(chosen_students)),
-        "course": everything["course"].where(schema.course.c.course_id.in_(seen_courses)),
-        "section": everything["section"].where(section.section_id.in_(seen_sections)),
-        "enrollment": everything["enrollment"].where(enrollment.student_id.in_(chosen_students)),
-        "assignment": everything["assignment"].where(assignment.section_id.in_(seen_sections)),
-        "result": everything["result"].where(
+    return queries | {
+        "student": queries["student"].where(schema.student.c.student_id.in_(chosen_students)),
+        "course": queries["course"].where(schema.course.c.course_id.in_(seen_courses)),
+        "section": queries["section"].where(section.section_id.in_(seen_sections)),
+        "enrollment": queries["enrollment"].where(enrollment.student_id.in_(chosen_students)),
+        "assignment": queries["assignment"].where(assignment.section_id.in_(seen_sections)),
+        "result": queries["result"].where(
             schema.result.c.assignment_id.in_(seen_assignments),
             schema.result.c.student_id.in_(chosen_students)
             | schema.result.c.assignment_id.in_(seen_exams),
         ),
-        "earlier_result": everything["earlier_result"].where(
+        "earlier_result": queries["earlier_result"].where(
             schema.earlier_result.c.assignment_id.in_(seen_assignments),
             schema.earlier_result.c.student_id.in_(chosen_students),
         ),
-        "activity": everything["activity"].where(
+        "activity": queries["activity"].where(
             schema.activity.c.section_id.in_(chosen_sections),
         ),
     }

@@ -1,7 +1,7 @@
 """How the results of a section make a student's final grade: what counts, and how much.
 
-The one place that knows grading policies, exams, exemptions and extra credit, for outcomes and
-features alike. From which day on a result may be known is said in `outcomes`.
+The only module that knows grading policies, exams, exemptions and extra credit, for outcomes and
+features alike. `outcomes` defines the day from which on a result may be known.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ class Shares:
     Attributes
     ----------
     weight
-        (m,): as `counting_weights` gives them.
+        (m,): as `counting_weights` returns them.
     extra, personal
         (m,): extra credit, and what some students bring along from another section.
     category
         (m,): the category of each, where the weight of a category is shared by those of its
-        assignments that count for a student; None: what counts keeps its weight in proportion.
+        assignments that count for a student; `None`: what counts keeps its weight in proportion.
     """
 
     weight: Floats
@@ -106,8 +106,8 @@ class Shares:
         required = np.where(self.extra, 0.0, own)
         if self.category is not None:
             of_section = np.where(self.extra | self.personal, 0.0, self.weight)
-            for one in np.unique(self.category):
-                members = self.category == one
+            for category in np.unique(self.category):
+                members = self.category == category
                 kept = required[..., members].sum(-1, keepdims=True)
                 whole = of_section[members].sum() or kept
                 own[..., members] *= _ratio(np.broadcast_to(whole, kept.shape), kept)

@@ -30,7 +30,6 @@ from grade_ml.core.errors import (
     AlreadyRunningError,
     ConfigurationError,
     GradeMLError,
-    OutOfMemoryError,
     ServiceError,
     SourceError,
 )
@@ -48,23 +47,23 @@ from grade_ml.gradebook.schema import delivery as table
 from grade_ml.gradebook.schema import load as loads
 
 #: What is not the delivery's fault: it stays, and the next time it is tried again.
-_NOT_ITS_FAULT = (ServiceError, ConfigurationError, OutOfMemoryError, AlreadyRunningError)
+_NOT_ITS_FAULT = (ServiceError, ConfigurationError, AlreadyRunningError)
 #: How new each file of a delivery is: its newest dateLastModified, and when it was written.
 Dates = dict[str, tuple[str | None, str | None]]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one delivery.
+    """The result of one delivery.
 
     Parameters
     ----------
     report
         What its load did; None if it was refused.
     message, remedy
-        Why it was refused, or what is to be said of the load; and what can be done.
+        Why it was refused, or the summary of the load; and the remedy.
     moved_to
-        Its new place, within the inbox; empty: it could not be moved, for `problem`.
+        Its new place, within the inbox; empty if it could not be moved because of `problem`.
     """
 
     name: str
@@ -108,7 +107,7 @@ def empty(
     Parameters
     ----------
     settings
-        Their `inbox` is emptied; they give the day of the deliveries.
+        Their `inbox` is emptied; they define the day of the deliveries.
     now
         The moment of the load.
 
@@ -132,9 +131,9 @@ def empty(
         decided, share = institution.read(settings.institution), settings.vanishing_share
         staging = settings.staging / "inbox"
         work = _Work(engine, root, staging, now, day, decided, share, on_progress)
-        work.forget_missing({one.name for one in inbox.deliveries})
-        outcomes = tuple(work.take(one) for one in inbox.arrived(now))
-    waiting = [one.name for one in inbox.deliveries[len(outcomes) :]]
+        work.forget_missing({delivery.name for delivery in inbox.deliveries})
+        outcomes = tuple(work.take(delivery) for delivery in inbox.arrived(now))
+    waiting = [delivery.name for delivery in inbox.deliveries[len(outcomes) :]]
     waits = [f"{waiting[0]} has not arrived whole yet."] if waiting else []
     waits += [f"{', '.join(waiting[1:])} wait until it has."] if waiting[1:] else []
     return Emptied(outcomes, (*inbox.notes, *waits))
@@ -142,7 +141,7 @@ def empty(
 
 @dataclass(frozen=True)
 class _Work:
-    """One emptying of an inbox."""
+    """One pass over an inbox."""
 
     engine: Engine
     root: UPath
@@ -154,42 +153,42 @@ class _Work:
     progress: Progress | None
 
     def forget_missing(self, names: set[str]) -> None:
-        """Mark what was moved by a process that was killed before it could say so."""
-        gone = table.c.moved_at.is_(None) & table.c.name.not_in(names)
+        """Mark deliveries moved by a process that was killed before it could mark them."""
+        is_missing = table.c.moved_at.is_(None) & table.c.name.not_in(names)
         with database.reachable(self.engine) as connection:
-            connection.execute(sa.update(table).where(gone).values(moved_at=self.now))
+            connection.execute(sa.update(table).where(is_missing).values(moved_at=self.now))
 
-    def take(self, one: Delivery) -> Outcome:
+    def take(self, delivery: Delivery) -> Outcome:
         """Load a delivery unless that was done before, and move it."""
-        kind = str(one.kind or "")
+        kind = str(delivery.kind or "")
         try:
-            if one.fault:
-                raise SourceError(one.fault, "Put the files themselves into the inbox.")
-            with self._here(one) as path:
-                message, report = self._load(one, path)
-            outcome = Outcome(one.name, kind, report, message)
+            if delivery.fault:
+                raise SourceError(delivery.fault, "Put the files themselves into the inbox.")
+            with self._here(delivery) as path:
+                message, report = self._load(delivery, path)
+            outcome = Outcome(delivery.name, kind, report, message)
         except _NOT_ITS_FAULT:
             raise
         except OSError as error:
             raise ServiceError(
-                f"{one.name} could not be read or copied: {error.strerror or error}.",
-                "It stays in the inbox; make room or let the user who runs grade_ml read it.",
+                f"{delivery.name} could not be read or copied: {error.strerror or error}.",
+                "It stays in the inbox; free disk space or let the user who runs grade_ml read it.",
             ) from error
         except GradeMLError as error:
-            outcome = Outcome(one.name, kind, None, error.message, error.remedy)
-        return self._move(one, outcome)
+            outcome = Outcome(delivery.name, kind, None, error.message, error.remedy)
+        return self._move(delivery, outcome)
 
     @contextmanager
-    def _here(self, one: Delivery) -> Iterator[Path]:
+    def _here(self, delivery: Delivery) -> Iterator[Path]:
         """Yield a local path of the delivery, a copy if it is elsewhere."""
-        if is_local(one.place):
-            yield Path(one.place.path)
+        if is_local(delivery.place):
+            yield Path(delivery.place.path)
             return
         shutil.rmtree(self.staging, ignore_errors=True)
-        target = self.staging / one.name
+        target = self.staging / delivery.name
         try:
-            for file in one.files:
-                place, copy = (_at(base, file.path) for base in (one.place, target))
+            for file in delivery.files:
+                place, copy = (_at(base, file.path) for base in (delivery.place, target))
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 with place.open("rb") as source, copy.open("wb") as sink:
                     shutil.copyfileobj(source, sink, 1 << 20)
@@ -197,21 +196,21 @@ class _Work:
         finally:
             shutil.rmtree(self.staging, ignore_errors=True)
 
-    def _load(self, one: Delivery, path: Path) -> tuple[str, LoadReport]:
-        files = {file.path: _sha256(_at(path, file.path)) for file in one.files}
+    def _load(self, delivery: Delivery, path: Path) -> tuple[str, LoadReport]:
+        files = {file.path: _sha256(_at(path, file.path)) for file in delivery.files}
         with database.reachable(self.engine) as connection:
-            earlier = _unmoved(connection, one.name, files)
+            earlier = _unmoved(connection, delivery.name, files)
         if earlier is not None:
             return earlier
-        bundle = _bundle(one, path, self.today, self.institution, self.vanishing_share)
-        source, dates = _source(path, bundle), _dates(one, path)
+        bundle = _bundle(delivery, path, self.today, self.institution, self.vanishing_share)
+        source, dates = _source(path, bundle), _dates(delivery, path)
         with database.reachable(self.engine) as connection:
             _refuse_older(connection, source, dates)
-        row = {"name": one.name, "source": source, "files": files, "dates": dates}
+        row = {"name": delivery.name, "source": source, "files": files, "dates": dates}
 
         def record(connection: Connection) -> None:
-            if self._has_changed(one):
-                raise ServiceError(f"{one.name} was written to while it was loaded.")
+            if self._has_changed(delivery):
+                raise ServiceError(f"{delivery.name} was written to while it was loaded.")
             connection.execute(sa.insert(table).values(**row, loaded_at=self.now))
 
         report = load(
@@ -222,28 +221,28 @@ class _Work:
         )
         return "", with_findings(self.engine, report, self.today, self.institution)
 
-    def _has_changed(self, one: Delivery) -> bool:
-        return one.stamp not in {other.stamp for other in look(self.root).deliveries}
+    def _has_changed(self, delivery: Delivery) -> bool:
+        return delivery.stamp not in {other.stamp for other in look(self.root).deliveries}
 
-    def _move(self, one: Delivery, outcome: Outcome) -> Outcome:
-        """Write the report, then move the delivery: one without a report is never in `done`."""
+    def _move(self, delivery: Delivery, outcome: Outcome) -> Outcome:
+        """Write the report, then move the delivery: none is in `done` without a report."""
         folder = self.root / (DONE if outcome.report else REFUSED)
         try:
             _make(folder)
-            target = _free(folder, one.name)
+            target = _free(folder, delivery.name)
             outcome = replace(outcome, moved_to=f"{folder.name}/{target.name}")
             as_json = json.dumps(outcome.as_dict | {"at": self.now.isoformat()}, indent=2)
             write_whole(folder / f"{target.name}.report.json", as_json.encode())
             write_whole(folder / f"{target.name}.report.txt", str(outcome).encode())
-            _move(one, target)
+            _move(delivery, target)
         except OSError as error:
             problem = (
-                f"{one.name} was {'loaded' if outcome.report else 'refused'} but could not be "
-                f"moved to {folder}: {error.strerror or error}. Make room, or let the user who "
-                "runs grade_ml write there; the next time it is moved and not loaded again."
+                f"{delivery.name} was {'loaded' if outcome.report else 'refused'} but could not be "
+                f"moved to {folder}: {error.strerror or error}. Free disk space, or let the user "
+                "who runs grade_ml write there; the next run moves it and does not load it again."
             )
             return replace(outcome, moved_to="", problem=problem)
-        unmoved = (table.c.name == one.name) & table.c.moved_at.is_(None)
+        unmoved = (table.c.name == delivery.name) & table.c.moved_at.is_(None)
         with database.reachable(self.engine) as connection:
             connection.execute(sa.update(table).where(unmoved).values(moved_at=self.now))
         return outcome
@@ -284,11 +283,11 @@ def _unmoved(
 
 
 def _bundle(
-    one: Delivery, path: Path, today: date, institution: Institution, vanishing_share: float
+    delivery: Delivery, path: Path, today: date, institution: Institution, vanishing_share: float
 ) -> Bundle:
     from grade_ml.gradebook import csv_folder, oneroster, oulad
 
-    match one.kind:
+    match delivery.kind:
         case Kind.ONEROSTER:
             return oneroster.bundle(path, today, institution, vanishing_share=vanishing_share)
         case Kind.OULAD:
@@ -296,13 +295,14 @@ def _bundle(
         case Kind.CSV:
             return csv_folder.bundle(path, institution)
     raise SourceError(
-        f"The folder {one.name} holds no files of OneRoster, OULAD or the gradebook's CSV format.",
+        f"The folder {delivery.name} holds no files of OneRoster, OULAD or the gradebook's CSV "
+        "format.",
         "Put the files directly into it; docs/loading.md has their names.",
     )
 
 
 def _files(path: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]], datetime | None]]:
-    """Yield the plain CSV files of a local delivery: name, opener, and when a zip says it wrote."""
+    """Yield the plain CSV files of a local delivery: name, opener, and a zip's time of writing."""
     if path.is_dir():
         for file in sorted(path.glob("*.csv")):
             yield file.name, lambda file=file: open_file(file), None  # type: ignore[misc]
@@ -316,8 +316,8 @@ def _files(path: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]], datetime 
 
 
 def _written(info: zipfile.ZipInfo) -> datetime | None:
-    """Return when a member was written; None: it does not say, or says a day that never was."""
-    if info.date_time[0] == 1980:  # what programs write that keep no time
+    """Return when a member was written, `None` if the time is missing or impossible."""
+    if info.date_time[0] == 1980:  # written by programs that store no time
         return None
     try:
         return datetime(*info.date_time, tzinfo=UTC)
@@ -333,22 +333,24 @@ def _source(path: Path, bundle: Bundle) -> str:
         if name == "manifest.csv":
             with opened() as file:
                 lines = csv.reader(io.TextIOWrapper(file, "utf-8-sig", errors="replace"))
-                said = {line[0].strip(): line[1].strip() for line in lines if len(line) > 1}
-            system = said.get("source.systemCode") or said.get("source.systemName") or ""
+                properties = {line[0].strip(): line[1].strip() for line in lines if len(line) > 1}
+            system = (
+                properties.get("source.systemCode") or properties.get("source.systemName") or ""
+            )
             return f"{bundle.source}/{system}"
     return bundle.source
 
 
-def _dates(one: Delivery, path: Path) -> Dates:
+def _dates(delivery: Delivery, path: Path) -> Dates:
     """Return how new each file is, ISO times in UTC."""
-    made = {Path(file.path).name: file.modified_at for file in one.files}
+    made = {Path(file.path).name: file.modified_at for file in delivery.files}
     dates: Dates = {}
     for name, opened, written in _files(path):
         if name == "manifest.csv":
             continue
-        made_at = made.get(name, one.files[0].modified_at)
+        made_at = made.get(name, delivery.files[0].modified_at)
         since = written or datetime.fromtimestamp(made_at, UTC)
-        modified = _last_modified(opened) if one.kind is Kind.ONEROSTER else None
+        modified = _last_modified(opened) if delivery.kind is Kind.ONEROSTER else None
         dates[name] = (modified, since.isoformat(timespec="seconds"))
     return dates
 
@@ -378,12 +380,12 @@ def _last_modified(opened: Callable[[], IO[bytes]]) -> str | None:
         ):
             for batch in reader:
                 texts = pd.Series(batch.column(0).unique().to_pylist(), dtype=object)
-                # What is no time says nothing of the file's age; the loader names such rows.
+                # An invalid time does not show the file's age; the loader reports such rows.
                 times = pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
                 if times.notna().any():
                     newest = times.max() if newest is None else max(newest, times.max())
     except pa.ArrowInvalid:
-        # The loader says what is wrong with the file; here nothing is known of its age.
+        # The loader reports what is wrong with the file; its age is unknown here.
         return None
     return None if newest is None else newest.isoformat()
 
@@ -392,8 +394,8 @@ def _refuse_older(connection: Connection, source: str, dates: Dates) -> None:
     """Refuse a delivery that would bring back the past.
 
     It is older if one of its files is older than the newest loaded from the same source and none
-    is newer. How new two files are is told by dateLastModified where both have it, which survives
-    copying, else by when they were written.
+    is newer. Two files are compared by dateLastModified if both have it, which survives copying,
+    else by when they were written.
 
     Raises
     ------
@@ -409,11 +411,11 @@ def _refuse_older(connection: Connection, source: str, dates: Dates) -> None:
     older = ""
     for name, pair in dates.items():
         both = zip(pair, newest.get(name, ["", ""]), strict=True)
-        mine, theirs = next(((a, b) for a, b in both if a and b), ("", ""))
-        if name not in newest or mine > theirs:
+        delivered, newest_loaded = next(((a, b) for a, b in both if a and b), ("", ""))
+        if name not in newest or delivered > newest_loaded:
             return
-        if mine < theirs:
-            older = f"its {name} is of {mine}, the newest loaded is of {theirs}"
+        if delivered < newest_loaded:
+            older = f"its {name} is of {delivered}, the newest loaded is of {newest_loaded}"
     if older:
         raise SourceError(
             f"It is older than what was loaded from the same source: {older}.",
@@ -440,27 +442,27 @@ def _make(folder: UPath) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _move(one: Delivery, target: UPath) -> None:
+def _move(delivery: Delivery, target: UPath) -> None:
     if is_local(target):
         try:
-            Path(one.place.path).rename(target.path)
+            Path(delivery.place.path).rename(target.path)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            shutil.move(one.place.path, target.path)
+            shutil.move(delivery.place.path, target.path)
         return
-    store = one.place.fs
-    for file in one.files:
-        store.copy(_at(one.place, file.path).path, _at(target, file.path).path)
+    store = delivery.place.fs
+    for file in delivery.files:
+        store.copy(_at(delivery.place, file.path).path, _at(target, file.path).path)
     # What is left of a OneRoster folder after a kill must not look like one.
-    for file in sorted(one.files, key=lambda file: file.path != "manifest.csv"):
-        store.rm_file(_at(one.place, file.path).path)
+    for file in sorted(delivery.files, key=lambda file: file.path != "manifest.csv"):
+        store.rm_file(_at(delivery.place, file.path).path)
 
 
 def _lines(report: LoadReport) -> Iterator[str]:
     for table_name in {**report.loaded, **report.removed, **report.rejected}:
         counts = (report.loaded, report.unchanged, report.removed, report.rejected)
-        loaded, unchanged, removed, rejected = (one.get(table_name, 0) for one in counts)
+        loaded, unchanged, removed, rejected = (count.get(table_name, 0) for count in counts)
         yield (
             f"  {table_name}: {loaded:,} new or changed, {unchanged:,} unchanged, "
             f"{removed:,} removed, {rejected:,} quarantined"
@@ -469,5 +471,5 @@ def _lines(report: LoadReport) -> Iterator[str]:
         yield "Nothing changed: the gradebook already held all of this."
     yield from report.notes
     if report.quarantined:
-        yield "Rows that were not loaded stand in gradebook.quarantine; the first of them:"
+        yield "Rows that were not loaded are in gradebook.quarantine; the first of them:"
         yield from (f"  {problem}" for problem in report.problems)

@@ -1,7 +1,7 @@
 """What an institution decides: its pass mark, its grades, who is at risk, which attributes serve.
 
-One TOML file (`GRADE_ML_INSTITUTION`) holds it; without one the defaults hold. It is read once at
-the edge and passed inwards; whatever depends on it names its `version`.
+One TOML file (`GRADE_ML_INSTITUTION`) holds it; without a file the defaults hold. It is read once
+at the edge and passed inwards; results that depend on it record its `version`.
 
 ```toml
 pass_mark = 60                       # points of 100
@@ -28,26 +28,28 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from grade_ml.core.errors import ConfigurationError, SourceError
 from grade_ml.core.hashing import checksum
 from grade_ml.core.storage import open_file
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 #: Points of 100.
 Points = Annotated[float, Field(ge=0, le=100)]
 
 
 class AtRisk(StrEnum):
-    """What makes an enrollment that has ended one that was at risk; withdrawing always does."""
+    """Which ended enrollments count as having been at risk; withdrawals always do."""
 
     OUTCOME = "outcome"
     """The stated outcome; where the source states none, a final grade below the pass mark."""
     PASS_MARK = "pass_mark"
-    """A final grade below the pass mark, whatever outcome the source states."""
+    """A final grade below the pass mark, with any outcome that the source states."""
 
 
 class Use(StrEnum):
@@ -58,7 +60,7 @@ class Use(StrEnum):
     PROTECTED = "protected"
     """No model reads it; audits compare groups by it."""
     IDENTIFYING = "identifying"
-    """It is kept in the records and read by nothing."""
+    """It is stored in the records and no code reads it."""
 
 
 class _Decided(BaseModel):
@@ -80,13 +82,13 @@ class Institution(_Decided):
     pass_mark
         Final grades below it fail, points of 100.
     at_risk
-        What makes an ended enrollment one that was at risk.
+        Which ended enrollments count as having been at risk.
     courses
         What differs, by course id.
     grades
         The lowest points of each grade; they are the goals that what-ifs offer.
     texts
-        Scores in per cent of texts that stand where a number is expected.
+        Scores in per cent of texts in place of a number.
     attributes
         Uses of attributes beyond those that sources declare.
     """
@@ -110,7 +112,9 @@ class Institution(_Decided):
 
     def pass_marks(self, course_ids: pd.Series) -> pd.Series:
         """Return the pass mark of each course id, in order."""
-        marks = {str(one): self.pass_mark_of(str(one)) for one in course_ids.unique()}
+        marks = {
+            str(course_id): self.pass_mark_of(str(course_id)) for course_id in course_ids.unique()
+        }
         return course_ids.astype(object).map(marks).astype("float64")
 
     def goals_of(self, course_id: str) -> tuple[float, ...]:
@@ -170,6 +174,6 @@ def read(path: Path | None) -> Institution:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise ConfigurationError(
-            f"The institution's file {path} says {name} = {first['input']!r}: {first['msg']}.",
+            f"The institution's file {path} has {name} = {first['input']!r}: {first['msg']}.",
             "Correct the value; docs/institution.md lists all names.",
         ) from error

@@ -1,4 +1,4 @@
-"""What one delivery may hold before it is taken for a trap or a mistake, each with its reason."""
+"""The limits beyond which a delivery counts as a trap or a mistake, each with its reason."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one load; a delivery beyond one of them is refused whole.
+    """Bounds of one load; a delivery beyond any of them is refused as a whole.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Limits:
     manifest_rows
         A manifest has about thirty.
     refused_rows
-        Rows in quarantine: nobody looks at a million, and each night would bring them again.
+        Rows in quarantine: no user reads a million, and each nightly run would bring them again.
     refused_share, refused_from_rows
         Of which more than a fifth is refused (and so many rows) has one fault, not many.
     """

@@ -1,6 +1,6 @@
 """Loading a bundle: every row is staged, judged and merged by set-based SQL in one transaction.
 
-Which rows a source has is decided by the sources (`bundle`). Rows that cannot be kept stand in
+The sources (`bundle`) decide which rows they have. Rows that cannot be stored are in
 `gradebook.quarantine` afterwards; a bundle that cannot be read leaves the gradebook as it was.
 """
 
@@ -31,7 +31,7 @@ from grade_ml.gradebook.schema import Status
 #: Called with what is being done and how many rows were just read, 0 for steps without a count.
 Progress = Callable[[str, int], None]
 
-#: Problems that a report quotes; all of them stand in the quarantine.
+#: Problems that a report quotes; all of them are in the quarantine.
 SAMPLE = 20
 #: Characters of a problem in a report.
 _QUOTED = 1000
@@ -40,7 +40,7 @@ WORK_MEMORY = "64MB"
 HIDDEN = "[hidden]"
 
 _TABLES = {table.name: table for table in schema.TABLES}
-#: How the courses of changed rows of a table are found.
+#: How the courses of changed rows of a table are determined.
 _COURSES_OF = {
     schema.student: "join gradebook.enrollment using (student_id) "
     "join gradebook.section using (section_id)",
@@ -80,10 +80,10 @@ class Problem:
 class LoadReport:
     """What a load did: rows per table, and the first problems.
 
-    `loaded` counts rows inserted or changed, `unchanged` rows that said nothing new, `removed`
-    rows deleted because the source says so, `rejected` rows put into quarantine, of which
-    `rejected_anew` (all tables) were not there yet. `courses` are the ids of those whose records
-    changed, `notes` what is to be said besides.
+    `loaded` counts rows inserted or changed, `unchanged` rows that contained nothing new, `removed`
+    rows deleted at the source's request, `rejected` rows put into quarantine, of which
+    `newly_rejected` (all tables) were not there yet. `courses` are the ids of those whose records
+    changed, `notes` further sentences.
     """
 
     source: str
@@ -91,7 +91,7 @@ class LoadReport:
     unchanged: dict[str, int]
     removed: dict[str, int]
     rejected: dict[str, int]
-    rejected_anew: int
+    newly_rejected: int
     problems: tuple[Problem, ...]
     courses: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ class LoadReport:
     @property
     def changed(self) -> bool:
         """Whether the gradebook or its quarantine differ from before."""
-        return any((*self.loaded.values(), *self.removed.values(), self.rejected_anew))
+        return any((*self.loaded.values(), *self.removed.values(), self.newly_rejected))
 
 
 def load(
@@ -135,7 +135,7 @@ def load(
         removed = {t.name: work.remove(t) for t in reversed(schema.TABLES) if t in work.removals}
         counts = {t.name: work.merge(t) for t in schema.TABLES if t in work.read}
         work.require_few_refused()
-        rejected, anew = work.quarantine(loaded_at)
+        rejected, newly_rejected = work.quarantine(loaded_at)
         forget(connection, loaded_at.date())
         report = LoadReport(
             source=bundle.source,
@@ -143,7 +143,7 @@ def load(
             unchanged={name: same for name, (_, same) in counts.items()},
             removed=removed,
             rejected=rejected,
-            rejected_anew=anew,
+            newly_rejected=newly_rejected,
             problems=work.sample(),
             courses=tuple(sorted(work.courses)),
             notes=tuple(work.notes),
@@ -165,7 +165,7 @@ def load(
 
 
 def forget(connection: Connection, day: date) -> None:
-    """Delete from the quarantine what no delivery had for as long as it is kept."""
+    """Delete from the quarantine the rows that are older than its days of retention."""
     connection.execute(schema.quarantine.delete().where(outdated(schema.quarantine, day)))
 
 
@@ -296,7 +296,7 @@ class _Load:
 
     def quarantine(self, seen_at: datetime) -> tuple[dict[str, int], int]:
         """Store the problems; return the rows rejected per table, and how many problems are new."""
-        anew = self._scalar(
+        new = self._scalar(
             """
             with stored as (
                 insert into gradebook.quarantine
@@ -316,7 +316,7 @@ class _Load:
         rows = self._connection.execute(
             text('select owner, count(distinct (file, "row")) from problem group by owner')
         )
-        return {owner: count for owner, count in rows}, anew
+        return {owner: count for owner, count in rows}, new
 
     def sample(self) -> tuple[Problem, ...]:
         """Return the first problems, students' data hidden."""
@@ -332,7 +332,7 @@ class _Load:
         )
 
     def _judged(self, batch: Batch) -> pd.DataFrame:
-        """Return the rows that keep the table's rules; the others become problems.
+        """Return the rows that satisfy the table's rules; the others become problems.
 
         A result whose score or date breaks a rule stays, as one whose score is unknown: a grade
         that rests on it must not take it for missing.
@@ -344,9 +344,9 @@ class _Load:
             rows = self._without_negative_weights(rows)
         accepted = np.ones(len(rows), dtype=bool)
         for column, mask, reason in violations(table, rows):
-            bad = np.asarray(mask.fillna(False), dtype=bool)
+            bad = mask.astype("boolean").to_numpy(bool, na_value=False)
             if bad.any():
-                found = problems(
+                faults = problems(
                     origin.file,
                     rows[ROW][bad],
                     origin.name(column),
@@ -354,7 +354,7 @@ class _Load:
                     reason,
                     personal=column == "student_id",
                 )
-                self._add_problems(table, found)
+                self._add_problems(table, faults)
                 if table is schema.result and column not in _keys(table):
                     rows = rows.assign(
                         status=rows["status"].mask(bad, Status.GRADED.value),
@@ -437,7 +437,7 @@ class _Load:
         self._run("delete from staged_result s using attempt where place = s.ctid")
 
     def _keep_replaced(self) -> None:
-        """Keep what the gradebook says of a result that a later one replaces."""
+        """Store the gradebook's version of a result that a later result replaces."""
         old, new = (f"coalesce({t}.graded_on, {t}.submitted_on)" for t in "ts")
         self._run(
             f"""
@@ -511,8 +511,8 @@ class _Load:
         )
         self._count_refused(refused)
 
-    def _add_problems(self, table: Table, found: pd.DataFrame) -> None:
-        frame = found[list(PROBLEM_COLUMNS)].assign(owner=table.name)
+    def _add_problems(self, table: Table, faults: pd.DataFrame) -> None:
+        frame = faults[list(PROBLEM_COLUMNS)].assign(owner=table.name)
         database.copy_frame(self._connection, "problem", frame)
         self._count_refused(len(frame))
 
@@ -536,9 +536,9 @@ class _Load:
             raise self._too_many(f"{self._refused:,} ({share:.0%})")
 
     def _too_many(self, count: str) -> SourceError:
-        first = " ".join(str(one) for one in self.sample()[:3])
+        first = " ".join(str(problem) for problem in self.sample()[:3])
         return SourceError(
-            f"Too many rows cannot be kept, {count}, so none was loaded. The first: {first}",
+            f"Too many rows cannot be loaded, {count}, so none was. The first: {first}",
             "Look for what they have in common: a wrong column, a file that was left out, another "
             f"delivery's ids. At most {LIMITS.refused_rows:,} rows go into quarantine, and at most "
             f"{LIMITS.refused_share:.0%} of a delivery once they are more than "

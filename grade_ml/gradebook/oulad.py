@@ -28,22 +28,10 @@ from grade_ml.gradebook.bundle import (
     problems,
 )
 from grade_ml.gradebook.csv_files import CsvRows
-from grade_ml.gradebook.institution import Use
+from grade_ml.gradebook.declared import OULAD_ENROLLMENTS, OULAD_STUDENTS
 from grade_ml.gradebook.schema import EXAM_CATEGORY, Outcome
 
-STUDENT_ATTRIBUTES = {
-    "gender": Use.PROTECTED,
-    # Of residence, one of 13 parts of the British Isles: no characteristic of the Equality Act.
-    "region": Use.USABLE,
-    "highest_education": Use.USABLE,
-    "imd_band": Use.PROTECTED,
-    "age_band": Use.PROTECTED,
-    "disability": Use.PROTECTED,
-}
-ENROLLMENT_ATTRIBUTES = {"num_of_prev_attempts": Use.USABLE, "studied_credits": Use.USABLE}
-#: What each attribute may be used for.
-ATTRIBUTES = {**STUDENT_ATTRIBUTES, **ENROLLMENT_ATTRIBUTES}
-#: The kind of activity where the folder has no vle.csv, which tells what was clicked.
+#: The kind of activity if the folder has no vle.csv, which names what was clicked.
 CLICK = "click"
 #: Presentations start on the first of these months.
 START_MONTHS = {"B": 2, "J": 10}
@@ -57,8 +45,8 @@ _FILES = {
     "studentInfo": [
         *_PRESENTATION,
         "id_student",
-        *STUDENT_ATTRIBUTES,
-        *ENROLLMENT_ATTRIBUTES,
+        *OULAD_STUDENTS,
+        *OULAD_ENROLLMENTS,
         "final_result",
     ],
     "studentRegistration": [
@@ -257,7 +245,7 @@ def _assignments(rows: CsvRows, calendar: _Calendar) -> Batch:
 
 def _enrollments(paths: dict[str, Path], calendar: _Calendar) -> Iterator[Batch]:
     """Yield students and enrollments; registrations (one per enrollment) are held in memory."""
-    registered, found, notes = _registrations(paths, calendar)
+    registered, faults, notes = _registrations(paths, calendar)
     keys = pd.MultiIndex.from_frame(registered[["section_id", "student_id"]])
     unused = np.ones(len(registered), dtype=bool)
     for rows in _read(paths, "studentInfo"):
@@ -268,14 +256,14 @@ def _enrollments(paths: dict[str, Path], calendar: _Calendar) -> Iterator[Batch]
         withdrawn = dates["withdrawn_on"].mask(calendar.future(dates["withdrawn_on"]))
         outcome = rows.choice("final_result", _OUTCOMES)
         running = calendar.future(sections.map(calendar.ends) + pd.Timedelta(days=1))
-        student = rows.attributes(STUDENT_ATTRIBUTES)
+        student = rows.attributes(OULAD_STUDENTS)
         enrollment = {
             "section_id": sections,
             "student_id": students,
             "enrolled_on": dates["enrolled_on"],
             "withdrawn_on": withdrawn,
             "outcome": outcome.mask(running & (withdrawn.isna() | (outcome != _WITHDRAWN)), None),
-            "attributes": rows.attributes((), ENROLLMENT_ATTRIBUTES),
+            "attributes": rows.attributes((), OULAD_ENROLLMENTS),
         }
         starts = sections.map(calendar.starts).astype("datetime64[s]")
         ranks = starts.fillna(pd.Timestamp.max.floor("s")).astype("int64")
@@ -285,15 +273,15 @@ def _enrollments(paths: dict[str, Path], calendar: _Calendar) -> Iterator[Batch]
         begun = ~calendar.future(dates["enrolled_on"])
         yield Batch("enrollment", rows.frame(enrollment, begun), rows.problems, notes=rows.notes)
     reason = "is registered but studentInfo has no such enrollment; add it there"
-    found.append(_about_students(paths["studentRegistration"].name, registered[unused], reason))
-    yield Batch("enrollment", registered[:0], _concat(found), notes=notes)
+    faults.append(_about_students(paths["studentRegistration"].name, registered[unused], reason))
+    yield Batch("enrollment", registered[:0], _concat(faults), notes=notes)
 
 
 def _registrations(
     paths: dict[str, Path], calendar: _Calendar
 ) -> tuple[pd.DataFrame, list[pd.DataFrame | None], tuple[str, ...]]:
     """Return one row per enrollment with its dates, and the problems and notes of the file."""
-    frames, found = [], []
+    frames, faults = [], []
     notes: tuple[str, ...] = ()
     for rows in _read(paths, "studentRegistration"):
         sections = _section_ids(rows)
@@ -304,14 +292,14 @@ def _registrations(
             "withdrawn_on": calendar.read(rows, "date_unregistration", sections),
         }
         frames.append(rows.frame(columns))
-        found.append(rows.problems)
+        faults.append(rows.problems)
         notes = rows.notes
     registered = pd.concat(frames, ignore_index=True).drop_duplicates(list(columns))
     again = registered.duplicated(["section_id", "student_id"])
     file = paths["studentRegistration"].name
     reason = "has an earlier row with other dates, which was kept; deliver one row per enrollment"
-    found.append(_about_students(file, registered[again], reason))
-    return registered[~again].reset_index(drop=True), found, notes
+    faults.append(_about_students(file, registered[again], reason))
+    return registered[~again].reset_index(drop=True), faults, notes
 
 
 def _about_students(file: str, rows: pd.DataFrame, reason: str) -> pd.DataFrame:
@@ -340,7 +328,7 @@ def _results(rows: CsvRows, calendar: _Calendar, section_of: pd.Series) -> Batch
 
 
 def _activity_kinds(paths: dict[str, Path]) -> pd.Series:
-    """Return the kind of activity per site; empty where the folder does not tell."""
+    """Return the kind of activity per site, empty if the folder does not state it."""
     if "vle" not in paths:
         return pd.Series(dtype="string[pyarrow]")
     frames = [
@@ -373,6 +361,6 @@ def _activity(rows: CsvRows, calendar: _Calendar, kinds: pd.Series) -> Batch:
     return Batch("activity", daily.astype({"count": "int64"}), rows.problems, notes=rows.notes)
 
 
-def _concat(found: Iterable[pd.DataFrame | None]) -> pd.DataFrame | None:
-    frames = [frame for frame in found if frame is not None and len(frame)]
+def _concat(parts: Iterable[pd.DataFrame | None]) -> pd.DataFrame | None:
+    frames = [frame for frame in parts if frame is not None and len(frame)]
     return pd.concat(frames, ignore_index=True) if frames else None

@@ -1,7 +1,7 @@
 """How an enrollment ended, on the day of the question: its final grade, and whether it went wrong.
 
-From which day on a record may be known is said here once, for outcomes and features alike; what
-counts towards a grade, and how much, in `grading`.
+This module alone defines from which day on a record may be known, for outcomes and features alike;
+`grading` defines what counts towards a grade, and how much.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from grade_ml.gradebook.moves import moves, with_history
 from grade_ml.gradebook.schema import GradingPolicy, Status
 
 _ENROLLMENT = ["section_id", "student_id"]
-#: What was handed in, whatever became of it.
+#: What was handed in, with any result.
 _HANDED_IN = (Status.GRADED, Status.SUBMITTED, Status.INCOMPLETE)
 
 
 def outcomes(gradebook: Gradebook, as_of: date, institution: Institution) -> pd.DataFrame:
-    """Return the outcomes that are known on `as_of`, one row per enrollment that is over.
+    """Return the outcomes that are known on `as_of`, one row per ended enrollment.
 
     Over are those of sections that ended before `as_of`, and withdrawals up to then. A move to
     another section of the course in the same term is no withdrawal; such an enrollment has no
@@ -92,24 +92,24 @@ def _own_grades(
 ) -> pd.Series:
     """Return the grades of students for whom not all of a section's assignments count.
 
-    `results` have the columns scored and exempt. NaN: nothing counts.
+    `results` have the columns scored and exempt. NaN means that nothing counts.
     """
     grades = pd.Series(np.nan, enrollments.index)
     chosen = results.merge(enrollments, on=_ENROLLMENT)
-    found = dict(iter(chosen.groupby("section_id")))
+    results_by_section = dict(iter(chosen.groupby("section_id")))
     by_section = dict(iter(gradebook.assignments.groupby("section_id")))
     policies = gradebook.sections.set_index("section_id")["grading_policy"]
     for section, seats in enrollments.groupby("section_id"):
         work = by_section.get(section, gradebook.assignments[:0])
         work = work[work["assignment_id"].isin(weights.index)]
-        mine = found.get(section, chosen[:0])
-        row = pd.Index(seats["student_id"]).get_indexer(mine["student_id"])
-        column = pd.Index(work["assignment_id"]).get_indexer(mine["assignment_id"])
+        of_section = results_by_section.get(section, chosen[:0])
+        row = pd.Index(seats["student_id"]).get_indexer(of_section["student_id"])
+        column = pd.Index(work["assignment_id"]).get_indexer(of_section["assignment_id"])
         counts = column >= 0
         cell = row[counts], column[counts]
         points, exempt = np.zeros((2, len(seats), len(work)))
-        points[cell] = np.where(mine["scored"], mine["score"].fillna(0.0), 0.0)[counts]
-        exempt[cell] = mine["exempt"][counts]
+        points[cell] = np.where(of_section["scored"], of_section["score"].fillna(0.0), 0.0)[counts]
+        exempt[cell] = of_section["exempt"][counts]
         own = shares(work, weights, str(policies[section])).of(exempt > 0)
         grades[seats.index] = np.where(own.sum(1) > 0, (points * own).sum(1) / 100, np.nan)
     return grades

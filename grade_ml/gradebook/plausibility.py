@@ -1,7 +1,7 @@
 """Whether grades look as grades usually do: what a load may have got wrong without any bad row.
 
-Each finding names a section and its likely causes, so that somebody looks before models learn from
-it. Nothing is changed here, and no student is named.
+Each finding names a section and its likely causes, so that a user checks it before models learn
+from it. Nothing is changed here, and no student is named.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PlausibilitySettings:
     far_share: float = 0.35
     #: Teachers grade within three weeks.
     late_days: int = 21
-    #: Sections that ended longer ago were looked at before.
+    #: Sections that ended longer ago were checked before.
     recent_days: int = 366
 
 
@@ -65,8 +65,10 @@ def with_findings(
     if not report.courses:
         return report
     with database.reachable(engine) as connection:
-        found = look(connection, as_of, institution, report.courses)
-    return replace(report, notes=(*report.notes, *(f"Please look at {one}." for one in found)))
+        noted = look(connection, as_of, institution, report.courses)
+    return replace(
+        report, notes=(*report.notes, *(f"Please look at {finding}." for finding in noted))
+    )
 
 
 def look(
@@ -81,15 +83,19 @@ def look(
     if courses is not None:
         chosen = chosen[chosen["course_id"].isin(courses)]
     of_courses = set(chosen["section_id"])
-    return [one for one in findings(known, as_of, institution) if one.section_id in of_courses]
+    return [
+        finding
+        for finding in findings(known, as_of, institution)
+        if finding.section_id in of_courses
+    ]
 
 
 def findings(gradebook: Gradebook, as_of: date, institution: Institution) -> list[Finding]:
     """Return what is odd about the sections that had begun by `as_of`, in order of section.
 
-    Looked at are whether all students of a section have the same grade, whether grades are
+    The checks are whether all students of a section have the same grade, whether grades are
     unknown, whether the shares at risk or missing are far from those of earlier sections of the
-    course (of all courses where it has none), and whether assignments have no results long after
+    course (of all courses if it has none), and whether assignments have no results long after
     they were due.
     """
     today = pd.Timestamp(as_of)
@@ -102,15 +108,15 @@ def findings(gradebook: Gradebook, as_of: date, institution: Institution) -> lis
     labels = of_ended.assign(at_risk=of_ended["at_risk"].astype("Float64").astype("float64"))
     recent = sections["ends_on"] >= today - pd.Timedelta(days=SETTINGS.recent_days)
     looked_at = set(sections.loc[recent, "section_id"])
-    found = [
+    all_findings = [
         *_same_grades(standing),
         *_unknown_grades(of_ended),
         *_far(labels, "at_risk", sections, "failed or withdrew"),
         *_far(standing, "missing_share", sections, "of what was due is missing"),
         *_without_results(due, today),
     ]
-    chosen = [one for one in found if one.section_id in looked_at]
-    return sorted(chosen, key=lambda one: (one.section_id, one.says))
+    chosen = [finding for finding in all_findings if finding.section_id in looked_at]
+    return sorted(chosen, key=lambda finding: (finding.section_id, finding.says))
 
 
 def _due(gradebook: Gradebook, sections: pd.DataFrame, today: pd.Timestamp) -> pd.DataFrame:
@@ -153,7 +159,7 @@ def _standing(gradebook: Gradebook, due: pd.DataFrame, today: pd.Timestamp) -> p
         .sum()
     )
     rows = rows.merge(sums, on=_ENROLLMENT, how="left")
-    # Whoever has no result at all has handed nothing in.
+    # A student without any result has handed nothing in.
     rows = rows.fillna(dict.fromkeys(sums.columns, 0.0))
     weight, number = rows["share"] - rows["left_out"], rows["due"] - rows["exempt"]
     grade = (rows["points"] / weight.where(weight > 0)).where(rows["waiting"] == 0)
@@ -192,14 +198,14 @@ def _far(rows: pd.DataFrame, column: str, sections: pd.DataFrame, words: str) ->
     figures = figures[figures["count"] >= SETTINGS.compared_students].merge(
         sections[["section_id", "course_id", "starts_on"]], on="section_id"
     )
-    for one in figures.to_dict("records"):
-        before = figures[figures["starts_on"] < one["starts_on"]]
-        own = before[before["course_id"] == one["course_id"]]
+    for section in figures.to_dict("records"):
+        before = figures[figures["starts_on"] < section["starts_on"]]
+        own = before[before["course_id"] == section["course_id"]]
         usual = (own if len(own) else before)["mean"]
-        if len(usual) and abs(one["mean"] - usual.mean()) > SETTINGS.far_share:
+        if len(usual) and abs(section["mean"] - usual.mean()) > SETTINGS.far_share:
             yield Finding(
-                str(one["section_id"]),
-                f"{one['mean']:.0%} {words}, in earlier sections {usual.mean():.0%}; likely "
+                str(section["section_id"]),
+                f"{section['mean']:.0%} {words}, in earlier sections {usual.mean():.0%}; likely "
                 "causes: results or enrollments that were not delivered, or another pass mark",
             )
 

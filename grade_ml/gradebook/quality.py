@@ -1,4 +1,4 @@
-"""What can be said about the gradebook's tables in figures: profiles, rules and their violations.
+"""Describes the gradebook's tables in figures: profiles, rules and their violations.
 
 Everything is counted by the database; no row leaves it. The rules follow from `schema` (keys,
 references, ranges) and from what a sensible record looks like (dates in order, no duplicates). What
@@ -113,7 +113,7 @@ def quarantined(connection: Connection, table: Table) -> dict[str, int]:
 class Rule:
     """A promise about one table.
 
-    `violations` selects the number of rows that break it. `serious` says that nothing may be
+    `violations` selects the number of rows that break it. `serious` means that nothing may be
     computed from a table that breaks it; otherwise the rows are odd but usable.
     """
 
@@ -179,7 +179,7 @@ def _references(table: Table) -> Iterator[Rule]:
 def _constraints(table: Table) -> Iterator[Rule]:
     """Make one rule of the value ranges and one of the date order in the schema."""
     groups: dict[str, list[sa.TextClause]] = {"ranges": [], "dates_in_order": []}
-    for constraint in sorted(table.constraints, key=lambda found: str(found.name)):
+    for constraint in sorted(table.constraints, key=lambda constraint: str(constraint.name)):
         if isinstance(constraint, sa.CheckConstraint):
             kind = "dates_in_order" if "dates" in str(constraint.name) else "ranges"
             groups[kind].append(sa.text(f"not ({constraint.sqltext})"))

@@ -1,20 +1,22 @@
 """What must hold for a row on its own, whatever its source; relations between rows are elsewhere.
 
-The same rules stand as constraints in the database; here they give each offending row a reason.
+The same rules are constraints in the database; here they give each offending row a reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from math import inf
+from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
-import numpy as np
-import pandas as pd
 import sqlalchemy as sa
 
 from grade_ml.core.texts import UNSEEN
 from grade_ml.gradebook import schema
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: PostgreSQL cannot index texts beyond 2,700 bytes; no source's ids come near.
 LONGEST_ID = 255
@@ -52,7 +54,7 @@ def violations(table: sa.Table, rows: pd.DataFrame) -> Iterator[tuple[str, pd.Se
         if column.name in rows and (column.primary_key or column.foreign_keys) and _is_text(column):
             long = rows[column.name].str.len() > LONGEST_ID
             yield column.name, long, f"is longer than {LONGEST_ID} characters; look for lost quotes"
-        # The ids of other tables are known ones, or go with their rows.
+        # The ids of other tables are known ids, or go with their rows.
         if column.name in rows and column.primary_key and len(table.primary_key) == 1:
             strange = rows[column.name].str.contains(UNSEEN, regex=True)
             yield column.name, strange, "holds a control character; remove it from the id"
@@ -70,12 +72,12 @@ def violations(table: sa.Table, rows: pd.DataFrame) -> Iterator[tuple[str, pd.Se
         weight, highest = rows["weight"], rows["max_score"]
         yield (
             "weight",
-            (weight < 0) | np.isinf(weight),
+            (weight < 0) | (weight == inf),
             "is no weight; write a number of 0 or more",
         )
         yield (
             "max_score",
-            (highest <= 0) | np.isinf(highest),
+            (highest <= 0) | (highest == inf),
             "is no maximum; write a number above 0",
         )
     if table is schema.activity:

@@ -1,6 +1,6 @@
 """The gradebook's tables (terms follow OneRoster 1.2), as SQLAlchemy Core metadata.
 
-The migrations create these tables; this module says what the code may rely on.
+The migrations create these tables; this module defines what the code may rely on.
 """
 
 from enum import StrEnum
@@ -15,7 +15,7 @@ metadata = sa.MetaData(schema=SCHEMA)
 
 
 class Outcome(StrEnum):
-    """How an enrollment ended; a running one has none."""
+    """How an enrollment ended; a running enrollment has no outcome."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -24,10 +24,10 @@ class Outcome(StrEnum):
 
 
 class Status(StrEnum):
-    """What a result says."""
+    """The status of a result."""
 
     GRADED = "graded"
-    """It has a score; a missing score is one that could not be read, and is unknown."""
+    """It has a score; a missing score could not be read and is unknown."""
     SUBMITTED = "submitted"
     """It was handed in and waits for its score."""
     MISSING = "missing"
@@ -61,14 +61,20 @@ student = sa.Table(
     "student",
     metadata,
     sa.Column("student_id", sa.Text, primary_key=True),
-    sa.Column("attributes", JSONB, nullable=False, server_default=sa.text("'{}'")),
+    sa.Column(
+        "attributes",
+        JSONB,
+        nullable=False,
+        server_default=sa.text("'{}'"),
+        comment="what the source knows of the student, by name",
+    ),
     info=TablePolicy("gradebook", personal=("student_id", "attributes")).info,
 )
 term = sa.Table(
     "term",
     metadata,
     sa.Column("term_id", sa.Text, primary_key=True),
-    sa.Column("title", sa.Text),
+    sa.Column("title", sa.Text, comment="as people call the term"),
     sa.Column("starts_on", sa.Date, nullable=False),
     sa.Column("ends_on", sa.Date, nullable=False),
     sa.CheckConstraint("starts_on <= ends_on", name="term_dates_in_order"),
@@ -78,8 +84,8 @@ course = sa.Table(
     "course",
     metadata,
     sa.Column("course_id", sa.Text, primary_key=True),
-    sa.Column("title", sa.Text),
-    sa.Column("subject", sa.Text),
+    sa.Column("title", sa.Text, comment="as people call the course"),
+    sa.Column("subject", sa.Text, comment="field of study; null: not stated"),
     info=TablePolicy("gradebook").info,
 )
 section = sa.Table(
@@ -90,7 +96,13 @@ section = sa.Table(
     sa.Column("term_id", sa.Text, sa.ForeignKey(term.c.term_id), nullable=False),
     sa.Column("starts_on", sa.Date, nullable=False),
     sa.Column("ends_on", sa.Date, nullable=False),
-    sa.Column("grading_policy", sa.Text, nullable=False, server_default=GradingPolicy.WEIGHTS),
+    sa.Column(
+        "grading_policy",
+        sa.Text,
+        nullable=False,
+        server_default=GradingPolicy.WEIGHTS,
+        comment="how scores become the final grade: points, categories, weights or equal",
+    ),
     sa.CheckConstraint("starts_on <= ends_on", name="section_dates_in_order"),
     sa.CheckConstraint(
         "grading_policy in ('points', 'categories', 'weights', 'equal')",
@@ -104,9 +116,19 @@ enrollment = sa.Table(
     sa.Column("section_id", sa.Text, sa.ForeignKey(section.c.section_id), primary_key=True),
     sa.Column("student_id", sa.Text, sa.ForeignKey(student.c.student_id), primary_key=True),
     sa.Column("enrolled_on", sa.Date, comment="null: enrolled at an unknown date before the start"),
-    sa.Column("withdrawn_on", sa.Date),
-    sa.Column("outcome", sa.Text),
-    sa.Column("attributes", JSONB, nullable=False, server_default=sa.text("'{}'")),
+    sa.Column("withdrawn_on", sa.Date, comment="day of the withdrawal; null: has not withdrawn"),
+    sa.Column(
+        "outcome",
+        sa.Text,
+        comment="pass, fail, distinction or withdrawn; null: running, or not stated",
+    ),
+    sa.Column(
+        "attributes",
+        JSONB,
+        nullable=False,
+        server_default=sa.text("'{}'"),
+        comment="what the source knows of the student in this section, by name",
+    ),
     sa.CheckConstraint(
         "outcome in ('pass', 'fail', 'distinction', 'withdrawn')", name="enrollment_outcome"
     ),
@@ -119,11 +141,18 @@ assignment = sa.Table(
     metadata,
     sa.Column("assignment_id", sa.Text, primary_key=True),
     sa.Column("section_id", sa.Text, sa.ForeignKey(section.c.section_id), nullable=False),
-    sa.Column("category", sa.Text, nullable=False),
-    sa.Column("title", sa.Text),
+    sa.Column(
+        "category", sa.Text, nullable=False, comment="kind of assignment, such as TMA or Exam"
+    ),
+    sa.Column("title", sa.Text, comment="as people call the assignment"),
     sa.Column("due_on", sa.Date, comment="null: at the end of the section"),
-    sa.Column("weight", sa.Double, nullable=False),
-    sa.Column("max_score", sa.Double, nullable=False),
+    sa.Column(
+        "weight",
+        sa.Double,
+        nullable=False,
+        comment="share of the final grade, in the unit of the section's grading policy",
+    ),
+    sa.Column("max_score", sa.Double, nullable=False, comment="points that can be reached"),
     sa.Column(
         "extra_credit",
         sa.Boolean,
@@ -142,16 +171,28 @@ result = sa.Table(
         "assignment_id", sa.Text, sa.ForeignKey(assignment.c.assignment_id), primary_key=True
     ),
     sa.Column("student_id", sa.Text, sa.ForeignKey(student.c.student_id), primary_key=True),
-    sa.Column("status", sa.Text, nullable=False, server_default=Status.GRADED),
+    sa.Column(
+        "status",
+        sa.Text,
+        nullable=False,
+        server_default=Status.GRADED,
+        comment="graded, submitted, missing, exempt or incomplete",
+    ),
     sa.Column(
         "score",
         sa.Double,
         comment="per cent of max_score, above 100 for extra credit; null: unknown or none",
     ),
-    sa.Column("submitted_on", sa.Date),
-    sa.Column("graded_on", sa.Date),
+    sa.Column("submitted_on", sa.Date, comment="null: not submitted, or unknown"),
+    sa.Column("graded_on", sa.Date, comment="null: not graded, or unknown"),
     sa.Column("late", sa.Boolean, comment="as the source says; null: the dates tell"),
-    sa.Column("carried_over", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column(
+        "carried_over",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
+        comment="taken over from an earlier attempt at the course",
+    ),
     sa.CheckConstraint("score between 0 and 200", name="result_score"),
     sa.CheckConstraint(
         "status in ('graded', 'submitted', 'missing', 'exempt', 'incomplete')",
@@ -187,8 +228,8 @@ activity = sa.Table(
     sa.Column("section_id", sa.Text, sa.ForeignKey(section.c.section_id), primary_key=True),
     sa.Column("student_id", sa.Text, sa.ForeignKey(student.c.student_id), primary_key=True),
     sa.Column("day", sa.Date, primary_key=True),
-    sa.Column("kind", sa.Text, primary_key=True),
-    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.Text, primary_key=True, comment="what was used, such as forum or quiz"),
+    sa.Column("count", sa.BigInteger, nullable=False, comment="actions of this kind on this day"),
     sa.CheckConstraint("count >= 0", name="activity_count"),
     info=TablePolicy("gradebook", personal=("student_id", "count"), time="day").info,
 )
@@ -196,52 +237,82 @@ quarantine = sa.Table(
     "quarantine",
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False, comment="kind of the source, as in load"),
     sa.Column("file", sa.Text, nullable=False),
-    sa.Column("row", sa.BigInteger, nullable=False, comment="line number in the file, header is 1"),
+    sa.Column(
+        "row", sa.BigInteger, nullable=False, comment="line of the file; the header is line 1"
+    ),
     sa.Column("column", sa.Text, nullable=False),
     sa.Column("value", sa.Text),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column(
-        "seen_at", sa.DateTime(timezone=True), nullable=False, comment="when a delivery had it last"
+        "seen_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        comment="when a delivery contained the row last",
     ),
-    # Once no delivery has a row any more it stays for a term, in which somebody may ask why a
-    # score is missing.
+    # A row that no delivery has any more stays for a term, in which a user may ask why a score
+    # is missing.
     info=TablePolicy("gradebook", personal=("value",), time="seen_at", days=120).info,
 )
 load = sa.Table(
     "load",
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column("source", sa.Text, nullable=False, comment="oulad, oneroster, csv or simulated"),
+    sa.Column(
+        "source",
+        sa.Text,
+        nullable=False,
+        comment="kind of the source: oulad, oneroster, csv or simulated",
+    ),
     sa.Column("loaded_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("rows_loaded", JSONB, nullable=False, comment="table -> rows inserted or updated"),
     sa.Column("rows_unchanged", JSONB, nullable=False),
     sa.Column("rows_removed", JSONB, nullable=False),
     sa.Column("rows_quarantined", sa.BigInteger, nullable=False),
     sa.Column("courses", JSONB, nullable=False, comment="ids of the courses that changed"),
-    sa.Column("notes", JSONB, nullable=False, comment="what the summary said besides counts"),
+    sa.Column("notes", JSONB, nullable=False, comment="notes of the load's summary"),
     info=TablePolicy("gradebook", time="loaded_at").info,
 )
 delivery = sa.Table(
     "delivery",
     metadata,
-    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column("name", sa.Text, nullable=False, comment="of the file or folder in the inbox"),
-    sa.Column("source", sa.Text, nullable=False, comment="the kind, and the system that it names"),
+    sa.Column(
+        "id",
+        sa.BigInteger,
+        sa.Identity(always=True),
+        primary_key=True,
+        comment="number of the delivery",
+    ),
+    sa.Column("name", sa.Text, nullable=False, comment="name of the file or folder in the inbox"),
+    sa.Column(
+        "source",
+        sa.Text,
+        nullable=False,
+        comment="kind of the delivery, and the system that it names",
+    ),
     sa.Column("files", JSONB, nullable=False, comment="path -> SHA-256"),
-    sa.Column("dates", JSONB, nullable=False, comment="file -> how new it is, see inbox"),
-    sa.Column("loaded_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("dates", JSONB, nullable=False, comment="file -> date of its newest record"),
+    sa.Column(
+        "loaded_at", sa.DateTime(timezone=True), nullable=False, comment="when its rows were loaded"
+    ),
     sa.Column("moved_at", sa.DateTime(timezone=True), comment="null: still in the inbox"),
     info=TablePolicy("gradebook", time="loaded_at").info,
 )
 oneroster_sync = sa.Table(
     "oneroster_sync",
     metadata,
-    sa.Column("url", sa.Text, primary_key=True),
-    sa.Column("endpoint", sa.Text, primary_key=True),
+    sa.Column("url", sa.Text, primary_key=True, comment="address of the OneRoster server"),
+    sa.Column(
+        "endpoint", sa.Text, primary_key=True, comment="collection of the server that was read"
+    ),
     sa.Column("read_at", sa.DateTime(timezone=True), nullable=False, comment="start of the sync"),
-    sa.Column("bulk_at", sa.DateTime(timezone=True), nullable=False, comment="of the last bulk"),
+    sa.Column(
+        "bulk_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        comment="when all records were read last",
+    ),
     info=TablePolicy("gradebook", time="read_at").info,
 )
 

@@ -1,6 +1,6 @@
-"""Whether a model still sees the world it was trained on, and what to do when it does not.
+"""Detects when data and errors no longer match those of a model's training, and decides what to do.
 
-`detect_drift` compares any two frames and can be used without anything else of this package.
+`detect_drift` compares any two frames; applications can call it without the rest of this package.
 """
 
 from typing import TYPE_CHECKING, Any

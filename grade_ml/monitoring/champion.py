@@ -1,6 +1,6 @@
-"""What was on record when a model was promoted: its predictions of rows it had not seen.
+"""The record of a model at its promotion: its predictions of rows that it had not seen.
 
-They are the baseline of everything that is watched afterwards.
+They are the baseline of everything that is monitored afterwards.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from grade_ml.core.degradation import expected
 from grade_ml.ensemble.course import CourseModel
 from grade_ml.ensemble.evaluation import phases
 from grade_ml.ensemble.groups import Bands
@@ -25,7 +26,7 @@ _NOWHERE = np.zeros(0, np.int64)
 
 @dataclass(frozen=True)
 class Champion:
-    """The model that answers for a course.
+    """The model that serves a course.
 
     Attributes
     ----------
@@ -34,22 +35,22 @@ class Champion:
     held_out
         One row per held-out prediction of the course: section_id, course_id, student (a hash), on
         (date of the cut), progress (0-1), phase, collected and weight_remaining (points), fold,
-        final_grade, at_risk, grade, the bounds of its intervals, and risk. Empty where none were
-        kept.
+        final_grade, at_risk, grade, the bounds of its intervals, and risk. Empty if the model
+        stores none.
     audit
         Errors by protected attribute on all courses (see `ensemble.evaluation.by_group`).
     sections
-        The sections whose outcomes it has seen.
+        The sections whose outcomes the model has seen.
     degraded
-        Why a better model does not answer, or less than usual is known of this one.
+        Why no better model serves the course, or why less than usual is known of this model.
     everywhere, places
-        The held-out rows of all courses, and where those of the course stand among them.
+        The held-out rows of all courses, and the positions of the course's rows among them.
     bands
-        Those of the groups of `audit`.
+        The bands of the groups of `audit`.
     changed_on
-        The day from which on it allows for changed scores; None: it knows of no change.
+        The day from which the model allows for changed scores; None if it knows of no change.
     share
-        By which share it stretches points to come since then.
+        The share by which the model stretches the points to come since that day.
     """
 
     name: str
@@ -66,7 +67,7 @@ class Champion:
 
 
 class Champions:
-    """The champions of courses; what a pooled model has on record is divided among them once.
+    """The champions of courses; the record of a pooled model is divided among the courses once.
 
     Parameters
     ----------
@@ -79,12 +80,12 @@ class Champions:
         self._records: dict[int, _Record] = {}
 
     def of(self, course: str, served: Served) -> Champion:
-        """Return what is known of the model that is served for a course."""
+        """Return the model that is served for a course, with its record."""
         name, model = f"{served.version.name} {served.version.version}", served.model
         pooled = model.pooled if isinstance(model, CourseModel) else model
         if not isinstance(pooled, PooledModel):
-            why = f"{name} keeps no predictions of rows it had not seen; train the ensemble"
-            nothing, problems = pd.DataFrame(), (*served.degraded, why)
+            why = f"{name} serves, which keeps no predictions of rows it had not seen"
+            nothing, problems = pd.DataFrame(), (*served.degraded, expected(why))
             known = frozenset(model.sections)
             return Champion(
                 name, model.features, known, nothing, nothing, problems, nothing, _NOWHERE
@@ -93,7 +94,7 @@ class Champions:
             self._records[id(pooled)] = _Record.of(pooled, self._sections)
         record = self._records[id(pooled)]
         places = record.places.get(course, _NOWHERE)
-        told = (model.changed_on, model.share) if isinstance(model, CourseModel) else ()
+        known_change = (model.changed_on, model.share) if isinstance(model, CourseModel) else ()
         return Champion(
             name,
             model.features,
@@ -104,13 +105,13 @@ class Champions:
             record.held_out,
             places,
             pooled.bands,
-            *told,
+            *known_change,
         )
 
 
 @dataclass(frozen=True)
 class _Record:
-    """The held-out rows of a pooled model, the places of each course's, and what it has seen."""
+    """The held-out rows of a pooled model, their positions by course, and the sections seen."""
 
     held_out: pd.DataFrame
     places: Mapping[str, npt.NDArray[np.int64]]
@@ -127,7 +128,7 @@ class _Record:
 
 
 def _dated(held_out: pd.DataFrame, sections: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with date and phase; those of sections that are gone are left out."""
+    """Return the rows with date and phase, without those of sections that no longer exist."""
     by_section = sections.set_index("section_id")
     length = held_out["section_id"].map((by_section["ends_on"] - by_section["starts_on"]).dt.days)
     known = held_out[length.notna()].reset_index(drop=True)

@@ -1,9 +1,10 @@
-"""How much scores have changed where a change is confirmed: what training within a term learns.
+"""Estimates how much scores have changed after a confirmed change, for training within a term.
 
-No outcome shows a change before sections end; scores do. Here the errors of scores since then
-become a share by which the points to come are stretched. Errors of one assignment share its
-difficulty, so assignments are averaged as a random-effects meta-analysis averages studies
-(DerSimonian & Laird 1986), and a course is shrunken towards all courses that changed.
+Outcomes show a change only when sections end; scores show it earlier. This module turns the errors
+of scores since the change into a share by which the points to come are stretched. Errors of one
+assignment share its difficulty, so assignments are averaged as a random-effects meta-analysis
+averages studies (DerSimonian & Laird 1986), and a course is shrunk towards all courses that
+changed.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ChangeSettings:
-    """The judgements about changes, each with its reason."""
+    """The settings for changes, each with its reason."""
 
-    #: Standard deviation of what is believed possible, as a share of the expected score: a change
+    #: Standard deviation of the prior on the change, as a share of the expected score: a change
     #: by 15 points of 60 is large, but happens.
     usual: float = 0.25
     #: The same between courses that change together.
     between_courses: float = 0.1
-    #: An expected score below says little about shares, points.
+    #: Below this expected score (points), a share is uninformative.
     least_expected: float = 10.0
 
 
@@ -46,8 +47,9 @@ class Suspicion:
     Attributes
     ----------
     events
-        Scores of the last weeks, since then, beside what the pooled model implied: columns of
-        `serving.implied.events`. It takes in new scores itself, so older errors say too much.
+        Scores of the last weeks, since that day, and the scores that the pooled model implied:
+        columns of `serving.implied.events`. The model takes in new scores itself, so older errors
+        would overstate the change.
     """
 
     events: pd.DataFrame
@@ -58,64 +60,68 @@ class Suspicion:
 def changes(suspected: Mapping[str, Suspicion], seed: int) -> dict[str, Change]:
     """Return by how much points to come have changed in each course; empty with one assignment.
 
-    The share is 0 unless the scores of assignments are predicted better by what all others say:
-    the lower end of the 95% interval of the gain (students resampled) has to be above 0.
+    The share is 0 unless the share of all other assignments predicts an assignment's scores better:
+    the lower end of the 95% interval of the gain (students resampled) must be above 0.
     """
-    parts = [_assignments(one).assign(course=name) for name, one in suspected.items()]
+    parts = [_assignments(suspicion).assign(course=name) for name, suspicion in suspected.items()]
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"assignment": []})
     if rows["assignment"].nunique() < 2:
         return {}
     means, gained = _means(rows), _gained(rows, seed)
     return {
-        name: Change(one.since, max(_share(means, name), -1.0) if gained.is_sure else 0.0, gained)
-        for name, one in suspected.items()
+        name: Change(
+            suspicion.since, max(_share(means, name), -1.0) if gained.is_sure else 0.0, gained
+        )
+        for name, suspicion in suspected.items()
     }
 
 
-def _assignments(one: Suspicion) -> pd.DataFrame:
-    """Return a row per score: its student, error and expected score, and its assignment's."""
-    expected = one.expectation.expected(one.events)
+def _assignments(suspicion: Suspicion) -> pd.DataFrame:
+    """Return a row per score: student, assignment, expected score, error, and its two spreads."""
+    expected = suspicion.expectation.expected(suspicion.events)
     return pd.DataFrame(
         {
-            "student": one.events["student"].to_numpy(),
-            "assignment": one.events["assignment_id"].to_numpy(),
+            "student": suspicion.events["student"].to_numpy(),
+            "assignment": suspicion.events["assignment_id"].to_numpy(),
             "expected": np.maximum(expected, SETTINGS.least_expected),
-            "error": one.events["score"].to_numpy(np.float64) - expected,
-            "spread": one.expectation.spread,
-            "between": one.expectation.between,
+            "error": suspicion.events["score"].to_numpy(np.float64) - expected,
+            "spread": suspicion.expectation.spread,
+            "between": suspicion.expectation.between,
         }
     )
 
 
 def _means(rows: pd.DataFrame) -> pd.DataFrame:
     """Return per assignment the error as a share of the expected score, and its precision."""
-    found = rows.groupby(["course", "assignment"]).agg(
+    by_assignment = rows.groupby(["course", "assignment"]).agg(
         error=("error", "mean"),
         expected=("expected", "mean"),
         scores=("error", "size"),
         spread=("spread", "first"),
         between=("between", "first"),
     )
-    variance = found["between"] ** 2 + found["spread"] ** 2 / found["scores"]
+    variance = (
+        by_assignment["between"] ** 2 + by_assignment["spread"] ** 2 / by_assignment["scores"]
+    )
     return pd.DataFrame(
         {
-            "share": found["error"] / found["expected"],
-            "precision": found["expected"] ** 2 / np.maximum(variance, 1e-9),
+            "share": by_assignment["error"] / by_assignment["expected"],
+            "precision": by_assignment["expected"] ** 2 / np.maximum(variance, 1e-9),
         }
     )
 
 
 def _share(means: pd.DataFrame, course: str) -> float:
-    """Return a course's share, shrunken towards that of all, and that towards none."""
-    told, precision = means["share"] * means["precision"], means["precision"]
-    together = told.sum() / (precision.sum() + SETTINGS.usual**-2)
+    """Return a course's share, shrunk towards that of all courses, which is shrunk towards 0."""
+    weighted, precision = means["share"] * means["precision"], means["precision"]
+    together = weighted.sum() / (precision.sum() + SETTINGS.usual**-2)
     own = (means.index.get_level_values("course") == course).astype(np.float64)
     prior = SETTINGS.between_courses**-2
-    return float(((own * told).sum() + together * prior) / ((own * precision).sum() + prior))
+    return float(((own * weighted).sum() + together * prior) / ((own * precision).sum() + prior))
 
 
 def _gained(rows: pd.DataFrame, seed: int) -> Improvement:
-    """Return by how much the squared error falls, as a share, by what other assignments say."""
+    """Return the share by which the squared error falls if other assignments predict the change."""
     means = _means(rows)
     others = {key: _share(means.drop(index=key), key[0]) for key in means.index}
     share = pd.MultiIndex.from_frame(rows[["course", "assignment"]]).map(others)

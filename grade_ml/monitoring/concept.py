@@ -1,14 +1,14 @@
 """Concept drift: whether scores still follow from predictions as they did in the training terms.
 
-A final grade is known only when a term ends; scores come all along. Each prediction implies what
-the work still to come will earn on average; the difference between a score and that is an error
+A final grade is known only when a term ends; scores arrive throughout the term. Each prediction
+implies the average score of the work still to come; a score minus the implied score is an error
 whose truth has arrived. Scores of one assignment share its difficulty, so a row of a stream is the
-mean error of a batch of its scores less what the batches before it let expect (the innovation of a
-local level; Harvey 1989, "Forecasting, structural time series models and the Kalman filter"): rows
-are independent, whether a change falls between two assignments or into the marking of one. ADWIN
-and Page-Hinkley read the rows of the training terms first, then those that matured since.
+mean error of a batch of its scores less the error expected from the earlier batches (the innovation
+of a local level; Harvey 1989, "Forecasting, structural time series models and the Kalman filter"):
+rows are independent, whether a change falls between two assignments or into the marking of one.
+ADWIN and Page-Hinkley read the rows of the training terms first, then those that matured since.
 
-Nothing is kept of a detector: it is replayed from the rows, which are stored (see `store`).
+The state of a detector is not stored: it is replayed from the rows, which are (see `store`).
 """
 
 from __future__ import annotations
@@ -29,34 +29,36 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ConceptSettings:
-    """The judgements of concept drift, each with its reason."""
+    """The settings of concept drift, each with its reason."""
 
-    #: Scores of one assignment of a section, in order. Its own difficulty is some half of the
-    #: spread of one score: more scores hardly sharpen the mean, and waiting for them costs weeks.
+    #: Scores of one assignment of a section, in order. The assignment's own difficulty is about
+    #: half of the spread of one score: more scores hardly sharpen the mean, and waiting for them
+    #: costs weeks.
     batch: int = 15
-    #: Fewer first scores than this say too little.
+    #: The fewest first scores of an assignment that make a row.
     least: int = 5
     #: Days after which an assignment of a small section counts with the scores it has.
     patience: int = 14
-    #: Rows of the training terms without which nothing can be said.
+    #: The fewest rows of the training terms from which an expectation can be learned.
     least_rows: int = 8
-    #: Half of the shift that is to be found soonest, in standard deviations of a row, and the sum
-    #: that raises an alarm: by Siegmund's approximation (1985) a false one in 20,000 rows, two of
-    #: them found after five rows. Half a standard deviation of single scores is 1.9 of a row.
+    #: Half of the shift that should be detected soonest, in standard deviations of a row, and the
+    #: sum that raises an alarm. By Siegmund's approximation (1985), one alarm in 20,000 rows is
+    #: false, and a shift of two standard deviations is detected after five rows. Half a standard
+    #: deviation of single scores is 1.9 of a row.
     page_hinkley_delta: float = 0.75
     page_hinkley_threshold: float = 6.0
     #: river's own default.
     adwin_delta: float = 0.002
-    #: An alarm is news for so many days.
+    #: Days for which an alarm counts as new.
     news_days: int = 28
-    #: How clearly a course has to go along with an alarm of all courses, in standard errors: that
-    #: something changed is sure then, and a course without any scores since is the only doubt.
+    #: How clearly a course must agree with an alarm of all courses, in standard errors. The alarm
+    #: already proves a change; this only leaves out courses without scores since then.
     agreement: float = 1.0
 
 
 SETTINGS = ConceptSettings()
 
-#: What tells the rows of a stream apart, in order.
+#: The key of a stream's rows, in order.
 ROW = ["matured_on", "section_id", "assignment_id", "batch"]
 #: Columns of a stream: one row per batch of scores of an assignment.
 STREAM = [*ROW, "scores", "error", "z"]
@@ -72,7 +74,7 @@ _READ = [*_BY, "category", "scored_on", "implied", "share", "score"]
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a score is expected to be, learned from one course's training terms.
+    """The expected score, learned from one course's training terms.
 
     The expected score is `slope` · implied score + the `level` of its category, else of all; that
     of batches after an assignment's first is `later` more. `spread` is the standard deviation of
@@ -92,7 +94,7 @@ class Expectation:
         """Return the expected score per event."""
         codes, names = pd.factorize(events["category"].astype(object))
         levels = np.array([*(self.levels.get(name, self.level) for name in names), self.level])
-        # A model that stretches what it implies has said by as much that the level is another.
+        # A model that stretches what it implies has shifted the level by the same share.
         level = levels[codes] * (1 + events["share"].to_numpy(np.float64))
         return np.asarray(level + self.slope * events["implied"].to_numpy(np.float64))
 
@@ -105,7 +107,7 @@ class Expectation:
 class Alarm:
     """A detector's alarm: its name, the row's date, and whether scores went up or down.
 
-    `since` is the date of the row from which on the change is likeliest to have been there.
+    `since` is the date of the row with which the change most likely began.
     """
 
     detector: str
@@ -115,7 +117,7 @@ class Alarm:
 
 
 def learn(reference: pd.DataFrame) -> Expectation | None:
-    """Learn from the events of the training terms; None where there are too few assignments."""
+    """Learn from the events of the training terms; return None if assignments are too few."""
     if len(reference) < SETTINGS.least_rows * SETTINGS.least:
         return None
     groups = _Batches.of(reference)
@@ -141,21 +143,22 @@ def learn(reference: pd.DataFrame) -> Expectation | None:
     spread = np.average(rows["variance"], weights=rows["scores"] - 1)
     of_means = float((whole["error"] ** 2).sum() / freedom)
     between = max(of_means - float(spread / whole["scores"].mean()), 0.0)
-    found = replace(known, spread=float(np.sqrt(spread)) + 1e-9, between=float(np.sqrt(between)))
-    return replace(found, scale=max(float(_innovations(rows, found).std(ddof=1)), 1.0))
+    learned = replace(known, spread=float(np.sqrt(spread)) + 1e-9, between=float(np.sqrt(between)))
+    return replace(learned, scale=max(float(_innovations(rows, learned).std(ddof=1)), 1.0))
 
 
-def stream(found: pd.DataFrame, expectation: Expectation, as_of: date | None) -> pd.DataFrame:
-    """Return the standardised rows (columns `STREAM`) of those batches that have matured.
+def stream(events: pd.DataFrame, expectation: Expectation, as_of: date | None) -> pd.DataFrame:
+    """Return the standardised rows (columns `STREAM`) of the batches that have matured.
 
     Parameters
     ----------
-    found
-        Events, as `events` gives them.
+    events
+        As `serving.implied.events` returns them.
     as_of
-        The first scores of a small section mature only with time; None: all have.
+        The day by which rows have matured; the first scores of a small section mature only with
+        time. None if all have.
     """
-    rows = _Batches.of(found).rows(expectation, as_of)
+    rows = _Batches.of(events).rows(expectation, as_of)
     rows["z"] = _innovations(rows, expectation) / expectation.scale
     return rows.sort_values(ROW, ignore_index=True)[STREAM]
 
@@ -164,7 +167,7 @@ def stream(found: pd.DataFrame, expectation: Expectation, as_of: date | None) ->
 class _Batches:
     """Events in the order of section, assignment, day and student, with the batch of each.
 
-    `starts` has the places at which assignments begin.
+    `starts` has the positions at which assignments begin.
     """
 
     events: pd.DataFrame
@@ -172,11 +175,11 @@ class _Batches:
     batch: Ints
 
     @classmethod
-    def of(cls, found: pd.DataFrame) -> _Batches:
-        codes = [pd.factorize(found[name], sort=True)[0] for name in reversed(_BY)]
-        day = found["scored_on"].to_numpy("datetime64[D]")
-        order = np.lexsort([found["student"].to_numpy(), day, *codes])
-        events, day = found[_READ].iloc[order], day[order]
+    def of(cls, unordered: pd.DataFrame) -> _Batches:
+        codes = [pd.factorize(unordered[name], sort=True)[0] for name in reversed(_BY)]
+        day = unordered["scored_on"].to_numpy("datetime64[D]")
+        order = np.lexsort([unordered["student"].to_numpy(), day, *codes])
+        events, day = unordered[_READ].iloc[order], day[order]
         starts = np.flatnonzero(_begins(np.stack(codes)[:, order]))
         sizes = np.diff(np.append(starts, len(order)))
         began = np.repeat(day[starts], sizes)
@@ -186,9 +189,11 @@ class _Batches:
         return cls(events, starts, np.where(first, 0, 1 + (place - size) // SETTINGS.batch))
 
     def per_assignment(self, values: Floats, chosen: Bools | None = None) -> Floats:
-        """Return, per event, the mean of the chosen ones of its assignment; NaN without any."""
+        """Return, per event, the mean of its assignment's chosen values; NaN if there are none."""
         weight = np.ones(len(values)) if chosen is None else chosen.astype(np.float64)
-        total, size = (np.add.reduceat(one, self.starts) for one in (weight * values, weight))
+        total, size = (
+            np.add.reduceat(numbers, self.starts) for numbers in (weight * values, weight)
+        )
         means = np.where(size > 0, total / np.maximum(size, 1), np.nan)
         return np.repeat(means, np.diff(np.append(self.starts, len(values))))
 
@@ -224,24 +229,26 @@ class _Batches:
 
 
 def _begins(codes: Ints) -> Bools:
-    """Return the places at which any of the rows of `codes` has another value than before."""
+    """Return the positions at which any of the rows of `codes` has another value than before."""
     return np.append(True, (np.diff(codes) != 0).any(axis=0))[: codes.shape[1]]
 
 
 def _innovations(rows: pd.DataFrame, expectation: Expectation) -> Floats:
-    """Return each row's error less what the assignment's earlier rows let expect, standardised."""
+    """Return each row's error less that expected from the assignment's earlier rows, scaled."""
     error = rows["error"].to_numpy(np.float64)
     precision = rows["scores"].to_numpy(np.float64) / expectation.spread**2
     is_new = _begins(np.stack([pd.factorize(rows[name])[0] for name in _BY]))
     start = np.maximum.accumulate(np.where(is_new, np.arange(len(rows)), 0))
-    before, told = (np.append(0.0, np.cumsum(one))[:-1] for one in (precision, precision * error))
-    before, told = before - before[start], told - told[start]
+    before, weighted = (
+        np.append(0.0, np.cumsum(numbers))[:-1] for numbers in (precision, precision * error)
+    )
+    before, weighted = before - before[start], weighted - weighted[start]
     left = 1 / (1 / max(expectation.between**2, 1e-9) + before)
-    return np.asarray((error - left * told) / np.sqrt(left + 1 / precision))
+    return np.asarray((error - left * weighted) / np.sqrt(left + 1 / precision))
 
 
 def detectors() -> Mapping[str, Callable[[], Any]]:
-    """Return makers of the detectors by name; each reads numbers of mean 0 and SD 1."""
+    """Return the factories of the detectors by name; each reads numbers of mean 0 and SD 1."""
     from river.drift import ADWIN, PageHinkley
 
     return {
@@ -257,8 +264,8 @@ def detectors() -> Mapping[str, Callable[[], Any]]:
 def alarms(reference: Iterable[float], current: pd.DataFrame) -> list[Alarm]:
     """Return the alarms that the rows of `current` raise, after the training terms' z.
 
-    With enough rows ADWIN sees a shift that is not worth a training: a mean since the change of
-    less than Page-Hinkley's delta is no alarm.
+    With enough rows ADWIN detects a shift that is not worth a training: a mean since the change of
+    less than Page-Hinkley's delta raises no alarm.
 
     Parameters
     ----------
@@ -270,7 +277,7 @@ def alarms(reference: Iterable[float], current: pd.DataFrame) -> list[Alarm]:
     before = np.fromiter(reference, np.float64)
     values = current["z"].to_numpy(np.float64)
     days = current["matured_on"].dt.date.to_numpy()
-    found = []
+    raised = []
     for name, make in detectors().items():
         start = 0
         for place in replay(make(), [*before, *values]):
@@ -281,19 +288,19 @@ def alarms(reference: Iterable[float], current: pd.DataFrame) -> list[Alarm]:
                 shift = float(recent[first:].mean())
                 if abs(shift) >= SETTINGS.page_hinkley_delta:
                     way = int(np.sign(shift))
-                    found.append(Alarm(name, days[now], way, days[start + first]))
+                    raised.append(Alarm(name, days[now], way, days[start + first]))
                     start = now + 1
-    return sorted(found, key=lambda one: (one.on, one.detector))
+    return sorted(raised, key=lambda alarm: (alarm.on, alarm.detector))
 
 
 def _change_point(values: Floats) -> int:
-    """Return where a last stretch most likely begins whose mean is not 0 (Hinkley 1970)."""
+    """Return where the last run with a mean other than 0 most likely begins (Hinkley 1970)."""
     sums = np.cumsum(values[::-1])[::-1]
     return int(np.argmax(np.abs(sums) / np.sqrt(np.arange(len(values), 0, -1))))
 
 
 def replay(detector: Any, values: Iterable[float]) -> Iterator[int]:
-    """Yield the place of each value at which the detector raises an alarm."""
+    """Yield the position of each value at which the detector raises an alarm."""
     for place, value in enumerate(values):
         detector.update(value)
         if detector.drift_detected:

@@ -1,4 +1,4 @@
-"""Courses with what their reports are computed from: champion, records, snapshots, scores."""
+"""Courses with the inputs of their reports: champion, records, snapshots and scores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from grade_ml.ensemble.course import name_of
+from grade_ml.ensemble.names import name_of
 from grade_ml.ensemble.rows import COLLECTED
 from grade_ml.monitoring import concept
 from grade_ml.monitoring.champion import Champion
@@ -21,7 +21,7 @@ COLUMNS = ("section_id", "student_id", "cut_on", COLLECTED, "weight_remaining")
 
 @dataclass(frozen=True)
 class Course:
-    """One course with what its reports are computed from; `reason`: why nothing can be."""
+    """One course with the inputs of its reports; `reason` is why no report can be computed."""
 
     course_id: str
     champion: Champion
@@ -30,29 +30,29 @@ class Course:
     reason: str = ""
 
     @property
-    def told_from(self) -> pd.Timestamp:
-        """The first day of a champion that knows of a change; errors before are not its own."""
+    def known_from(self) -> pd.Timestamp:
+        """The first day of a champion that knows of a change; earlier errors are not its own."""
         days = self.records.predictions.loc[self._knows_change, "on"]
         return pd.Timestamp(days.min()) if len(days) else pd.Timestamp.min
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """The stored predictions, and by what share their model stretched points to come."""
+        """The stored predictions, with the share by which their model stretched points to come."""
         return self.records.predictions.assign(share=self.champion.share * self._knows_change)
 
     @cached_property
     def _knows_change(self) -> pd.Series:
         """Which predictions were made by a model of the course that knew of a change."""
-        told, changed_on = self.records.predictions, self.champion.changed_on
+        predictions, changed_on = self.records.predictions, self.champion.changed_on
         if changed_on is None:
-            return pd.Series(False, told.index)
-        own = told["model"].str.startswith(name_of(self.course_id) + " ")
-        return own & (told["on"] >= pd.Timestamp(changed_on))
+            return pd.Series(False, predictions.index)
+        own = predictions["model"].str.startswith(name_of(self.course_id) + " ")
+        return own & (predictions["on"] >= pd.Timestamp(changed_on))
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Events of a course with their errors in training terms and since, and what was expected."""
+    """Events of a course with their errors, in training terms and since, and the expectation."""
 
     before: pd.DataFrame
     since: pd.DataFrame
@@ -60,41 +60,41 @@ class Scores:
 
 
 def scores(courses: Sequence[Course]) -> dict[str, Scores]:
-    """Return the scores of those courses of which enough is known, by course."""
-    known = [one for one in courses if len(one.champion.held_out) and not one.reason]
+    """Return the scores by course, without courses that have too few."""
+    known = [course for course in courses if len(course.champion.held_out) and not course.reason]
     if not known:
         return {}
-    graded = pd.concat([one.records.scores for one in known])
-    held_out = pd.concat([one.champion.held_out for one in known])
+    graded = pd.concat([course.records.scores for course in known])
+    held_out = pd.concat([course.champion.held_out for course in known])
     before = _by_course(events(graded, held_out))
-    since = _by_course(events(graded, _told(known)))
-    found = {}
-    for one in known:
-        usual = before.get(one.course_id)
+    since = _by_course(events(graded, _stored_predictions(known)))
+    by_course = {}
+    for course in known:
+        usual = before.get(course.course_id)
         expectation = None if usual is None else concept.learn(usual)
         if usual is not None and expectation is not None:
-            fresh = since.get(one.course_id, usual.head(0))
-            fresh = fresh[~fresh["section_id"].isin(one.champion.sections)]
-            found[one.course_id] = Scores(
+            fresh = since.get(course.course_id, usual.head(0))
+            fresh = fresh[~fresh["section_id"].isin(course.champion.sections)]
+            by_course[course.course_id] = Scores(
                 usual.assign(error=expectation.errors(usual)),
                 fresh.assign(error=expectation.errors(fresh)),
                 expectation,
             )
-    return found
+    return by_course
 
 
-def _by_course(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    return {str(name): rows for name, rows in found.groupby("course_id")}
+def _by_course(rows_of_all: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {str(name): rows for name, rows in rows_of_all.groupby("course_id")}
 
 
-def _told(courses: Sequence[Course]) -> pd.DataFrame:
-    """Return the stored predictions beside what was collected and to come at that time."""
-    rows = pd.concat([one.predictions for one in courses])
-    some = pd.concat([one.snapshots[list(COLUMNS)] for one in courses])
-    some = some.astype({"section_id": object})
-    some = some[some["section_id"].isin(rows["section_id"].unique())]
+def _stored_predictions(courses: Sequence[Course]) -> pd.DataFrame:
+    """Return the stored predictions with the points collected and still to come at that time."""
+    rows = pd.concat([course.predictions for course in courses])
+    snapshots = pd.concat([course.snapshots[list(COLUMNS)] for course in courses])
+    snapshots = snapshots.astype({"section_id": object})
+    snapshots = snapshots[snapshots["section_id"].isin(rows["section_id"].unique())]
     # Nothing scored yet means that no point is certain: a known 0.
-    known = some.assign(collected=some[COLLECTED].fillna(0.0)).drop(columns=COLLECTED)
+    known = snapshots.assign(collected=snapshots[COLLECTED].fillna(0.0)).drop(columns=COLLECTED)
     rows = rows.astype({"student_id": known["student_id"].dtype})
     return pd.merge_asof(
         rows.sort_values("on", kind="stable"),

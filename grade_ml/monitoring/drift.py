@@ -1,6 +1,7 @@
-"""Drift of one course: running sections beside those of the training terms, in words and figures.
+"""Drift of one course: its running sections are compared with those of the training terms.
 
-Comparing takes two steps: what is usual among sections is known when all courses are compared.
+Comparing takes two steps, for the usual difference between sections is known only when all courses
+are compared.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ _SHOWN, _CATEGORIES_SHOWN = 6, 12
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """What is said of a course; of one that could not be looked at, why.
+    """The drift report of a course, or the reason why it could not be tested.
 
     Attributes
     ----------
     status
-        "tested" or "not tested"; `reason` says why not.
+        "tested" or "not tested"; `reason` is why not.
     says
-        What drifted, in words; empty: nothing.
+        Description of the drift; empty if there is none.
     """
 
     model: str
@@ -51,8 +52,8 @@ class Drift:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looked(Drift):
-    """A course of which rows were chosen: what is the same for a class, and their newest day."""
+class Chosen(Drift):
+    """A course whose rows were chosen: the features that are the same for a class, newest day."""
 
     same_for_class: tuple[str, ...]
     cut_on: date | None
@@ -60,7 +61,7 @@ class Looked(Drift):
 
 @dataclass(frozen=True)
 class Odd:
-    """What is odd in the rows of running sections, and how many expectations were looked at."""
+    """Violations in the rows of running sections, and the number of tested expectations."""
 
     tested: int
     violations: tuple[str, ...]
@@ -68,7 +69,7 @@ class Odd:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared(Looked):
+class Compared(Chosen):
     """A course whose running sections were compared with `past_sections`."""
 
     past_sections: int
@@ -77,9 +78,9 @@ class Compared(Looked):
 
 @dataclass(frozen=True, kw_only=True)
 class Judged(Compared):
-    """A course of which it is known whether it drifted.
+    """A course that has been judged: it drifted, or it did not.
 
-    `features` and `output` have the figures of each column, `shapes` the shares of some.
+    `features` and `output` have the figures of each column; `shapes` has histograms of some.
     """
 
     features: pd.DataFrame
@@ -92,44 +93,44 @@ class Judged(Compared):
 
 @dataclass(frozen=True)
 class Comparing:
-    """What was found of a course before it is known what is usual, and its comparisons."""
+    """The unfinished report of a course, before usual differences are known; its comparisons."""
 
     found: Drift
     parts: Mapping[str, Comparison]
 
 
 def comparing(course: Course) -> Comparing:
-    """Compare running sections of the course with past ones; what is usual is not asked."""
+    """Compare the course's running sections with past sections; `judged` evaluates it."""
     about: dict[str, Any] = {"model": course.champion.name, "degraded": course.champion.degraded}
     if course.reason:
         return Comparing(Drift(**about, reason=course.reason), {})
-    found = windows(course.snapshots, course.champion, course.records)
-    about |= {"same_for_class": found.same_for_class, "cut_on": found.cut_on}
-    if found.reason:
-        return Comparing(Looked(**about, reason=found.reason), {})
-    parts = {"features": compare(found.features)}
-    if found.output:
-        parts["output"] = compare(found.output)
+    compared = windows(course.snapshots, course.champion, course.records)
+    about |= {"same_for_class": compared.same_for_class, "cut_on": compared.cut_on}
+    if compared.reason:
+        return Comparing(Chosen(**about, reason=compared.reason), {})
+    parts = {"features": compare(compared.features)}
+    if compared.output:
+        parts["output"] = compare(compared.output)
     about |= {"past_sections": parts["features"].freedom + 1}
-    return Comparing(Compared(**about, quality=_odd(course, found.features)), parts)
+    return Comparing(Compared(**about, quality=_odd(course, compared.features)), parts)
 
 
-def usual(found: Iterable[Comparing]) -> dict[str, Usual]:
-    """Return how much sections of a course differ, in each part, over all courses."""
-    compared = list(found)
+def usual(courses: Iterable[Comparing]) -> dict[str, Usual]:
+    """Return how much sections of a course usually differ, by part, learned from all courses."""
+    compared = list(courses)
     return {
-        part: Usual.of([one.parts[part] for one in compared if part in one.parts])
+        part: Usual.of([course.parts[part] for course in compared if part in course.parts])
         for part in _SHARES
     }
 
 
-def judged(one: Comparing, known: Mapping[str, Usual], seed: int) -> Drift:
-    """Return whether the course drifted, given what is usual."""
-    if not one.parts:
-        return one.found
+def judged(course: Comparing, known: Mapping[str, Usual], seed: int) -> Drift:
+    """Return the drift report of the course, given the usual differences."""
+    if not course.parts:
+        return course.found
     reports = {
-        part: judge(found, known[part], alpha=_ALPHA * _SHARES[part], seed=seed)
-        for part, found in one.parts.items()
+        part: judge(comparison, known[part], alpha=_ALPHA * _SHARES[part], seed=seed)
+        for part, comparison in course.parts.items()
     }
     table = reports["features"].features
     outputs = reports["output"].features if "output" in reports else table.head(0)
@@ -137,16 +138,16 @@ def judged(one: Comparing, known: Mapping[str, Usual], seed: int) -> Drift:
         *table.loc[table["drifted"], "feature"],
         *(f"predicted {name}" for name in outputs.loc[outputs["drifted"], "feature"]),
     ]
-    says = ", ".join(map(str, drifted[:3]))
+    listed = ", ".join(map(str, drifted[:3]))
     more = f" and {len(drifted) - 3} more" if len(drifted) > 3 else ""
     shown = table[table["drifted"]].sort_values("p")["feature"].head(_SHOWN)
-    sizes = one.parts["features"].sizes
+    sizes = course.parts["features"].sizes
     tested = reports["features"].conclusive
     return Judged(
-        **{each.name: getattr(one.found, each.name) for each in fields(one.found)}
+        **{each.name: getattr(course.found, each.name) for each in fields(course.found)}
         | {"status": "tested" if tested else "not tested"}
-        | {"reason": "" if tested else _inconclusive(one, table)}
-        | {"drifted": bool(drifted), "says": f"{says}{more} drifted" if drifted else ""},
+        | {"reason": "" if tested else _inconclusive(course, table)}
+        | {"drifted": bool(drifted), "says": f"{listed}{more} drifted" if drifted else ""},
         features=table[_KEPT],
         output=outputs[_KEPT],
         courses_compared=known["features"].courses,
@@ -154,14 +155,14 @@ def judged(one: Comparing, known: Mapping[str, Usual], seed: int) -> Drift:
         current_rows=sizes[1],
         shapes={
             str(column.name): _shape(column, sizes[0])
-            for column in one.parts["features"].columns
+            for column in course.parts["features"].columns
             if column.name in set(shown) and column.values is not None
         },
     )
 
 
-def _inconclusive(one: Comparing, table: pd.DataFrame) -> str:
-    if len(one.parts["features"].usual) and not table["drifted"].any():
+def _inconclusive(course: Comparing, table: pd.DataFrame) -> str:
+    if len(course.parts["features"].usual) and not table["drifted"].any():
         return (
             "one past section does not tell how much sections of the course usually differ, and "
             "no other course of this run does; drift cannot be told from a new class"
@@ -170,47 +171,47 @@ def _inconclusive(one: Comparing, table: pd.DataFrame) -> str:
 
 
 def _shape(column: Column, rows: int) -> dict[str, Any]:
-    """Return the shares of both in the same bins: labels or edges, reference, current.
+    """Return the shares of reference and current rows in the same bins, with labels or edges.
 
-    The reference are the first `rows` rows.
+    The first `rows` rows are the reference.
     """
     assert column.values is not None
     both = (column.values[:rows], column.values[rows:])
-    found: dict[str, Any] = {}
+    shape: dict[str, Any] = {}
     if column.categories:
         names = [*column.categories, "no value"]
-        counts = [np.bincount(one, minlength=len(names)) for one in both]
-        there = np.flatnonzero(counts[0] + counts[1])[:_CATEGORIES_SHOWN]
-        counts = [count[there] for count in counts]
-        found["labels"] = [names[place] for place in there]
+        counts = [np.bincount(values, minlength=len(names)) for values in both]
+        occupied = np.flatnonzero(counts[0] + counts[1])[:_CATEGORIES_SHOWN]
+        counts = [count[occupied] for count in counts]
+        shape["labels"] = [names[place] for place in occupied]
     else:
-        finite = [one[np.isfinite(one)] for one in both]
+        finite = [values[np.isfinite(values)] for values in both]
         edges = np.histogram_bin_edges(np.concatenate(finite), bins=20)
-        counts = [np.histogram(one, edges)[0] for one in finite]
-        found["edges"] = edges.round(4).tolist()
-    for side, count, one in zip(("reference", "current"), counts, both, strict=True):
-        found[side] = (count / max(one.size, 1)).round(4).tolist()
-    return found
+        counts = [np.histogram(values, edges)[0] for values in finite]
+        shape["edges"] = edges.round(4).tolist()
+    for side, count, values in zip(("reference", "current"), counts, both, strict=True):
+        shape[side] = (count / max(values.size, 1)).round(4).tolist()
+    return shape
 
 
-def _odd(course: Course, found: Sides) -> Odd:
+def _odd(course: Course, features: Sides) -> Odd:
     load = course.records.load
     if load is None:
         return Odd(0, (), "no load is on record")
-    expected = quality.learn(found.reference, found.reference_sections.value_counts())
+    expected = quality.learn(features.reference, features.reference_sections.value_counts())
     odd = [
-        one
-        for _, rows in found.current.groupby(found.current_sections)
-        for one in quality.check(rows, expected, load)
+        violation
+        for _, rows in features.current.groupby(features.current_sections)
+        for violation in quality.check(rows, expected, load)
     ]
     delays = course.records.delays
     graded = [
         delays.loc[delays["section_id"].isin(sections.unique()), ["days"]]
-        for sections in (found.reference_sections, found.current_sections)
+        for sections in (features.reference_sections, features.current_sections)
     ]
     if all(map(len, graded)):
         usual = quality.learn(graded[0], [len(graded[0])], delays=["days"])
         late = quality.check(graded[1], usual, load)
-        # How many results there are depends on the week: only how late they come is looked at.
-        odd += [one for one in late if one.rule is quality.Rule.DELAY]
-    return Odd(len(expected.columns) + 2, tuple(str(one) for one in odd))
+        # The number of results depends on the week, so only their delays are tested.
+        odd += [violation for violation in late if violation.rule is quality.Rule.DELAY]
+    return Odd(len(expected.columns) + 2, tuple(str(violation) for violation in odd))

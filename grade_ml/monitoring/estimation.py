@@ -1,8 +1,8 @@
-"""How large the error of a prediction will be, before anyone knows (direct loss estimation).
+"""Estimates the error of a prediction before its label is known (direct loss estimation).
 
-A regression of the absolute error on what a prediction says of itself, fitted on the champion's
-held-out rows. It sees that students came who are hard to predict; it cannot see that scores no
-longer mean what they did: that is `concept`'s matter.
+A regression predicts the absolute error from the prediction, its intervals and the progress of the
+section; it is fitted on the champion's held-out rows. It detects students who are hard to predict;
+it cannot detect that scores no longer mean what they did, which `concept` does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 
 Floats = npt.NDArray[np.float64]
 
-#: Fewer held-out rows than this estimate nothing.
+#: The fewest held-out rows on which an estimator is fitted.
 LEAST_ROWS = 200
 _MAX_ROWS = 30_000
 
@@ -28,15 +28,15 @@ class ErrorEstimate:
     Attributes
     ----------
     unseen
-        The estimate of each held-out row by a regression that had not seen its fold, NaN where the
-        row has no grade; in the order of the rows.
+        The estimate of each held-out row by a regression that had not seen its fold, in the order
+        of the rows; NaN if the row has no grade.
     """
 
     regressor: Any
     unseen: Floats
 
     def at(self, places: npt.NDArray[np.int64]) -> ErrorEstimate:
-        """Return the same with the held-out rows at `places` only."""
+        """Return a copy with only the held-out rows at `places`."""
         return replace(self, unseen=self.unseen[places])
 
     def of(self, predictions: pd.DataFrame) -> Floats:
@@ -47,7 +47,7 @@ class ErrorEstimate:
 
 
 def fit(held_out: pd.DataFrame, seed: int) -> ErrorEstimate | None:
-    """Fit on held-out rows; None where there are too few.
+    """Fit on held-out rows; return None if they are too few.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
-"""What monitoring tells training: how scores changed in courses whose change is confirmed.
+"""Computes for training how scores changed in courses whose change is confirmed.
 
-It is the one way back in the order of rooms: training is given these values, it asks for nothing.
+It is the only flow against the order of packages: training gets these values as an argument and
+imports nothing of monitoring.
 """
 
 from __future__ import annotations
@@ -25,47 +26,51 @@ from grade_ml.training.course import changed_since
 
 
 def changes(workspace: Workspace, models: Models) -> dict[str, Change]:
-    """Return what scores say of courses whose change is confirmed now, or was before."""
+    """Return the change of scores in each course whose change is confirmed now, or was before."""
     since = _confirmed(workspace) | changed_since(workspace.connection)
     recent = workspace.as_of - timedelta(days=concept.SETTINGS.news_days)
     suspected = {}
     for course, scored in load.scored(workspace, models, sorted(since)):
         if scored:
             day = since[course.course_id]
-            found = _implied(workspace, course, models.pooled_champion()[1])
-            new = found[found["scored_on"] >= pd.Timestamp(max(day, recent))]
+            implied = _implied(workspace, course, models.pooled_champion()[1])
+            new = implied[implied["scored_on"] >= pd.Timestamp(max(day, recent))]
             suspected[course.course_id] = Suspicion(new, scored.expectation, day)
     return change.changes(suspected, workspace.seed)
 
 
 def _confirmed(workspace: Workspace) -> dict[str, date]:
-    """Return since when the courses that are to be trained again have changed."""
-    asked = decided(workspace.connection, workspace.as_of)
+    """Return the day since which each course that should be trained again has changed."""
+    decisions = decided(workspace.connection, workspace.as_of)
     stored = store.read(
         workspace.connection,
         workspace.as_of,
         days=SETTINGS.stale_days,
         kinds=[Kind.CONCEPT],
-        courses=asked,
+        courses=decisions,
     )
-    alarmed = {one.course_id: str(one.body["since"]) for one in stored if one.body.get("since")}
+    alarmed = {
+        report.course_id: str(report.body["since"]) for report in stored if report.body.get("since")
+    }
     before = timedelta(days=SETTINGS.longest_gap_days)
     return {
-        name: date.fromisoformat(alarmed[name]) if name in alarmed else one.evidence_on - before
-        for name, one in asked.items()
-        if one.retrain and one.evidence_on
+        name: date.fromisoformat(alarmed[name])
+        if name in alarmed
+        else decision.evidence_on - before
+        for name, decision in decisions.items()
+        if decision.retrain and decision.evidence_on
     }
 
 
 def _implied(workspace: Workspace, course: Course, pooled: PooledModel) -> pd.DataFrame:
-    """Return the scores of running sections beside what the pooled champion would have said."""
+    """Return the scores of running sections with those that the pooled champion implies."""
     running = course.records.running["section_id"]
     rows = course.snapshots[
         course.snapshots["section_id"].astype(object).isin(running)
         & (course.snapshots["cut_on"] <= pd.Timestamp(workspace.as_of))
     ].reset_index(drop=True)
     predicted = pooled.predict(beside(workspace.connection, rows, pooled.features))
-    told = pd.DataFrame(
+    predictions = pd.DataFrame(
         {
             "section_id": rows["section_id"].astype(object),
             "student": workspace.registry.pseudonyms.of(rows["student_id"]),
@@ -77,4 +82,4 @@ def _implied(workspace: Workspace, course: Course, pooled: PooledModel) -> pd.Da
         }
     )
     graded = course.records.scores
-    return events(graded[graded["section_id"].isin(running)], told)
+    return events(graded[graded["section_id"].isin(running)], predictions)

@@ -1,7 +1,7 @@
-"""One number from 0 to 100 for each course's model, from six parts that stay visible.
+"""Computes the health score (0-100) of each course's model from six parts, which are stored too.
 
-The score orders courses by need; what is wrong is in the parts. A part that cannot be judged
-counts neither way, and is named.
+The score orders courses by need; the parts show what is wrong. A part that cannot be judged is
+left out of the score, and its reason is given.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-import numpy as np
-
+from grade_ml.core.degradation import faults
+from grade_ml.core.scores import Part, between, mean, worst
 from grade_ml.monitoring.retraining import Decision
 
 
 @dataclass(frozen=True)
 class HealthSettings:
-    """The judgements of health, each with its reason."""
+    """The settings of health, each with its reason."""
 
-    #: What each part counts: errors that people see most, then whether a probability is one; the
-    #: rest says how far both can be trusted.
+    #: The weight of each part: errors, which people see, weigh most, then calibration; the rest
+    #: shows how far both can be trusted.
     performance: float = 35
     calibration: float = 15
     drift: float = 15
     quality: float = 15
     freshness: float = 10
     serving: float = 10
-    #: From 100 to 0: an error as on record, and one half as large again.
+    #: 100 points: the error is that on record; 0 points: it is larger by half.
     worst_rise: float = 0.5
-    #: From 100 to 0: OULAD's worst cut, and five times that.
+    #: 100 points: OULAD's worst cut; 0 points: five times that.
     fair_ece: float = 0.03
     worst_ece: float = 0.15
-    #: Days: predictions are made daily; after a week they are of another week of term.
+    #: Days. Predictions are made daily; after a week they belong to another week of term.
     fresh_days: int = 1
     stale_days: int = 8
-    #: Below, someone is told.
+    #: A lower score sends an alert.
     alert_below: float = 60
 
 
@@ -44,17 +44,8 @@ SETTINGS = HealthSettings()
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part: points of 100, or None where it cannot be judged, its weight, and what it says."""
-
-    points: float | None
-    weight: float
-    says: str
-
-
-@dataclass(frozen=True)
 class Health:
-    """A course's score (0-100; None where no part can be judged) and its parts by name."""
+    """A course's score (0-100; None if no part can be judged) and its parts by name."""
 
     score: float | None
     parts: Mapping[str, Part]
@@ -62,24 +53,19 @@ class Health:
 
     @property
     def needs(self) -> bool:
-        """Whether someone should look."""
+        """Whether the course needs attention."""
         return self.score is not None and self.score < SETTINGS.alert_below
 
     @property
     def worst(self) -> str:
         """The part that costs most points."""
-        lost = {
-            name: (100 - part.points) * part.weight
-            for name, part in self.parts.items()
-            if part.points is not None
-        }
-        name = max(lost, key=lambda one: lost[one], default="")
-        return f"{name}: {self.parts[name].says}" if name and lost[name] else ""
+        name = worst(self.parts)
+        return f"{name}: {self.parts[name].says}" if name else ""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """How a course is served: its newest predictions, and why they are less than they could be."""
+    """How a course is served: its newest predictions, and the reasons if they are degraded."""
 
     enrolled: int
     predicted: int
@@ -99,7 +85,7 @@ def health(
     Parameters
     ----------
     performance, drift
-        Bodies of the stored reports of the day; empty: there is none.
+        Bodies of the stored reports of the day; empty if there is none.
     """
     parts = {
         "performance": _performance(performance),
@@ -109,15 +95,7 @@ def health(
         "freshness": _freshness(serving, as_of),
         "serving": _serving(serving),
     }
-    known = [part for part in parts.values() if part.points is not None]
-    weight = sum(part.weight for part in known)
-    total = sum((part.points or 0.0) * part.weight for part in known)
-    return Health(min(total / weight, 100.0) if weight else None, parts, decision)
-
-
-def _between(value: float, best: float, worst: float) -> float:
-    """Return 100 at `best` or better, 0 at `worst` or worse, and a straight line between."""
-    return float(np.interp((value - best) / (worst - best), [0, 1], [100, 0]))
+    return Health(mean(parts.values()), parts, decision)
 
 
 def _performance(body: Mapping[str, Any]) -> Part:
@@ -126,15 +104,15 @@ def _performance(body: Mapping[str, Any]) -> Part:
         reason = body.get("reason") or "no error is known or can be estimated"
         return Part(None, SETTINGS.performance, reason)
     rise = loss["value"] / loss["baseline"] - 1 if loss["baseline"] else 0.0
-    says = f"error {rise:+.0%} against {loss['baseline']:.1f} points on record ({loss['basis']})"
-    return Part(_between(rise, 0, SETTINGS.worst_rise), SETTINGS.performance, says)
+    text = f"error {rise:+.0%} against {loss['baseline']:.1f} points on record ({loss['basis']})"
+    return Part(between(rise, 0, SETTINGS.worst_rise), SETTINGS.performance, text)
 
 
 def _calibration(body: Mapping[str, Any]) -> Part:
     ece = body.get("ece")
     if ece is None:
         return Part(None, SETTINGS.calibration, "no section of the last year has outcomes")
-    points = _between(ece, SETTINGS.fair_ece, SETTINGS.worst_ece)
+    points = between(ece, SETTINGS.fair_ece, SETTINGS.worst_ece)
     return Part(points, SETTINGS.calibration, f"risks are off by {ece:.2f} on average")
 
 
@@ -142,7 +120,7 @@ def _drift(body: Mapping[str, Any]) -> Part:
     features = body.get("features") or []
     if body.get("status") != "tested" or not features:
         return Part(None, SETTINGS.drift, body.get("reason") or "nothing was compared")
-    drifted = sum(bool(one["drifted"]) for one in features)
+    drifted = sum(bool(feature["drifted"]) for feature in features)
     share = drifted / len(features)
     points = 100.0 if not body["drifted"] else 60 * (1 - min(share / 0.5, 1.0))
     return Part(points, SETTINGS.drift, f"{drifted} of {len(features)} features drifted")
@@ -162,7 +140,7 @@ def _freshness(serving: Serving, as_of: date) -> Part:
     if serving.newest is None:
         return Part(0.0, SETTINGS.freshness, "nothing was ever predicted")
     age = (as_of - serving.newest).days
-    points = _between(age, SETTINGS.fresh_days, SETTINGS.stale_days)
+    points = between(age, SETTINGS.fresh_days, SETTINGS.stale_days)
     return Part(points, SETTINGS.freshness, f"predictions are {age} days old")
 
 
@@ -170,17 +148,17 @@ def _serving(serving: Serving) -> Part:
     if not serving.enrolled:
         return Part(None, SETTINGS.serving, "no section runs")
     share = min(serving.predicted / serving.enrolled, 1.0)
-    says = f"{share:.0%} of those enrolled have a prediction"
-    if serving.degraded:
-        says += f"; {serving.degraded[0]}"
-    return Part(100 * share * (0.5 if serving.degraded else 1.0), SETTINGS.serving, says)
+    text = f"{share:.0%} of those enrolled have a prediction"
+    if problems := faults(serving.degraded):
+        text += f"; {problems[0]}"
+    return Part(100 * share * (0.5 if problems else 1.0), SETTINGS.serving, text)
 
 
-def by_need(found: Mapping[str, Health]) -> list[str]:
-    """Return the courses, the one in most need first; those that cannot be judged come last."""
+def by_need(by_course: Mapping[str, Health]) -> list[str]:
+    """Return the courses in order of need, neediest first; those without a score come last."""
 
     def need(course: str) -> tuple[bool, bool, float, str]:
-        one = found[course]
-        return one.score is None, not one.decision.retrain, one.score or 0.0, course
+        own = by_course[course]
+        return own.score is None, not own.decision.retrain, own.score or 0.0, course
 
-    return sorted(found, key=need)
+    return sorted(by_course, key=need)

@@ -1,4 +1,4 @@
-"""Reads courses with what their reports are computed from, some of them at a time."""
+"""Reads courses with the inputs of their reports, a batch of courses at a time."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def scored(
     names: Sequence[str],
     columns: Collection[str] | None = None,
 ) -> Iterator[tuple[Course, Scores | None]]:
-    """Yield each course of `courses` with its scores, where enough is known of them."""
-    found = courses(workspace, models, names, columns)
-    while some := list(islice(found, AT_ONCE)):
-        known = scores(some)
-        for one in some:
-            yield one, known.get(one.course_id)
+    """Yield each course of `courses` with its scores; None if it has too few."""
+    remaining = courses(workspace, models, names, columns)
+    while batch := list(islice(remaining, AT_ONCE)):
+        known = scores(batch)
+        for course in batch:
+            yield course, known.get(course.course_id)
 
 
 def serving(
@@ -64,10 +64,12 @@ def serving(
     """Yield how each course is served."""
     sections = records.all_sections(workspace.connection, workspace.as_of)
     champions, served = Champions(sections), models.serving_each(names)
-    found = records.serving(workspace.connection, sections, workspace.as_of).reindex(list(names))
-    # A course that is not among them has nobody enrolled, and nothing to predict.
-    counted = found[["enrolled", "predicted"]].fillna(0).astype(int)
+    by_course = records.serving(workspace.connection, sections, workspace.as_of).reindex(
+        list(names)
+    )
+    # A course without running sections has no enrollments and nothing to predict.
+    counted = by_course[["enrolled", "predicted"]].fillna(0).astype(int)
     for name, enrolled, predicted in counted.itertuples():
-        newest = found.at[name, "newest"]
+        newest = by_course.at[name, "newest"]
         day = newest if isinstance(newest, date) else None
         yield name, Serving(enrolled, predicted, day, champions.of(name, served[name]).degraded)

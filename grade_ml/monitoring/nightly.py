@@ -1,7 +1,7 @@
 """Computes and stores the reports of chosen courses as of a day.
 
-Here what was loaded, what is computed and what is stored come together; what each figure is stands
-in the module of its name.
+This module connects loading, computing and storing; each figure is defined in the module of its
+name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from grade_ml.monitoring.performance import Unmeasured
 from grade_ml.monitoring.processes import how_many, spread
 from grade_ml.monitoring.retraining import Decision, decided
 from grade_ml.monitoring.store import EVERYWHERE, Kind
-from grade_ml.monitoring.streams import Heard, OfCourse, Streams
+from grade_ml.monitoring.streams import OfCourse, StreamAlarms, Streams
 from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.models import Models
 
@@ -34,21 +34,24 @@ def drift(workspace: Workspace, models: Models, names: Sequence[str]) -> dict[st
     Raises
     ------
     NotReadyError
-        No model has been trained; so in the other reports.
+        No model has been trained. The other reports raise the same error.
     """
-    found = spread(compared, workspace, models, names)
-    usual = drifts.usual(found.values())
-    calls = [delayed(drifts.judged)(one, usual, workspace.seed) for one in found.values()]
+    comparisons = spread(compared, workspace, models, names)
+    usual = drifts.usual(comparisons.values())
+    calls = [
+        delayed(drifts.judged)(comparison, usual, workspace.seed)
+        for comparison in comparisons.values()
+    ]
     reports = Parallel(how_many(names), batch_size=load.AT_ONCE)(calls)
-    bodies = dict(zip(found, reports, strict=True))
+    bodies = dict(zip(comparisons, reports, strict=True))
     store.write(workspace.connection, Kind.DRIFT, workspace.as_of, bodies)
     return bodies
 
 
 def compared(workspace: Workspace, models: Models, names: Sequence[str]) -> dict[str, Comparing]:
-    """Compare running sections of the courses with past ones; what is usual is not asked."""
-    found = load.courses(workspace, models, names)
-    return {one.course_id: drifts.comparing(one) for one in found}
+    """Compare running sections of the courses with past sections, without judging them."""
+    present = load.courses(workspace, models, names)
+    return {course.course_id: drifts.comparing(course) for course in present}
 
 
 def performance(
@@ -62,19 +65,19 @@ def performance(
 
 def _measured(workspace: Workspace, models: Models, names: Sequence[str]) -> dict[str, Unmeasured]:
     estimates: dict[int, ErrorEstimate | None] = {}
-    found: dict[str, Unmeasured] = {}
+    by_course: dict[str, Unmeasured] = {}
     columns = [*COLUMNS, "grade_if_all_perfect"]
     for course, known in load.scored(workspace, models, names, columns):
         champion = course.champion
         if course.reason:
-            found[course.course_id] = Unmeasured(model=champion.name, reason=course.reason)
+            by_course[course.course_id] = Unmeasured(model=champion.name, reason=course.reason)
             continue
         # Courses share the held-out rows of a pooled model, and so what is fitted on them.
         rows = champion.everywhere
         if id(rows) not in estimates:
             estimates[id(rows)] = estimation.fit(rows, workspace.seed)
         estimate = estimates[id(rows)]
-        found[course.course_id] = performances.performance(
+        by_course[course.course_id] = performances.performance(
             champion,
             course.records,
             course.snapshots,
@@ -82,25 +85,26 @@ def _measured(workspace: Workspace, models: Models, names: Sequence[str]) -> dic
             estimate.at(champion.places) if estimate else None,
             workspace.seed,
         )
-    return found
+    return by_course
 
 
-def concept(workspace: Workspace, models: Models, names: Sequence[str]) -> dict[str, Heard]:
+def concept(workspace: Workspace, models: Models, names: Sequence[str]) -> dict[str, StreamAlarms]:
     """Compute and store `Kind.CONCEPT` of the courses, and of all courses together."""
     connection, as_of = workspace.connection, workspace.as_of
-    found = spread(_streams, workspace, models, names)
-    _remember(workspace, found)
+    by_course = spread(_streams, workspace, models, names)
+    _remember(workspace, by_course)
     matured = store.matured_errors(connection, as_of, names)
     rows = dict(iter(matured.groupby("course_id")))
     own: dict[str, OfCourse] = {
-        name: one.heard(rows.get(name, matured.head(0)), as_of) for name, one in found.items()
+        name: course_streams.report(rows.get(name, matured.head(0)), as_of)
+        for name, course_streams in by_course.items()
     }
     store.write(connection, Kind.CONCEPT, as_of, own)
     stored = store.read(connection, as_of, days=7, kinds=[Kind.CONCEPT])
-    newest = {one.course_id: one.body for one in stored if one.course_id != EVERYWHERE}
+    newest = {report.course_id: report.body for report in stored if report.course_id != EVERYWHERE}
     everywhere = streams.everywhere(newest.values(), as_of)
-    bodies: dict[str, Heard] = {
-        name: streams.together(one, everywhere) for name, one in own.items()
+    bodies: dict[str, StreamAlarms] = {
+        name: streams.together(body, everywhere) for name, body in own.items()
     }
     bodies[EVERYWHERE] = everywhere
     store.write(connection, Kind.CONCEPT, as_of, bodies)
@@ -114,8 +118,12 @@ def _streams(workspace: Workspace, models: Models, names: Sequence[str]) -> dict
     }
 
 
-def _remember(workspace: Workspace, found: dict[str, Streams]) -> None:
-    fresh = [one.fresh.assign(course_id=name) for name, one in found.items() if len(one.fresh)]
+def _remember(workspace: Workspace, by_course: dict[str, Streams]) -> None:
+    fresh = [
+        course_streams.fresh.assign(course_id=name)
+        for name, course_streams in by_course.items()
+        if len(course_streams.fresh)
+    ]
     if fresh:
         store.remember_errors(workspace.connection, pd.concat(fresh, ignore_index=True))
 
@@ -124,9 +132,9 @@ def health(workspace: Workspace, models: Models, names: Sequence[str]) -> dict[s
     """Compute and store `Kind.HEALTH` of the courses, from their other reports of the day."""
     connection, as_of = workspace.connection, workspace.as_of
     stored = store.read(connection, as_of, days=1, courses=names)
-    bodies = {(one.course_id, one.kind): one.body for one in stored}
+    bodies = {(report.course_id, report.kind): report.body for report in stored}
     decisions = decided(connection, as_of, names)
-    found = {
+    by_course = {
         name: healths.health(
             bodies.get((name, Kind.PERFORMANCE), {}),
             bodies.get((name, Kind.DRIFT), {}),
@@ -137,9 +145,13 @@ def health(workspace: Workspace, models: Models, names: Sequence[str]) -> dict[s
         for name, serving in load.serving(workspace, models, names)
     }
     bodies_of_health = {
-        name: {"score": one.score, "worst": one.worst, "needs": one.needs}
-        | {"parts": one.parts, "decision": one.decision}
-        for name, one in found.items()
+        name: {
+            "score": course_health.score,
+            "worst": course_health.worst,
+            "needs": course_health.needs,
+        }
+        | {"parts": course_health.parts, "decision": course_health.decision}
+        for name, course_health in by_course.items()
     }
     store.write(connection, Kind.HEALTH, as_of, bodies_of_health)
-    return found
+    return by_course

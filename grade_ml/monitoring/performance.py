@@ -1,7 +1,8 @@
-"""Whether predictions are as good as they were when their model was promoted.
+"""Compares the errors of predictions with those on record when their model was promoted.
 
-Three sources, from sure to early: outcomes of sections that have ended; scores that came since a
-prediction implied them; and, where neither is there, the error that is to be expected.
+There are three sources, from the most reliable to the earliest: outcomes of sections that have
+ended, scores that arrived since a prediction implied them, and, if there are neither, an estimate
+of the error.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PerformanceSettings:
-    """The judgements of performance, each with its reason."""
+    """The settings of performance, each with its reason."""
 
-    #: A rise of less is not worth a training: the corrections that are kept gain about as much.
+    #: A smaller rise is not worth a training: the corrections of courses gain about as much.
     rise: float = 0.10
-    #: Scores of this many days tell how it is now: some one assignment.
+    #: Scores of the last so many days measure the present error: about one assignment.
     score_days: int = 14
-    #: Standard errors by which an error has to exceed that: two-sided 99%, for every course is
-    #: looked at in every week.
+    #: Standard errors by which an error must exceed that rise: two-sided 99%, because every course
+    #: is tested every week.
     sure: float = 2.576
-    #: Fewer students than this say nothing.
+    #: The fewest students from whom a loss is computed.
     least_students: int = 20
     resamples: int = 300
 
@@ -44,22 +45,22 @@ SETTINGS = PerformanceSettings()
 
 
 class Basis(StrEnum):
-    """What a loss was computed from."""
+    """The source of a loss."""
 
     OUTCOMES = "outcomes"
     """Final grades of sections that ended, and that the champion has not learned from."""
     SCORES = "scores"
-    """Scores of the last weeks against what predictions before them implied."""
+    """Scores of the last weeks, compared with those that earlier predictions implied."""
     ESTIMATE = "estimate"
-    """Nothing yet: the error that predictions of this kind had on held-out rows."""
+    """No label yet: the error that predictions of this kind had on held-out rows."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A mean absolute error in points beside its baseline, the same on held-out rows.
+    """A mean absolute error in points, and its baseline: the mean absolute error on held-out rows.
 
-    `low` and `high` bound `value` with 95% (students resampled); `risen`: even the lower bound with
-    99% lies more than `SETTINGS.rise` above the baseline.
+    `low` and `high` bound `value` with 95% confidence (students resampled). `risen` is true if even
+    the lower bound with 99% confidence lies more than `SETTINGS.rise` above the baseline.
     """
 
     basis: Basis
@@ -76,7 +77,7 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class Unmeasured:
-    """A course of which nothing could be measured, and why."""
+    """A course without any measured error, and the reason."""
 
     model: str
     status: str = "not ready"
@@ -90,9 +91,9 @@ class Performance(Unmeasured):
     Attributes
     ----------
     loss, says
-        The loss that speaks for the course, and it in words if it has risen.
+        The loss that represents the course, and its description if it has risen.
     losses
-        One per basis that could be computed, the surest first.
+        The losses that could be computed, one per basis, the most reliable first.
     groups
         Realised errors: kind (all, phase, or an attribute), group, students, rmse, rmse_low,
         rmse_high, baseline_rmse, brier, brier_low, brier_high, baseline_brier. The baseline of an
@@ -100,10 +101,10 @@ class Performance(Unmeasured):
     ece
         Expected calibration error of the risk on the sections that ended; None without any.
     certain
-        The least mean error (points) of the predictions made four weeks ago that is certain
-        already: how far they lie outside of what is still possible. None without such predictions.
+        A lower bound of the mean error (points) of the predictions made four weeks ago: their
+        distance to the range of grades that is still possible. None without such predictions.
     estimate_ratio
-        Estimated over realised error where both are known: how far the estimate can be trusted.
+        Estimated over realised error if both are known: how far the estimate can be trusted.
     estimate_ratio_held_out
         The same on the rows held out when the model was trained, in the same course.
     """
@@ -120,14 +121,14 @@ class Performance(Unmeasured):
     says: str
 
 
-def speaking(losses: Sequence[Loss]) -> Loss | None:
-    """Return the loss that speaks for the course: the first that has risen, else the surest.
+def representative(losses: Sequence[Loss]) -> Loss | None:
+    """Return the loss that represents the course: the first that has risen, else the first.
 
-    The estimate speaks only where no label has arrived, for labels know better.
+    The estimate represents the course only if no label has arrived, for labels are more reliable.
     """
-    labelled = [one for one in losses if one.basis is not Basis.ESTIMATE]
-    some = labelled or list(losses)
-    return next((one for one in some if one.risen), some[0] if some else None)
+    labelled = [loss for loss in losses if loss.basis is not Basis.ESTIMATE]
+    candidates = labelled or list(losses)
+    return next((loss for loss in candidates if loss.risen), candidates[0] if candidates else None)
 
 
 def performance(  # noqa: PLR0913, PLR0917 - the sources of errors
@@ -146,17 +147,17 @@ def performance(  # noqa: PLR0913, PLR0917 - the sources of errors
         Of the course: attributes, and what was certain and possible at each cut.
     events
         Errors of scores (columns student, scored_on, error in points) in the training terms and
-        since; None where nothing can be expected of scores.
+        since; None if no expectation of scores could be learned.
     estimate
         Of the champion's errors; its `unseen` are in the order of `champion.held_out`.
     """
-    told = records.predictions
-    realised = told.merge(records.outcomes, on=["section_id", "student_id"])
+    predictions = records.predictions
+    realised = predictions.merge(records.outcomes, on=["section_id", "student_id"])
     realised = _with_attributes(realised.assign(phase=phases(realised["progress"])), snapshots)
     realised = grouped(realised, "student_id", champion.bands)
     held_out, unseen = champion.held_out, estimate.unseen if estimate else None
     fresh = realised[~realised["section_id"].isin(champion.sections)]
-    running = told[told["section_id"].isin(records.running["section_id"])]
+    running = predictions[predictions["section_id"].isin(records.running["section_id"])]
     newest = running[running["on"] == running.groupby("section_id")["on"].transform("max")]
     losses = [
         _loss(Basis.OUTCOMES, _error(fresh), fresh["student"], _like(held_out, fresh), seed)
@@ -174,7 +175,7 @@ def performance(  # noqa: PLR0913, PLR0917 - the sources of errors
         else None,
     ]
     known = tuple(loss for loss in losses if loss)
-    loss = speaking(known)
+    loss = representative(known)
     return Performance(
         model=champion.name,
         status="measured" if loss else "nothing known",
@@ -197,7 +198,7 @@ def _error(rows: pd.DataFrame) -> Floats:
     return (rows["grade"] - rows["final_grade"]).abs().to_numpy(np.float64)
 
 
-def _loss(  # noqa: PLR0913, PLR0917 - what a mean and its interval follow from
+def _loss(  # noqa: PLR0913, PLR0917 - the inputs of a mean and its interval
     basis: Basis,
     error: Floats,
     student: pd.Series,
@@ -205,7 +206,7 @@ def _loss(  # noqa: PLR0913, PLR0917 - what a mean and its interval follow from
     seed: int,
     shared: float = 0.0,
 ) -> Loss | None:
-    """Return the mean error; `shared` is the standard error of what students have in common."""
+    """Return the mean error; `shared` is the standard error that students have in common."""
     known = ~np.isnan(error)
     code = pd.factorize(student[known])[0]
     students = int(code.max(initial=-1)) + 1
@@ -223,7 +224,7 @@ def _loss(  # noqa: PLR0913, PLR0917 - what a mean and its interval follow from
 
 
 def _like(held_out: pd.DataFrame, rows: pd.DataFrame) -> float | None:
-    """Return the held-out error at the places (twentieths) of `rows`, as often as these occur."""
+    """Return the held-out error at the progress (in twentieths) of `rows`, weighted alike."""
     share = (20 * rows["progress"]).round().value_counts(normalize=True)
     place = (20 * held_out["progress"]).round().to_numpy()
     by_place = pd.Series(_error(held_out)).groupby(place).mean().dropna()
@@ -234,7 +235,7 @@ def _like(held_out: pd.DataFrame, rows: pd.DataFrame) -> float | None:
 
 
 def _level(held_out: pd.DataFrame, unseen: Floats, rows: pd.DataFrame) -> float | None:
-    """Return the mean estimate of held-out rows within a twentieth of the place of `rows`."""
+    """Return the mean estimate of held-out rows within a twentieth of the progress of `rows`."""
     near = np.zeros(len(held_out), bool)
     for place in rows["progress"].unique():
         near |= (held_out["progress"] - place).abs().to_numpy() < 0.05
@@ -247,7 +248,7 @@ def _score_loss(events: tuple[pd.DataFrame, pd.DataFrame], as_of: object, seed: 
     recent = since["scored_on"] > pd.Timestamp(as_of) - pd.Timedelta(days=SETTINGS.score_days)  # type: ignore[arg-type]
     now, usual = since[recent], before["error"].abs()
     baseline = float(usual.mean()) if len(usual) else None
-    # Scores of an assignment share its difficulty, so a few hard ones raise the error of all.
+    # Scores of an assignment share its difficulty, so a few hard assignments raise the mean error.
     between = usual.groupby([before["section_id"], before["assignment_id"]]).mean().std()
     shared = between / np.sqrt(max(now["assignment_id"].nunique(), 1)) if between > 0 else 0.0
     error = now["error"].abs().to_numpy(np.float64)
@@ -261,7 +262,7 @@ def _ratio(estimated: Floats, realised: Floats) -> float | None:
 
 
 def _certain(running: pd.DataFrame, snapshots: pd.DataFrame, as_of: object) -> float | None:
-    """Return the mean distance of month-old predictions to what is still possible today."""
+    """Return the mean distance of month-old predictions to the grades still possible today."""
     old = running[running["on"] <= pd.Timestamp(as_of) - pd.Timedelta(days=28)]  # type: ignore[arg-type]
     old = old[old["on"] == old.groupby("section_id")["on"].transform("max")]
     keys = ["section_id", "student_id"]
@@ -272,6 +273,7 @@ def _certain(running: pd.DataFrame, snapshots: pd.DataFrame, as_of: object) -> f
     both = old.astype(dict.fromkeys(keys, object)).merge(now, on=keys)
     if both.empty:
         return None
+    # An unknown bound excludes no grade: it is the end of the scale.
     below = both["grade_if_nothing_more"].fillna(0.0) - both["grade"]
     above = both["grade"] - both["grade_if_all_perfect"].fillna(100.0)
     return float(np.fmax(np.fmax(below, above), 0.0).mean())
@@ -294,13 +296,13 @@ def _groups(
         return pd.DataFrame()
     everywhere = realised.assign(everything="all")
     kinds = {"all": "everything", "phase": "phase", **protected_columns(realised.columns)}
-    found = by_group(everywhere, kinds, seed)
+    measured = by_group(everywhere, kinds, seed)
     parts = [audit] if len(audit) else []
     if len(held_out):
         own = held_out.assign(everything="all", student_id=held_out["student"])
         parts.append(by_group(own, {"all": "everything", "phase": "phase"}, seed))
     if not parts:
-        return found
+        return measured
     baseline = pd.concat(parts).reindex(columns=["kind", "group", "rmse", "brier"])
     names = {"rmse": "baseline_rmse", "brier": "baseline_brier"}
-    return found.merge(baseline.rename(columns=names), on=["kind", "group"], how="left")
+    return measured.merge(baseline.rename(columns=names), on=["kind", "group"], how="left")

@@ -1,4 +1,4 @@
-"""Shares many courses out among processes, each with a connection and models of its own."""
+"""Distributes many courses over processes, each with a connection and models of its own."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from grade_ml.serving.models import Models
 T = TypeVar("T")
 Part = Callable[[Workspace, Models, Sequence[str]], dict[str, T]]
 
-#: Starting another process takes as long as the reports of some fifty courses.
+#: Starting another process takes as long as the reports of about fifty courses.
 _WORTH_A_PROCESS = 50
 
 
 def spread(
     part: Part[T], workspace: Workspace, models: Models, names: Sequence[str]
 ) -> dict[str, T]:
-    """Return what `part` says of the courses, in their order.
+    """Return what `part` returns for the courses, in their order.
 
-    Other processes see what has been committed.
+    Other processes see only committed rows.
     """
     workers = how_many(names)
     if workers == 1:
@@ -38,18 +38,18 @@ def spread(
     place = _Place.of(workspace)
     shares = [list(names[first::workers]) for first in range(workers)]
     parts = Parallel(workers)(delayed(_elsewhere)(place, part, share) for share in shares)
-    found = {name: one for some in parts for name, one in some.items()}
-    return {name: found[name] for name in names}
+    by_course = {name: value for of_share in parts for name, value in of_share.items()}
+    return {name: by_course[name] for name in names}
 
 
 def how_many(names: Sequence[str]) -> int:
-    """Return how many processes so many courses are worth."""
+    """Return the number of processes for so many courses."""
     return max(min(int(cpu_count()), len(names) // _WORTH_A_PROCESS), 1)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """What another process needs to know to open the same workspace."""
+    """The values with which another process opens the same workspace."""
 
     url: str
     tracking_uri: str
@@ -92,9 +92,9 @@ def _elsewhere(place: _Place, part: Part[T], names: Sequence[str]) -> dict[str, 
             place.institution,
             place.seed,
         )
-        found = part(workspace, models, names)
+        by_course = part(workspace, models, names)
     engine.dispose()
-    return found
+    return by_course
 
 
 @cache

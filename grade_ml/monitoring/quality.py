@@ -1,9 +1,9 @@
-"""What a batch of data usually looks like, learned from the training data, and what is odd in it.
+"""Learns expectations of a batch from the training data, and reports what violates them.
 
-Hard rules stand elsewhere: keys, references and ranges of the tables in `gradebook.quality`, the
-bounds that a feature has by its meaning in `features.validation`. Here is what only experience
-tells: the values, gaps, sizes and delays there have been. A batch may differ from it by chance;
-only what chance does not explain is a violation.
+Hard rules are elsewhere: keys, references and ranges of the tables in `gradebook.quality`, bounds
+that follow from a feature's meaning in `features.validation`. This module learns what only
+experience shows: usual values, gaps, sizes and delays. A batch may differ from them by chance; only
+a difference that chance does not explain is a violation.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from grade_ml.two_sample.permutation import Floats, Ints
 if TYPE_CHECKING:
     from pandera.pandas import DataFrameSchema
 
-#: Judgements about chance. A hundred columns checked every two hours make 440,000 checks a year:
-#: with one in a million, a false alarm comes every other year.
+#: The p-value below which chance is no explanation. A hundred columns checked every two hours make
+#: 440,000 checks a year: at one in a million, a false alarm comes every other year.
 _CHANCE = 1e-6
-#: Categories that are remembered; a column with more is a free text, in which any value is new.
+#: The most categories that are stored; a column with more is free text, in which any value is new.
 _CATEGORIES = 200
-#: A class grows or shrinks by a third between terms without anything being wrong with its data.
+#: A class may grow or shrink by a third between terms although its data are right.
 _GROWTH = 0.3
 #: How far beyond its range a number may lie, in widths of the range. Wrong units and scales go
-#: further; of 40 classes of a simulated campus, each beside three before, half lay beyond the range
-#: itself with some feature, and one beyond half of its width more.
+#: further; of 40 classes of a simulated campus, each compared with three before, half left the
+#: range with some feature, and one left it by more than half of its width.
 _BEYOND = 1.0
 #: Standard deviations of the logarithm of a batch's rows: about the chance above.
 _DEVIATIONS = 5.0
 
 
 class Rule(StrEnum):
-    """What a violation is about."""
+    """The kind of a violation."""
 
     MISSING = "missing column"
     TYPE = "type"
@@ -70,11 +70,11 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Column:
-    """What one column of the training data was like.
+    """The expectations of one column, learned from the training data.
 
-    Numbers lie between `low` and `high`, all but `outside` of them; categories are `categories`,
-    `singles` of them seen once (so many of the next values are new ones, as Good and Turing found).
-    Both are empty where the column had more than 200. `nulls` of the `rows` rows have no value.
+    All numbers but `outside` lie between `low` and `high`. The categories are `categories`;
+    `singles` of them occurred once (Good and Turing: about as many of the next values are new).
+    Both are empty if the column had more than 200. `nulls` of the `rows` rows have no value.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Expectations:
-    """What a batch should be like: its columns, and the least and most rows it may have."""
+    """The expectations of a batch: its columns, and the fewest and most rows that it may have."""
 
     columns: tuple[Column, ...]
     fewest: float
@@ -117,9 +117,9 @@ class Expectations:
         return cls(tuple(columns), stored["fewest"], stored["most"])
 
     def schema(self) -> DataFrameSchema:
-        """Return what every single value should keep, as a pandera schema.
+        """Return the rules for single values as a pandera schema.
 
-        `check` validates with it and forgives what chance explains.
+        `check` validates with it and ignores failures that chance explains.
         """
         import pandera.pandas as pa
 
@@ -140,10 +140,10 @@ class Expectations:
 
 @dataclass(frozen=True)
 class Violation:
-    """One thing that is odd in a batch, which is named by its source and load.
+    """A violation in a batch, which its source and load identify.
 
-    `value` is the oddest value; `share` of the rows have such (0-1), `expected` in the training
-    data.
+    `value` is the most extreme value; `share` of the rows (0-1) have such values, `expected` in the
+    training data.
     """
 
     source: str
@@ -170,12 +170,12 @@ def learn(
     Parameters
     ----------
     frame
-        The training rows; numbers, or values that are told apart as text. All rows independent: one
-        for each student, as in one week of term.
+        The training rows: numbers, or values that are compared as text. The rows are independent:
+        one for each student, as in one week of term.
     volumes
-        The rows of each batch (section, load) that the training data came in.
+        The rows of each batch (section, load) in which the training data arrived.
     delays
-        The columns that are days from one event to the next: longer than 19 in 20 is late.
+        The columns that hold days from one event to the next; a delay longer than 19 in 20 is late.
 
     Raises
     ------
@@ -183,7 +183,8 @@ def learn(
         There are no rows or no volumes to learn from.
     """
     sizes = np.array(list(volumes), dtype=np.float64)
-    if frame.empty or not (sizes > 0).any():
+    # Without a column there is still a volume: in a tiny class, nothing may differ.
+    if not len(frame) or not (sizes > 0).any():
         raise NotReadyError(
             "There are no rows to learn expectations from.", "Load finished sections first."
         )
@@ -225,7 +226,7 @@ def _learn_numbers(name: str, values: Floats, delay: bool) -> Column:
         return Column(name, rows, rows, Rule.RANGE)
     low, high = float(numbers.min()), float(numbers.max())
     if not delay:
-        # Students of one class are alike: a class may lie beyond those before it as a whole.
+        # Students of one class are alike: a whole class may lie beyond the classes before it.
         beyond = _BEYOND * (high - low)
         return Column(name, rows, nulls, Rule.RANGE, low - beyond, high + beyond)
     high = float(np.quantile(numbers, 0.95, method="higher"))
@@ -240,15 +241,15 @@ def _is_numeric(values: pd.Series) -> bool:
 
 
 def check(frame: pd.DataFrame, expectations: Expectations, load: Load) -> list[Violation]:
-    """Return what is odd in the rows of `frame`, which came with `load`.
+    """Return the violations in the rows of `frame`, which came with `load`.
 
-    An empty frame breaks the expected volume and nothing else. Columns that nothing is expected of
-    are none of this function's business.
+    An empty frame violates the expected volume and nothing else. Columns without an expectation
+    are not checked.
     """
-    found = [*_volume(frame, expectations), *_columns(frame, expectations)]
+    findings = [*_volume(frame, expectations), *_columns(frame, expectations)]
     return [
         Violation(load.source, load.key, column, rule, value, share, expected, _REMEDIES[rule])
-        for column, rule, value, share, expected in found
+        for column, rule, value, share, expected in findings
     ]
 
 
@@ -288,11 +289,11 @@ def _columns(frame: pd.DataFrame, expectations: Expectations) -> Iterator[Findin
 def _odd_values(
     values: Mapping[str, npt.NDArray[Any]], expectations: Expectations
 ) -> Iterator[Finding]:
-    """Return what breaks the schema more often than chance does."""
+    """Return what violates the schema more often than chance explains."""
     from pandera.errors import SchemaErrors
 
-    # The schema takes 8 ms a column, and most batches have nothing in any that chance does not
-    # explain.
+    # The schema takes 8 ms a column, and most batches have no column with more than chance
+    # explains.
     odd_columns = _unexplained(values, expectations.columns)
     if not odd_columns:
         return
@@ -321,24 +322,26 @@ def _odd_values(
 def _unexplained(
     values: Mapping[str, npt.NDArray[Any]], columns: Iterable[Column]
 ) -> tuple[Column, ...]:
-    """Return the columns in which the schema would find more than chance explains."""
+    """Return the columns in which the schema would report more than chance explains."""
     compared = [column for column in columns if column.name in values]
     if not compared:
         return ()
     counts = np.array([_counts(values[column.name], column) for column in compared])
     odd, rows, seen, known = np.moveaxis(counts, -1, 0)
-    # Where there are no more than there were, the chance need not be computed.
+    # The probability is computed only if odd values are more frequent than in training.
     unusual = (odd > 0) & (odd * known > seen * rows)
     if unusual.any():
         unusual[unusual] = _chance(*counts[unusual].T) < _CHANCE
-    return tuple(column for column, found in zip(compared, unusual, strict=True) if found.any())
+    return tuple(
+        column for column, is_unusual in zip(compared, unusual, strict=True) if is_unusual.any()
+    )
 
 
 def _counts(values: npt.NDArray[Any], column: Column) -> tuple[tuple[int, int, int, int], ...]:
     """Return `_chance`'s arguments for the nulls and for the other odd values of a column."""
     if column.rule is Rule.CATEGORY:
         known = [text for text in values if text is not None]
-        # In free text, any value is usual.
+        # In free text, any value is expected.
         usual = set(column.categories or known)
         odd, seen = sum(text not in usual for text in known), column.singles
     else:
@@ -350,10 +353,10 @@ def _counts(values: npt.NDArray[Any], column: Column) -> tuple[tuple[int, int, i
 
 
 def _chance(odd: Counts, rows: Counts, seen: Counts, known: Counts) -> Floats:
-    """Return the chance of `odd` such values or more in `rows`, when `seen` of `known` were such.
+    """Return the probability of `odd` or more such values in `rows`, if `seen` of `known` were.
 
-    The predictive distribution of a share that is itself known from a sample only; exact for values
-    beyond the extremes of the sample, whatever the distribution.
+    It is the predictive distribution of a share that is itself estimated from a sample; for values
+    beyond the extremes of the sample it is exact under any distribution.
     """
     from scipy.stats import betabinom
 
@@ -380,14 +383,14 @@ def arrival_delays(
     results, assignments
         Frames as in `gradebook.frames.Gradebook`.
     loaded_at
-        When the newest load was; results submitted after it are left out.
+        The time of the newest load; results submitted after it are left out.
 
     Returns
     -------
     pandas.DataFrame
         One row for each result that was submitted: section_id, to_grade (days from submission to
-        grading), waiting (days from submission to the load, of what is not graded); NaN where there
-        is no such day.
+        grading), waiting (days from submission to the load, if it is not graded); NaN if there is
+        no such day.
     """
     day = pd.Timestamp(loaded_at).tz_localize(None).normalize().to_datetime64()
     handed_in = results["status"].isin([Status.GRADED, Status.SUBMITTED, Status.INCOMPLETE])

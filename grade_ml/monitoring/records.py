@@ -1,4 +1,4 @@
-"""What monitoring reads of each course: sections, scores, predictions and outcomes on a day."""
+"""Reads the records of each course: sections, scores, predictions and outcomes on a day."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.implied import scores
 from grade_ml.serving.predictions import NUMBERS, grade_prediction
 
-#: Sections that ended longer ago say nothing about the model of today: two terms of half a year.
+#: Sections that ended longer ago are not used for the present model: two terms of half a year.
 RECENT_DAYS = 366
 
 
 @dataclass(frozen=True)
 class Records:
-    """What was known of a course on `as_of`.
+    """The records of a course on `as_of`.
 
     Attributes
     ----------
@@ -46,9 +46,9 @@ class Records:
         section_id, student_id, final_grade, at_risk of the sections that had ended.
     delays
         section_id and days of each result that was submitted: from then to grading, or to the day
-        where it is not graded yet.
+        if it is not graded yet.
     load
-        The newest load of the gradebook; None: there is none on record.
+        The newest load of the gradebook; None if there is none on record.
     """
 
     as_of: date
@@ -80,15 +80,15 @@ def all_sections(connection: Connection, as_of: date) -> pd.DataFrame:
 def read(
     workspace: Workspace, sections: pd.DataFrame, courses: Sequence[str]
 ) -> dict[str, Records]:
-    """Read what is known of each of `courses` on the day.
+    """Read the records of each of `courses` on the day.
 
     Parameters
     ----------
     sections
-        As `all_sections` gives them.
+        As `all_sections` returns them.
     """
     connection, as_of = workspace.connection, workspace.as_of
-    # Those of the models' held-out rows.
+    # The models' held-out rows have the same pseudonyms.
     pseudonyms = workspace.registry.pseudonyms
     own = sections[sections["course_id"].isin(courses)].reset_index(drop=True)
     names = own["section_id"].tolist()
@@ -134,13 +134,13 @@ def read(
 
 
 def serving(connection: Connection, sections: pd.DataFrame, as_of: date) -> pd.DataFrame:
-    """Return of each course with running sections: enrolled, predicted (students), newest (day).
+    """Return for each course with running sections: enrolled, predicted (students), newest (day).
 
-    Predictions are those of the newest day; without any, newest is missing.
+    Predictions of the newest day are counted; if there are none, `newest` is missing.
     """
     running = sections[sections["ends_on"] >= pd.Timestamp(as_of)]
     names = running["section_id"].tolist()
-    enrollment, told = schema.enrollment.c, grade_prediction.c
+    enrollment, prediction = schema.enrollment.c, grade_prediction.c
     enrolled = _counted(
         connection,
         sa.select(enrollment.section_id, sa.func.count().label("count"))
@@ -153,20 +153,21 @@ def serving(connection: Connection, sections: pd.DataFrame, as_of: date) -> pd.D
     )
     predicted = _counted(
         connection,
-        sa.select(told.section_id, told.as_of, sa.func.count().label("count"))
-        .where(told.section_id.in_(names), told.as_of <= as_of)
-        .group_by(told.section_id, told.as_of),
+        sa.select(prediction.section_id, prediction.as_of, sa.func.count().label("count"))
+        .where(prediction.section_id.in_(names), prediction.as_of <= as_of)
+        .group_by(prediction.section_id, prediction.as_of),
     )
     course_of = running.set_index("section_id")["course_id"]
     predicted["course_id"] = predicted["section_id"].map(course_of)
     newest = predicted.groupby("course_id")["as_of"].transform("max")
     last = predicted[predicted["as_of"] == newest].groupby("course_id")
     students = enrolled.groupby(enrolled["section_id"].map(course_of))["count"].sum()
-    found = pd.DataFrame(index=pd.Index(running["course_id"].unique()))
-    found["enrolled"] = students.reindex(found.index).fillna(0).astype(int)
-    found["predicted"] = last["count"].sum().reindex(found.index).fillna(0).astype(int)
-    found["newest"] = last["as_of"].first().reindex(found.index)
-    return found
+    by_course = pd.DataFrame(index=pd.Index(running["course_id"].unique()))
+    # These are counts of rows: a course without such rows has 0 of them.
+    by_course["enrolled"] = students.reindex(by_course.index).fillna(0).astype(int)
+    by_course["predicted"] = last["count"].sum().reindex(by_course.index).fillna(0).astype(int)
+    by_course["newest"] = last["as_of"].first().reindex(by_course.index)
+    return by_course
 
 
 def _counted(connection: Connection, query: sa.Select[Any]) -> pd.DataFrame:
@@ -224,6 +225,6 @@ def _outcomes(  # noqa: PLR0913, PLR0917 - the tables that decide an outcome
 
 
 def _delays(results: pd.DataFrame, assignments: pd.DataFrame, as_of: date) -> pd.DataFrame:
-    found = arrival_delays(results, assignments, datetime.combine(as_of, time(), UTC))
-    days = found["to_grade"].fillna(found["waiting"])
-    return found[["section_id"]].assign(days=days).dropna()
+    waits = arrival_delays(results, assignments, datetime.combine(as_of, time(), UTC))
+    days = waits["to_grade"].fillna(waits["waiting"])
+    return waits[["section_id"]].assign(days=days).dropna()

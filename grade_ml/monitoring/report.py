@@ -1,25 +1,23 @@
-"""One course's reports as one HTML file that needs nothing else, so that it can be mailed.
+"""Writes one course's reports as a single HTML file, so that it can be mailed.
 
-Written from the stored reports; pictures are embedded, and no student is named.
+It is written from the stored reports; pictures are embedded, and no student is named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection
 from upath import UPath
 
-from grade_ml.core import pages
+from grade_ml.core import pages, quantities
+from grade_ml.core.figures import Picture
 from grade_ml.core.storage import file_name, write_whole
 from grade_ml.core.texts import html as escape
 from grade_ml.monitoring import pictures, store
 from grade_ml.monitoring.store import Kind, Stored
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: Days of history: about a term.
 HISTORY_DAYS = 120
@@ -31,23 +29,28 @@ def history(connection: Connection, course: str, as_of: date) -> list[Stored]:
 
 
 def newest(reports: Sequence[Stored], kind: Kind) -> Mapping[str, Any]:
-    """Return the body of the newest report of a kind; empty where there is none."""
-    return next((one.body for one in reversed(reports) if one.kind is kind), {})
+    """Return the body of the newest report of a kind; empty if there is none."""
+    return next((report.body for report in reversed(reports) if report.kind is kind), {})
 
 
-def drawn(reports: Sequence[Stored]) -> dict[str, Figure]:
+def drawn(reports: Sequence[Stored]) -> dict[str, Picture]:
     """Return the pictures of one course by title."""
-    of_kind = {kind: [one for one in reports if one.kind is kind] for kind in Kind}
-    return {
+    of_kind = {kind: [report for report in reports if report.kind is kind] for kind in Kind}
+    drift = newest(reports, Kind.DRIFT)
+    by_title = {
         "health": pictures.scores(of_kind[Kind.HEALTH]),
         "error": pictures.errors(of_kind[Kind.PERFORMANCE]),
         "scores_and_predictions": pictures.stream(newest(reports, Kind.CONCEPT)),
-        "drifted_features_shown": pictures.shapes(newest(reports, Kind.DRIFT)),
-        "features_by_p": pictures.significance(newest(reports, Kind.DRIFT)),
+        "drifted_features": pictures.shapes(drift),
+        "most_unlike_before": pictures.significance(drift),
     }
+    # If nothing was tested, both pictures are the same sentence with the reason.
+    if by_title["most_unlike_before"] == by_title["drifted_features"]:
+        del by_title["most_unlike_before"]
+    return by_title
 
 
-def html(course: str, reports: Sequence[Stored], figures: Mapping[str, Figure]) -> str:
+def html(course: str, reports: Sequence[Stored], figures: Mapping[str, Picture]) -> str:
     """Return the page of one course.
 
     Parameters
@@ -60,14 +63,21 @@ def html(course: str, reports: Sequence[Stored], figures: Mapping[str, Figure]) 
     health, drift, performance, concept = (
         newest(reports, kind) for kind in (Kind.HEALTH, Kind.DRIFT, Kind.PERFORMANCE, Kind.CONCEPT)
     )
-    as_of = max((one.as_of for one in reports), default=None)
+    as_of = max((report.as_of for report in reports), default=None)
     score = health.get("score")
     decision = health.get("decision") or {}
     parts = [
-        {"part": name, "points": one["points"], "weight": one["weight"], "says": one["says"]}
-        for name, one in (health.get("parts") or {}).items()
+        {
+            "part": name,
+            "points": "not known" if part["points"] is None else part["points"],
+            "weight": part["weight"],
+            "says": part["says"],
+        }
+        for name, part in sorted(
+            (health.get("parts") or {}).items(), key=lambda part: (-part[1]["weight"], part[0])
+        )
     ]
-    told = [
+    summary = [
         ("Drift", drift.get("says") or drift.get("reason") or "nothing drifted"),
         ("Error", performance.get("says") or performance.get("reason") or "not risen"),
         ("Labels", concept.get("says") or concept.get("reason") or "as predictions imply"),
@@ -82,20 +92,36 @@ def html(course: str, reports: Sequence[Stored], figures: Mapping[str, Figure]) 
         f"<p>As of {as_of}, model {escape(str(drift.get('model', '')))}</p>",
         f'<p class="score">{"?" if score is None else f"{score:.0f}"} of 100</p>',
         pages.table(parts),
-        "<h2>What it says</h2>",
-        pages.table([{"about": name, "says": text} for name, text in told]),
+        "<h2>Summary</h2>",
+        pages.table([{"about": name, "says": text} for name, text in summary]),
         *(
-            f"<h2>{escape(title.replace('_', ' ').capitalize())}</h2>{pages.image(one, title)}"
-            for title, one in figures.items()
+            f"<h2>{escape(title.replace('_', ' ').capitalize())}</h2>{pages.image(picture, title)}"
+            for title, picture in figures.items()
         ),
         "<h2>Errors by group</h2>",
-        pages.table(performance.get("groups") or []),
+        pages.table([_group(group) for group in performance.get("groups") or []]),
     ]
     return pages.page(course, body)
 
 
+def _group(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a group's errors, each with its interval and the error on record in one cell."""
+    return {name: row.get(name) for name in ("kind", "group", "students")} | {
+        quantities.title(name): _error(name, row) for name in ("rmse", "brier")
+    }
+
+
+def _error(name: str, row: Mapping[str, Any]) -> str:
+    value, low, high, record = (
+        quantities.text(name, row.get(key))
+        for key in (name, f"{name}_low", f"{name}_high", f"baseline_{name}")
+    )
+    interval = f" ({low} to {high})" if low and high else ""
+    return f"{value}{interval}{f', on record {record}' if record else ''}" if value else ""
+
+
 def write(root: str, course: str, page: str) -> str:
-    """Store the page in the place of the course's last one; return where."""
+    """Store the page, which replaces the course's last page; return its path."""
     place = UPath(root) / "monitoring" / f"{file_name(course)}.html"
     write_whole(place, page.encode())
     return str(place)

@@ -1,6 +1,6 @@
-"""When a course is trained again: from reports to evidence, to a decision, to permission.
+"""Decides when a course is trained again: from reports to evidence, to a decision, to permission.
 
-Who asks for the run is orchestration's matter.
+The orchestration requests the run.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from grade_ml.training.requests import Request
 
 @dataclass(frozen=True)
 class DecisionSettings:
-    """The judgements about training again, each with its reason."""
+    """The settings of training again, each with its reason."""
 
-    #: Windows are as far apart as the scores of one reach back (`performance`): the same hard
-    #: assignment is no second window. One that is older than two does not follow on the other.
+    #: Two windows are as far apart as the scores of a window reach back (`performance`), so that
+    #: one hard assignment does not count in both. Windows that are further apart than
+    #: `longest_gap_days` are not consecutive.
     window_days: int = 14
     longest_gap_days: int = 28
-    #: What was learned shows after some weeks of new scores; before, the same evidence would ask
-    #: again.
+    #: The effect of a training shows after some weeks of new scores; before, the same evidence
+    #: would request another training.
     cooldown_days: int = 28
-    #: More courses than this at once are a fault of the data rather than of the courses.
+    #: More courses than this at once point to a fault of the data rather than of the courses.
     daily_cap: int = 20
-    #: Evidence that is older is not acted on.
+    #: Older evidence is ignored.
     stale_days: int = 14
 
 
@@ -38,16 +39,16 @@ SETTINGS = DecisionSettings()
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the reports of one course said on one day.
+    """The evidence in the reports of one course and day.
 
     Attributes
     ----------
     drift
-        What drifted, in words; empty: nothing.
+        Description of the drift; empty if there is none.
     loss
-        How the loss, realised or estimated, has risen, in words; empty: it has not.
+        Description of the rise of the loss, realised or estimated; empty if it has not risen.
     concept
-        The newest alarm on matured labels, in words; empty: none.
+        Description of the newest alarm on matured labels; empty if there is none.
     concept_on
         The day of that alarm.
     """
@@ -61,7 +62,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to train again, why or why not, and the day of what decided it."""
+    """Whether to train again, the reason, and the day of the evidence that decided."""
 
     retrain: bool
     reason: str
@@ -77,7 +78,7 @@ def decide(evidence: Sequence[Evidence], as_of: date) -> Decision:
     Parameters
     ----------
     evidence
-        Of one course, in any order; what is later than `as_of` is not looked at.
+        Of one course, in any order; evidence later than `as_of` is ignored.
 
     Examples
     --------
@@ -86,8 +87,10 @@ def decide(evidence: Sequence[Evidence], as_of: date) -> Decision:
     (True, False)
     """
     oldest = as_of - timedelta(days=SETTINGS.stale_days)
-    known = sorted((one for one in evidence if one.as_of <= as_of), key=lambda one: one.as_of)
-    fresh = [one for one in known if one.as_of >= oldest]
+    known = sorted(
+        (report for report in evidence if report.as_of <= as_of), key=lambda report: report.as_of
+    )
+    fresh = [report for report in known if report.as_of >= oldest]
     if not fresh:
         return Decision(False, f"no report since {oldest}")
     newest = fresh[-1]
@@ -98,7 +101,7 @@ def decide(evidence: Sequence[Evidence], as_of: date) -> Decision:
         return Decision(False, f"{seen}; alone it confirms nothing" if seen else "nothing changed")
     window = timedelta(days=SETTINGS.window_days)
     longest = timedelta(days=SETTINGS.longest_gap_days)
-    before = [one for one in known if window <= newest.as_of - one.as_of <= longest]
+    before = [report for report in known if window <= newest.as_of - report.as_of <= longest]
     if not before:
         return Decision(False, f"{newest.loss} and {newest.drift}; the next window has to confirm")
     if not (before[-1].drift and before[-1].loss):
@@ -115,20 +118,20 @@ def permitted(
     in_flight: Collection[str],
     as_of: date,
 ) -> tuple[dict[str, Decision], dict[str, str]]:
-    """Return the decisions to act on now, and why others wait, by course.
+    """Return the decisions to act on now, and why other courses wait, by course.
 
-    A course waits while a training of it is in flight, until the next day where one came to
-    nothing, for `cooldown_days` after it was asked for where one did not, and once `daily_cap`
-    courses were asked for on a day.
+    A course waits while a training of it is in flight; until the next day if its training came to
+    nothing; for `cooldown_days` after the request if it did not; and once `daily_cap` courses were
+    requested on a day.
 
     Parameters
     ----------
     requests
-        The last of each course.
+        The last request of each course.
     in_flight
-        The courses of which a training that was asked for is on its way.
+        The courses whose requested training has not ended.
     """
-    today = {name for name, one in requests.items() if one.asked_on == as_of}
+    today = {name for name, request in requests.items() if request.asked_on == as_of}
     act: dict[str, Decision] = {}
     wait: dict[str, str] = {}
     for course, decision in sorted(decisions.items()):
@@ -143,9 +146,9 @@ def permitted(
         elif trained_for and decision.evidence_on and decision.evidence_on <= trained_for:
             wait[course] = f"the evidence is older than the training of {trained_for}"
         elif course in today:
-            wait[course] = "it was asked for today"
+            wait[course] = "its training was requested today"
         elif len(today | act.keys()) >= SETTINGS.daily_cap:
-            wait[course] = f"{SETTINGS.daily_cap} courses were asked for today"
+            wait[course] = f"training of {SETTINGS.daily_cap} courses was requested today"
         else:
             act[course] = decision
     return act, wait
@@ -154,28 +157,28 @@ def permitted(
 def evidence(signals: Iterable[Signal]) -> dict[str, list[Evidence]]:
     """Return the evidence of each course, one for each day that has reports."""
     days: dict[tuple[str, date], dict[Kind, Signal]] = {}
-    for one in signals:
-        days.setdefault((one.course_id, one.as_of), {})[one.kind] = one
-    found: dict[str, list[Evidence]] = {}
+    for signal in signals:
+        days.setdefault((signal.course_id, signal.as_of), {})[signal.kind] = signal
+    by_course: dict[str, list[Evidence]] = {}
     for (course, day), kinds in days.items():
-        says = {kind: one.says for kind, one in kinds.items()}
+        texts = {kind: signal.says for kind, signal in kinds.items()}
         labels = kinds.get(Kind.CONCEPT)
-        found.setdefault(course, []).append(
+        by_course.setdefault(course, []).append(
             Evidence(
                 day,
-                says.get(Kind.DRIFT, ""),
-                says.get(Kind.PERFORMANCE, ""),
-                says.get(Kind.CONCEPT, ""),
+                texts.get(Kind.DRIFT, ""),
+                texts.get(Kind.PERFORMANCE, ""),
+                texts.get(Kind.CONCEPT, ""),
                 labels.alarm_on if labels else None,
             )
         )
-    return found
+    return by_course
 
 
 def decided(
     connection: Connection, as_of: date, courses: Sequence[str] | None = None
 ) -> dict[str, Decision]:
-    """Return for each course that has reports whether to train it again."""
+    """Return the decision for each course that has reports."""
     days = SETTINGS.stale_days + SETTINGS.longest_gap_days + 1
-    found = evidence(store.signals(connection, as_of, days=days, courses=courses))
-    return {course: decide(rows, as_of) for course, rows in found.items()}
+    by_course = evidence(store.signals(connection, as_of, days=days, courses=courses))
+    return {course: decide(rows, as_of) for course, rows in by_course.items()}

@@ -1,7 +1,7 @@
-"""The room's tables: reports by course and day, and the matured rows of the error streams.
+"""The package's tables: reports by course and day, and the matured rows of the error streams.
 
-Everything is written by key, so that writing the same again changes nothing, and a day in the past
-can be computed anew. No student appears in any of them.
+Rows are written by key, so that writing the same row again changes nothing, and a day in the past
+can be computed again. No table names a student.
 """
 
 from __future__ import annotations
@@ -28,32 +28,45 @@ metadata = sa.MetaData(schema="monitoring")
 report = sa.Table(
     "report",
     metadata,
-    sa.Column("course_id", sa.Text, primary_key=True, comment="empty: all courses together"),
+    sa.Column(
+        "course_id",
+        sa.Text,
+        primary_key=True,
+        comment="id of the course; empty: all courses together",
+    ),
     sa.Column("as_of", sa.Date, primary_key=True),
-    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True, comment="drift, performance, concept or health"),
     sa.Column("body", JSONB, nullable=False),
-    info=TablePolicy("monitoring", time="as_of").info,
+    # Reports are compared with those of the same week a year ago.
+    info=TablePolicy("monitoring", time="as_of", days=800, newest=("course_id", "kind")).info,
 )
 matured_error = sa.Table(
     "matured_error",
     metadata,
     sa.Column("section_id", sa.Text, primary_key=True),
     sa.Column("assignment_id", sa.Text, primary_key=True),
-    sa.Column("batch", sa.Integer, primary_key=True, comment="of its scores, in order"),
+    sa.Column(
+        "batch",
+        sa.Integer,
+        primary_key=True,
+        comment="number of the batch of scores, in the order in which they came",
+    ),
     sa.Column("course_id", sa.Text, nullable=False),
-    sa.Column("matured_on", sa.Date, nullable=False),
-    sa.Column("scores", sa.Integer, nullable=False, comment="of the batch"),
-    sa.Column("error", sa.Double, nullable=False, comment="their mean error, points"),
-    sa.Column("z", sa.Double, nullable=False, comment="in standard deviations of training terms"),
+    sa.Column("matured_on", sa.Date, nullable=False, comment="day on which the batch was complete"),
+    sa.Column("scores", sa.Integer, nullable=False, comment="number of scores in the batch"),
+    sa.Column("error", sa.Double, nullable=False, comment="mean error of these scores, points"),
+    sa.Column(
+        "z", sa.Double, nullable=False, comment="the error in standard deviations of training terms"
+    ),
     info=TablePolicy("monitoring", time="matured_on").info,
 )
 
-#: The course_id of what concerns all courses together.
+#: The course_id of reports on all courses together.
 EVERYWHERE = ""
 
 
 class Kind(StrEnum):
-    """What a report is about."""
+    """The kind of a report."""
 
     DRIFT = "drift"
     PERFORMANCE = "performance"
@@ -72,7 +85,7 @@ class Stored:
 
 
 def write(connection: Connection, kind: Kind, as_of: date, bodies: Mapping[str, Any]) -> None:
-    """Store one report for each course, in the place of that day's earlier one.
+    """Store one report for each course; it replaces an earlier report of that day.
 
     Parameters
     ----------
@@ -116,7 +129,7 @@ def read(
 
 @dataclass(frozen=True)
 class Signal:
-    """What one report says that matters for training again, in words; empty: nothing."""
+    """The description in one report that bears on training again; empty if there is none."""
 
     course_id: str
     as_of: date
@@ -128,7 +141,7 @@ class Signal:
 def signals(
     connection: Connection, as_of: date, *, days: int, courses: Collection[str] | None = None
 ) -> list[Signal]:
-    """Return what the reports of the last `days` days say, oldest first, without their figures."""
+    """Return the signals in the reports of the last `days` days, oldest first."""
     column = report.c
     query = sa.select(
         column.course_id,
@@ -155,8 +168,22 @@ def signals(
     ]
 
 
-def newest_health(connection: Connection, as_of: date, days: int = 3) -> dict[str, str]:
-    """Return what is wrong with each course that was judged lately, in words; empty: nothing."""
+@dataclass(frozen=True)
+class CourseHealth:
+    """The health of a course's model: its score (0-100; None if unknown) and its worst part."""
+
+    score: float | None
+    needs: bool
+    worst: str
+
+    @property
+    def says(self) -> str:
+        """Description of what is wrong; empty if the course needs no attention."""
+        return f"{self.score:.0f} of 100; {self.worst}" if self.needs else ""
+
+
+def newest_health(connection: Connection, as_of: date, days: int = 3) -> dict[str, CourseHealth]:
+    """Return the newest health of each course that was judged in the last `days` days."""
     column = report.c
     query = (
         sa.select(
@@ -173,13 +200,13 @@ def newest_health(connection: Connection, as_of: date, days: int = 3) -> dict[st
         .order_by(column.course_id, column.as_of.desc())
     )
     return {
-        row.course_id: f"{row.score:.0f} of 100; {row.worst}" if row.needs else ""
+        row.course_id: CourseHealth(row.score, row.needs, row.worst)
         for row in connection.execute(query)
     }
 
 
 def remember_errors(connection: Connection, rows: pd.DataFrame) -> None:
-    """Store matured rows (course_id, `concept.STREAM`); one that is known stays as it was."""
+    """Store matured rows (course_id, `concept.STREAM`); rows that are stored stay unchanged."""
     known = matured_errors(connection, rows["matured_on"].max(), rows["course_id"].unique())
     key = list(matured_error.primary_key.columns.keys())
     is_new = ~_index(rows, key).isin(_index(known, key))
@@ -198,7 +225,7 @@ def _index(rows: pd.DataFrame, names: list[str]) -> pd.MultiIndex:
 def matured_errors(
     connection: Connection, as_of: date, courses: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """Return course_id and columns `concept.STREAM` of what had matured by `as_of`, in order."""
+    """Return course_id and columns `concept.STREAM` of rows that had matured by `as_of`, sorted."""
     column = matured_error.c
     order = ("matured_on", "section_id", "assignment_id", "batch")
     names = ["course_id", *order, "scores", "error", "z"]

@@ -1,6 +1,6 @@
-"""What the streams of errors say of a course and of all courses together, in words and figures.
+"""Reports of the error streams: of each course, and of all courses together.
 
-How rows of a stream and alarms come about is in `concept`.
+`concept` computes the rows of a stream and the alarms.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from grade_ml.monitoring.courses import Course, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
-    """The alarms of a stream, and what the first of the last weeks says; empty: nothing.
+class StreamAlarms:
+    """The alarms of a stream, and a description of the first alarm of the last weeks, if any.
 
     Attributes
     ----------
     alarm_on, since, direction
-        Its day, the day from which on the change is likeliest to have been there, and whether
-        scores went up (1) or down (-1).
+        The day of that alarm, the day on which the change most likely began, and whether scores
+        went up (1) or down (-1).
     """
 
     alarms: tuple[concept.Alarm, ...] = ()
@@ -37,16 +37,15 @@ class Heard:
     status: str = "not tested"
     reason: str = ""
 
-    @property
-    def told(self) -> dict[str, Any]:
-        """The alarms and what they say."""
+    def as_body(self) -> dict[str, Any]:
+        """Return the alarms and the description of the first recent alarm by name of field."""
         names = ("alarms", "says", "alarm_on", "since", "direction")
         return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfCourse(Heard):
-    """A course of which too little is known; `changed_on`: since when its model knows a change."""
+class OfCourse(StreamAlarms):
+    """A course with too few rows; `changed_on` is the day of a change that its model knows."""
 
     model: str
     changed_on: date | None
@@ -55,7 +54,7 @@ class OfCourse(Heard):
 
 @dataclass(frozen=True, kw_only=True)
 class Concept(OfCourse):
-    """A course whose stream was read: rows of training terms and since, and what is usual."""
+    """A course whose stream was read: rows of training terms and since, and the usual spreads."""
 
     spread: float
     between: float
@@ -63,8 +62,8 @@ class Concept(OfCourse):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfAll(Heard):
-    """All courses together, of which there are too few rows."""
+class OfAll(StreamAlarms):
+    """All courses together, if they have too few rows."""
 
     courses: int
 
@@ -78,9 +77,9 @@ class ConceptOfAll(OfAll):
 
 @dataclass(frozen=True)
 class Streams:
-    """Matured rows of a course before those stored earlier are known.
+    """Matured rows of a course, before those stored earlier are read.
 
-    Rows of the sections `seen` or up to `told_from` are no errors of the champion's own.
+    Rows of the sections `seen`, or up to `known_from`, are not errors of this champion.
     """
 
     model: str
@@ -91,18 +90,18 @@ class Streams:
     spread: float = 0.0
     between: float = 0.0
     seen: frozenset[str] = frozenset()
-    told_from: pd.Timestamp = pd.Timestamp.min
+    known_from: pd.Timestamp = pd.Timestamp.min
 
-    def heard(self, rows: pd.DataFrame, as_of: date) -> OfCourse:
-        """Return what is said of the course where `rows` of it are stored."""
+    def report(self, rows: pd.DataFrame, as_of: date) -> OfCourse:
+        """Return the report of the course from its stored `rows`."""
         about: dict[str, Any] = {"model": self.model, "changed_on": self.changed_on}
         if self.reason:
             return OfCourse(**about, reason=self.reason, reference=_SHOWN)
-        rows = rows[~rows["section_id"].isin(self.seen) & (rows["matured_on"] > self.told_from)]
-        found = heard(concept.alarms(self.reference["z"], rows), as_of, "of its own")
+        rows = rows[~rows["section_id"].isin(self.seen) & (rows["matured_on"] > self.known_from)]
+        own = recent_alarm(concept.alarms(self.reference["z"], rows), as_of, "of its own")
         return Concept(
             **about,
-            **found.told,
+            **own.as_body(),
             status="tested",
             spread=self.spread,
             between=self.between,
@@ -133,20 +132,20 @@ def streams(course: Course, scored: Scores | None, as_of: date) -> Streams:
         expectation.spread,
         expectation.between,
         champion.sections,
-        course.told_from,
+        course.known_from,
     )
 
 
-def heard(alarms: Iterable[concept.Alarm], as_of: date, where: str) -> Heard:
-    """Return what alarms say on the day; one that is old is no news."""
+def recent_alarm(alarms: Iterable[concept.Alarm], as_of: date, place: str) -> StreamAlarms:
+    """Return the alarms with a description of the first recent alarm; old alarms have none."""
     alarms, oldest = tuple(alarms), as_of - timedelta(days=concept.SETTINGS.news_days)
-    first = next((one for one in alarms if one.on >= oldest), None)
+    first = next((alarm for alarm in alarms if alarm.on >= oldest), None)
     if first is None:
-        return Heard(alarms=alarms)
+        return StreamAlarms(alarms=alarms)
     way = "higher" if first.direction > 0 else "lower"
-    return Heard(
+    return StreamAlarms(
         alarms=alarms,
-        says=f"scores are {way} than predictions imply ({first.detector}, {where})",
+        says=f"scores are {way} than predictions imply ({first.detector}, {place})",
         alarm_on=first.on,
         since=first.since,
         direction=first.direction,
@@ -154,7 +153,7 @@ def heard(alarms: Iterable[concept.Alarm], as_of: date, where: str) -> Heard:
 
 
 def everywhere(bodies: Iterable[Mapping[str, Any]], as_of: date) -> OfAll:
-    """Read the streams of all courses as one: what all share shows in weeks, not in terms.
+    """Read the streams of all courses as one: a shared change shows in weeks, not in terms.
 
     Parameters
     ----------
@@ -167,8 +166,8 @@ def everywhere(bodies: Iterable[Mapping[str, Any]], as_of: date) -> OfAll:
     )
     if len(reference) < concept.SETTINGS.least_rows:
         return OfAll(courses=len(stored), reason="too few scores of training terms")
-    found = heard(concept.alarms(reference["z"], rows), as_of, "in all courses")
-    return ConceptOfAll(**found.told, courses=len(stored), status="tested", rows=len(rows))
+    alarm = recent_alarm(concept.alarms(reference["z"], rows), as_of, "in all courses")
+    return ConceptOfAll(**alarm.as_body(), courses=len(stored), status="tested", rows=len(rows))
 
 
 def _merged(parts: Iterable[list[Mapping[str, Any]]]) -> pd.DataFrame:
@@ -177,18 +176,23 @@ def _merged(parts: Iterable[list[Mapping[str, Any]]]) -> pd.DataFrame:
     return rows.sort_values(["matured_on", "z"], ignore_index=True).astype({"z": "float64"})
 
 
-def together(one: OfCourse, all_courses: Heard) -> OfCourse:
-    """Return the course with the alarm of all courses where it agrees with it.
+def together(course: OfCourse, all_courses: StreamAlarms) -> OfCourse:
+    """Return the course with the alarm of all courses, if its own scores agree.
 
-    An alarm that a training knows of has been answered: each training looks at what is left of it.
+    A model that knows of a change already allows for it, so such a course stays as it is.
     """
-    is_told = one.changed_on is not None
-    if not isinstance(one, Concept) or one.says or is_told or all_courses.alarm_on is None:
-        return one
+    knows_change = course.changed_on is not None
+    if (
+        not isinstance(course, Concept)
+        or course.says
+        or knows_change
+        or all_courses.alarm_on is None
+    ):
+        return course
     since = pd.Timestamp(str(all_courses.since))
-    z = one.rows[one.rows["matured_on"] >= since]["z"].to_numpy(np.float64)
+    z = course.rows[course.rows["matured_on"] >= since]["z"].to_numpy(np.float64)
     clear = all_courses.direction * z.sum() / np.sqrt(max(z.size, 1))
     if clear < concept.SETTINGS.agreement:
-        return one
+        return course
     same = {name: getattr(all_courses, name) for name in ("says", "alarm_on", "since")}
-    return replace(one, **same)
+    return replace(course, **same)

@@ -1,6 +1,6 @@
-"""Which rows are compared: the newest sections now, and the same week in the training terms.
+"""Chooses the rows to compare: the newest sections now, and the same week in the training terms.
 
-The comparison itself is `drift`'s matter.
+`drift` compares them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 from grade_ml.monitoring.champion import Champion
 from grade_ml.monitoring.records import Records
 
-#: The model's own output, compared beside its features.
+#: The model's output, which is compared in addition to its features.
 OUTPUT = ("grade", "risk")
 _CHOSEN_BY = ["section_id", "student_id", "cut_on", "progress"]
 #: "The same week": cuts are weekly, so the nearest lies at most half a week away.
@@ -45,15 +45,15 @@ class Windows:
     Attributes
     ----------
     features
-        The model's features that tell students apart.
+        The model's features that differ between students of a class.
     output
-        The model's predictions of the same weeks: those held out, and those stored. None where
-        either is not there.
+        The model's predictions of the same weeks: those held out, and those stored. None if either
+        is missing.
     same_for_class
-        Features that are the same for a whole class, such as its size. They say nothing about
-        students, and with one class now and few before nothing can be tested.
+        Features that are the same for a whole class, such as its size. They do not describe
+        students, and with one class now and few before they cannot be tested.
     reason
-        Why there is nothing to compare; empty: there is.
+        Why there is nothing to compare; empty if there is.
     cut_on
         The day of the newest current row.
     """
@@ -71,9 +71,9 @@ def windows(snapshots: pd.DataFrame, champion: Champion, records: Records) -> Wi
     Parameters
     ----------
     snapshots
-        Of the course; rows of later cuts are not looked at.
+        Of the course; rows of later cuts are ignored.
     """
-    # Rows are chosen by what they are, and taken with all columns once.
+    # Rows are chosen by a few columns first; all columns of the chosen rows are taken once.
     rows = snapshots[_CHOSEN_BY].astype({"section_id": object, "student_id": object})
     dated = rows[rows["cut_on"] <= pd.Timestamp(records.as_of)]
     ended = set(records.sections["section_id"]) - set(records.running["section_id"])
@@ -83,15 +83,17 @@ def windows(snapshots: pd.DataFrame, champion: Champion, records: Records) -> Wi
     current = snapshots.take(newest.index.to_numpy())
     reference = snapshots.take(_nearest(past, places, length).index.to_numpy())
     features = [name for name in champion.features if name in snapshots and name != "course_id"]
-    told, held_out = _newest(records.predictions, set(places), "on"), champion.held_out
+    predictions, held_out = _newest(records.predictions, set(places), "on"), champion.held_out
     if len(held_out):
         held_out = held_out[held_out["section_id"].isin(ended & champion.sections)]
-        held_out = _nearest(held_out.assign(student_id=held_out["student"]), _places(told), length)
+        held_out = _nearest(
+            held_out.assign(student_id=held_out["student"]), _places(predictions), length
+        )
     same = _same_for_class(features, reference, current)
     kept = [name for name in features if name not in same]
     return Windows(
         Sides.of(reference, current, kept),
-        Sides.of(held_out, told, OUTPUT) if len(held_out) and len(told) else None,
+        Sides.of(held_out, predictions, OUTPUT) if len(held_out) and len(predictions) else None,
         same,
         _reason(current, reference, champion),
         newest["cut_on"].max().date() if len(newest) else None,
@@ -109,8 +111,8 @@ def _reason(current: pd.DataFrame, reference: pd.DataFrame, champion: Champion) 
 def _last_begun(rows: pd.DataFrame, running: pd.DataFrame) -> set[str]:
     """Return the running sections with rows that began last, and those that began with them.
 
-    Where terms overlap, one course runs in its 5th and in its 31st week at once. Rows of both are
-    no sample of anything; the older section was compared when it was the newest.
+    If terms overlap, a course may run in its 5th and in its 31st week at once. Rows of both are not
+    a sample of either week; the older section was compared when it was the newest.
     """
     known = running[running["section_id"].isin(rows["section_id"].unique())]
     late = known["starts_on"].max() - known["starts_on"] <= pd.Timedelta(days=_NEAR_DAYS)
@@ -119,32 +121,32 @@ def _last_begun(rows: pd.DataFrame, running: pd.DataFrame) -> set[str]:
 
 def _newest(rows: pd.DataFrame, sections: Collection[str], on: str = "cut_on") -> pd.DataFrame:
     """Return each student's rows of the newest day of each of the sections."""
-    some = rows[rows["section_id"].isin(sections)]
-    return some[some[on] == some.groupby("section_id")[on].transform("max")]
+    chosen = rows[rows["section_id"].isin(sections)]
+    return chosen[chosen[on] == chosen.groupby("section_id")[on].transform("max")]
 
 
 def _places(rows: pd.DataFrame) -> dict[str, float]:
-    """Return how far (0-1) each section is."""
+    """Return the progress (0-1) of each section."""
     return dict(rows.groupby("section_id")["progress"].max())
 
 
 def _nearest(rows: pd.DataFrame, places: dict[str, float], days: pd.Series) -> pd.DataFrame:
-    """Return each student's row nearest to the place of a running section, if near enough.
+    """Return each student's row nearest to the progress of a running section, if near enough.
 
-    Where running sections are at several places, a student's row is that of the first near one.
+    If running sections have progressed differently, a student's row is that near the first of them.
     """
     if rows.empty or not places:
         return rows.head(0)
     length = rows["section_id"].map(days)
-    found = []
+    nearest = []
     for place in sorted(set(places.values())):
         distance = (rows["progress"] - place).abs() * length
-        # Few rows are near; each of them is looked at, and no other.
+        # Few rows are near; only they are compared.
         distance = distance[distance <= _NEAR_DAYS]
         near = rows.loc[distance.index]
         least = distance.groupby([near["section_id"], near["student_id"]]).transform("min")
-        found.append(near[distance == least])
-    return pd.concat(found).drop_duplicates(["section_id", "student_id"])
+        nearest.append(near[distance == least])
+    return pd.concat(nearest).drop_duplicates(["section_id", "student_id"])
 
 
 def _same_for_class(

@@ -1,1 +1,1 @@
-"""Dagster over the domain rooms: the only room that imports dagster; no domain rule lives here."""
+"""Dagster over the domain packages. No other package imports dagster; no domain rule is here."""

@@ -1,6 +1,6 @@
 """Keeps the partition set `course` equal to the gradebook's courses.
 
-A read that failed is not an empty gradebook: nothing here is called after one.
+A failed read is not an empty gradebook: nothing here is called after a failed read.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ class Change:
     waiting: tuple[str, ...]
 
 
-def decide(known: Collection[str], wanted: Collection[str], busy: Collection[str]) -> Change:
-    """Return what turns the partitions `known` into `wanted` without touching `busy` ones.
+def decide(known: Collection[str], courses: Collection[str], busy: Collection[str]) -> Change:
+    """Return the change from the partitions `known` to `courses` that leaves `busy` ones alone.
 
     >>> decide(["a", "b", "c"], ["c", "d"], busy=["b"])
     Change(add=('d',), remove=('a',), waiting=('b',))
     """
-    gone = set(known) - set(wanted)
+    removed = set(known) - set(courses)
     return Change(
-        add=tuple(sorted(set(wanted) - set(known)))[:MAX_CHANGES],
-        remove=tuple(sorted(gone - set(busy)))[:MAX_CHANGES],
-        waiting=tuple(sorted(gone & set(busy))),
+        add=tuple(sorted(set(courses) - set(known)))[:MAX_CHANGES],
+        remove=tuple(sorted(removed - set(busy)))[:MAX_CHANGES],
+        waiting=tuple(sorted(removed & set(busy))),
     )
 
 
-def pending(instance: DagsterInstance, wanted: Iterable[str]) -> Change:
-    """Return what would bring the partitions of `instance` in step with the courses `wanted`."""
+def pending(instance: DagsterInstance, courses: Iterable[str]) -> Change:
+    """Return what would make the partitions of `instance` equal to `courses`."""
     known = instance.get_dynamic_partitions(str(course.name))
-    wanted = set(wanted)
-    if wanted >= set(known):
-        return decide(known, wanted, busy=())
+    courses = set(courses)
+    if courses >= set(known):
+        return decide(known, courses, busy=())
     if instance.get_backfills(filters=BulkActionsFilter(statuses=ACTIVE_BACKFILL), limit=1):
-        # A backfill names its partitions when it is asked for and starts their runs later.
-        return decide(known, wanted, busy=known)
-    return decide(known, wanted, busy=worked_on(instance, known))
+        # A backfill names its partitions when it is requested and starts their runs later.
+        return decide(known, courses, busy=known)
+    return decide(known, courses, busy=worked_on(instance, known))
 
 
-def synchronize(instance: DagsterInstance, wanted: Collection[str]) -> list[str]:
-    """Bring the partitions in step at once; return them in their order."""
+def synchronize(instance: DagsterInstance, courses: Collection[str]) -> list[str]:
+    """Make the partitions equal to `courses` at once; return them in their order."""
     name = str(course.name)
     while True:
-        change = pending(instance, wanted)
+        change = pending(instance, courses)
         if change.add:
             instance.add_dynamic_partitions(name, list(change.add))
         for key in change.remove:

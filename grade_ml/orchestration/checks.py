@@ -1,6 +1,6 @@
 """Asset checks of the gradebook, made by one factory from its rules (see `gradebook.quality`).
 
-A broken serious rule stops the run before anything is computed from the table; the others warn.
+A violated serious rule stops the run before anything is computed from the table; others warn.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from grade_ml.core.texts import bullets
 from grade_ml.gradebook import quality, schema
 from grade_ml.orchestration.assets.gradebook import NAME_OF_TABLE
 from grade_ml.orchestration.resources import Platform
-from grade_ml.orchestration.retrying import retried
+from grade_ml.orchestration.steps import step
 
 
 def _table_checks(table: Table) -> AssetChecksDefinition:
@@ -50,14 +50,15 @@ def _table_checks(table: Table) -> AssetChecksDefinition:
             AssetCheckSpec(
                 "plausible",
                 asset=name,
-                description="No section's grades look as if a delivery had gone wrong: all the "
-                "same, unknown, far from earlier sections, or without results long after the due "
-                "date.",
+                description="No section's grades look like a faulty delivery: all the same, "
+                "unknown, far from earlier sections, or without results long after the due date.",
             )
         )
 
-    @multi_asset_check(name=f"{name}_checks", specs=specs)
-    @retried
+    @multi_asset_check(
+        name=f"{name}_checks", specs=specs, description=f"Check the rules of the table of {name}."
+    )
+    @step
     def checks(platform: ResourceParam[Platform]) -> Iterator[AssetCheckResult]:
         with platform.connection() as connection:
             yield from _evaluate(connection, table)
@@ -104,14 +105,14 @@ def _freshness(connection: Connection, as_of: date) -> AssetCheckResult:
 def _plausible(connection: Connection, platform: Platform) -> AssetCheckResult:
     from grade_ml.gradebook import plausibility
 
-    found = plausibility.look(connection, platform.as_of, platform.institution)
+    findings = plausibility.look(connection, platform.as_of, platform.institution)
     return AssetCheckResult(
         asset_key=NAME_OF_TABLE[schema.result],
         check_name="plausible",
-        passed=not found,
+        passed=not findings,
         severity=AssetCheckSeverity.WARN,
-        metadata={"sections": len({one.section_id for one in found})}
-        | ({"findings": MetadataValue.md(bullets(found))} if found else {}),
+        metadata={"sections": len({finding.section_id for finding in findings})}
+        | ({"findings": MetadataValue.md(bullets(findings))} if findings else {}),
     )
 
 

@@ -1,7 +1,7 @@
 """The code server: one process that loads the definitions, for the UI and the daemon together.
 
 Without it the daemon starts a code server of its own every minute: 20% of a core, for nothing.
-It can be reached by its user only, through a socket in a private folder.
+Only its user can reach it, through a socket in a private folder.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import grade_ml
 from grade_ml.core.settings import Settings
 from grade_ml.core.sockets import socket_directory
 
-#: Schedules and sensors keep their state under the name of the location; so does workspace.yaml.
+#: Schedules and sensors store their state under the name of the location, as in workspace.yaml.
 _LOCATION, _MODULE = "grade_ml", "grade_ml.definitions"
 
 
 def prepare(settings: Settings) -> tuple[Path, Path]:
     """Return the code server's socket and the file of a workspace that uses it."""
-    wanted = settings.home / "code_server"
-    wanted.mkdir(mode=0o700, exist_ok=True)
-    wanted.chmod(0o700)
-    socket, workspace = socket_directory(wanted) / "socket", wanted / "workspace.yaml"
+    folder = settings.home / "code_server"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
+    socket, workspace = socket_directory(folder) / "socket", folder / "workspace.yaml"
     server = {"socket": str(socket), "location_name": _LOCATION}
     workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
     return socket, workspace
 
 
 def arguments(socket: Path) -> tuple[str, ...]:
-    """Return the arguments of `dagster` that start it; it can load the code anew on demand."""
+    """Return the arguments of `dagster` that start it; it can reload the code on demand."""
     place = ("--socket", str(socket), "--location-name", _LOCATION)
     # Dagster takes the first of the folders to import from off the list, which may be ours.
     source = Path(grade_ml.__file__).parent.parent
@@ -41,7 +41,7 @@ def arguments(socket: Path) -> tuple[str, ...]:
 
 
 def answers(socket: Path) -> bool:
-    """Return whether the code server has loaded the definitions, or knows why it could not."""
+    """Return whether the code server has loaded the definitions, or why it could not."""
     try:
         DagsterGrpcClient(socket=str(socket)).heartbeat("")
     except DagsterUserCodeUnreachableError:

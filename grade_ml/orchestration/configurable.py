@@ -1,4 +1,4 @@
-"""What the parts of the instance have in common that dagster.yaml names by module and class."""
+"""The common base of the parts of the instance that dagster.yaml names by module and class."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dagster._config.config_schema import UserConfigSchema
 
 
 class WithoutOptions:
-    """A part that dagster.yaml says nothing more of: `config` there is empty or missing."""
+    """A part without options: its `config` in dagster.yaml is empty or missing."""
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:

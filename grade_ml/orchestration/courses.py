@@ -1,9 +1,9 @@
-"""Assets with a partition for each course, of which one that fails costs the others nothing.
+"""Assets with a partition for each course, where a failing course does not affect the others.
 
-A body works on all courses of its run at once, since most of the work is shared; `settle` finds the
-failing ones. The step then succeeds for the others, so that later steps go on with them; those that
-failed are not materialized and say why, and the check `all_courses` of the asset fails the run in a
-step of its own, on which nothing depends.
+A body works on all courses of its run at once, since most of the work is shared; `settle` isolates
+the failing courses. The step then succeeds for the others, so that later steps continue with them;
+failed courses are not materialized and give the reason, and the check `all_courses` of the asset
+fails the run in a step of its own, on which nothing depends.
 """
 
 import inspect
@@ -36,27 +36,30 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 
 from grade_ml.core.errors import GradeMLError
 from grade_ml.core.settling import place, settle
-from grade_ml.orchestration.partitions import course, many_courses
+from grade_ml.gradebook.catalog import course_ids, require_courses
+from grade_ml.orchestration.partitions import course, keys_of, many_courses
+from grade_ml.orchestration.reporting.entries import entries
 from grade_ml.orchestration.resources import Platform
-from grade_ml.orchestration.retrying import retried
+from grade_ml.orchestration.steps import step
 
-#: With it Dagster materializes nothing by itself: it would materialize every course of the run.
+#: Keeps Dagster from materializing: it would materialize every course of the run.
 _BY_HAND = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
-_CHECK, _REASON = "all_courses", "failed"
+#: The check, and the key of its metadata with the failed courses.
+CHECK, FAILED = "all_courses", "failed"
 
 
 @dataclass
 class Courses:
-    """The courses that a body works on, and what it tells Dagster of each."""
+    """The courses that a body works on, and the metadata of each."""
 
     keys: Sequence[str]
     log: DagsterLogManager
     run_id: str
-    told: dict[str, dict[str, Any]] = field(default_factory=dict)
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add_asset_metadata(self, metadata: Mapping[str, Any], partition_key: str) -> None:
         """Show `metadata` with the course's materialization."""
-        self.told.setdefault(partition_key, {}).update(metadata)
+        self.metadata.setdefault(partition_key, {}).update(metadata)
 
 
 Body = Callable[[Courses, Platform], MaterializeResult[Any]]
@@ -79,35 +82,35 @@ def course_asset(**options: Any) -> Callable[[Body], AssetsDefinition]:
             backfill_policy=many_courses,
             **options,
         )
-        @retried
-        def step(
+        @step
+        def made(
             context: AssetExecutionContext, platform: ResourceParam[Platform]
         ) -> MaterializeResult:  # type: ignore[type-arg]
-            parts, failed = settle(
-                context.partition_keys,
-                lambda keys: _called(
-                    body, Courses(keys, context.log, context.run.run_id), platform
-                ),
-            )
+            known = {*context.instance.get_dynamic_partitions(str(course.name))}
+            with platform.connection() as connection:
+                present = course_ids(connection)
+            chosen = keys_of(context, lambda named: require_courses({*named} - known, present))
+
+            def work(keys: Sequence[str]) -> tuple[Courses, MaterializeResult[Any]]:
+                # A partition can be added in the launch dialog, for any text.
+                require_courses(keys, present)
+                courses = Courses(keys, context.log, context.run.run_id)
+                return courses, body(courses, platform)
+
+            parts, failed = settle(chosen, work)
             if not parts:
                 raise next(iter(failed.values()))
             if len(parts) == 1 and not failed:
                 courses, result = parts[0]
-                for key, metadata in courses.told.items():
-                    context.add_asset_metadata(metadata, partition_key=key)
+                for key in courses.metadata:
+                    context.add_asset_metadata(_shown(courses, result, key), partition_key=key)
                 return result
             return _by_hand(context, parts, failed)
 
-        assert isinstance(step, AssetsDefinition)
-        return step
+        assert isinstance(made, AssetsDefinition)
+        return made
 
     return decorate
-
-
-def _called(
-    body: Body, courses: Courses, platform: Platform
-) -> tuple[Courses, MaterializeResult[Any]]:
-    return courses, body(courses, platform)
 
 
 def _by_hand(
@@ -115,16 +118,16 @@ def _by_hand(
     parts: Sequence[tuple[Courses, MaterializeResult[Any]]],
     failed: Mapping[str, Exception],
 ) -> MaterializeResult[Any]:
-    """Materialize the courses of `parts` and tell why the others are not."""
+    """Materialize the courses of `parts` and record why the others are not."""
     key = context.asset_key
     for courses, result in parts:
         for name in courses.keys:
-            metadata = {**(result.metadata or {}), **courses.told.get(name, {})}
+            metadata = _shown(courses, result, name)
             context.log_event(AssetMaterialization(key, metadata=metadata, partition=name))
     for name, error in failed.items():
         places = "".join(traceback.format_tb(error.__traceback__))
         context.log.error(f"{name} failed: {_reason(error)}\n{places}")
-        metadata = {_REASON: _reason(error)}
+        metadata = {FAILED: _reason(error)}
         context.log_event(AssetObservation(key, metadata=metadata, partition=name))
     return MaterializeResult(
         metadata=_BY_HAND,
@@ -132,46 +135,57 @@ def _by_hand(
     )
 
 
+def _shown(courses: Courses, result: MaterializeResult[Any], key: str) -> dict[str, Any]:
+    """Return the metadata of a course: that of the whole run, and that of the course."""
+    return entries({**(result.metadata or {}), **courses.metadata.get(key, {})})
+
+
 def _together(results: Iterator[MaterializeResult[Any]]) -> Iterator[AssetCheckResult]:
-    """Yield one result for each check: that of a part where it failed, if there is one."""
-    answers: dict[str | None, AssetCheckResult] = {}
-    for one in chain.from_iterable(result.check_results or () for result in results):
-        if one.check_name not in answers or not one.passed:
-            answers[one.check_name] = one
-    yield from answers.values()
+    """Yield one result for each check: the result of a part in which it failed, if any."""
+    merged: dict[str | None, AssetCheckResult] = {}
+    for check in chain.from_iterable(result.check_results or () for result in results):
+        if check.check_name not in merged or not check.passed:
+            merged[check.check_name] = check
+    yield from merged.values()
 
 
 def _reason(error: Exception) -> str:
-    """Return why, without the words of a foreign error: they may hold a student's id."""
+    """Return the reason, without the message of a foreign error: it may contain a student's id."""
     if isinstance(error, GradeMLError):
         return str(error)
     return f"{type(error).__name__} {place(error)}"
 
 
 def all_courses(definition: AssetsDefinition) -> AssetChecksDefinition:
-    """Return the check of a course asset that fails the run where a course has failed."""
+    """Return the check of a course asset that fails the run if a course has failed."""
     key = definition.key
     name = key.to_user_string()
     spec = AssetCheckSpec(
-        _CHECK, asset=key, description="No course of the run failed; if one did, the run fails."
+        CHECK, asset=key, description="No course of the run failed; if one did, the run fails."
     )
 
-    @multi_asset_check(name=f"{name}_{_CHECK}", specs=[spec])
-    @retried
-    def check(context: AssetCheckExecutionContext) -> Iterator[AssetCheckResult]:
+    @multi_asset_check(
+        name=f"{name}_{CHECK}",
+        specs=[spec],
+        description=f"Fail the run if {name} has failed.",
+    )
+    @step
+    def check(
+        context: AssetCheckExecutionContext, platform: ResourceParam[Platform]
+    ) -> Iterator[AssetCheckResult]:
         reasons = dict(_failed_in(context, key))
         yield AssetCheckResult(
             asset_key=key,
-            check_name=_CHECK,
+            check_name=CHECK,
             passed=not reasons,
             severity=AssetCheckSeverity.ERROR,
-            metadata={"failed": reasons},
+            metadata={FAILED: reasons},
         )
         if reasons:
-            some = ", ".join(sorted(reasons)[:20]) + (", …" if len(reasons) > 20 else "")
+            listed = ", ".join(sorted(reasons)[:20]) + (", …" if len(reasons) > 20 else "")
             raise Failure(
-                f"{name} failed for {some}; the other courses are done.",
-                metadata={"failed": reasons},
+                f"{name} failed for {listed}; the other courses are done.",
+                metadata={FAILED: reasons},
                 allow_retries=False,
             )
 
@@ -185,10 +199,10 @@ def _failed_in(context: AssetCheckExecutionContext, key: AssetKey) -> Iterator[t
     ).records
     for record in records:
         observed = record.asset_observation
-        if observed and observed.asset_key == key and _REASON in observed.metadata:
-            yield str(observed.partition), str(observed.metadata[_REASON].value)
+        if observed and observed.asset_key == key and FAILED in observed.metadata:
+            yield str(observed.partition), str(observed.metadata[FAILED].value)
 
 
 def is_partial(step: str) -> bool:
-    """Return whether the failure of a step leaves all but some courses done."""
-    return step.endswith(f"_{_CHECK}")
+    """Return whether all but some courses are done although the step failed."""
+    return step.endswith(f"_{CHECK}")

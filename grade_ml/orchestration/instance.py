@@ -1,7 +1,7 @@
 """Dagster's instance of one installation: its home, made ready, and the runs that died in it.
 
-What the instance is made of is in dagster.yaml beside this module, and where the definitions
-are in workspace.yaml. The repository has copies at its top, where Dagster's own commands look.
+dagster.yaml beside this module configures the instance; workspace.yaml names the module of the
+definitions. The repository has copies in its top folder, where Dagster's own commands look.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from grade_ml.core.permissions import make_private
 from grade_ml.core.process import Identity
 from grade_ml.core.settings import Settings
 from grade_ml.core.storage import require_writable
+from grade_ml.orchestration.queue import limit_pools
+from grade_ml.orchestration.recorded import PROCESS_TAG, process_of
 
 #: In Dagster's home. With the second, a bare `dagster dev` works there.
 _FILES = ("dagster.yaml", "workspace.yaml")
-#: The process of a run: its id, when it began, and the machine.
-PROCESS_TAG = "grade_ml/process"
 KILLED = "The process of this run was killed."
 
 
 def open_instance(settings: Settings) -> DagsterInstance:
-    """Return the instance; it holds the embedded server if its tables lie there.
+    """Return the instance; it holds the embedded server if its tables are there.
 
     The `dagster` database is that of this process's environment, as for every Dagster process.
 
@@ -39,14 +39,16 @@ def open_instance(settings: Settings) -> DagsterInstance:
         The `dagster` database does not answer; Dagster itself would try five times, and longer.
     """
     database.require_answer(database.start(settings).dagster)
-    return DagsterInstance.from_config(str(prepare_home(settings)))
+    instance = DagsterInstance.from_config(str(prepare_home(settings)))
+    limit_pools(instance, settings)
+    return instance
 
 
 def prepare_home(settings: Settings) -> Path:
     """Make Dagster's home with its dagster.yaml and workspace.yaml and return it.
 
-    They are links to the package's, so that a new version counts at once; a file that somebody put
-    there stays.
+    They are links to the files of the package, so that a new version takes effect at once; a file
+    that a user put there stays.
 
     Raises
     ------
@@ -63,10 +65,10 @@ def prepare_home(settings: Settings) -> Path:
 
 
 def _provide(source: Path, place: Path) -> None:
-    """Link `place` to the package's `source`, unless somebody put another file there."""
+    """Link `place` to the package's `source`, unless a user put another file there."""
     if place.is_symlink():
         target = place.readlink()
-        # A link to where the package, or the repository, was before.
+        # A link to the former place of the package, or of the repository.
         ours = not place.exists() or target.parts[-3:] == source.parts[-3:]
         if target == source or not ours:
             return
@@ -77,33 +79,27 @@ def _provide(source: Path, place: Path) -> None:
         draft.symlink_to(source)
     except OSError:  # a file system without links
         shutil.copyfile(source, draft)
-    # At no moment is there none: Dagster would work on a database of its own.
+    # The file exists at every moment: without it Dagster would use a database of its own.
     draft.replace(place)
 
 
 def process_tag(process: Identity | None = None) -> dict[str, str]:
-    """Return the tag of a run that happens in `process`, by default in this one."""
+    """Return the tag of a run that happens in `process`, by default in this process."""
     process = process or Identity.of(os.getpid())
     return {PROCESS_TAG: f"{process.pid} {process.created} {platform.node()}"}
 
 
-def process_of(run: DagsterRun) -> Identity | None:
-    """Return the process of a run; None where it is not known, or another machine's."""
-    pid, created, node = (run.tags.get(PROCESS_TAG, "").split(maxsplit=2) + [""] * 3)[:3]
-    return Identity(int(pid), float(created)) if node == platform.node() and pid else None
-
-
 def is_dead(run: DagsterRun) -> bool:
     """Return whether the process of a run that has not ended was killed."""
-    process = process_of(run)
+    process = process_of(run.tags)
     return process is not None and not process.is_alive()
 
 
 def end_dead_runs(instance: DagsterInstance) -> int:
-    """Report the runs as failed whose process was killed and return their number.
+    """Report the runs whose process was killed as failed, and return their number.
 
-    The daemon does so, too, while it runs. Until then such a run keeps its place in the queue and
-    its pools.
+    The daemon does so, too, while it runs. Until then such a run holds its place in the queue and
+    in its pools.
     """
     filters = RunsFilter(statuses=[*IN_PROGRESS_RUN_STATUSES, DagsterRunStatus.NOT_STARTED])
     dead = [run for run in instance.get_runs(filters) if is_dead(run)]

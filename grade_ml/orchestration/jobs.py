@@ -3,10 +3,9 @@
 from dagster import AssetSelection, define_asset_job, in_process_executor
 
 from grade_ml.orchestration.job_descriptions import JOB_DESCRIPTIONS
+from grade_ml.orchestration.queue import IN_ML_TASKS
 
-_deliveries = AssetSelection.assets("gradebook_sync", "inbox_deliveries")
-#: The tables; what fills them runs by itself.
-_gradebook = AssetSelection.groups("gradebook") - _deliveries
+_gradebook = AssetSelection.groups("gradebook")
 _snapshots = AssetSelection.assets("grade_snapshots")
 
 load_inbox = define_asset_job(
@@ -35,6 +34,7 @@ train_traditional_models = define_asset_job(
     _gradebook | _snapshots | AssetSelection.assets("baseline_model", "grade_predictions"),
     description=JOB_DESCRIPTIONS["train_traditional_models"],
     executor_def=in_process_executor,
+    tags=IN_ML_TASKS,
 )
 
 train_advanced_ml_models = define_asset_job(
@@ -44,7 +44,7 @@ train_advanced_ml_models = define_asset_job(
     | AssetSelection.assets("pooled_ensemble", "course_ensemble", "grade_predictions"),
     description=JOB_DESCRIPTIONS["train_advanced_ml_models"],
     executor_def=in_process_executor,
-    tags={"dagster/max_runtime": 3 * 3600},
+    tags=IN_ML_TASKS,
 )
 
 collect_external_data = define_asset_job(
@@ -59,7 +59,7 @@ generate_time_series_forecasts = define_asset_job(
     AssetSelection.groups("features", "forecasts") | AssetSelection.assets("trajectory_model"),
     description=JOB_DESCRIPTIONS["generate_time_series_forecasts"],
     executor_def=in_process_executor,
-    tags={"dagster/max_runtime": 3 * 3600},
+    tags=IN_ML_TASKS,
 )
 
 monitor_model_performance = define_asset_job(
@@ -81,7 +81,7 @@ update_model_explanations = define_asset_job(
     AssetSelection.groups("explanations"),
     description=JOB_DESCRIPTIONS["update_model_explanations"],
     executor_def=in_process_executor,
-    tags={"dagster/max_runtime": 3 * 3600},
+    tags=IN_ML_TASKS,
 )
 
 retrain_drifted_courses = define_asset_job(
@@ -89,18 +89,42 @@ retrain_drifted_courses = define_asset_job(
     AssetSelection.assets("course_ensemble", "grade_predictions"),
     description=JOB_DESCRIPTIONS["retrain_drifted_courses"],
     executor_def=in_process_executor,
-    tags={"dagster/max_runtime": 3600},
+    tags=IN_ML_TASKS,
+)
+
+data_cleanup = define_asset_job(
+    "data_cleanup",
+    AssetSelection.assets("data_cleanup"),
+    description=JOB_DESCRIPTIONS["data_cleanup"],
+    executor_def=in_process_executor,
+)
+
+model_cleanup = define_asset_job(
+    "model_cleanup",
+    AssetSelection.assets("model_cleanup"),
+    description=JOB_DESCRIPTIONS["model_cleanup"],
+    executor_def=in_process_executor,
+)
+
+system_health = define_asset_job(
+    "system_health",
+    AssetSelection.assets("system_health"),
+    description=JOB_DESCRIPTIONS["system_health"],
+    executor_def=in_process_executor,
 )
 
 JOBS = [
     collect_external_data,
+    data_cleanup,
     generate_time_series_forecasts,
     load_inbox,
     manage_ab_tests,
+    model_cleanup,
     monitor_model_performance,
     refresh_gradebook,
     retrain_drifted_courses,
     sync_gradebook,
+    system_health,
     train_advanced_ml_models,
     train_traditional_models,
     update_model_explanations,

@@ -1,33 +1,33 @@
-"""The partition sets `course` and of days, and how many of their keys are asked for in one run.
-
-Dagster runs several partitions in one run only as a range in the order of the set.
-"""
+"""The partition sets of courses and of days, the keys of one run, and their limits."""
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
 
 from dagster import (
+    AssetExecutionContext,
     BackfillPolicy,
     BetaWarning,
     DailyPartitionsDefinition,
     DynamicPartitionsDefinition,
 )
 
-# Known and accepted; it would be printed by every process that loads the definitions.
+from grade_ml.core.dates import parse_date
+from grade_ml.core.errors import NotFoundError
+from grade_ml.orchestration.ranges import IN_ONE_RUN, PARTITION, RANGE_END, RANGE_START
+
+# Known and accepted; every process that loads the definitions would print it.
 warnings.filterwarnings("ignore", "Parameter `backfill_policy`", BetaWarning)
 
 #: Kept equal to the gradebook's courses by the sensor `course_catalog`.
 course = DynamicPartitionsDefinition(name="course")
 
-#: Many courses in one run, since a process costs seconds; not all of them, which bounds the
-#: memory of a run and what is lost if it dies.
-IN_ONE_RUN = 100
 many_courses = BackfillPolicy.multi_run(max_partitions_per_run=IN_ONE_RUN)
 
-#: The earliest day of which external data can be asked for.
+#: The earliest day for which external data can be collected.
 FIRST_DAY = "2010-01-01"
 
-#: One request often answers for a year.
+#: One request often returns a year.
 all_days = BackfillPolicy.single_run()
 
 
@@ -36,42 +36,54 @@ def days(timezone: str) -> DailyPartitionsDefinition:
     return DailyPartitionsDefinition(start_date=FIRST_DAY, timezone=timezone, end_offset=1)
 
 
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
+def keys_of(
+    context: AssetExecutionContext, require: Callable[[Sequence[str]], None]
+) -> Sequence[str]:
+    """Return the partitions that a run is for.
 
+    By GraphQL, Dagster starts a run for any text: a run for a future day succeeded.
 
-def range_tags(first: str, last: str) -> dict[str, str]:
-    """Return the tags of a run over all partitions from `first` to `last`, both included."""
-    return {RANGE_START: first, RANGE_END: last}
+    Parameters
+    ----------
+    require
+        Raises an error if a partition that the run names does not exist.
 
-
-def ranges(known: Sequence[str], chosen: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Yield first and last key of each unbroken stretch of `chosen` within `known`.
-
-    >>> list(ranges(["a", "b", "c", "d"], {"a", "b", "d"}))
-    [('a', 'b'), ('d', 'd')]
+    Raises
+    ------
+    NotFoundError
+        The run names no partition, or a range that ends before it begins.
     """
-    first = last = None
-    for key in known:
-        if key in chosen:
-            first, last = first or key, key
-        elif first and last:
-            yield first, last
-            first = last = None
-    if first and last:
-        yield first, last
+    tags = context.run.tags
+    named = [tags[name] for name in (PARTITION, RANGE_START, RANGE_END) if name in tags]
+    if not named:
+        raise NotFoundError(
+            "The run names no partition.",
+            "Choose partitions in the launch dialog, or start it by `grade-ml run`.",
+        )
+    require(named)
+    keys: Sequence[str] = context.partition_keys
+    if not keys:
+        raise NotFoundError(
+            f"The range from {named[0]} to {named[-1]} ends before it begins.",
+            "Exchange its ends.",
+        )
+    return keys
 
 
-def few_ranges(known: Sequence[str], chosen: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Yield what `ranges` yields, as one range with others in between where one run can hold it.
+def require_days(named: Iterable[str], last: date) -> None:
+    """Raise `NotFoundError` for a text that is not a day from FIRST_DAY to `last`.
 
-    Starting a run costs more than computing a course that did not change.
-
-    >>> list(few_ranges(["a", "b", "c", "d"], {"a", "d"}))
-    [('a', 'd')]
+    >>> require_days(["2010-01-01", "2026-11-30"], date(2026, 11, 30))
     """
-    places = [place for place, key in enumerate(known) if key in chosen]
-    if places and places[-1] - places[0] < IN_ONE_RUN:
-        yield known[places[0]], known[places[-1]]
-    else:
-        yield from ranges(known, chosen)
+    for text in named:
+        try:
+            day = parse_date(text)
+        except ValueError as error:
+            raise NotFoundError(
+                f"There is no day {text!r}.", "Write days as YYYY-MM-DD."
+            ) from error
+        if not FIRST_DAY <= day.isoformat() <= last.isoformat():
+            raise NotFoundError(
+                f"The day {day} has no partition.",
+                f"Choose days from {FIRST_DAY} to {last}, the current one.",
+            )

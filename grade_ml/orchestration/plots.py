@@ -1,6 +1,6 @@
 """Pictures in metadata: small PNG charts embedded in Markdown, which the UI shows inline.
 
-Only drawing lives here; the figures that are drawn come from the domain rooms.
+This module only draws; the figures come from the domain packages.
 """
 
 from __future__ import annotations
@@ -8,36 +8,51 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dagster import MarkdownMetadataValue, MetadataValue, TableRecord
 
-from grade_ml.core import texts
-from grade_ml.core.figures import BLUE, COLOURS, GREY, blank, canvas, heading, png
+from grade_ml.core import quantities, texts
+from grade_ml.core.figures import (
+    BLUE,
+    COLOURS,
+    GREY,
+    Nothing,
+    Picture,
+    as_sentence,
+    blank,
+    canvas,
+    dated,
+    heading,
+    png,
+    thousands,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import pandas as pd
 
-#: Pictures and counts of fewer students would tell of each one, to whoever sees the UI. The floor
-#: that SLDS Technical Brief 3 of the US National Center for Education Statistics recommends.
+#: Pictures and counts of fewer students would reveal individual students to users of the UI. The
+#: floor that SLDS Technical Brief 3 of the US National Center for Education Statistics recommends.
 FEWEST = 10
+#: Rows of a table that is a summary: those that need attention most.
+ROWS = 10
+#: Points of a curve of calibration: a line through two always looks like a rule.
+LEAST_BINS = 3
 
 
 def bars(
-    title: str,
-    values: Sequence[tuple[str, float]],
-    y_label: str,
-    x_label: str = "",
-    top: float | None = None,
+    title: str, values: Sequence[tuple[str, float]], y_label: str, x_label: str = "group"
 ) -> MarkdownMetadataValue:
-    """Draw one bar for each (label, value), up to the value `top` or the highest."""
+    """Draw one bar for each (label, value)."""
+    if nothing := as_sentence(title, values, f" {y_label}", x_label):
+        return embed(nothing, title)
     figure, axes = canvas(title, x_label, y_label)
     labels = [heading(label) for label, _ in values]
     axes.bar(range(len(values)), [value for _, value in values], color=BLUE)
-    axes.set_ylim(0, top)
+    axes.yaxis.set_major_formatter(thousands)
     step = max(1, len(labels) // 12)
     axes.set_xticks(range(0, len(labels), step), labels[::step])
-    if max((len(label) for label in labels), default=0) > 6:
+    if sum(map(len, labels[::step])) > 48:
         axes.tick_params(axis="x", labelrotation=30)
     return embed(figure, title)
 
@@ -46,11 +61,14 @@ def line(title: str, points: Sequence[tuple[date, float]], y_label: str) -> Mark
     """Draw a line through (date, value)."""
     import numpy as np
 
+    if nothing := as_sentence(title, points, f" {y_label}"):
+        return embed(nothing, title)
     figure, axes = canvas(title, "", y_label)
     days = np.array([day for day, _ in points], dtype="datetime64[D]")
     axes.plot(days, [value for _, value in points], color=BLUE)
     axes.set_ylim(bottom=0)
-    axes.tick_params(axis="x", labelrotation=30)
+    axes.yaxis.set_major_formatter(thousands)
+    dated(axes)
     return embed(figure, title)
 
 
@@ -59,13 +77,24 @@ def timelines(
 ) -> MarkdownMetadataValue:
     """Draw one panel for each series of (day, value, whether it is about that very day).
 
-    Observed days are dots, carried-forward ones the line between them; a day without a value is a
-    gap with a grey ground.
+    Observed days are dots, carried-forward days the line between them; a day without a value is a
+    gap with a grey ground. A series that a panel could not show is described in a sentence.
     """
     import numpy as np
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    height = 1.1 + 1.1 * max(len(series), 1)
+    words = [
+        nothing.words
+        for name, points in series.items()
+        if (nothing := as_sentence(name, [(day, value) for day, value, _ in points]))
+    ]
+    series = {
+        name: points
+        for name, points in series.items()
+        if not as_sentence(name, [(day, value) for day, value, _ in points])
+    }
+    if not series:
+        return MetadataValue.md(texts.bullets(words or ["nothing is known yet"]))
+    height = 1.1 + 1.1 * len(series)
     figure = blank((6, height), layout=None)
     figure.suptitle(title, fontsize=11, x=0.02, y=1 - 0.1 / height, ha="left")
     legend = "dots: about that very day; line: the newest that was known; grey: not available"
@@ -73,8 +102,8 @@ def timelines(
     figure.subplots_adjust(
         left=0.12, right=0.98, top=1 - 0.7 / height, bottom=0.45 / height, hspace=0.5
     )
-    panels = figure.subplots(max(len(series), 1), sharex=True, squeeze=False)[:, 0]
-    for axes, (name, points) in zip(panels, series.items(), strict=False):
+    panels = figure.subplots(len(series), sharex=True, squeeze=False)[:, 0]
+    for axes, (name, points) in zip(panels, series.items(), strict=True):
         days = np.array([day for day, _, _ in points], dtype="datetime64[D]")
         values = np.array([value for _, value, _ in points], dtype=float)
         observed = np.array([is_observed for _, _, is_observed in points], dtype=bool)
@@ -87,22 +116,31 @@ def timelines(
         axes.set_title(name, fontsize=8, loc="left", pad=2)
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
-    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
-    panels[-1].xaxis.set_major_locator(locator)
     panels[-1].xaxis.get_offset_text().set_fontsize(7)
-    panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-    return embed(figure, title)
+    dated(panels[-1])
+    picture = embed(figure, title)
+    return MetadataValue.md(f"{picture.value}\n\n{texts.bullets(words)}") if words else picture
 
 
 def calibration(
     title: str, predicted: Sequence[float], observed: Sequence[float]
 ) -> MarkdownMetadataValue:
     """Draw the observed share (0-1) over the predicted probability (0-1) of each bin."""
-    figure, axes = canvas(title, "predicted risk", "observed share")
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
-    axes.plot(predicted, observed, color=BLUE, marker="o", markersize=4, label="model")
-    axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.legend(frameon=False)
+    if (bins := len(set(predicted))) < LEAST_BINS:
+        words = f"{title}: a curve needs {LEAST_BINS} different risks, and there are {bins}."
+        return embed(Nothing(words), title)
+    figure, axes = canvas(title, "predicted risk, %", "share at risk in truth, %")
+    axes.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="perfect")
+    axes.plot(
+        [100 * share for share in predicted],
+        [100 * share for share in observed],
+        color=BLUE,
+        marker="o",
+        markersize=4,
+        label="model, in groups of equal size",
+    )
+    axes.set(xlim=(-2, 102), ylim=(-2, 102))
+    axes.legend(frameon=False, fontsize=8)
     return embed(figure, title)
 
 
@@ -110,10 +148,13 @@ def agreement(
     title: str, predicted: Sequence[float], actual: Sequence[float]
 ) -> MarkdownMetadataValue:
     """Draw one dot for each pair of predicted and actual grade (0-100)."""
-    figure, axes = canvas(title, "predicted grade", "actual grade")
+    if len(predicted) < FEWEST:
+        words = f"{title}: a picture needs {FEWEST} known grades, and there are {len(predicted)}."
+        return embed(Nothing(words), title)
+    figure, axes = canvas(title, "predicted grade, points", "actual grade, points")
     axes.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1)
     axes.scatter(predicted, actual, s=8, alpha=0.25, color=BLUE, linewidths=0)
-    axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    axes.set(xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
     return embed(figure, title)
 
 
@@ -122,20 +163,28 @@ def histories(
 ) -> MarkdownMetadataValue:
     """Draw one panel for each group of searches, and in it one falling step line for each search.
 
-    A line goes through (number of the trial, least loss so far in percent of the start's); at its
-    end stands its name.
+    A line goes through (number of the trial, least loss so far in percent of the start's); its name
+    is at its end. A group whose searches tried nothing is left out.
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure = blank((4.2 * max(len(panels), 1), 3.4))
+    panels = {
+        name: lines
+        for name, lines in panels.items()
+        if any(points and points[-1][0] > 0 for points in lines.values())
+    }
+    if not panels:
+        words = f"{title}: no search tried other parameters than those it began with."
+        return embed(Nothing(words), title)
+    figure = blank((4.2 * max(len(panels), 1.3), 3.4))
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    row = figure.subplots(1, max(len(panels), 1), sharey=True, squeeze=False)[0]
-    for axes, (name, lines) in zip(row, panels.items(), strict=False):
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (name, lines) in zip(row, panels.items(), strict=True):
         axes.axhline(100, color=GREY, linestyle="--", linewidth=1)
         last = max((points[-1][0] for points in lines.values() if points), default=0)
         for colour, (search, points) in zip(itertools.cycle(COLOURS), lines.items(), strict=False):
             if points:
-                # To the last trial of all: nothing better was found until then.
+                # To the last trial of all: there was no better one until then.
                 numbers = [number for number, _ in points] + [last]
                 values = [value for _, value in points] + [points[-1][1]]
                 axes.step(numbers, values, where="post", color=colour, linewidth=1.5)
@@ -146,8 +195,7 @@ def histories(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
-        if lines:
-            axes.legend(frameon=False, fontsize=7, loc="lower left")
+        axes.legend(frameon=False, fontsize=7, loc="lower left")
     row[0].set_ylabel("least loss, % of the start's")
     return embed(figure, title)
 
@@ -160,23 +208,26 @@ def shares(
     Shares (0-1) are named on the left; a member without any in all groups is left out.
     """
     groups = {
-        name: {member: found for member, found in members.items() if found}
+        name: {member: bars for member, bars in members.items() if bars}
         for name, members in panels.items()
+        if any(members.values())
     }
-    members = list(dict.fromkeys(member for found in groups.values() for member in found)) or [""]
-    most = max((len(one) for found in groups.values() for one in found.values()), default=1)
-    figure = blank((4.2 * max(len(groups), 1), 0.8 + 1.05 * len(members)))
+    if not groups:
+        return embed(Nothing(f"{title}: too few trials to compare."), title)
+    members = list(dict.fromkeys(member for group in groups.values() for member in group))
+    most = max(len(bars) for group in groups.values() for bars in group.values())
+    figure = blank((4.2 * max(len(groups), 1.3), 0.8 + 1.05 * len(members)))
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    grid = figure.subplots(len(members), max(len(groups), 1), sharex=True, squeeze=False)
-    for column, (name, found) in zip(grid.T, groups.items(), strict=False):
-        for axes, member in zip(column, members, strict=False):
-            bars = sorted(found.get(member, {}).items(), key=lambda one: one[1])
+    grid = figure.subplots(len(members), len(groups), sharex=True, squeeze=False)
+    for column, (name, group) in zip(grid.T, groups.items(), strict=True):
+        for axes, member in zip(column, members, strict=True):
+            bars = sorted(group.get(member, {}).items(), key=lambda bar: bar[1])
             labels = [texts.line(label) for label, _ in bars]
             axes.barh(labels, [value for _, value in bars], color=BLUE)
-            axes.set_title(f"{name}: {member}".removesuffix(": "), fontsize=8, loc="left", pad=2)
+            axes.set_title(f"{name}: {member}", fontsize=8, loc="left", pad=2)
             axes.tick_params(labelsize=7)
             axes.spines[["top", "right"]].set_visible(False)
-            # Bars as thick as where there are more of them, from the top.
+            # Bars as thick as in the fullest panel, from the top.
             axes.set(xlim=(0, 1), ylim=(len(bars) - most - 0.5, len(bars) - 0.5))
             if not bars:
                 axes.set_axis_off()
@@ -185,18 +236,31 @@ def shares(
     return embed(figure, title)
 
 
-def table(records: Sequence[TableRecord]) -> MetadataValue:
-    """Return the records as a table, whose columns are those of any of them.
+def table(rows: Sequence[Mapping[str, Any]]) -> MetadataValue:
+    """Return the rows as a table, with the columns of all of them, with readable names and units.
 
-    Dagster knows no table without rows, and none whose rows have different columns.
+    Dagster has no table without rows, and none whose rows have different columns.
     """
-    if not records:
+    if not rows:
         return MetadataValue.text("none")
-    names = dict.fromkeys(name for one in records for name in one.data)
-    rows = [TableRecord({name: one.data.get(name) for name in names}) for one in records]
-    return MetadataValue.table(rows)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return MetadataValue.table(
+        [
+            TableRecord(
+                {quantities.title(name): quantities.shown(name, row.get(name)) for name in names}
+            )
+            for row in rows
+        ]
+    )
 
 
-def embed(figure: Figure, title: str) -> MarkdownMetadataValue:
-    """Return `figure` as metadata that the UI shows as a picture."""
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a frame, for `table`."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def embed(figure: Picture, title: str) -> MarkdownMetadataValue:
+    """Return `figure` as metadata that the UI shows as a picture, or the sentence in its place."""
+    if isinstance(figure, Nothing):
+        return MetadataValue.md(texts.markdown(figure.words))
     return MetadataValue.md(f"![{texts.markdown(title)}](data:image/png;base64,{png(figure)})")

@@ -1,4 +1,4 @@
-"""What assets, checks and sensors work with: connections that open when first used, and the date.
+"""The resource of assets, checks and sensors: connections that open when first used, and the date.
 
 Settings reach the assets as a plain object, not as resource configuration, because the UI shows
 configuration and a URL may hold a password.
@@ -20,6 +20,7 @@ from grade_ml.core.clock import Clock
 from grade_ml.core.dates import parse_date
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.settings import Settings
+from grade_ml.orchestration.queue import NOT_AGAIN
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -36,8 +37,7 @@ if TYPE_CHECKING:
 class Platform:
     """The stores of one installation and the date of one run.
 
-    Nothing is started or connected to before it is asked for. `chosen` overrides the date that
-    `settings` give.
+    Nothing is started or connected before its first use. `chosen` overrides the date of `settings`.
     """
 
     settings: Settings
@@ -47,7 +47,7 @@ class Platform:
     @cached_property
     def as_of(self) -> date:
         """The date at which this run computes: its configuration, the setting, or today."""
-        return self.chosen or self.settings.date_at(self.clock.now())
+        return self.settings.date_at(self.clock.now(), self.chosen)
 
     @cached_property
     def now(self) -> datetime:
@@ -62,7 +62,7 @@ class Platform:
 
     @cached_property
     def urls(self) -> database.DatabaseUrls:
-        """The URLs of the databases; the embedded server is held from now on if there is one."""
+        """The URLs of the databases; from now on this process holds the embedded server, if any."""
         return database.start(self.settings)
 
     @cached_property
@@ -72,14 +72,14 @@ class Platform:
 
     @cached_property
     def institution(self) -> Institution:
-        """What the institution decided: pass marks, grades, uses of attributes."""
+        """The decisions of the institution: pass marks, grades, uses of attributes."""
         from grade_ml.gradebook import institution
 
         return institution.read(self.settings.institution)
 
     @cached_property
     def declared(self) -> Declarations:
-        """What attributes may be used for."""
+        """The permitted uses of attributes."""
         from grade_ml.gradebook.attributes import declarations
 
         return declarations(self.institution)
@@ -93,7 +93,7 @@ class Platform:
 
     @property
     def stages(self) -> Stages:
-        """What moves versions of models between stages."""
+        """Moves versions of models between stages."""
         from grade_ml.registry.transition import Stages
 
         return Stages(self.engine, self.registry, self.now)
@@ -113,7 +113,7 @@ class Platform:
 
     @contextmanager
     def workspace(self) -> Iterator[Workspace]:
-        """Open one transaction with what a computation needs beside it."""
+        """Open one transaction, with everything else that a computation needs."""
         from grade_ml.registry.workspace import Workspace
 
         with self.connection() as connection:
@@ -127,7 +127,7 @@ class Platform:
             )
 
     def close(self) -> None:
-        """Give back the connections that were opened."""
+        """Close the connections that were opened."""
         if "engine" in self.__dict__:
             self.engine.dispose()
 
@@ -153,7 +153,14 @@ def platform_resource(settings: Settings, clock: Clock) -> ResourceDefinition:
         description="Gradebook, storage and model registry, opened when first used.",
     )
     def platform(context: InitResourceContext) -> Iterator[Platform]:
-        opened = Platform(settings, clock, _date(context.resource_config["as_of"]))
+        try:
+            chosen = _date(context.resource_config["as_of"])
+            settings.date_at(clock.now(), chosen)  # refuses the future
+        except ConfigurationError:
+            if context.run and context.instance:
+                context.instance.add_run_tags(context.run.run_id, NOT_AGAIN)
+            raise
+        opened = Platform(settings, clock, chosen)
         try:
             yield opened
         finally:

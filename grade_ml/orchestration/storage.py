@@ -1,9 +1,9 @@
 """Dagster's own tables: in PostgreSQL at DAGSTER_POSTGRES_URL or on the embedded server.
 
 Named in dagster.yaml, so that every Dagster process (webserver, daemon, code server, run, a bare
-`dagster dev`) finds the server by itself and holds it for as long as it lives. The URL is read
-in each process and so is in no command line and in no instance reference. Being in every
-Dagster process, also one that somebody starts by hand, it is where such a process is kept apart.
+`dagster dev`) finds the server by itself and holds it for as long as it lives. Each process reads
+the URL, so that it is in no command line and in no instance reference. As this module is in every
+Dagster process, also one that a user starts by hand, it isolates such a process.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import psycopg2
+from dagster import DagsterEventType, EventLogEntry
 from dagster._grpc import server_watcher
 from dagster._serdes import ConfigurableClassData
-from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 from sqlalchemy import Engine, create_engine, event
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -25,7 +26,7 @@ from grade_ml.core.process import keep_apart
 from grade_ml.core.settings import Settings
 from grade_ml.orchestration.configurable import WithoutOptions
 
-#: UI and daemon ask the code server each second whether it is still the same: 1% of a core.
+#: By default, UI and daemon query the code server each second whether it is the same: 1% of a core.
 server_watcher.WATCH_INTERVAL = 5
 
 
@@ -36,17 +37,35 @@ class GradeMLStorage(WithoutOptions, DagsterPostgresStorage):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> GradeMLStorage:
-        """Return the storage; the embedded server is started if it is needed."""
+        """Return the storage; start the embedded server if it is needed."""
         keep_apart()
         url = database.start(Settings.from_environment()).dagster
-        storage = cls(url, should_autocreate_tables=url not in _engines, inst_data=inst_data)
+        new = url not in _engines
+        storage = cls(url, should_autocreate_tables=new, inst_data=inst_data)
+        storage._event_log_storage = _Events(url, should_autocreate_tables=False)
         runs: Any = storage.run_storage
         events: Any = storage.event_log_storage
         schedules: Any = storage.schedule_storage
         runs._engine = events._engine = schedules._engine = _engines.setdefault(url, _pooled(url))
-        # It would read the names of all tables before each of its statements; this one is there.
+        # It would read the names of all tables before each of its statements; this table exists.
         schedules._has_instigators_table = lambda _: True
         return storage
+
+
+class _Events(PostgresEventLogStorage):
+    """Dagster's events; the last red line of a run's log names the failure and the remedy.
+
+    Dagster ends it with "Error occurred while executing op" and twenty lines of its own code.
+    """
+
+    def store_event(self, event: EventLogEntry) -> None:
+        """Store an event."""
+        if event.dagster_event_type is DagsterEventType.RUN_FAILURE:
+            from grade_ml.orchestration.results import with_cause
+
+            failed = self.get_logs_for_run(event.run_id, of_type=DagsterEventType.STEP_FAILURE)
+            event = with_cause(event, failed)
+        super().store_event(event)
 
 
 #: Of this process, by URL. The code server opens the storage for every tick of a sensor, and each
@@ -54,7 +73,7 @@ class GradeMLStorage(WithoutOptions, DagsterPostgresStorage):
 _engines: dict[str, Engine] = {}
 
 
-#: So long a process waits for a database that it has reached before; Dagster tries six times.
+#: A process waits this long for a database that it has reached before; Dagster tries six times.
 _PATIENCE_SECONDS = 30
 
 
@@ -74,7 +93,7 @@ def _pooled(url: str) -> Engine:
         ):
             with attempt:
                 if attempt.retry_state.attempt_number > 1:
-                    # Where no `up` does so, it starts an embedded server that died.
+                    # If no `up` does so, it restarts an embedded server that died.
                     database.start(Settings.from_environment())
                 connection = dialect.connect(*arguments, **parameters)
         reached.set()

@@ -1,6 +1,6 @@
 """The SHA-256 manifest that makes a folder of files one artifact, and its verification.
 
-Where the folder lies and what its files mean is decided elsewhere.
+Other modules decide where the folder lies and what its files mean.
 """
 
 from __future__ import annotations

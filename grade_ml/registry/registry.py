@@ -1,6 +1,6 @@
 """Model versions in MLflow, their artifacts under the storage root, and the two stage aliases.
 
-MLflow keeps names, versions, aliases, parameters and metrics; the files lie under
+MLflow stores names, versions, aliases, parameters and metrics; the files lie under
 `<storage root>/models/<run id>` with a SHA-256 manifest. Aliases are moved by `transition` alone.
 """
 
@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 from upath import UPath
 
 from grade_ml.core import database
-from grade_ml.core.errors import ArtifactError, ServiceError
+from grade_ml.core.errors import ArtifactError, UnavailableError
 from grade_ml.core.locks import DatabaseLock
 from grade_ml.core.pseudonyms import Pseudonyms
+from grade_ml.core.storage import remove_tree, size_of
 from grade_ml.features.attributes import ATTRIBUTE, barred
 from grade_ml.gradebook.attributes import SOURCES, Declarations
-from grade_ml.registry import manifest
+from grade_ml.registry import manifest, tables
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
@@ -41,7 +42,7 @@ _REPLACES = (
 )
 #: The files of models that have a row for each student.
 _ROWS = ".parquet"
-#: MLflow keeps 200 characters of a run's place, `/<run id>/artifacts` among them.
+#: MLflow stores 200 characters of a run's place, `/<run id>/artifacts` among them.
 _LONGEST_LOCATION = 150
 
 
@@ -56,8 +57,8 @@ class Alias(StrEnum):
 class ModelVersion:
     """One registered version.
 
-    `secret` is the fingerprint of the secret under which it was registered, None for those of a
-    time without one. `metrics` are numbers by name; `parameters` are texts; `trained_at` is
+    `secret` is the fingerprint of the secret under which it was registered, `None` if there was
+    no secret. `metrics` are numbers by name; `parameters` are texts; `trained_at` is
     timezone-aware; `manifest_sha256` identifies the artifact's content.
     """
 
@@ -74,13 +75,23 @@ class ModelVersion:
     secret: str | None
 
 
+@dataclass(frozen=True)
+class Registered:
+    """That a version is in the registry: its run, whose name its files bear, and since when."""
+
+    name: str
+    version: int
+    run_id: str
+    at: datetime
+
+
 def _shown(place: UPath) -> str:
-    """Return where MLflow shows files to be; they are found without it."""
+    """Return where MLflow shows files to be; they are located without it."""
     return str(place) if len(str(place)) <= _LONGEST_LOCATION else f"mlflow-artifacts:/{place.name}"
 
 
 def _require_answer(uri: str) -> None:
-    """Ask an MLflow server once; MLflow itself would try for minutes."""
+    """Query an MLflow server once; MLflow itself would try for minutes."""
     import requests
 
     try:
@@ -88,7 +99,7 @@ def _require_answer(uri: str) -> None:
     except requests.exceptions.SSLError:
         return  # MLflow has variables of its own for certificates
     except requests.RequestException as error:
-        raise ServiceError(
+        raise UnavailableError(
             f"The MLflow server {uri} does not answer: {error}.",
             "Start it, or correct MLFLOW_TRACKING_URI.",
         ) from error
@@ -104,9 +115,9 @@ class Registry:
     storage_root
         A path or URL for `universal_pathlib`.
     pseudonyms
-        Stand in the place of students' ids in what models keep.
+        Replace students' ids in the data of stored models.
     declared
-        Which attributes models may read; one that reads another is not given out.
+        Which attributes models may read; `fetch` refuses a model that reads another.
     """
 
     def __init__(
@@ -216,7 +227,7 @@ class Registry:
         return self._read(created)
 
     def _point(self, name: str, alias: Alias, version: int | None) -> None:
-        """Let `alias` of `name` point to `version` or to nothing, in one atomic call.
+        """Point `alias` of `name` to `version`, or remove it, in one atomic call.
 
         For `transition` alone: an alias that moves without a record is moved behind its back.
         """
@@ -247,11 +258,11 @@ class Registry:
                 return
 
     def newest(self, name: str) -> ModelVersion | None:
-        """Return the version of `name` that was registered last, or None where there is none."""
-        found = self._client.search_model_versions(
+        """Return the version of `name` that was registered last, or None if there is none."""
+        versions = self._client.search_model_versions(
             f"name = '{name}'", max_results=1, order_by=["version_number DESC"]
         )
-        return self._read(found[0]) if found else None
+        return self._read(versions[0]) if versions else None
 
     def at(self, name: str, version: int) -> ModelVersion:
         """Return a version by its number.
@@ -261,12 +272,12 @@ class Registry:
         ArtifactError
             There is no such version.
         """
-        found = self._find(name, version)
-        if found is None:
+        stored = self._find(name, version)
+        if stored is None:
             raise ArtifactError(
                 f"The registry has no version {version} of the model {name}.", "Train it again."
             )
-        return self._read(found)
+        return self._read(stored)
 
     def has(self, name: str, version: int) -> bool:
         """Return whether there is such a version."""
@@ -283,24 +294,36 @@ class Registry:
             return None
 
     def get(self, name: str, alias: Alias) -> ModelVersion | None:
-        """Return the version of `name` that holds `alias`, or None where there is none."""
+        """Return the version of `name` that holds `alias`, or None if there is none."""
         from mlflow.exceptions import MlflowException
 
         try:
-            found = self._client.get_model_version_by_alias(name, alias)
+            stored = self._client.get_model_version_by_alias(name, alias)
         except MlflowException as error:
             # The first: the model has no such alias; the second: there is no such model.
             if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
                 return None
             raise
-        return self._read(found)
+        return self._read(stored)
 
     def holders(self, alias: Alias) -> list[ModelVersion]:
-        """Return the version that holds `alias` of each model that has one, by name."""
+        """Return the version with `alias` of each model that has such a version, by name."""
+        if self.tracking_uri.startswith("postgresql"):
+            return self._holders_in_tables(alias)
         return [
             self._read(self._client.get_model_version(model.name, model.aliases[alias]))
             for model in self._registered()
             if alias in model.aliases
+        ]
+
+    def _holders_in_tables(self, alias: Alias) -> list[ModelVersion]:
+        engine = database.connect(self.tracking_uri)
+        with database.reachable(engine) as connection:
+            versions = tables.holders(connection, alias)
+        engine.dispose()
+        return [
+            _version(held.name, held.version, held.run_id, held.tags, held.metrics, held.parameters)
+            for held in versions
         ]
 
     def fetch(self, version: ModelVersion) -> Path:
@@ -312,16 +335,16 @@ class Registry:
         Raises
         ------
         ArtifactError
-            A file is missing, was changed, or was added, the model reads an attribute that none
-            may read (the error names it), or it keeps values of students that another secret, or
-            none, hides.
+            A file is missing, was changed, or was added, the model reads an attribute that no model
+            may read (the error names it), or it contains values of students that are hidden by
+            another secret or by none.
         """
         if unfit := barred(version.features, self.declared):
             named = ", ".join(f"{name} ({why})" for name, why in unfit.items())
             raise ArtifactError(
                 f"The model {version.name} {version.version} reads attributes that no model may "
                 f"read: {named}.",
-                f"Otherwise {_REPLACES}; docs/institution.md tells how to declare attributes.",
+                f"Otherwise {_REPLACES}; docs/institution.md describes how to declare attributes.",
             )
         if self._is_exposed(version):
             raise ArtifactError(
@@ -337,18 +360,92 @@ class Registry:
 
     def exposed(self, name: str) -> list[ModelVersion]:
         """Return the versions of `name` that `fetch` refuses for want of the secret."""
-        found = self._client.search_model_versions(f"name = '{name}'")
-        return [version for one in found if self._is_exposed(version := self._read(one))]
+        versions = self._client.search_model_versions(f"name = '{name}'")
+        return [version for stored in versions if self._is_exposed(version := self._read(stored))]
 
-    def _remove(self, version: ModelVersion) -> None:
+    def registered(self) -> list[Registered]:
+        """Return every version of every model."""
+        versions, token = [], None
+        while True:
+            page = self._client.search_model_versions(page_token=token)
+            versions += [_registered(version) for version in page]
+            token = page.token
+            if not token:
+                return versions
+
+    def pointed_to(self) -> set[tuple[str, int]]:
+        """Return name and version of what any alias in MLflow points to, ours or another."""
+        return {
+            (model.name, int(version))
+            for model in self._registered()
+            for version in model.aliases.values()
+        }
+
+    def parameter(self, version: Registered, name: str) -> str | None:
+        """Return one of the parameters of a version."""
+        value: str | None = self._client.get_run(version.run_id).data.params.get(name)
+        return value
+
+    def unregistered(self, before: datetime) -> list[str]:
+        """Return the runs of models that began before a moment and have no version.
+
+        Their process died before it registered one, or the version was removed. Runs of groups
+        that do not have a model's name belong to another program.
+        """
+        from mlflow.entities import ViewType
+
+        models = {model.name for model in self._registered()}
+        groups = [
+            group.experiment_id
+            for name in sorted(models)
+            if (group := self._client.get_experiment_by_name(name))
+        ]
+        used = {version.run_id for version in self.registered()}
+        # A server does not show which of its deleted runs its `mlflow gc` has removed.
+        view = ViewType.ALL if self._forgets else ViewType.ACTIVE_ONLY
+        unregistered: list[str] = []
+        token = None
+        while groups:
+            page = self._client.search_runs(
+                groups,
+                f"attributes.start_time < {int(before.timestamp() * 1000)}",
+                run_view_type=view,
+                page_token=token,
+            )
+            unregistered += [run.info.run_id for run in page if run.info.run_id not in used]
+            token = page.token
+            if not token:
+                break
+        return sorted(unregistered)
+
+    def size(self, run_id: str) -> int:
+        """Return the bytes of the files of a run."""
+        return size_of(self._models / run_id)
+
+    def drop_run(self, run_id: str) -> None:
+        """Remove a run that has no version, its files first.
+
+        Where MLflow is a server, the run is deleted there and its own `mlflow gc` forgets it.
+        """
+        remove_tree(self._models / run_id)
+        if self._forgets:
+            # As `mlflow gc` does, which besides would look for files where MLflow lays them.
+            self._client._tracking_client.store._hard_delete_run(run_id)
+        elif self._client.get_run(run_id).info.lifecycle_stage == "active":
+            self._client.delete_run(run_id)
+
+    @property
+    def _forgets(self) -> bool:
+        """Whether runs can be removed permanently: in a database of our own, not on a server."""
+        return hasattr(self._client._tracking_client.store, "_hard_delete_run")
+
+    def _remove(self, version: ModelVersion | Registered) -> None:
         """Remove a version, files first. For `transition`: MLflow drops its aliases in silence."""
-        folder = self._models / version.run_id
-        if folder.exists():
-            folder.fs.rm(folder.path, recursive=True)
+        remove_tree(self._models / version.run_id)
         self._client.delete_model_version(version.name, str(version.version))
 
     def _is_exposed(self, version: ModelVersion) -> bool:
-        """Whether it keeps values of students (rows, texts of attributes) under another secret."""
+        """Whether it contains values of students (rows, attributes) under another secret."""
         if version.secret == self.pseudonyms.fingerprint:
             return False
         folder = self._models / version.run_id
@@ -382,9 +479,9 @@ class Registry:
         """Return the id of what MLflow calls an experiment: runs whose files lie at `place`."""
         from mlflow.exceptions import MlflowException
 
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
+        group = self._client.get_experiment_by_name(name)
+        if group is not None:
+            return str(group.experiment_id)
         try:
             return self._client.create_experiment(name, artifact_location=_shown(place))
         except MlflowException as error:
@@ -402,18 +499,41 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _read(self, found: MlflowVersion) -> ModelVersion:
-        run = self._client.get_run(str(found.run_id))
-        return ModelVersion(
-            name=found.name,
-            version=int(found.version),
-            run_id=str(found.run_id),
-            manifest_sha256=found.tags["manifest_sha256"],
-            metrics=dict(run.data.metrics),
-            parameters=dict(run.data.params),
-            features=tuple(json.loads(found.tags["features"])),
-            data_version=found.tags["data_version"],
-            code_version=found.tags["code_version"],
-            trained_at=datetime.fromisoformat(found.tags["trained_at"]),
-            secret=found.tags.get("secret"),
+    def _read(self, stored: MlflowVersion) -> ModelVersion:
+        run = self._client.get_run(str(stored.run_id))
+        return _version(
+            stored.name,
+            int(stored.version),
+            str(stored.run_id),
+            stored.tags,
+            run.data.metrics,
+            run.data.params,
         )
+
+
+def _version(  # noqa: PLR0913, PLR0917 - what MLflow keeps of it in four tables
+    name: str,
+    version: int,
+    run_id: str,
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+    parameters: Mapping[str, str],
+) -> ModelVersion:
+    return ModelVersion(
+        name=name,
+        version=version,
+        run_id=run_id,
+        manifest_sha256=tags["manifest_sha256"],
+        metrics=dict(metrics),
+        parameters=dict(parameters),
+        features=tuple(json.loads(tags["features"])),
+        data_version=tags["data_version"],
+        code_version=tags["code_version"],
+        trained_at=datetime.fromisoformat(tags["trained_at"]),
+        secret=tags.get("secret"),
+    )
+
+
+def _registered(stored: MlflowVersion) -> Registered:
+    at = datetime.fromtimestamp(stored.creation_timestamp / 1000, UTC)
+    return Registered(stored.name, int(stored.version), str(stored.run_id), at)

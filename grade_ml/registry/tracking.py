@@ -1,7 +1,7 @@
-"""Experiments in MLflow: one run for each, for people who look there.
+"""Experiments in MLflow: one run for each, for users of MLflow.
 
-A picture of what the tables say; nothing reads it. What is there already is not written again, so
-that a process that died halfway is completed by the next one.
+A copy of the tables that no code reads. What exists already is not written again, so that the next
+process completes what a process that died left incomplete.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from grade_ml.registry.registry import Registry
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-#: Under which all runs stand in MLflow, and their files below the storage root.
+#: The group of all runs in MLflow, and the folder of their files below the storage root.
 GROUP = "experiments"
 REPORT = "report.html"
 _KEY, _STATE, _DIGEST = "grade_ml.experiment", "grade_ml.state", "grade_ml.report_sha256"
-#: The metric that counts the steps, so that a run says how many it has.
+#: The metric that counts the steps, so that a run shows how many it has.
 _LOOK = "look"
-#: Characters of a parameter; older servers of MLflow refuse longer ones.
+#: Characters of a parameter; older servers of MLflow refuse longer values.
 _LONGEST = 500
 
 
@@ -47,13 +47,13 @@ class Tracked:
     Attributes
     ----------
     key
-        Names it for good, [a-z0-9-].
+        Names it permanently, [a-z0-9-].
     parameters
         What was planned; they never change.
     steps
-        In their order; later ones are added, earlier ones never change.
+        In their order; later entries are added, earlier entries never change.
     state
-        Where it stands, in a word.
+        Its state, in one word.
     has_ended
         Whether nothing will be added any more.
     report
@@ -69,7 +69,7 @@ class Tracked:
 
 
 def track(registry: Registry, root: str, tracked: Tracked) -> None:
-    """Bring the experiment's run in step with `tracked`; make it where there is none.
+    """Bring the experiment's run in step with `tracked`; create it if there is none.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def track(registry: Registry, root: str, tracked: Tracked) -> None:
         _bring_in_step(registry, UPath(root) / GROUP, tracked)
     except MlflowException as error:
         raise ServiceError(
-            f"MLflow could not keep the experiment {tracked.key}: {error.message}",
+            f"MLflow could not store the experiment {tracked.key}: {error.message}",
             "The next run of manage_ab_tests tries again.",
         ) from error
 
@@ -120,10 +120,10 @@ def _bring_in_step(registry: Registry, place: UPath, tracked: Tracked) -> None:
 
 
 def _run(registry: Registry, place: UPath, key: str) -> Run:
-    """Return the run of an experiment, the first one if two processes made one each."""
+    """Return the run of an experiment, the first if two processes each created a run."""
     client = registry._client
     group = registry._group(GROUP, place)
-    found = client.search_runs(
+    runs = client.search_runs(
         [group], f"tags.`{_KEY}` = '{key}'", max_results=1, order_by=["attributes.start_time ASC"]
     )
-    return found[0] if found else client.create_run(group, tags={_KEY: key}, run_name=key)
+    return runs[0] if runs else client.create_run(group, tags={_KEY: key}, run_name=key)

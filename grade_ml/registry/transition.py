@@ -1,9 +1,9 @@
-"""The one way in which a model's version changes its stage: recorded first, then shown in MLflow.
+"""The only way to change the stage of a model's version: recorded first, then shown in MLflow.
 
 The table `registry.transition` is the truth, MLflow's aliases are its picture: `champion` and
-`challenger` point to the versions whose last row says so. A change is committed as an intent, the
+`challenger` point to the versions with that last row. A change is committed as an intent, the
 aliases are moved, and the rows are confirmed. A process that dies in between leaves rows that are
-not confirmed, and `Stages.reconcile` or the next transition of the model finishes what they say.
+not confirmed, and `Stages.reconcile` or the next transition of the model completes them.
 Which version deserves which stage is decided elsewhere.
 """
 
@@ -11,56 +11,27 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB, distinct_on
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from grade_ml.core import database
 from grade_ml.core.errors import StageError
 from grade_ml.core.locks import DatabaseLock
-from grade_ml.core.policy import TablePolicy
-from grade_ml.registry.registry import Alias, ModelVersion, Registry
+from grade_ml.registry.history import Stage, recorded_stages, transition
+from grade_ml.registry.registry import Alias, ModelVersion, Registered, Registry
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 logger = logging.getLogger(__name__)
-
-metadata = sa.MetaData(schema="registry")
-
-transition = sa.Table(
-    "transition",
-    metadata,
-    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column("model_name", sa.Text, nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("from_stage", sa.Text, nullable=False),
-    sa.Column("to_stage", sa.Text, nullable=False),
-    sa.Column("replaced", sa.Integer, comment="the version that held `to_stage` before"),
-    sa.Column("decided_at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("figures", JSONB, nullable=False),
-    sa.Column("confirmed_at", sa.TIMESTAMP(timezone=True), comment="null: aliases may be behind"),
-    info=TablePolicy("registry", time="decided_at").info,
-)
-
-
-class Stage(StrEnum):
-    """The stages of a version's life; one that was registered and nothing more is candidate."""
-
-    CANDIDATE = "candidate"
-    CHALLENGER = "challenger"
-    CHAMPION = "champion"
-    RETIRED = "retired"
-    ROLLED_BACK = "rolled back"
-
 
 _NEXT = {
     Stage.CANDIDATE: {Stage.CHALLENGER, Stage.RETIRED},
@@ -70,11 +41,12 @@ _NEXT = {
     Stage.ROLLED_BACK: set[Stage](),
 }
 _SHOWN = {Stage(alias): alias for alias in Alias}
+_NAME = attrgetter("name")
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Why a version changes its stage: in words, and the figures by name that decided it."""
+    """Why a version changes its stage: the reason as text, and the figures that decided it."""
 
     reason: str
     figures: Mapping[str, float] = field(default_factory=dict)
@@ -86,7 +58,7 @@ _GONE = Evidence("the registry does not have this version any more")
 
 @dataclass(frozen=True)
 class _Move:
-    """One row to be: a version, where it stood, where it goes, and the version it replaces."""
+    """A row to be stored: a version, its old and new stage, and the version that it replaces."""
 
     version: int
     before: Stage
@@ -102,8 +74,8 @@ class Stages:
     Parameters
     ----------
     engine
-        On the `grade_ml` database. Each step is a transaction of its own, whatever transaction
-        the caller has open.
+        On the `grade_ml` database. Each step is a transaction of its own, independent of the
+        caller's.
     now
         Timezone-aware; what is written is stamped with it.
     """
@@ -121,13 +93,13 @@ class Stages:
         Raises
         ------
         StageError
-            No version goes from where this one stands to `to`.
+            No version may change from the stage of this version to `to`.
         """
         name = version.name
         with self._alone():
             self._repair(name)
             with database.reachable(self.engine) as connection:
-                stages = _recorded(connection, name)[name]
+                stages = recorded_stages(connection, name)[name]
                 moves = _moves(version, to, evidence, stages)
                 if to is Stage.ROLLED_BACK:
                     moves += self._restored(connection, version, stages)
@@ -135,30 +107,63 @@ class Stages:
             self._show(name, stages | {move.version: move.to for move in moves})
 
     def of(self, version: ModelVersion) -> Stage:
-        """Return where `version` stands."""
+        """Return the stage of `version`."""
         with database.reachable(self.engine) as connection:
-            recorded = _recorded(connection, version.name)[version.name]
+            recorded = recorded_stages(connection, version.name)[version.name]
         return recorded.get(version.version, Stage.CANDIDATE)
 
     def remove(self, version: ModelVersion, reason: str) -> None:
-        """Delete `version` and its files for good; it is retired first."""
+        """Delete `version` and its files permanently; it is retired first."""
         if Stage.RETIRED in _NEXT[self.of(version)]:
             self.transition(version, Stage.RETIRED, Evidence(reason))
         self.registry._remove(version)
 
+    def discard(
+        self,
+        choose: Callable[[], Collection[Registered]],
+        reason: str,
+    ) -> list[Registered]:
+        """Delete versions and their files permanently; return the deleted versions.
+
+        A chosen version that holds a stage or may hold one again (see `held`) stays.
+
+        Parameters
+        ----------
+        choose
+            Returns the versions; called while none can change its stage.
+        """
+        with self._alone():
+            self._repair(None)
+            with database.reachable(self.engine) as connection:
+                recorded = recorded_stages(connection, None)
+                spared = held(connection, self.registry)
+                outdated = [
+                    version for version in choose() if (version.name, version.version) not in spared
+                ]
+                for name, of_model in groupby(sorted(outdated, key=_NAME), key=_NAME):
+                    moves = [
+                        _Move(version.version, Stage.CANDIDATE, Stage.RETIRED, Evidence(reason))
+                        for version in of_model
+                        if version.version not in recorded[name]
+                    ]
+                    self._write(connection, name, moves, confirmed_at=self.now)
+            for removed in outdated:
+                self.registry._remove(removed)
+        return outdated
+
     def reconcile(self) -> None:
         """Bring records and aliases of all models together.
 
-        What a process that died had begun is finished. Where nothing was begun, the aliases are
-        right: an installation of the time before these records has none, and somebody may have
-        moved an alias in MLflow. What they say is written down.
+        The transition of a process that died is completed. If no transition was begun, the aliases
+        are right: an installation older than these records has none, and a user may have moved
+        an alias in MLflow. The aliases are then recorded.
         """
         with self._alone():
             self._repair(None)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Wait for other processes' transitions; the death of one of them ends its own."""
+        """Wait for other processes' transitions; the death of a process ends its transition."""
         with database.reachable(self.engine) as connection:
             DatabaseLock.TRANSITION.wait(connection)
             yield
@@ -166,7 +171,7 @@ class Stages:
     def _repair(self, name: str | None) -> None:
         shown = self.registry.aliases(name)
         with database.reachable(self.engine) as connection:
-            recorded, begun = _recorded(connection, name), _begun(connection, name)
+            recorded, begun = recorded_stages(connection, name), _begun(connection, name)
             for model in sorted({*recorded, *shown} - begun):
                 moves = _moved_elsewhere(recorded[model], shown.get(model, {}))
                 self._write(connection, model, moves, confirmed_at=self.now)
@@ -179,12 +184,12 @@ class Stages:
             self._show(model, recorded[model])
 
     def _show(self, name: str, stages: Mapping[int, Stage]) -> None:
-        """Let the aliases of a model say what is recorded, and confirm the records."""
+        """Move the aliases of a model to the recorded versions, and confirm the records."""
         shown = self.registry.aliases(name).get(name, {})
         # Champion first: it serves, and is never missing in between.
         for alias in (Alias.CHAMPION, Alias.CHALLENGER):
             version = next(
-                (one for one, stage in stages.items() if _SHOWN.get(stage) is alias), None
+                (number for number, stage in stages.items() if _SHOWN.get(stage) is alias), None
             )
             if version != shown.get(alias):
                 self.registry._point(name, alias, version)
@@ -250,41 +255,40 @@ class Stages:
             connection.execute(sa.insert(transition), rows)
 
 
-def holders(connection: Connection, name: str) -> dict[Stage, int]:
-    """Return the versions of a model that are champion and challenger, as the records say.
+def held(connection: Connection, registry: Registry) -> set[tuple[str, int]]:
+    """Return name and version of what holds a stage, or an alias, or may hold one again.
 
-    MLflow is not asked, so that a schedule may ask this every few hours.
+    These are champions and challengers according to the records or MLflow, the targets of other
+    aliases and of the rollback of a champion, and the newest version of each model.
     """
-    stages = _recorded(connection, name)[name]
-    return {stage: version for version, stage in stages.items() if stage in _SHOWN}
-
-
-def champions(connection: Connection) -> dict[str, int]:
-    """Return the version that is champion of each model that has one, without asking MLflow."""
-    return {
-        name: version
-        for name, stages in _recorded(connection, None).items()
-        for version, stage in stages.items()
-        if stage is Stage.CHAMPION
-    }
-
-
-def _recorded(connection: Connection, name: str | None) -> defaultdict[str, dict[int, Stage]]:
-    """Return the stage of each version that ever left that of a candidate, by model."""
     table = transition.c
-    query = (
-        sa.select(table.model_name, table.version, table.to_stage)
+    replaced = connection.execute(
+        sa.select(table.model_name, table.version, table.replaced)
+        .where(table.to_stage == Stage.CHAMPION)
         .ext(distinct_on(table.model_name, table.version))
         .order_by(table.model_name, table.version, table.id.desc())
     )
-    found: defaultdict[str, dict[int, Stage]] = defaultdict(dict)
-    for row in connection.execute(_of(query, name)):
-        found[row.model_name][row.version] = Stage(row.to_stage)
-    return found
+    recorded = recorded_stages(connection, None)
+    shown = {
+        (name, version)
+        for name, stages in recorded.items()
+        for version, stage in stages.items()
+        if stage in _SHOWN
+    }
+    champions = shown | registry.pointed_to()
+    before = {
+        (row.model_name, row.replaced)
+        for row in replaced
+        if (row.model_name, row.version) in champions and row.replaced is not None
+    }
+    newest: dict[str, int] = {}
+    for registered in registry.registered():
+        newest[registered.name] = max(registered.version, newest.get(registered.name, 0))
+    return champions | before | set(newest.items())
 
 
 def _begun(connection: Connection, name: str | None) -> set[str]:
-    """Return the models with records that nobody confirmed."""
+    """Return the models with unconfirmed records."""
     query = sa.select(transition.c.model_name).where(transition.c.confirmed_at.is_(None))
     return set(connection.execute(_of(query, name).distinct()).scalars())
 
@@ -303,7 +307,7 @@ def _moves(
             f"Version {number} of the model {version.name} is {before} and cannot become {to}.",
             "Train the model again; another process may have moved it in the meantime.",
         )
-    holder = next((one for one, stage in stages.items() if stage is to and to in _SHOWN), None)
+    holder = next((other for other, stage in stages.items() if stage is to and to in _SHOWN), None)
     moves = [_Move(number, before, to, evidence, holder)]
     if holder is not None:
         why = Evidence(f"version {number} became {to} in its place")
@@ -312,13 +316,13 @@ def _moves(
 
 
 def _moved_elsewhere(stages: Mapping[int, Stage], shown: Mapping[Alias, int]) -> list[_Move]:
-    """Return the moves that the aliases tell of and the records do not."""
-    # A champion of the time before these records is challenger as well.
+    """Return the moves that the aliases show and the records do not."""
+    # A champion that is older than these records is challenger as well.
     order = (Alias.CHALLENGER, Alias.CHAMPION)
     seen = {shown[alias]: Stage(alias) for alias in order if alias in shown}
     recorded = {version for version, stage in stages.items() if stage in _SHOWN}
-    told = [
+    moved = [
         (version, stages.get(version, Stage.CANDIDATE), seen.get(version, Stage.RETIRED))
         for version in sorted(seen.keys() | recorded)
     ]
-    return [_Move(*one, _ELSEWHERE) for one in told if one[1] is not one[2]]
+    return [_Move(*move, _ELSEWHERE) for move in moved if move[1] is not move[2]]

@@ -1,4 +1,4 @@
-"""Where one computation reads and writes, for which day, and under whose rules: one value."""
+"""Where a computation reads and writes, for which day, and under which institution's rules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Workspace:
     root
         The storage root, a path or URL for `universal_pathlib`.
     as_of
-        The day of which everything is computed; nothing dated later is read.
+        The day for which everything is computed; nothing dated later is read.
     now
         Timezone-aware; what is written is stamped with it.
     """

@@ -1,1 +1,1 @@
-"""Which model answers, its predictions of every running enrollment, and where they are kept."""
+"""Which model serves, its predictions for every running enrollment, and where they are stored."""

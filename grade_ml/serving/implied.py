@@ -1,7 +1,8 @@
-"""What a predicted final grade implies of the scores still to come, beside the scores that came.
+"""The mean score that a predicted final grade implies for the remaining work, and actual scores.
 
-A final grade is known only when a term ends; scores come all along. What a prediction says of the
-work to come is what its grade leaves to be earned, and the first truth by which it can be judged.
+A final grade is known only when a term ends; scores come all along. The points that a predicted
+grade leaves to be earned imply a mean score of the remaining work, and the scores that come are
+the first labels by which the prediction can be judged.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from grade_ml.gradebook.outcomes import scored_on
 class ImpliedSettings:
     """The judgements about implied scores, each with its reason."""
 
-    #: A prediction older than this many days says nothing about a score.
+    #: Days. Scores are not compared with an older prediction.
     oldest_prediction: int = 35
-    #: With fewer points of the final grade to come, a tenth of one is many per cent of a score.
+    #: With fewer points of the final grade to come, a tenth of a point is many per cent of a score.
     least_to_come: float = 1.0
 
 
@@ -29,13 +30,14 @@ SETTINGS = ImpliedSettings()
 
 
 def implied(grade: pd.Series, collected: pd.Series, weight_remaining: pd.Series) -> pd.Series:
-    """Return what the work still to come was predicted to earn on average, 0-100.
+    """Return the predicted mean score of the remaining work, 0-100.
 
-    All arguments are points of the final grade. Missing: a grade is, or too little is to come.
+    All arguments are points of the final grade. The result is missing if the grade is, or if too
+    little work remains.
     """
     to_come = weight_remaining.where(weight_remaining >= SETTINGS.least_to_come)
-    found: pd.Series = (100 * ((grade - collected) / to_come)).clip(0, 100)
-    return found
+    mean: pd.Series = (100 * ((grade - collected) / to_come)).clip(0, 100)
+    return mean
 
 
 def scores(
@@ -47,7 +49,7 @@ def scores(
 ) -> pd.DataFrame:
     """Return the scores of coursework that are known on `today`.
 
-    Extra credit, exams and what was carried over from another section are no work to come.
+    Extra credit, exams and results carried over from another section do not count.
 
     Parameters
     ----------
@@ -79,7 +81,7 @@ def scores(
 
 
 def events(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return each score beside what the newest prediction before it implied.
+    """Return each score with the score that the newest prediction before it implied.
 
     Parameters
     ----------
@@ -87,34 +89,34 @@ def events(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
         section_id, student, assignment_id, category, score (0-100), scored_on.
     predictions
         section_id, student, on (the day it was made), grade, collected and weight_remaining
-        (points of the final grade), and share where a model stretches points to come.
+        (points of the final grade), and share if a model stretches the points to come.
 
     Returns
     -------
     pandas.DataFrame
-        The columns of `scores`, implied (0-100): what the work to come was predicted to earn, and
-        share: by how much that was stretched.
+        The columns of `scores`, implied (0-100): the predicted mean score of the remaining work,
+        and share: by how much that was stretched.
         Scores without a prediction of the last weeks before are left out.
     """
     enough = predictions["weight_remaining"] >= SETTINGS.least_to_come
-    told = predictions[predictions["grade"].notna() & enough]
-    told = told[["section_id", "student", "on"]].assign(
-        implied=implied(told["grade"], told["collected"], told["weight_remaining"]),
-        share=told.get("share", 0.0),
+    usable = predictions[predictions["grade"].notna() & enough]
+    usable = usable[["section_id", "student", "on"]].assign(
+        implied=implied(usable["grade"], usable["collected"], usable["weight_remaining"]),
+        share=usable.get("share", 0.0),
     )
-    paired = newest_before(scores, told)
+    paired = newest_before(scores, usable)
     return paired[paired["implied"].notna()].drop(columns="on")
 
 
-def newest_before(scores: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
-    """Return each score beside the newest row of `told` that was made before its day.
+def newest_before(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return each score with the newest row of `predictions` that was made before its day.
 
     Both have section_id and student; scores have scored_on, predictions `on`. A score without a
     prediction of the last weeks before it has missing values.
     """
     return pd.merge_asof(
         scores.sort_values("scored_on", kind="stable"),
-        told.sort_values("on", kind="stable"),
+        predictions.sort_values("on", kind="stable"),
         left_on="scored_on",
         right_on="on",
         by=["section_id", "student"],

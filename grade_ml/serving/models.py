@@ -1,7 +1,7 @@
-"""Which model answers for a course: its own, else the pooled one, else the baseline.
+"""Which model serves a course: its own, else the pooled model, else the baseline.
 
-A model that cannot be read (a library is missing, a file was changed) or must not serve (it reads a
-protected attribute) steps aside for the next in line, and the answer says so.
+The next model replaces one that cannot be read (a library is missing, a file was changed) or must
+not serve (it reads a protected attribute), and the predictions give the reason.
 """
 
 from __future__ import annotations
@@ -11,20 +11,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from grade_ml.core.errors import ArtifactError, NotReadyError
-from grade_ml.ensemble.baseline import NAME as BASELINE
 from grade_ml.ensemble.baseline import BaselineModel
-from grade_ml.ensemble.course import CourseModel, name_of
-from grade_ml.ensemble.pooled import NAME as POOLED
+from grade_ml.ensemble.course import CourseModel
+from grade_ml.ensemble.names import BASELINE, POOLED, name_of
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 
-#: What can answer for a course.
+#: The models that can serve a course.
 Servable = PooledModel | CourseModel | BaselineModel
 
 
 @dataclass(frozen=True)
 class Served:
-    """A model that answers, its version, and why it is not the one that should."""
+    """The model that serves, its version, and why it is not the champion."""
 
     version: ModelVersion
     model: Servable
@@ -53,7 +52,7 @@ class _Pooled(Mapping[int, PooledModel]):
 
 @dataclass
 class Models:
-    """The registry's models, each loaded when first asked for and then kept."""
+    """The registry's models, each loaded at its first use and then kept in memory."""
 
     registry: Registry
     _problems: dict[str, str] = field(default_factory=dict)
@@ -65,9 +64,11 @@ class Models:
 
     def pooled_versions(self) -> Iterator[ModelVersion]:
         """Yield the newest pooled model, the challenger and the champion that can be read."""
-        aliases = (self.registry.get(POOLED, one) for one in (Alias.CHALLENGER, Alias.CHAMPION))
-        found = self.registry.newest(POOLED), *aliases
-        for version in {one.version: one for one in found if one}.values():
+        aliases = (self.registry.get(POOLED, alias) for alias in (Alias.CHALLENGER, Alias.CHAMPION))
+        candidates = self.registry.newest(POOLED), *aliases
+        for version in {
+            candidate.version: candidate for candidate in candidates if candidate
+        }.values():
             if self._readable(version):
                 yield version
 
@@ -77,7 +78,7 @@ class Models:
         Raises
         ------
         NotReadyError
-            There is none that can be read.
+            There is no pooled champion, or it cannot be read.
         """
         version = self.registry.get(POOLED, Alias.CHAMPION)
         if version is None:
@@ -110,7 +111,7 @@ class Models:
         NotReadyError, ArtifactError
             As in `serving`.
         """
-        champions = {one.name: one for one in self.registry.holders(Alias.CHAMPION)}
+        champions = {version.name: version for version in self.registry.holders(Alias.CHAMPION)}
         pooled = champions.get(POOLED)
         return {
             course: self.first_readable((champions.get(name_of(course)), pooled))
@@ -143,10 +144,10 @@ class Models:
         ArtifactError
             There is no such version, or it cannot be read.
         """
-        found = self.registry.at(name, version)
+        loaded = self.registry.at(name, version)
         if name == BASELINE:
-            return Served(found, BaselineModel.load(self.registry.fetch(found)))
-        return Served(found, self._load(found))
+            return Served(loaded, BaselineModel.load(self.registry.fetch(loaded)))
+        return Served(loaded, self._load(loaded))
 
     @cached_property
     def baseline(self) -> tuple[ModelVersion, BaselineModel]:

@@ -1,4 +1,4 @@
-"""Stored predictions: what was served, and what versions under comparison would have said.
+"""Stored predictions: those that were served, and those of versions under comparison.
 
 No foreign key ties the tables to the gradebook: rows are written by key and read beside the
 gradebook, whose loader may replace an enrollment at any time.
@@ -27,17 +27,25 @@ metadata = sa.MetaData(schema="ensemble")
 
 _NUMBERS = {
     "grade": "expected final grade, 0-100",
-    "lower80": None,
-    "upper80": None,
-    "lower95": None,
-    "upper95": None,
-    "risk": "probability of fail or withdrawal, 0-1",
+    "lower80": "lower end of the 80% interval of the grade",
+    "upper80": "upper end of the 80% interval of the grade",
+    "lower95": "lower end of the 95% interval of the grade",
+    "upper95": "upper end of the 95% interval of the grade",
+    "risk": "probability of failing or withdrawing, 0-1",
 }
 NUMBERS = tuple(_NUMBERS)
 
 
+#: Monitoring reads sections that ended within 366 days from their first day on, experiments theirs.
+_POLICY = TablePolicy(
+    "serving", personal=("student_id",), time="as_of", days=800, newest=("section_id",)
+)
+
+
 def _numbers() -> list[sa.Column[float]]:
-    return [sa.Column(name, sa.Double, comment=says) for name, says in _NUMBERS.items()]
+    return [
+        sa.Column(name, sa.Double, comment=description) for name, description in _NUMBERS.items()
+    ]
 
 
 grade_prediction = sa.Table(
@@ -45,30 +53,42 @@ grade_prediction = sa.Table(
     metadata,
     sa.Column("section_id", sa.Text, primary_key=True),
     sa.Column("student_id", sa.Text, primary_key=True),
-    sa.Column("as_of", sa.Date, primary_key=True, comment="what the prediction was made from"),
+    sa.Column(
+        "as_of",
+        sa.Date,
+        primary_key=True,
+        comment="day of the features: the prediction used nothing later",
+    ),
     sa.Column("model_name", sa.Text, nullable=False),
     sa.Column("model_version", sa.Integer, nullable=False),
     *_numbers(),
     sa.Column("degraded", JSONB, nullable=False, server_default=sa.text("'[]'")),
-    sa.Column("naive", sa.Double, comment="the rate of points so far, 0-100"),
-    sa.Column("origin", sa.Text, comment="of the records that it knows; null: unknown"),
-    info=TablePolicy("serving", personal=("student_id",), time="as_of").info,
+    sa.Column(
+        "naive", sa.Double, comment="share of the points so far that the student earned, 0-100"
+    ),
+    sa.Column("origin", sa.Text, comment="identifies the records that were used; null: unknown"),
+    info=_POLICY.info,
 )
 shadow_prediction = sa.Table(
     "shadow_prediction",
     metadata,
     sa.Column("section_id", sa.Text, primary_key=True),
     sa.Column("student_id", sa.Text, primary_key=True),
-    sa.Column("as_of", sa.Date, primary_key=True, comment="what the prediction was made from"),
+    sa.Column(
+        "as_of",
+        sa.Date,
+        primary_key=True,
+        comment="day of the features: the prediction used nothing later",
+    ),
     sa.Column("model_name", sa.Text, primary_key=True),
     sa.Column("model_version", sa.Integer, primary_key=True),
     *_numbers(),
     sa.Column(
         "implied",
         sa.Double,
-        comment="what the work to come would earn on average, 0-100; null: too little is to come",
+        comment="mean score of the remaining work that the grade implies; null: too little is left",
     ),
-    info=TablePolicy("serving", personal=("student_id",), time="as_of").info,
+    info=_POLICY.info,
 )
 
 
@@ -87,11 +107,11 @@ def write_predictions(
     Parameters
     ----------
     frame
-        Columns section_id, student_id and `NUMBERS`; where they are known, naive and origin, which
-        tells what records the features were made from (`features.refresh.origin_of`). One row per
-        enrollment.
+        Columns section_id, student_id and `NUMBERS`; if they are known, naive and origin, which
+        identifies the records that the features were made from (`features.origin.origin_of`). One
+        row per enrollment.
     degraded
-        Why these predictions are less than they could be; empty: they are not.
+        The reasons why these predictions are degraded; empty if they are not.
     """
     import pandas as pd
 
@@ -106,7 +126,7 @@ def write_predictions(
 
 
 def write_shadows(connection: Connection, frame: pd.DataFrame, *, model: ModelVersion) -> int:
-    """Store what `model` would have said; return the number of rows.
+    """Store what `model` would have predicted; return the number of rows.
 
     Writing the same again changes nothing.
 
@@ -146,7 +166,7 @@ def read_shadows(
     as_of: date,
     sections: Collection[str] | None = None,
 ) -> pd.DataFrame:
-    """Return what `model` would have said last of each enrollment, not later than `as_of`.
+    """Return the newest shadow prediction of `model` for each enrollment, not later than `as_of`.
 
     The columns are those of the table.
     """

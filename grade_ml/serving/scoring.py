@@ -1,4 +1,4 @@
-"""Predicts every running enrollment of chosen courses with what serves, and with its shadows."""
+"""Predicts the running enrollments of courses with the models that serve, and with shadows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Scored:
-    """What was predicted.
+    """The predictions of one run.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Scored:
     shadows
         The versions that predicted beside them, such as "pooled 3".
     degraded
-        Why the predictions are less than they could be, or a shadow made none; empty: neither.
+        The reasons why predictions are degraded, or a shadow made none; empty if there are none.
     """
 
     predictions: pd.DataFrame
@@ -45,14 +45,14 @@ class Scored:
     degraded: tuple[str, ...]
 
     def of_course(self, course: str) -> dict[str, float]:
-        """Return rows, and where there are any, mean grade (0-100) and mean risk (0-1)."""
+        """Return the number of rows, and if there are any, mean grade (0-100) and risk (0-1)."""
         rows = self.predictions[self.predictions["course_id"] == course]
         means = rows[["grade", "risk"]].mean().dropna()
         return {"rows": len(rows), **{f"mean_{name}": float(means[name]) for name in means.index}}
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models that answered, such as "pooled 3"."""
+        """The models that made the predictions, such as "pooled 3"."""
         pairs = self.predictions[["model_name", "model_version"]].drop_duplicates()
         return tuple(sorted(f"{name} {number}" for name, number in pairs.to_numpy()))
 
@@ -64,15 +64,15 @@ def score_running(
 ) -> Scored:
     """Predict from the newest stored snapshots that are not later than the day, and store it.
 
-    Each course's champion answers, and each of the `shadows` beside it. A prediction bears the date
-    of its snapshot: if the features were not computed today, it is what would have been said on
-    the day they were.
+    Each course's champion predicts, and each of the `shadows`. A prediction bears the date of its
+    snapshot: if the features were not computed today, it is the prediction of the day they were
+    computed.
 
     Parameters
     ----------
     shadows
-        Names and numbers of the versions that experiments compare. One that cannot predict costs
-        the champions nothing: `Scored.degraded` says why.
+        Names and numbers of the versions that experiments compare. A shadow that cannot predict
+        does not affect the champions: `Scored.degraded` gives the reason.
 
     Raises
     ------
@@ -81,21 +81,23 @@ def score_running(
     """
     connection, as_of = workspace.connection, workspace.as_of
     models = Models(workspace.registry)
-    # Asked before they are read: a frame that is replaced in between is newer than it looks.
+    # Before they are read: a frame that is replaced in between is newer than it looks.
     origins = {course: workspace.frames.origin(course) for course in courses}
     snapshots = current_snapshots(workspace, courses)
     answering = list(by_model(models, snapshots, courses))
     parts = [_store(connection, served, rows, as_of, origins) for served, rows in answering]
     problems = [reason for served, _ in answering for reason in served.degraded]
     old = sorted({day for day in snapshots["cut_on"].dt.date if day != as_of})
-    told = {
+    failures = {
         f"{name} {version}": _shadow(connection, models, (name, version), snapshots)
         for name, version in sorted(set(shadows))
     }
-    silent = [f"the shadow {one} did not predict: {why}" for one, why in told.items() if why]
+    silent = [
+        f"the shadow {shadow} did not predict: {why}" for shadow, why in failures.items() if why
+    ]
     return Scored(
         pd.concat(parts, ignore_index=True),
-        tuple(one for one, why in told.items() if not why),
+        tuple(shadow for shadow, why in failures.items() if not why),
         tuple(dict.fromkeys([*problems, *(_stale(day, as_of) for day in old), *silent])),
     )
 
@@ -103,23 +105,23 @@ def score_running(
 def _shadow(
     connection: Connection, models: Models, version: tuple[str, int], snapshots: pd.DataFrame
 ) -> str:
-    """Store what a version would have said; return why it said nothing, or nothing."""
+    """Store a version's predictions; return why there are none, or an empty text."""
     try:
         served = models.at(*version)
     except ArtifactError as error:
         return str(error)
     rows = beside(connection, snapshots, served.model.features)
     try:
-        told = served.model.predict(rows)
-    except Exception as error:  # logged and reported; the champion stands
+        predictions = served.model.predict(rows)
+    except Exception as error:  # logged and reported; the champion's predictions are unaffected
         logger.exception("The shadow %s %s did not predict.", *version)
         return f"{type(error).__name__} {place(error)}"
-    certain = pd.Series(collected(snapshots), told.index)
-    to_come = pd.Series(snapshots["weight_remaining"].to_numpy(float), told.index)
+    certain = pd.Series(collected(snapshots), predictions.index)
+    to_come = pd.Series(snapshots["weight_remaining"].to_numpy(float), predictions.index)
     write_shadows(
         connection,
-        told.assign(
-            as_of=snapshots["cut_on"].array, implied=implied(told["grade"], certain, to_come)
+        predictions.assign(
+            as_of=snapshots["cut_on"].array, implied=implied(predictions["grade"], certain, to_come)
         ),
         model=served.version,
     )
@@ -150,9 +152,12 @@ def by_model(
     """
     of_course = snapshots["course_id"].astype("object")
     served = models.serving_each(sorted(courses))
-    for one in {(one.version.name, one.version.version): one for one in served.values()}.values():
-        chosen = [name for name, other in served.items() if other.version == one.version]
-        yield one, snapshots[of_course.isin(chosen)]
+    for model in {
+        (candidate.version.name, candidate.version.version): candidate
+        for candidate in served.values()
+    }.values():
+        chosen = [name for name, other in served.items() if other.version == model.version]
+        yield model, snapshots[of_course.isin(chosen)]
 
 
 def _store(
@@ -170,17 +175,17 @@ def _store(
         origins[course] if day == as_of else None
         for course, day in zip(predictions["course_id"], days, strict=True)
     ]
-    told = [
+    marks = [
         (day, reservations(served.model, section, grade))
         for day, section, grade in zip(
             days, predictions["section_id"], predictions["grade"], strict=True
         )
     ]
-    for made_on, reasons in sorted(set(told)):
+    for made_on, reasons in sorted(set(marks)):
         old = [] if made_on == as_of else [_stale(made_on, as_of)]
         write_predictions(
             connection,
-            predictions[[one == (made_on, reasons) for one in told]],
+            predictions[[mark == (made_on, reasons) for mark in marks]],
             as_of=made_on,
             model=served.version,
             degraded=[*served.degraded, *reasons, *old],
@@ -192,7 +197,7 @@ def _store(
 
 
 def reservations(model: Model, section: str, grade: float) -> tuple[str, ...]:
-    """Return why a prediction of an enrollment in a section is less than it could be."""
+    """Return why a prediction of an enrollment in a section is degraded."""
     reasons = []
     if section in model.sections:
         reasons.append(

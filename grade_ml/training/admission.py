@@ -2,13 +2,13 @@
 
 A light regressor is fitted on the terms before the last one that ended, once without external
 columns and once with those of each source, and all are compared on that last term. A source is
-admitted if the error is lower beyond chance, where chance is drawn anew by student and by day:
+admitted if the error is lower beyond chance, where chance is resampled by student and by day:
 what is known of a campus on a day is the same for all its students, so many students on few days
-say little.
+are little evidence.
 
-What is the same for a whole term cannot be told apart from the term itself by a single one: any
-figure that differs between terms, the year's number among them, can come near the new term's level
-by luck. So the error must also be lower after the term's mean error was taken out. Because several
+A single term cannot separate what is the same for the whole term from the term itself: any figure
+that differs between terms, the year's number among them, can come near the new term's level by
+luck. So the error must also be lower after the term's mean error is taken out. Because several
 sources are tried, each range leaves out 5 % divided by their number (Bonferroni).
 """
 
@@ -75,18 +75,18 @@ class Change:
 
 @dataclass(frozen=True)
 class Trial:
-    """What one source was found to be worth.
+    """The verdict on one source.
 
     Attributes
     ----------
     error
-        The change of the error on the last term; None: not tried.
+        The change of the error on the last term; None if it was not tried.
     error_in_term
         The same after the term's mean error was taken out of both.
     rows
         Rows of the last term for which a value of the source was known.
     reason
-        Why it was admitted or not, in words.
+        Why it was admitted or not, as text.
     """
 
     source: str
@@ -104,7 +104,7 @@ class Admission:
     Attributes
     ----------
     train_terms, test_term
-        What the sources were tried on; empty and None where too few terms had ended.
+        What the sources were tried on; empty and None if too few terms had ended.
     rmse
         The error without any source on the last term, in points.
     """
@@ -150,14 +150,14 @@ class Admission:
 def admission(
     snapshots: pd.DataFrame, outcomes: pd.DataFrame, sections: pd.DataFrame, *, seed: int
 ) -> Admission:
-    """Try every source and return which ones a model may read.
+    """Try every source and return which sources a model may read.
 
     Parameters
     ----------
     snapshots
         As `with_surroundings` gives them, of any sections; those still running are left out.
     outcomes
-        Columns section_id, student_id, final_grade (0-100, NaN: no coursework), at_risk (bool).
+        Columns section_id, student_id, final_grade (0-100, NaN without coursework), at_risk (bool).
     sections
         Columns section_id, term_id, starts_on; terms are in order of their first section's start.
     """
@@ -209,7 +209,7 @@ def _split(
     test_term = closed[-1]
     train_terms = order[: order.get_loc(test_term)]
 
-    def some(terms: list[Any], count: int) -> pd.DataFrame:
+    def sampled(terms: list[Any], count: int) -> pd.DataFrame:
         chosen = usable.index[usable["term_id"].isin(terms)]
         rows = snapshots[snapshots["section_id"].isin(chosen)].reset_index(drop=True)
         in_order = as_text(rows[ROW]).sort_values(ROW).index
@@ -220,8 +220,8 @@ def _split(
     return (
         tuple(map(str, train_terms)),
         str(test_term),
-        some(list(train_terms), SETTINGS.repeats * SETTINGS.train_rows),
-        some([test_term], SETTINGS.test_rows),
+        sampled(list(train_terms), SETTINGS.repeats * SETTINGS.train_rows),
+        sampled([test_term], SETTINGS.test_rows),
     )
 
 
@@ -240,7 +240,7 @@ def _errors(
     )
     ours = encoder.transform(train), encoder.transform(test)
     truth = test["final_grade"].to_numpy(np.float64)
-    found = []
+    errors = []
     with limited_threads(SETTINGS.train_rows):
         for columns in sets:
             pair = [
@@ -249,8 +249,8 @@ def _errors(
             ]
             to_come = _to_come(train, pair[0], pair[1], seed)
             grade = np.clip(collected(test) + to_come, 0, 100)
-            found.append(grade - truth)
-    return found
+            errors.append(grade - truth)
+    return errors
 
 
 def _to_come(train: pd.DataFrame, seen: Matrix, unseen: Matrix, seed: int) -> Floats:
@@ -262,17 +262,17 @@ def _to_come(train: pd.DataFrame, seen: Matrix, unseen: Matrix, seed: int) -> Fl
     # the fit.
     weight = late_weight(train)
     count = min(SETTINGS.train_rows, len(train))
-    found = []
-    for one in np.random.SeedSequence(seed).generate_state(SETTINGS.repeats):
-        rows = np.random.default_rng(one).choice(len(train), count, p=weight / weight.sum())
+    predictions = []
+    for draw in np.random.SeedSequence(seed).generate_state(SETTINGS.repeats):
+        rows = np.random.default_rng(draw).choice(len(train), count, p=weight / weight.sum())
         model = HistGradientBoostingRegressor(
-            **boosting(count, int(one)),
+            **boosting(count, int(draw)),
             max_iter=SETTINGS.steps,
             learning_rate=SETTINGS.learning_rate,
             max_bins=SETTINGS.bins,
         )
-        found.append(model.fit(seen[rows], to_come[rows]).predict(unseen))
-    return np.asarray(np.mean(found, axis=0))
+        predictions.append(model.fit(seen[rows], to_come[rows]).predict(unseen))
+    return np.asarray(np.mean(predictions, axis=0))
 
 
 def _centred(errors: Floats) -> Floats:

@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import partial
 from time import perf_counter
 from typing import Any
 
 import pandas as pd
 
-from grade_ml.core.errors import ConfigurationError, NotFoundError, NotReadyError
+from grade_ml.core.errors import NotReadyError
 from grade_ml.core.process import peak_megabytes
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble import baseline, pooled
 from grade_ml.ensemble.evaluation import Cut, cut_table
 from grade_ml.ensemble.groups import grouped
+from grade_ml.ensemble.names import BASELINE, POOLED
 from grade_ml.ensemble.rows import Model, with_outcomes
 from grade_ml.features import snapshots as features
 from grade_ml.features.attributes import protected_columns
@@ -29,12 +29,15 @@ from grade_ml.gradebook.attributes import declarations
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS, Institution
 from grade_ml.gradebook.outcomes import outcomes
+from grade_ml.training.terms import require_apart, require_known
 
-#: How each model is fitted, by name; the one that serves first.
-FITS: Mapping[str, Callable[[pd.DataFrame, pd.DataFrame, int], Model]] = {
+#: How each model is fitted, by name; the model that serves is first.
+FITS: Mapping[str, Callable[[pd.DataFrame, pd.DataFrame, int, pooled.Progress], Model]] = {
     # Nothing of these models is stored, so there is nothing to hide.
-    pooled.NAME: partial(pooled.fit, pseudonyms=Pseudonyms(b"backtest")),
-    baseline.NAME: baseline.fit,
+    POOLED: lambda rows, truth, seed, on_progress: pooled.fit(
+        rows, truth, seed, Pseudonyms(b"backtest"), on_progress=on_progress
+    ),
+    BASELINE: lambda rows, truth, seed, on_progress: baseline.fit(rows, truth, seed),
 }
 _ROW = ["section_id", "student_id", "cut_day"]
 _ENROLLMENT = ["section_id", "student_id"]
@@ -62,8 +65,8 @@ class BacktestReport:
     Attributes
     ----------
     models
-        Figures by model, the first one asked for first; the last is "naive" (the rate of points so
-        far; it states no risk and no interval).
+        Figures by model, the first requested model first; the last is "naive" (the rate of points
+        so far; it states no risk and no interval).
     groups
         The first model's figures over all cuts, by "course" and by each protected attribute.
     train_seconds, predict_seconds
@@ -103,17 +106,17 @@ def backtest(  # noqa: PLR0913 - the protocol's parameters
     test_terms: Sequence[str],
     *,
     institution: Institution = DEFAULTS,
-    models: Sequence[str] = (pooled.NAME,),
+    models: Sequence[str] = (POOLED,),
     fractions: Sequence[float] = (0.25, 0.5, 0.75),
     seed: int = 0,
-    on_progress: Callable[[str], None] = lambda message: None,
+    on_progress: pooled.Progress = lambda message: None,
 ) -> BacktestReport:
     """Fit models on `train_terms` and measure them on `test_terms`.
 
     Parameters
     ----------
     gradebook
-        Whole courses, with every term asked for.
+        Whole courses, with all requested terms.
     institution
         By whose pass marks enrollments without a stated outcome are judged, and whose attributes
         models read.
@@ -122,18 +125,19 @@ def backtest(  # noqa: PLR0913 - the protocol's parameters
     fractions
         Where in a section to predict, as shares of its days (0-1).
     on_progress
-        Is told what is being done.
+        Receives a message for each step.
 
     Raises
     ------
     NotFoundError
-        A term does not exist; the known ones are listed.
+        A term does not exist; the message lists the known terms.
     ConfigurationError
-        A term is asked for on both sides.
+        A term is both a training and a test term.
     NotReadyError
         There is nothing to train on, or nothing finished to test on.
     """
-    _check_terms(gradebook, train_terms, test_terms)
+    require_apart(train_terms, test_terms)
+    require_known((*train_terms, *test_terms), {*gradebook.sections["term_id"]})
     end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
     seconds = {}
     known = without_terms(gradebook, test_terms)
@@ -153,7 +157,7 @@ def backtest(  # noqa: PLR0913 - the protocol's parameters
         predict_seconds=round(seconds[models[0]][1], 2),
         peak_mb=round(peak_megabytes(), 1),
         models={
-            **{name: _figures(one) for name, one in tested.items()},
+            **{name: _figures(predictions) for name, predictions in tested.items()},
             "naive": _figures(_naive(rows)),
         },
         groups=_groups(rows),
@@ -164,39 +168,21 @@ def without_terms(gradebook: Gradebook, terms: Sequence[str]) -> Gradebook:
     """Return `gradebook` without the sections of `terms` and everything that happened in them."""
     sections = gradebook.sections[~gradebook.sections["term_id"].isin(terms)]
 
-    def kept(frame: pd.DataFrame, key: str, known: pd.Series) -> pd.DataFrame:
+    def remaining(frame: pd.DataFrame, key: str, known: pd.Series) -> pd.DataFrame:
         return frame[frame[key].isin(known)].reset_index(drop=True)
 
-    assignments = kept(gradebook.assignments, "section_id", sections["section_id"])
+    assignments = remaining(gradebook.assignments, "section_id", sections["section_id"])
     return replace(
         gradebook,
         sections=sections.reset_index(drop=True),
         assignments=assignments,
-        enrollments=kept(gradebook.enrollments, "section_id", sections["section_id"]),
-        activity=kept(gradebook.activity, "section_id", sections["section_id"]),
-        results=kept(gradebook.results, "assignment_id", assignments["assignment_id"]),
-        earlier_results=kept(
+        enrollments=remaining(gradebook.enrollments, "section_id", sections["section_id"]),
+        activity=remaining(gradebook.activity, "section_id", sections["section_id"]),
+        results=remaining(gradebook.results, "assignment_id", assignments["assignment_id"]),
+        earlier_results=remaining(
             gradebook.earlier_results, "assignment_id", assignments["assignment_id"]
         ),
     )
-
-
-def _check_terms(
-    gradebook: Gradebook, train_terms: Sequence[str], test_terms: Sequence[str]
-) -> None:
-    known = sorted(gradebook.sections["term_id"].unique())
-    for term in (*train_terms, *test_terms):
-        if term not in known:
-            raise NotFoundError(
-                f"There is no term {term} with sections in the gradebook.",
-                f"Known terms: {', '.join(known) or 'none; run grade-ml load first'}.",
-            )
-    both = sorted(set(train_terms) & set(test_terms))
-    if both:
-        raise ConfigurationError(
-            f"The term {both[0]} is in both --train-terms and --test-terms.",
-            "A model must not be tested on what it was fitted on; remove it on one side.",
-        )
 
 
 def _fit(  # noqa: PLR0913, PLR0917
@@ -206,14 +192,14 @@ def _fit(  # noqa: PLR0913, PLR0917
     end: date,
     institution: Institution,
     seed: int,
-    on_progress: Callable[[str], None],
+    on_progress: pooled.Progress,
 ) -> Model:
     on_progress(f"Features of the terms {', '.join(terms)}")
     sections = known.sections[known.sections["term_id"].isin(terms)]
     cuts, declared = features.weekly_cuts(sections, end), declarations(institution)
     frame = features.grade_snapshots(known, cuts, end, declared)
     on_progress(f"Fitting {name} on {len(frame):,} snapshots")
-    return FITS[name](frame, outcomes(known, end, institution), seed)
+    return FITS[name](frame, outcomes(known, end, institution), seed, on_progress)
 
 
 def _test_rows(  # noqa: PLR0913, PLR0917

@@ -1,4 +1,4 @@
-"""The baseline of a night: data, fit, verdicts, transition.
+"""The baseline of a nightly run: data, fit, verdicts, transition.
 
 Nothing is fitted where neither the data nor the program changed since the champion was trained.
 """
@@ -9,7 +9,8 @@ import logging
 
 from grade_ml.core.errors import ArtifactError
 from grade_ml.ensemble import baseline
-from grade_ml.ensemble.baseline import NAME, BaselineModel
+from grade_ml.ensemble.baseline import BaselineModel
+from grade_ml.ensemble.names import BASELINE
 from grade_ml.ensemble.rows import data_version
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
 from grade_ml.registry.transition import Stages
@@ -33,12 +34,12 @@ def train(data: TrainingData, stages: Stages, seed: int = 0) -> Training[Baselin
     current, champion = _usable_champion(stages.registry)
     known = current and (current.data_version, current.code_version)
     if current and champion and known == (of_data, program()):
-        remove_exposed(NAME, stages)
+        remove_exposed(BASELINE, stages)
         return Training(current, champion, of_baseline(champion, champion), fitted=False)
     model = baseline.fit(data.snapshots, data.results, seed)
     version = register(
         stages.registry,
-        NAME,
+        BASELINE,
         model,
         parameters={"seed": seed, "sections": len(model.sections), "pass_marks": data.pass_marks},
         data_version=of_data,
@@ -47,12 +48,12 @@ def train(data: TrainingData, stages: Stages, seed: int = 0) -> Training[Baselin
     training = Training(version, model, of_baseline(model, champion), fitted=True)
     if training.accepted:
         promote(stages, version, training.evidence("meets every condition"))
-    remove_exposed(NAME, stages)
+    remove_exposed(BASELINE, stages)
     return training
 
 
 def _usable_champion(registry: Registry) -> tuple[ModelVersion, BaselineModel] | tuple[None, None]:
-    version = registry.get(NAME, Alias.CHAMPION)
+    version = registry.get(BASELINE, Alias.CHAMPION)
     if version is None:
         return None, None
     try:

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from grade_ml.core import quantities
 from grade_ml.core.texts import markdown
+from grade_ml.ensemble.evaluation import PHASES
 from grade_ml.ensemble.members import Task
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.registry.registry import ModelVersion
@@ -52,11 +54,16 @@ def card(model: PooledModel, version: ModelVersion) -> str:
 
 def _phases(model: PooledModel) -> str:
     names = ("n", "rmse", "mae", "naive_rmse", "coverage80", "coverage95", "auc", "brier", "ece")
+    metrics = {phase: model.evaluation.metrics[phase] for phase in (*PHASES, "all")}
     rows = [
-        [phase, *(_figure(figures.get(name), 0 if name == "n" else 3) for name in names)]
-        for phase, figures in model.evaluation.metrics.items()
+        [
+            quantities.title(name),
+            *(quantities.text(name, figures.get(name)) or "-" for figures in metrics.values()),
+            quantities.quantity(name).meaning,
+        ]
+        for name in names
     ]
-    return _table(["phase", *names], rows)
+    return _table(["figure", *metrics, "meaning"], rows)
 
 
 def _weights(model: PooledModel, task: Task) -> str:
@@ -75,7 +82,9 @@ def _weights(model: PooledModel, task: Task) -> str:
 
 def _external(model: PooledModel) -> str:
     trials: Iterable[Mapping[str, str]] = model.choices.get("external", {}).get("trials", [])
-    rows = [[one["source"], "yes" if one["admitted"] else "no", one["reason"]] for one in trials]
+    rows = [
+        [trial["source"], "yes" if trial["admitted"] else "no", trial["reason"]] for trial in trials
+    ]
     return _table(["source", "admitted", "why"], rows) if rows else "None was tried."
 
 

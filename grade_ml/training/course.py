@@ -1,7 +1,7 @@
-"""The courses' corrections of the pooled champion of a night: data, fit, transition.
+"""The courses' corrections of the pooled champion in a nightly run: data, fit, transition.
 
-A correction is kept where it wins, so its verdict is the fit's own (see `ensemble.course`). Each
-course is read, fitted, registered and recorded by itself: a night that is interrupted goes on with
+A correction is kept if it is better, so its verdict is the fit's own (see `ensemble.course`). Each
+course is read, fitted, registered and recorded by itself: an interrupted nightly run continues with
 the courses that are left.
 """
 
@@ -23,11 +23,13 @@ from grade_ml.core.hashing import digest, section_hashes
 from grade_ml.core.policy import TablePolicy
 from grade_ml.ensemble import course as courses
 from grade_ml.ensemble.course import Change, CourseModel, Fitted
+from grade_ml.ensemble.names import name_of
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.ensemble.rows import began_on, join, naive_grade, versions_of
 from grade_ml.features.surroundings import beside
+from grade_ml.registry.history import Stage
 from grade_ml.registry.registry import Alias, ModelVersion
-from grade_ml.registry.transition import Evidence, Stage, Stages
+from grade_ml.registry.transition import Evidence, Stages
 from grade_ml.registry.workspace import Opening, Workspace
 from grade_ml.serving.models import Models
 from grade_ml.serving.predictions import metadata
@@ -43,17 +45,25 @@ course_training = sa.Table(
     sa.Column("kept", sa.Boolean, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("trained_at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("changed_on", sa.Date, comment="since when the model allows for changed scores"),
-    sa.Column("changed_share", sa.Double, comment="by which share they are more, or less"),
+    sa.Column(
+        "changed_on",
+        sa.Date,
+        comment="day from which on the model allows for changed scores; null: it does not",
+    ),
+    sa.Column(
+        "changed_share",
+        sa.Double,
+        comment="share by which these scores are higher (above 0) or lower",
+    ),
     info=TablePolicy("training", time="trained_at").info,
 )
 
 
 @dataclass(frozen=True)
 class CourseOutcome:
-    """What came of one course's training; `fitted` is False where nothing changed.
+    """The outcome of one course's training; `fitted` is False if nothing changed.
 
-    `version` is that of the model, where one was registered.
+    `version` is the version of the model, if one was registered.
     """
 
     course_id: str
@@ -69,20 +79,20 @@ def train(
     opened: Opening,
     changes: Mapping[str, Change] = MappingProxyType({}),
 ) -> Iterator[CourseOutcome]:
-    """Fit each course's correction of the pooled champion, and keep it where it wins.
+    """Fit each course's correction of the pooled champion, and keep it if it is better.
 
-    Sections that the pooled champion knows speak by its held-out predictions; those that ended
-    since, by its predictions of their stored snapshots. Those whose data changed since are silent,
-    for the champion has seen what they were. Without a champion nothing is fitted, and the outcomes
-    say so.
+    Sections that the pooled champion knows contribute its held-out predictions; sections that ended
+    since contribute its predictions of their stored snapshots. Sections whose data changed since
+    contribute nothing, for the champion has seen their former data. Without a champion nothing is
+    fitted, and the outcomes give that reason.
 
     Parameters
     ----------
     opened
         Opens a transaction, for as long as something is read or recorded.
     changes
-        What scores since a change say of running sections, by course. It takes the place of what
-        ended sections say; a course without one keeps the change that it knows.
+        The change that recent scores of running sections show, by course. It replaces the evidence
+        of ended sections; a course without a new change keeps the change that it knows.
 
     Raises
     ------
@@ -96,7 +106,7 @@ def train(
         version, pooled = Models(stages.registry).pooled_champion()
     except NotReadyError as error:
         # No reason to stop: the next model in line predicts.
-        yield from (CourseOutcome(one, False, False, error.message) for one in course_ids)
+        yield from (CourseOutcome(course, False, False, error.message) for course in course_ids)
         return
     with opened() as workspace:
         data = _Data.read(workspace, course_ids, version, pooled)
@@ -115,7 +125,7 @@ class _Data:
     held_out
         The pooled champion's predictions of rows it had not seen, by course.
     done
-        What came of each course's last training: rows of `course_training`.
+        The outcome of each course's last training: rows of `course_training`.
     """
 
     stages: Stages
@@ -151,7 +161,7 @@ class _Data:
         )
 
     def rows(self, course_id: str, opened: Opening) -> pd.DataFrame:
-        """Return what the course's sections say, those that the pooled champion knows and others.
+        """Return rows of the course's sections, known to the pooled champion or not.
 
         One row per prediction that the pooled model made without having seen the section.
         """
@@ -170,10 +180,10 @@ class _Data:
 def _train(course_id: str, data: _Data, opened: Opening, change: Change | None) -> CourseOutcome:
     of_data = f"{data.version.version}-{digest(data.sections[course_id])}"
     before = data.done.get(course_id)
-    told = (before.changed_on, before.changed_share) if before else _NOTHING
-    allowed = _told(change) if change else _NOTHING
-    now = allowed if change else told
-    known = (before.data_version, told, before.code_version) if before else None
+    previous = (before.changed_on, before.changed_share) if before else _NOTHING
+    allowed = _recorded(change) if change else _NOTHING
+    now = allowed if change else previous
+    known = (before.data_version, previous, before.code_version) if before else None
     if before and known == (of_data, now, program()):
         return CourseOutcome(course_id, before.kept, False, f"nothing changed: {before.reason}")
     rows = data.rows(course_id, opened)
@@ -181,7 +191,7 @@ def _train(course_id: str, data: _Data, opened: Opening, change: Change | None) 
     if change and change.share:
         shown = fitted.evaluation or data.pooled.evaluation
         fitted = Fitted(courses.changed(change, data.pooled), str(change), shown, change.gained)
-    name, model, number = courses.name_of(course_id), None, None
+    name, model, number = name_of(course_id), None, None
     if fitted.correction and fitted.evaluation and fitted.gained:
         model = CourseModel(
             course_id,
@@ -211,17 +221,17 @@ def _train(course_id: str, data: _Data, opened: Opening, change: Change | None) 
 
 
 #: Since when and by which share scores have changed, as far as a training knows.
-_Told = tuple[date | None, float | None]
-_NOTHING: _Told = (None, None)
+_KnownChange = tuple[date | None, float | None]
+_NOTHING: _KnownChange = (None, None)
 
 
-def _told(change: Change) -> _Told:
-    """Return what is recorded of the change: a share that differs by less is no news."""
+def _recorded(change: Change) -> _KnownChange:
+    """Return what is recorded of the change, rounded: a smaller difference is no news."""
     return (change.since, round(change.share, 2)) if change.share else _NOTHING
 
 
 def changed_since(connection: Connection) -> dict[str, date]:
-    """Return the courses that were told of a change, and since when it is."""
+    """Return the courses with a known change of scores, and its first day."""
     column = course_training.c
     rows = connection.execute(
         sa.select(column.course_id, column.changed_on).where(column.changed_on.is_not(None))
@@ -238,8 +248,8 @@ def _fresh(
 ) -> pd.DataFrame:
     """Return rows of sections that the pooled model has not seen, as its held-out rows are."""
     snapshots = workspace.frames.snapshots([course_id])
-    some = snapshots[snapshots["section_id"].astype(str).isin(sections)]
-    rows = join(some, results).reset_index(drop=True)
+    chosen = snapshots[snapshots["section_id"].astype(str).isin(sections)]
+    rows = join(chosen, results).reset_index(drop=True)
     raw = pooled.raw(beside(workspace.connection, rows, pooled.features))
     described = pd.concat([rows[["final_grade", "at_risk"]], raw], axis=1)
     return described.assign(
@@ -252,15 +262,17 @@ def _fresh(
     )
 
 
-def _remember(workspace: Workspace, course_id: str, data: str, fitted: Fitted, told: _Told) -> None:
+def _remember(
+    workspace: Workspace, course_id: str, data: str, fitted: Fitted, allowed: _KnownChange
+) -> None:
     values = {
         "data_version": data,
         "code_version": program(),
         "kept": fitted.correction is not None,
         "reason": fitted.reason,
         "trained_at": workspace.now,
-        "changed_on": told[0],
-        "changed_share": told[1],
+        "changed_on": allowed[0],
+        "changed_share": allowed[1],
     }
     workspace.connection.execute(
         insert(course_training)

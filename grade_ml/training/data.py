@@ -44,15 +44,15 @@ class TrainingData:
 
     @cached_property
     def snapshots(self) -> pd.DataFrame:
-        """Those of sections with outcomes; read when asked for, most nights they are not."""
+        """The snapshots of sections with outcomes; read on first use: most runs need none."""
         ended = self.results["section_id"].astype("string[pyarrow]").unique()
-        some = self._read()
-        rows: pd.DataFrame = some[some["section_id"].astype("string[pyarrow]").isin(ended)]
+        stored = self._read()
+        rows: pd.DataFrame = stored[stored["section_id"].astype("string[pyarrow]").isin(ended)]
         return rows
 
     @property
     def pass_marks(self) -> str:
-        """The pass marks by which the outcomes were judged, points of 100, in words."""
+        """The pass marks by which the outcomes were judged, points of 100, as text."""
         return ", ".join(f"{mark:g}" for mark in sorted(self.results["pass_mark"].unique()))
 
     @classmethod
@@ -88,8 +88,8 @@ class TrainingData:
         hashes = dict(ChainMap(*stored.hashes(None).values()))
 
         def read() -> pd.DataFrame:
-            found = stored.snapshots(None, most=SETTINGS.max_snapshots, seed=seed)
-            return as_declared(found, declared)
+            snapshots = stored.snapshots(None, most=SETTINGS.max_snapshots, seed=seed)
+            return as_declared(snapshots, declared)
 
         return cls(results, versions_of(hashes, section_hashes(results, stored.pseudonyms)), read)
 
@@ -103,8 +103,8 @@ def finished_in(connection: Connection, as_of: date, institution: Institution) -
 def finished(gradebook: Gradebook, as_of: date, institution: Institution) -> pd.DataFrame:
     """Return the outcomes of the sections that ended before `as_of`.
 
-    Withdrawals from running sections are known too, but alone they say nothing: those who stay
-    have no outcome yet.
+    Withdrawals from running sections are known too, but alone they are no evidence: students who
+    stay have no outcome yet.
     """
     known = outcomes(gradebook, as_of, institution)
     sections = gradebook.sections

@@ -39,13 +39,13 @@ class ForecastReport:
         By "all", each cut such as "0.25", and "h1" (the next assignment): n, mae (of the median),
         rmse (of the mean), crps, submit_brier, coverage80, coverage95, width80, width95.
     groups
-        The same by course, and by the values of each attribute asked for.
+        The same by course, and by the values of each requested attribute.
     methods
         By forecaster: mae (of the median of the bands' distribution around its answer), rmse,
         submit_brier, share (of rows it counts most in) and fallbacks.
     rows
         One row per forecast: section_id, student_id, assignment_id, fraction, horizon, truth and
-        what was said.
+        the forecast.
     """
 
     figures: Mapping[str, Mapping[str, float]]
@@ -131,7 +131,7 @@ def backtest_forecasts(  # noqa: PLR0913
     bounds = model.bands.bounds(combined, rows.course, rows.horizon)
     quantiles = model.bands.quantiles(combined, _LEVELS)
     seconds = perf_counter() - trained
-    told = _told(tested, cuts, snapshots, attributes).assign(
+    forecasts = _keys(tested, cuts, snapshots, attributes).assign(
         truth=rows.truth,
         submitted=rows.submitted,
         method=dominant,
@@ -140,14 +140,20 @@ def backtest_forecasts(  # noqa: PLR0913
         **dict(zip(("mean", "submit"), combined.T, strict=True)),
         **dict(zip(("low80", "high80", "low95", "high95"), bounds.T, strict=True)),
     )
-    groups = {"all": told, **{f"{cut:g}": some for cut, some in told.groupby("fraction")}}
-    groups["h1"] = told[told["horizon"] == 1]
+    groups = {
+        "all": forecasts,
+        **{f"{cut:g}": group for cut, group in forecasts.groupby("fraction")},
+    }
+    groups["h1"] = forecasts[forecasts["horizon"] == 1]
     return ForecastReport(
-        figures={name: _figures(some) for name, some in groups.items()},
+        figures={name: _figures(group) for name, group in groups.items()},
         groups={
-            name: {str(value): _figures(some) for value, some in told.groupby(name, observed=True)}
+            name: {
+                str(value): _figures(group)
+                for value, group in forecasts.groupby(name, observed=True)
+            }
             for name in ("course_id", *attributes)
-            if name in told
+            if name in forecasts
         },
         methods={
             str(name): {
@@ -163,37 +169,37 @@ def backtest_forecasts(  # noqa: PLR0913
         degraded=tuple(dict.fromkeys([*model.degraded, *missing])),
         train_seconds=round(trained - started, 1),
         seconds=round(seconds, 1),
-        rows=told,
+        rows=forecasts,
         model=model,
     )
 
 
-def _told(
+def _keys(
     tested: Sequence[Panel], cuts: pd.DataFrame, snapshots: pd.DataFrame, attributes: Sequence[str]
 ) -> pd.DataFrame:
     """Return the keys of the rows with known truth, in the order of `HeldOut.of`."""
     parts = []
-    for one in tested:
-        n, r = one.shape
+    for panel in tested:
+        n, r = panel.shape
         frame = pd.DataFrame(
             {
-                "course_id": one.course_id,
-                "section_id": one.section_id,
-                "cut_day": one.day,
-                "student_id": np.repeat(one.students, r),
-                "assignment_id": np.tile(one.assignments[one.remaining], n),
+                "course_id": panel.course_id,
+                "section_id": panel.section_id,
+                "cut_day": panel.day,
+                "student_id": np.repeat(panel.students, r),
+                "assignment_id": np.tile(panel.assignments[panel.remaining], n),
                 "horizon": np.tile(np.arange(1, r + 1), n),
-                "weight": np.tile(one.weight[one.remaining], n),
+                "weight": np.tile(panel.weight[panel.remaining], n),
             }
         )
-        parts.append(frame[~np.isnan(one.truth[:, one.remaining].ravel())])
+        parts.append(frame[~np.isnan(panel.truth[:, panel.remaining].ravel())])
     frame = pd.concat(parts, ignore_index=True)
     fraction = cuts.set_index(["section_id", "cut_day"])["fraction"]
     frame["fraction"] = fraction.reindex(
         pd.MultiIndex.from_frame(frame[["section_id", "cut_day"]])
     ).to_numpy()
     keys = ["section_id", "student_id"]
-    columns = [one for one in attributes if one in snapshots]
+    columns = [name for name in attributes if name in snapshots]
     of_student = snapshots[[*keys, *columns]].astype(dict.fromkeys(keys, object))
     return frame.merge(of_student.drop_duplicates(keys), on=keys, how="left")
 

@@ -1,8 +1,8 @@
-"""The pooled ensemble of a night: data, fit, verdicts, transition.
+"""The pooled ensemble of a nightly run: data, fit, verdicts, transition.
 
-It is fitted anew where the data of more than a few sections changed, or the program did. A version
-that was tried and retired is not fitted again either. What passes becomes challenger; whether it is
-better than the champion is seen by what both say of running sections, and decided elsewhere.
+It is fitted again if the data of more than a few sections changed, or the program did. A version
+that was tried and retired is not fitted again either. A version that passes becomes challenger; an
+experiment compares its predictions of running sections with the champion's, and decides.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from grade_ml.core.errors import ArtifactError
 from grade_ml.core.process import peak_megabytes
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble import pooled
-from grade_ml.ensemble.baseline import NAME as BASELINE
 from grade_ml.ensemble.importance import spread_between_fits
-from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel, Progress
-from grade_ml.ensemble.rows import data_version
+from grade_ml.ensemble.names import BASELINE, POOLED
+from grade_ml.ensemble.pooled import Parameters, PooledModel, Progress
+from grade_ml.ensemble.rows import data_version, require_enough
 from grade_ml.external.features import read_wide
 from grade_ml.external.protocol import Window
 from grade_ml.features.surroundings import columns_of, with_surroundings
 from grade_ml.gradebook.frames import read_table
 from grade_ml.gradebook.schema import section
+from grade_ml.registry.history import Stage
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
-from grade_ml.registry.transition import Evidence, Stage
+from grade_ml.registry.transition import Evidence
 from grade_ml.registry.workspace import Opening
 from grade_ml.serving.models import Models
 from grade_ml.training.admission import Admission, admission
@@ -37,7 +38,7 @@ from grade_ml.training.steps import Training, program, register, remove_exposed
 from grade_ml.training.tuning import Tuned
 from grade_ml.training.verdicts import of_pooled
 
-#: From a version's data and the last parameters to new ones.
+#: From a version's data and the last parameters to new parameters.
 Tuner = Callable[[pd.DataFrame, pd.DataFrame, Parameters | None], Tuned]
 
 
@@ -50,7 +51,7 @@ def train(
 ) -> Training[PooledModel]:
     """Fit the pooled ensemble, register it, and let it become challenger if it may.
 
-    It becomes champion at once where there is none, or none that can serve.
+    It becomes champion at once if there is no champion, or none that can serve.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def train(
         stages, seed = workspace.stages, workspace.seed
     stages.reconcile()
     registry, models = stages.registry, Models(stages.registry)
-    readable, champion = list(models.pooled_versions()), registry.get(NAME, Alias.CHAMPION)
+    readable, champion = list(models.pooled_versions()), registry.get(POOLED, Alias.CHAMPION)
     # A challenger that is up to date does not make up for a champion that cannot be read.
     for current in readable if champion is None or champion in readable else ():
         model = models.pooled[current.version]
@@ -78,21 +79,22 @@ def train(
             training = Training(current, model, judged, False, reason)
             stage = stages.of(current)
             # These two were left by a process that died too early: a challenger without a champion,
-            # and a candidate that nothing speaks against.
+            # and a candidate that meets every condition.
             if champion is None and stage is Stage.CHALLENGER:
                 stages.transition(current, Stage.CHAMPION, Evidence(_missing(None, models)))
             if stage is not Stage.CANDIDATE or not training.accepted:
-                remove_exposed(NAME, stages)
+                remove_exposed(POOLED, stages)
                 return training
+    require_enough(data.snapshots)
     started = perf_counter()
     previous = models.pooled[readable[0].version].parameters if readable else None
-    on_progress("Trying which external sources tell of grades")
+    on_progress("Trying which external sources help to predict grades")
     rows, admitted = _with_admitted(data, _around(data.snapshots, opened), seed)
     tuned = tune(rows, data.results, previous)
     model = _fit(rows, data, tuned, admitted, registry.pseudonyms, seed, on_progress)
     version = register(
         registry,
-        NAME,
+        POOLED,
         model,
         parameters=_flat(model.parameters)
         | {"seed": seed, "sections": len(model.sections), "pass_marks": data.pass_marks},
@@ -112,7 +114,7 @@ def train(
     else:
         failed = ", ".join(verdict.name for verdict in judged if not verdict.passed)
         reason = f"stays a candidate: {failed} failed"
-    remove_exposed(NAME, stages)
+    remove_exposed(POOLED, stages)
     return replace(training, reason=reason)
 
 
@@ -122,7 +124,7 @@ def _baseline(registry: Registry) -> Mapping[str, float]:
 
 
 def _up_to_date(current: ModelVersion, model: PooledModel, data: TrainingData) -> str:
-    """Return why a version need not be fitted anew; empty: it must."""
+    """Return why no new fit is needed; empty if a fit is needed."""
     if current.code_version != program():
         return ""
     now, before = data.versions, model.section_versions
@@ -153,13 +155,13 @@ def _with_admitted(
     data: TrainingData, around: _Around, seed: int
 ) -> tuple[pd.DataFrame, Admission]:
     """Return the snapshots with the external columns that may enter, and how that was decided."""
-    everything = with_surroundings(data.snapshots, around.wide)
-    verdict = admission(everything, data.results, around.sections, seed=seed)
-    kept = [*data.snapshots.columns, *columns_of(everything, verdict.sources)]
-    return everything[kept], verdict
+    snapshots = with_surroundings(data.snapshots, around.wide)
+    verdict = admission(snapshots, data.results, around.sections, seed=seed)
+    columns = [*data.snapshots.columns, *columns_of(snapshots, verdict.sources)]
+    return snapshots[columns], verdict
 
 
-def _fit(  # noqa: PLR0913, PLR0917 - what a model learns from, and what its card tells
+def _fit(  # noqa: PLR0913, PLR0917 - what a model learns from, and what its card shows
     rows: pd.DataFrame,
     data: TrainingData,
     tuned: Tuned,
@@ -186,7 +188,7 @@ def _fit(  # noqa: PLR0913, PLR0917 - what a model learns from, and what its car
 
 
 def _missing(champion: ModelVersion | None, models: Models) -> str:
-    """Return why nothing that a new version could be compared with serves; empty: it does."""
+    """Return why there is no champion to compare a new version with; empty if there is one."""
     if champion is None:
         return "there was no champion"
     try:

@@ -1,6 +1,6 @@
-"""Requests to train a course again: asked for on evidence, answered by the training that took them.
+"""Requests to train a course again: made on evidence, answered by the training that took them.
 
-They are rows, so that neither a restart nor the pruning of runs forgets or repeats one.
+They are rows, so neither a restart nor the pruning of runs loses or repeats a request.
 """
 
 from __future__ import annotations
@@ -24,30 +24,37 @@ request = sa.Table(
     sa.Column("course_id", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("evidence_on", sa.Date),
-    sa.Column("asked_on", sa.Date, nullable=False, comment="the day computed, or replayed"),
+    sa.Column(
+        "asked_on",
+        sa.Date,
+        nullable=False,
+        comment="day on whose evidence the training was requested",
+    ),
     sa.Column("asked_at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("run_key", sa.Text, nullable=False, comment="of the run that was asked for last"),
+    sa.Column("run_key", sa.Text, nullable=False, comment="key of the run that was requested last"),
     sa.Column("answered_at", sa.TIMESTAMP(timezone=True)),
-    sa.Column("run_id", sa.Text, comment="of the training that answered"),
-    sa.Column("version", sa.Integer, comment="of the course's model that it registered"),
-    sa.Column("outcome", sa.Text, comment="of that training, in words"),
-    info=TablePolicy("training", time="asked_at").info,
+    sa.Column("run_id", sa.Text, comment="run of the training that answered"),
+    sa.Column(
+        "version", sa.Integer, comment="version of the course's model that this training registered"
+    ),
+    sa.Column("outcome", sa.Text, comment="outcome of that training, as a sentence"),
+    info=TablePolicy("training", time="asked_at", days=800, newest=("course_id",)).info,
 )
 _IS_OPEN = request.c.answered_at.is_(None)
 
 
 @dataclass(frozen=True)
 class Request:
-    """A training that was asked for.
+    """A request to train a course.
 
     Attributes
     ----------
     evidence_on
-        The day of what decided it.
+        The day of the evidence.
     asked_on
-        The day of which it was asked for, the last time if the training came to nothing.
+        The day for which it was made, the last such day if the training came to nothing.
     run_key
-        What the run that was asked for is known by; the courses of one run share it.
+        The key of the requested run; the courses of one run share it.
     """
 
     course_id: str
@@ -58,12 +65,12 @@ class Request:
     is_answered: bool = False
 
 
-def ask(connection: Connection, wanted: Collection[Request], at: datetime) -> None:
-    """Record the requests; one that is still open is asked for anew."""
+def record(connection: Connection, requests: Collection[Request], at: datetime) -> None:
+    """Record the requests; they replace requests of their courses that are still open."""
     rows = [
-        {"course_id": one.course_id, "reason": one.reason, "evidence_on": one.evidence_on}
-        | {"asked_on": one.asked_on, "asked_at": at, "run_key": one.run_key}
-        for one in wanted
+        {"course_id": made.course_id, "reason": made.reason, "evidence_on": made.evidence_on}
+        | {"asked_on": made.asked_on, "asked_at": at, "run_key": made.run_key}
+        for made in requests
     ]
     if rows:
         new = insert(request)
@@ -79,7 +86,7 @@ def ask(connection: Connection, wanted: Collection[Request], at: datetime) -> No
 
 
 def newest(connection: Connection, as_of: date) -> dict[str, Request]:
-    """Return the last request of each course that was asked for up to `as_of`."""
+    """Return the last request of each course that was made for `as_of` or a day before it."""
     column = request.c
     query = (
         sa.select(request)
@@ -102,7 +109,7 @@ def newest(connection: Connection, as_of: date) -> dict[str, Request]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of the training of a course, and the version that it registered, if it did."""
+    """The outcome of the training of a course, and the version that it registered, if any."""
 
     course_id: str
     outcome: str
@@ -112,17 +119,17 @@ class Answer:
 def answer(
     connection: Connection, answers: Collection[Answer], run_id: str, at: datetime
 ) -> list[str]:
-    """Record what training came to; return the courses that had asked for it."""
+    """Record the outcomes of training; return the courses whose requests they answered."""
     column = request.c
-    some = [one.course_id for one in answers]
-    query = sa.select(column.course_id).where(column.course_id.in_(some), _IS_OPEN)
-    asked = set(connection.scalars(query))
+    course_ids = [given.course_id for given in answers]
+    query = sa.select(column.course_id).where(column.course_id.in_(course_ids), _IS_OPEN)
+    requested = set(connection.scalars(query))
     rows = [
-        {"course": one.course_id, "outcome": one.outcome, "version": one.version}
-        for one in answers
-        if one.course_id in asked
+        {"course": given.course_id, "outcome": given.outcome, "version": given.version}
+        for given in answers
+        if given.course_id in requested
     ]
     if rows:
         answered = sa.update(request).where(column.course_id == sa.bindparam("course"), _IS_OPEN)
         connection.execute(answered.values(answered_at=at, run_id=run_id), rows)
-    return sorted(asked)
+    return sorted(requested)

@@ -13,7 +13,7 @@ class TrainingSettings:
     #: are joined. It is twice OULAD's weekly ones, of which a fit uses a sixth.
     max_snapshots: int = 1_000_000
 
-    #: The pooled model is fitted anew when sections with this share of the outcomes changed; less
+    #: The pooled model is fitted again when sections with this share of the outcomes changed; less
     #: is taken in by the courses' corrections, which cost seconds and not minutes.
     refit_share: float = 0.05
 

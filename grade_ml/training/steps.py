@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from grade_ml.ensemble.evaluation import Evaluation
+from grade_ml.registry.history import Stage
 from grade_ml.registry.registry import ModelVersion, Registry
-from grade_ml.registry.transition import Evidence, Stage, Stages
+from grade_ml.registry.transition import Evidence, Stages
 from grade_ml.training.tuning import Study
 from grade_ml.training.verdicts import Verdict
 
@@ -36,13 +37,13 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Training(Generic[Fitted]):
-    """What came of training; `fitted` is False where the last version was still up to date."""
+    """The outcome of training; `fitted` is False if the last version was still up to date."""
 
     version: ModelVersion
     model: Fitted
     verdicts: tuple[Verdict, ...]
     fitted: bool
-    #: Why it was not fitted, or what became of it, in words.
+    #: Why it was not fitted, or what became of it, as text.
     reason: str = ""
     #: The searches for parameters that came before.
     studies: tuple[Study, ...] = ()
@@ -53,13 +54,13 @@ class Training(Generic[Fitted]):
         return all(verdict.passed for verdict in self.verdicts)
 
     def evidence(self, reason: str) -> Evidence:
-        """Return the verdicts' figures, for what `reason` says."""
-        judged = ((one.name, one.figures.items()) for one in self.verdicts)
-        return Evidence(reason, {f"{of}_{name}": x for of, found in judged for name, x in found})
+        """Return the verdicts' figures as evidence for `reason`."""
+        judged = ((verdict.name, verdict.figures.items()) for verdict in self.verdicts)
+        return Evidence(reason, {f"{of}_{name}": x for of, items in judged for name, x in items})
 
 
 def program() -> str:
-    """Return the version of the program, with which a model is trained anew."""
+    """Return the version of the program; another version trains the models again."""
     return installed_version("grade-ml")
 
 

@@ -1,4 +1,4 @@
-"""The trajectory model of a day: fitted anew where much has changed, judged, and let serve.
+"""The trajectory model of a day: fitted again if much has changed, judged, and promoted.
 
 A model for a day knows only what had ended by then, so that a past day can be forecast again as it
 would have been. Which of the models serves a day is decided in `grade_ml.serving.forecasts`.
@@ -27,8 +27,8 @@ from grade_ml.forecasting.panels import origins, panels
 from grade_ml.forecasting.settings import SETTINGS
 from grade_ml.forecasting.trajectory import NAME, Fitted, Progress, Trajectory, fit
 from grade_ml.gradebook.schema import section
+from grade_ml.registry.history import Stage
 from grade_ml.registry.registry import Alias, ModelVersion
-from grade_ml.registry.transition import Stage
 from grade_ml.registry.workspace import Opening, Workspace
 from grade_ml.training.steps import Training, promote, register_files
 from grade_ml.training.verdicts import Verdict, covers
@@ -44,9 +44,9 @@ def train_trajectory(
 ) -> Training[Trajectory]:
     """Return the newest model for the day, or one fitted now; it becomes champion if it may.
 
-    It is fitted where there is none, where its artifact is unusable, and where more than a small
-    share of the ended sections is new or changed. A model of a past day leaves a champion that
-    knows more alone.
+    It is fitted if there is none, if its artifact is unusable, or if more than a small share of the
+    ended sections is new or changed. A model of a past day leaves a champion that knows more in
+    place.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def train_trajectory(
     Raises
     ------
     NotReadyError
-        No section has ended, or the features of none have been computed.
+        No section has ended, or no features of ended sections have been computed.
     """
     with opened() as workspace:
         ended = sections_where(workspace, section.c.ends_on < workspace.as_of)
@@ -107,7 +107,7 @@ def train_trajectory(
 
 
 def verdicts(figures: Mapping[str, float]) -> tuple[Verdict, ...]:
-    """Return the conditions of serving; a figure that is unknown speaks for no one.
+    """Return the conditions of serving; a condition whose figure is unknown is met.
 
     Parameters
     ----------
@@ -138,13 +138,15 @@ def _learned(
     Sections whose features have not been computed yet come in when they are.
     """
     on_progress("Reading ended sections")
-    found: list[Panel] = []
+    training_panels: list[Panel] = []
     weekly = [pd.DataFrame()]
     for sequences, snapshots in frames(workspace, courses):
         own = snapshots[snapshots["section_id"].astype(object).isin(hashes)]
-        found += panels(sequences, origins(own, SETTINGS.origins), truth_on=workspace.as_of)
+        training_panels += panels(
+            sequences, origins(own, SETTINGS.origins), truth_on=workspace.as_of
+        )
         weekly.append(own[_WEEKLY])
-    return found, pd.concat(weekly[1:] or weekly, ignore_index=True)
+    return training_panels, pd.concat(weekly[1:] or weekly, ignore_index=True)
 
 
 def _register(
@@ -182,15 +184,15 @@ def _of_risk(risk: RiskModel) -> dict[str, float]:
     """Return how the risk periods of all enrollments did on the newest term that has ended."""
     names = ("precision", "recall", "brier", "lead_weeks")
     return {
-        f"risk_{name}": float(getattr(one, name))
-        for one in risk.evaluation
-        if one.group == "all"
+        f"risk_{name}": float(getattr(evaluation, name))
+        for evaluation in risk.evaluation
+        if evaluation.group == "all"
         for name in names
     }
 
 
 def _let_serve(training: Training[Trajectory], workspace: Workspace) -> str:
-    """Make the version champion if it may be and none knows more; return what became of it.
+    """Make the version champion if it may be and no champion knows more; return what became of it.
 
     Versions of the time before stages, and of processes that died too early, are caught up with.
     """
@@ -199,7 +201,7 @@ def _let_serve(training: Training[Trajectory], workspace: Workspace) -> str:
     if champion and champion.version == version.version:
         return "is champion"
     if not training.accepted:
-        failed = ", ".join(one.name for one in training.verdicts if not one.passed)
+        failed = ", ".join(verdict.name for verdict in training.verdicts if not verdict.passed)
         return f"stays a candidate: {failed} failed"
     if champion and _day(champion) > workspace.as_of:
         return f"serves days before {_day(champion)}; version {champion.version} knows more"
@@ -212,5 +214,5 @@ def _let_serve(training: Training[Trajectory], workspace: Workspace) -> str:
 
 
 def _day(version: ModelVersion) -> date:
-    """Return the day of which a version knows."""
+    """Return the as-of day of a version."""
     return date.fromisoformat(version.parameters["as_of"])

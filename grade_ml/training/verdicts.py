@@ -26,7 +26,7 @@ class Verdict:
 
 
 def of_baseline(model: BaselineModel, champion: BaselineModel | None) -> tuple[Verdict, ...]:
-    """Return the conditions of the baseline; a figure that is unknown speaks for no one."""
+    """Return the conditions of the baseline; a condition whose figure is unknown is met."""
     everywhere = model.evaluation.metrics["all"]
     figures = {name: value for name, value in everywhere.items() if value is not None}
     errors = {name: value for name, value in figures.items() if name in ("rmse", "naive_rmse")}
@@ -42,22 +42,22 @@ def of_baseline(model: BaselineModel, champion: BaselineModel | None) -> tuple[V
 def of_pooled(
     model: PooledModel, baseline: Mapping[str, float], rows: pd.DataFrame | None
 ) -> tuple[Verdict, ...]:
-    """Return the conditions of the pooled model; a figure that is unknown speaks for no one.
+    """Return the conditions of the pooled model; a condition whose figure is unknown is met.
 
     Parameters
     ----------
     baseline
-        The metrics of the baseline's champion; empty: there is none.
+        The metrics of the baseline's champion; empty if there is none.
     rows
-        Snapshots on which explanations are added up; None: they are not.
+        Snapshots on which explanations are added up; None if they are not.
     """
-    found = {name: value for name, value in model.evaluation.metrics["all"].items() if value}
+    metrics = {name: value for name, value in model.evaluation.metrics["all"].items() if value}
     naive: dict[str, float] = {}
-    naive |= {name: found[name] for name in ("rmse", "naive_rmse") if name in found}
+    naive |= {name: metrics[name] for name in ("rmse", "naive_rmse") if name in metrics}
     pairs = {
-        name: (found[name], baseline[f"all_{name}"])
+        name: (metrics[name], baseline[f"all_{name}"])
         for name in ("rmse", "brier")
-        if name in found and f"all_{name}" in baseline
+        if name in metrics and f"all_{name}" in baseline
     }
     against = {
         f"{kind}_{name}": value
@@ -66,11 +66,11 @@ def of_pooled(
     }
     ratio = np.mean([ours / theirs for ours, theirs in pairs.values()]) if pairs else 0.0
     gap = _additivity(model, rows.head(200)) if rows is not None else 0.0
-    ece, most_ece = found.get("ece", 0.0), float(np.hypot(SETTINGS.most_ece, _chance(model)))
+    ece, most_ece = metrics.get("ece", 0.0), float(np.hypot(SETTINGS.most_ece, _chance(model)))
     return (
         Verdict("better_than_naive", len(naive) < 2 or naive["rmse"] < naive["naive_rmse"], naive),
         Verdict("better_than_baseline", bool(ratio < 1), against),
-        covers(found),
+        covers(metrics),
         Verdict("calibrated", ece <= most_ece, {"ece": ece, "most": most_ece}),
         Verdict("explanations_add_up", gap <= SETTINGS.additivity, {"largest_gap": gap}),
     )

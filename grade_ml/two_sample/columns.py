@@ -1,4 +1,4 @@
-"""What the columns of two frames are: of which kind, and which of them can be compared at all."""
+"""The columns of two frames: their kind, and which of them can be compared."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pandas as pd
 
 from grade_ml.two_sample.permutation import Floats, Ints
 
-#: Rows on each side; below, no share of permutations gets small enough to tell anything from
-#: chance among 25 columns.
+#: Rows on each side; with fewer, no share of permutations gets small enough to separate anything
+#: from chance among 25 columns.
 FEWEST = 5
-#: Categories that are told apart, the most frequent ones; a free text has thousands, each too rare
-#: to say anything.
+#: Categories that are distinguished, the most frequent; a free text has thousands, each too rare
+#: for a test.
 CATEGORIES = 60
 
 
@@ -30,7 +30,7 @@ class Kind(StrEnum):
 
 
 class Status(StrEnum):
-    """What could be done with a column; those of `COMPARED` were tested and have a p-value."""
+    """The result of the comparison of a column; those of `COMPARED` have a p-value."""
 
     TESTED = "tested"
     SMALL_REFERENCE = "small reference"
@@ -47,7 +47,7 @@ class Status(StrEnum):
 
 
 COMPARED = (Status.TESTED, Status.SMALL_REFERENCE, Status.INFINITE, Status.ALL_NULL)
-#: What no sample explains: a model that needs the column cannot be fed.
+#: Defects that no sample explains: a model that needs the column cannot predict.
 BROKEN = (Status.MISSING, Status.TYPE_CHANGED)
 _EMPTY = (Kind.UNKNOWN, Status.EMPTY, "no value on either side")
 
@@ -57,7 +57,7 @@ class Column:
     """One column of both frames.
 
     `values` holds the rows of the reference, then of the current window: numbers (NaN: missing or
-    infinite) or the codes of `categories` (the last, unnamed code: missing). None: not comparable.
+    infinite) or the codes of `categories` (the last, unnamed code: missing). `None` if none.
     """
 
     name: Hashable
@@ -80,29 +80,29 @@ def columns(
         name for frame in (reference, current) for name in frame.columns[frame.columns.duplicated()]
     }
     plain = _plain(reference, current, units)
-    found = []
+    listed = []
     for name in names:
         if name == cluster:
             continue
         if name in twice:
             reason = "several columns have this name; rename all but one"
-            found.append(Column(name, Kind.UNKNOWN, Status.DUPLICATED, reason))
+            listed.append(Column(name, Kind.UNKNOWN, Status.DUPLICATED, reason))
         elif name in plain:
-            found.append(plain[name])
+            listed.append(plain[name])
         elif name not in reference:
             reason = "the reference has no such column; the model does not know it"
-            found.append(Column(name, _kind(current[name]), Status.NEW, reason))
+            listed.append(Column(name, _kind(current[name]), Status.NEW, reason))
         else:
-            there = current.get(name)
-            found.append(_column(name, reference[name], there, units))
-    return found
+            other = current.get(name)
+            listed.append(_column(name, reference[name], other, units))
+    return listed
 
 
 def plain_numbers(frame: pd.DataFrame) -> dict[Hashable, Floats]:
     """Return the columns of NumPy's own numbers and truth values, by name, as floats.
 
-    All are taken at once: column by column, pandas takes longer than all else that is done with
-    them. Columns that share a name are left out.
+    All are taken at once: column by column, pandas takes longer than the whole comparison.
+    Columns that share a name are left out.
     """
     plain = [isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in frame.dtypes]
     once = ~frame.columns.duplicated(keep=False)
@@ -111,21 +111,21 @@ def plain_numbers(frame: pd.DataFrame) -> dict[Hashable, Floats]:
 
 
 def texts(values: pd.Series) -> npt.NDArray[Any]:
-    """Return values as text, None where there is none. Lists and dicts too have a text."""
+    """Return values as text, `None` for missing values. Lists and dicts have a text, too."""
     array = values.array
     if isinstance(array, pd.Categorical):
         # The code of a missing value is -1: the last.
-        found = np.array([*array.categories.astype(str), None], dtype=object)
-        return found[np.asarray(array.codes)]
-    found = values.astype(str).to_numpy(object, copy=True)
-    found[array.isna()] = None
-    return found
+        result = np.array([*array.categories.astype(str), None], dtype=object)
+        return result[np.asarray(array.codes)]
+    result = values.astype(str).to_numpy(object, copy=True)
+    result[array.isna()] = None
+    return result
 
 
 def _plain(
     reference: pd.DataFrame, current: pd.DataFrame, units: tuple[int, int]
 ) -> dict[Hashable, Column]:
-    """Return the columns of plain numbers on both sides, where there are rows enough."""
+    """Return the columns of plain numbers on both sides, if there are enough rows."""
     sides = plain_numbers(reference), plain_numbers(current)
     names = [name for name in sides[0] if name in sides[1]]
     if _too_few(units) or not names:
@@ -201,7 +201,7 @@ def _numbers(
     nulls = [np.all(np.isnan(side), axis=1) for side in (reference, current)]
     values[np.isinf(values)] = np.nan
     constant = np.all(values == values[:, :1], axis=1)
-    found = []
+    listed = []
     for place, name in enumerate(names):
         row = values[place]
         before, now = (side[place] for side in infinite)
@@ -211,32 +211,32 @@ def _numbers(
                 f"{before} infinite values in the reference and {now} in the current window count "
                 "as missing"
             )
-            found.append(Column(name, Kind.NUMERIC, Status.INFINITE, reason, row))
+            listed.append(Column(name, Kind.NUMERIC, Status.INFINITE, reason, row))
         elif all(empty):
-            found.append(Column(name, *_EMPTY))
+            listed.append(Column(name, *_EMPTY))
         elif constant[place]:
             reason = f"{row[0]:g} in every row of both sides"
-            found.append(Column(name, Kind.NUMERIC, Status.CONSTANT, reason))
+            listed.append(Column(name, Kind.NUMERIC, Status.CONSTANT, reason))
         else:
-            found.append(Column(name, Kind.NUMERIC, *_tested(empty, units), row))
-    return found
+            listed.append(Column(name, Kind.NUMERIC, *_tested(empty, units), row))
+    return listed
 
 
 def _categories(
     name: Hashable, reference: pd.Series, current: pd.Series, units: tuple[int, int]
 ) -> Column:
-    codes, found = pd.factorize(np.concatenate([texts(reference), texts(current)]))
+    codes, names = pd.factorize(np.concatenate([texts(reference), texts(current)]))
     missing = codes < 0
-    if len(found) == 1 and not missing.any():
-        reason = f"{found[0]!r} in every row of both sides"
+    if len(names) == 1 and not missing.any():
+        reason = f"{names[0]!r} in every row of both sides"
         return Column(name, Kind.CATEGORICAL, Status.CONSTANT, reason)
     frequent = np.argsort(-np.bincount(codes[~missing]), kind="stable")
-    rank = np.empty(len(found), dtype=np.int64)
-    rank[frequent] = np.arange(len(found))
-    kept = min(len(found), CATEGORIES)
+    rank = np.empty(len(names), dtype=np.int64)
+    rank[frequent] = np.arange(len(names))
+    kept = min(len(names), CATEGORIES)
     values = np.where(missing, -1, np.minimum(rank[codes], kept))
-    labels = [str(found[place]) for place in frequent[:kept]]
-    if len(found) > kept:
+    labels = [str(names[place]) for place in frequent[:kept]]
+    if len(names) > kept:
         labels.append("(others)")
     values[missing] = len(labels)
     nulls = [bool(side.all()) for side in np.split(missing, [len(reference)])]

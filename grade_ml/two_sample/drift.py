@@ -1,8 +1,7 @@
-"""Whether two samples come from the same world: one calibrated answer for any two frames.
+"""Whether two samples come from the same distribution: one calibrated answer for any two frames.
 
-Which windows are compared (the same week of term) and what follows from an answer is decided by the
-caller. How a column is read is in `columns`, the distances in `statistics`, the chance of them
-in `permutation`.
+The caller chooses the windows (the same week of term) and acts on the answer. `columns` reads the
+columns, `statistics` computes the distances, `permutation` their p-values.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ from grade_ml.two_sample.permutation import (
 
 #: With 999 the largest tenth shapes the tail within 10%, and a course takes a tenth of a second.
 PERMUTATIONS = 999
-#: The parts of `alpha` that columns and classifier may use up. Most drifts are seen in a column;
+#: The parts of `alpha` that columns and classifier may use up. Most drifts show in a column;
 #: the rest is a margin, for the tails of p-values are approximations.
 BY_COLUMN, _TOGETHER = 0.7, 0.1
-#: The statistics that decide together; the others are told beside them. Cramér-von Mises finds
+#: The statistics that decide together; the others are only reported. Cramér-von Mises detects
 #: shifts best, Kolmogorov-Smirnov a change in one place.
 _DECIDING = ("ks", "cvm", "missing", "chi2")
 
@@ -65,18 +64,18 @@ class DriftReport:
     Parameters
     ----------
     drifted
-        Whether anything does: a column, the columns together, or a column that is gone or has
-        another type. Where nothing differs this is True in at most a share `alpha` of the reports.
+        Whether anything does: a column, the columns together, or a column that is missing or has
+        another type. If nothing differs this is True in at most a share `alpha` of the reports.
     features
         One row for each column of either frame: feature, kind (`columns.Kind`), status
-        (`columns.Status`), reason (in words), ks, cvm, psi, kl, js, wasserstein, chi2, missing (the
+        (`columns.Status`), reason (as text), ks, cvm, psi, kl, js, wasserstein, chi2, missing (the
         share in the current window minus that in the reference), p (of the column as a whole),
         p_adjusted (over all columns: below `alpha` is drift), drifted, effect (numeric: the chance
         that a current value is larger minus that it is smaller, -1 to 1; categorical: the
         share of rows in another category, 0 to 1), and one p_… for each statistic. What does not
         apply is NaN.
     multivariate
-        The classifier's answer; None where fewer than two columns could be tested.
+        The classifier's answer; `None` if fewer than two columns could be tested.
     alpha
         The share of false alarms that was allowed.
     reference_units, current_units
@@ -113,13 +112,13 @@ def detect_drift(
     Parameters
     ----------
     reference, current
-        Any two frames; a model's output may stand among the columns. A column that is the same for
+        Any two frames; a model's output may be among the columns. A column that is the same for
         a whole class (its size) is not a property of independent students: leave it out.
     cluster
-        The column, in both, that names the unit rows belong to (a student); it is not tested. None:
-        rows are independent.
+        The column, in both, that names the unit rows belong to (a student); it is not tested.
+        `None` if rows are independent.
     alpha
-        The share of reports that may say drift where there is none; above 0, below 1.
+        The share of reports that may report drift if there is none; above 0, below 1.
     seed
         The same inputs and seed give the same report.
 
@@ -142,15 +141,15 @@ def detect_drift(
     _check(reference, current, cluster, alpha)
     names = [None if cluster is None else frame[cluster] for frame in (reference, current)]
     units = make_units(names[0], names[1], (len(reference), len(current)), seed)
-    found = columns(reference, current, cluster, (units.reference, units.current))
-    tested = [column for column in found if column.status in COMPARED]
+    all_columns = columns(reference, current, cluster, (units.reference, units.current))
+    tested = [column for column in all_columns if column.status in COMPARED]
     is_current = np.arange(len(reference) + len(current)) >= len(reference)
     # On a machine whose cores are busy, threads that wait for each other take four times as long.
     with limited_threads(len(is_current)):
         chosen = labellings(units, PERMUTATIONS, seed)
         measured = figures(tested, units, chosen, is_current)
         multivariate = together(tested, units, alpha, seed) if len(tested) > 1 else None
-    features = table(found, measured, alpha, len(reference))
+    features = table(all_columns, measured, alpha, len(reference))
     return DriftReport(
         drifted=bool(features["drifted"].any())
         or (multivariate is not None and multivariate.drifted),
@@ -159,12 +158,12 @@ def detect_drift(
         alpha=alpha,
         reference_units=units.reference,
         current_units=units.current,
-        untested=tuple(str(column.name) for column in found if column.status not in COMPARED),
+        untested=tuple(str(column.name) for column in all_columns if column.status not in COMPARED),
     )
 
 
 def together(tested: Sequence[Column], units: Units, alpha: float, seed: int) -> Multivariate:
-    """Return whether a classifier tells the sides apart by all columns together."""
+    """Return whether a classifier separates the sides by all columns together."""
     # The fewest permutations of which the most extreme is rare enough.
     auc, p = separate(tested, units, round(1 / (_TOGETHER * alpha)) - 1, seed)
     adjusted = round(min(p / _TOGETHER, 1.0), 9)
@@ -176,14 +175,14 @@ def _check(
 ) -> None:
     if not 0 < alpha < 1:
         raise ConfigurationError(
-            f"alpha is {alpha}, which is no share.", "Take a number between 0 and 1, as 0.05."
+            f"alpha is {alpha}, which is no share.", "Use a number between 0 and 1, such as 0.05."
         )
     for side, frame in (("reference", reference), ("current window", current)):
         if cluster is not None and list(frame.columns).count(cluster) != 1:
             raise ConfigurationError(
-                f"The {side} does not have one column {cluster!r} to tell units by.",
+                f"The {side} does not have exactly one column {cluster!r} that names its units.",
                 f"Its columns are: {', '.join(map(str, frame.columns)) or 'none'}. Name one that "
-                "both frames have, or None where rows are independent.",
+                "both frames have, or None if rows are independent.",
             )
 
 
@@ -195,15 +194,15 @@ def figures(
     `chosen` are the labellings of `permutation.labellings`; without any but the true one there are
     no p-values.
     """
-    found: dict[Hashable, dict[str, float]] = {}
+    by_name: dict[Hashable, dict[str, float]] = {}
     for kind, compare in ((Kind.NUMERIC, _numeric), (Kind.CATEGORICAL, _categorical)):
         alike = [column for column in tested if column.kind is kind]
         for start in range(0, len(alike), _COLUMNS):
             part = alike[start : start + _COLUMNS]
             values = compare(part, units, chosen, is_current)
             for place, column in enumerate(part):
-                found[column.name] = {name: float(v[place]) for name, v in values.items()}
-    return found
+                by_name[column.name] = {name: float(v[place]) for name, v in values.items()}
+    return by_name
 
 
 def _numeric(
@@ -212,15 +211,15 @@ def _numeric(
     values = _stacked(alike).astype(np.float64)
     cells, ends = statistics.cells(values)
     observed = statistics.numeric(*_sides(cells, statistics.CELLS + 1, is_current), ends)
-    found = (
+    by_statistic = (
         {name: observed[name][0] for name in ("psi", "kl", "js")}
         | statistics.exact(values, is_current)
         | {"missing": _share_gap(np.isnan(values), is_current)}
     )
     if len(chosen) == 1:
-        return found
+        return by_statistic
     permuted = count(cells, statistics.CELLS + 1, units, chosen)
-    return found | _chances(statistics.numeric(*permuted, ends), units.labellings)
+    return by_statistic | _chances(statistics.numeric(*permuted, ends), units.labellings)
 
 
 def _stacked(alike: Sequence[Column]) -> npt.NDArray[np.generic]:
@@ -235,26 +234,26 @@ def _categorical(
     width = int(kinds.max()) + 1
     sides = _sides(values, width, is_current)
     shares = [side[0] / side[0].sum(axis=1, keepdims=True) for side in sides]
-    found = (
+    by_statistic = (
         {name: value[0] for name, value in statistics.categorical(*sides).items()}
         | {"effect": np.abs(shares[1] - shares[0]).sum(axis=1) / 2}
         | {"missing": _share_gap(values == kinds, is_current)}
     )
     if len(chosen) == 1:
-        return found
+        return by_statistic
     permuted = count(values, width, units, chosen)
-    return found | _chances(statistics.categorical(*permuted), units.labellings)
+    return by_statistic | _chances(statistics.categorical(*permuted), units.labellings)
 
 
 def _sides(cells: Ints, width: int, is_current: Bools) -> tuple[Floats, Floats]:
     """Return how many rows of each side lie in each cell: 1 x columns x `width`."""
     place = cells + np.arange(cells.shape[1]) * width
     size = cells.shape[1] * width
-    found = [
+    counts = [
         np.bincount(place[side].ravel(), minlength=size).reshape(1, -1, width).astype(np.float32)
         for side in (~is_current, is_current)
     ]
-    return found[0], found[1]
+    return counts[0], counts[1]
 
 
 def _share_gap(mask: Bools, is_current: Bools) -> Floats:
@@ -264,28 +263,30 @@ def _share_gap(mask: Bools, is_current: Bools) -> Floats:
 
 def _chances(figures: dict[str, Floats], ways: float) -> dict[str, Floats]:
     """Return the p-value of each statistic (true labelling first), and one for the column."""
-    found = {f"p_{name}": p_values(value[0], value[1:], ways) for name, value in figures.items()}
+    p_by_name = {
+        f"p_{name}": p_values(value[0], value[1:], ways) for name, value in figures.items()
+    }
     deciding = [figures[name] for name in _DECIDING if name in figures]
     surprise = np.max([Tail.of(value[1:]).surprise(value) for value in deciding], axis=0)
-    return {**found, "p": p_values(surprise[0], surprise[1:], ways)}
+    return {**p_by_name, "p": p_values(surprise[0], surprise[1:], ways)}
 
 
 def table(
-    found: Sequence[Column], measured: dict[Hashable, dict[str, float]], alpha: float, rows: int
+    listed: Sequence[Column], measured: dict[Hashable, dict[str, float]], alpha: float, rows: int
 ) -> pd.DataFrame:
     """Return `DriftReport.features` from `figures`; the reference has the first `rows` rows."""
     from statsmodels.stats.multitest import multipletests
 
     frame = pd.DataFrame(
         {
-            "feature": [column.name for column in found],
-            "kind": [str(column.kind) for column in found],
-            "status": [str(column.status) for column in found],
-            "reason": [column.reason for column in found],
+            "feature": [column.name for column in listed],
+            "kind": [str(column.kind) for column in listed],
+            "status": [str(column.status) for column in listed],
+            "reason": [column.reason for column in listed],
         }
     )
     figures = pd.DataFrame(
-        [measured.get(column.name, {}) for column in found],
+        [measured.get(column.name, {}) for column in listed],
         columns=[*_FIGURES, "p_adjusted"],
         dtype=np.float64,
     )
@@ -294,13 +295,13 @@ def table(
     if tested.any():
         adjusted = multipletests(frame.loc[tested, "p"], method="fdr_bh")[1]
         frame.loc[tested, "p_adjusted"] = np.minimum(adjusted / BY_COLUMN, 1)
-    broken = np.array([column.status in BROKEN for column in found], dtype=bool)
+    broken = np.array([column.status in BROKEN for column in listed], dtype=bool)
     frame["drifted"] = (frame["p_adjusted"] <= alpha).to_numpy() | broken
     frame["reason"] = [
         "; ".join(filter(None, (column.reason, _in_words(column, measured[column.name], rows))))
         if drifted and column.name in measured
         else column.reason
-        for column, drifted in zip(found, frame["drifted"], strict=True)
+        for column, drifted in zip(listed, frame["drifted"], strict=True)
     ]
     return frame[_ORDER]
 
@@ -313,9 +314,9 @@ def _in_words(column: Column, figures: dict[str, float], rows: int) -> str:
         names = [*column.categories, "no value"]
         now, then = (np.bincount(side, minlength=len(names)) / len(side) for side in sides)
         moved = int(np.argmax(np.abs(now - then)))
-        told = f"{names[moved]!r} in {now[moved]:.1%} of the rows instead of {then[moved]:.1%}"
+        change = f"{names[moved]!r} in {now[moved]:.1%} of the rows instead of {then[moved]:.1%}"
         unseen = float(now[:-1][then[:-1] == 0].sum())
-        return f"{told}; {unseen:.1%} in categories not seen before" if unseen else told
+        return f"{change}; {unseen:.1%} in categories not seen before" if unseen else change
     missing = [float(np.isnan(side).mean()) for side in sides]
     if max(missing) == 1 or figures["p_missing"] < min(figures["p_ks"], figures["p_cvm"]):
         return f"no value in {missing[0]:.1%} of the rows instead of {missing[1]:.1%}"

@@ -1,8 +1,8 @@
-"""Whether a classifier can tell current from reference rows: sees what no single column shows.
+"""Whether a classifier separates current from reference rows: detects what no single column shows.
 
 The test of Lopez-Paz & Oquab 2017 ("Revisiting classifier two-sample tests") with a kernel ridge
-classifier, whose leave-one-out scores are known in closed form: so every permutation is a whole
-new training, and the p-value is exact.
+classifier, whose leave-one-out scores have a closed form: every permutation is a complete new
+fit, and the p-value is exact.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from grade_ml.two_sample.permutation import Bools, Floats, Units, labellings
 
 #: Units, drawn at random where there are more: the work grows with their cube.
 _UNITS = 500
-#: The larger side in relation to the smaller: with 60 current rows a reference of 240 tells nine
-#: tenths of what 1,000 would, for a thirtieth of the work.
+#: The larger side in relation to the smaller: with 60 current rows a reference of 240 has nine
+#: tenths of the power of 1,000, for a thirtieth of the work.
 _RATIO = 4
 #: Weight of the penalty in relation to the mean diagonal of the kernel.
 _PENALTY = 1.0
@@ -26,7 +26,7 @@ _PENALTY = 1.0
 
 @dataclass(frozen=True)
 class Multivariate:
-    """The result; `auc` is .5 where sides cannot be told apart, less by chance alone."""
+    """The result; `auc` is .5 if the sides cannot be separated, less by chance alone."""
 
     auc: float
     p: float
@@ -37,7 +37,7 @@ class Multivariate:
 def separate(
     columns: Sequence[Column], units: Units, permutations: int, seed: int
 ) -> tuple[float, float]:
-    """Return the AUC of telling current from reference units out of sample, and its p-value."""
+    """Return the AUC of separating current from reference units out of sample, and its p-value."""
     drawn = _drawn(units, seed)
     inverse = _inverse(_design(columns, drawn))
     chosen = labellings(drawn, permutations, seed)
@@ -63,8 +63,8 @@ def _drawn(units: Units, seed: int) -> Units:
 def _design(columns: Sequence[Column], units: Units) -> Floats:
     """Return the units (rows averaged) in columns of comparable size.
 
-    Ranks instead of numbers, so that no outlier decides; missing values stand in the middle, with a
-    column that tells them.
+    Ranks instead of numbers, so that no outlier decides; missing values are in the middle, and a
+    column marks them.
     """
     rows = np.unique(units.rows[units.rows >= 0])
     place = np.zeros(rows.max() + 2, dtype=np.int64)
@@ -93,11 +93,11 @@ def _ranks(values: Floats) -> Floats:
 
     missing = np.isnan(values)
     known = np.maximum((~missing).sum(axis=0), 1)
-    # The missing ones come last, and are counted nowhere.
+    # Missing values come last, and are not counted.
     ranks = rankdata(np.where(missing, np.inf, values), axis=0)
     scaled = ((ranks - 0.5) / known - 0.5) * np.sqrt(12)
-    found: Floats = np.hstack([np.where(missing, 0.0, scaled), missing.astype(np.float64)])
-    return found
+    ranked: Floats = np.hstack([np.where(missing, 0.0, scaled), missing.astype(np.float64)])
+    return ranked
 
 
 def _inverse(design: Floats) -> Floats:

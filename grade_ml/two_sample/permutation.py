@@ -1,7 +1,7 @@
 """The null distribution by permutation: who may change sides with whom, and what p follows.
 
-A unit (a student, or a row where rows stand alone) changes sides as a whole. What is counted and
-which statistic is made of the counts is not known here.
+A unit (a student, or a row if rows are independent) changes sides as a whole. The module does not
+know what is counted and which statistic follows from the counts.
 """
 
 from __future__ import annotations
@@ -72,10 +72,16 @@ def make_units(
         return Units(np.concatenate([rows[sizes[0] :], rows[: sizes[0]]]), sizes[1])
     codes = [_codes(names) for names in (reference, current)]
     slots = max(
-        1, int(min(np.median(np.bincount(found)) if len(found) else 1.0 for found in codes))
+        1,
+        int(
+            min(
+                np.median(np.bincount(unit_codes)) if len(unit_codes) else 1.0
+                for unit_codes in codes
+            )
+        ),
     )
     generator = np.random.default_rng((seed, 0))
-    tables = [_slots(found, slots, generator) for found in codes]
+    tables = [_slots(unit_codes, slots, generator) for unit_codes in codes]
     moved = np.where(tables[1] < 0, -1, tables[1] + sizes[0])
     return Units(np.concatenate([moved, tables[0]]), len(moved))
 
@@ -95,13 +101,13 @@ def _slots(codes: Ints, slots: int, generator: np.random.Generator) -> Ints:
     sizes = np.bincount(codes)
     slot = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[unit]
     table = np.full((len(sizes), slots), -1, dtype=np.int64)
-    kept = slot < slots
-    table[unit[kept], slot[kept]] = order[kept]
+    used = slot < slots
+    table[unit[used], slot[used]] = order[used]
     return table
 
 
 def labellings(units: Units, permutations: int, seed: int) -> Ints:
-    """Return which units are the smaller side: the true ones first, then `permutations` random.
+    """Return which units are the smaller side: the true labelling, then `permutations` random.
 
     The shape is (1 + permutations, units of the smaller side).
     """
@@ -146,26 +152,26 @@ def count(cells: Ints, width: int, units: Units, chosen: Ints) -> tuple[Floats, 
 
 
 def _by_sorting(by_unit: Ints, total: int, chosen: Ints) -> Floats:
-    found = np.empty((len(chosen), total), dtype=np.float32)
+    counts = np.empty((len(chosen), total), dtype=np.float32)
     for start in range(0, len(chosen), _CHUNK):
         part = chosen[start : start + _CHUNK]
         place = by_unit[part] + (np.arange(len(part)) * (total + 1))[:, None, None]
         counted = np.bincount(place.ravel(), minlength=len(part) * (total + 1))
-        found[start : start + len(part)] = counted.reshape(len(part), -1)[:, :total]
-    return found
+        counts[start : start + len(part)] = counted.reshape(len(part), -1)[:, :total]
+    return counts
 
 
 def _by_product(by_unit: Ints, total: int, chosen: Ints) -> Floats:
     labels = np.zeros((len(chosen), len(by_unit)), dtype=np.float32)
     np.put_along_axis(labels, chosen, 1, axis=1)
-    found = np.zeros((len(chosen), total), dtype=np.float32)
+    totals = np.zeros((len(chosen), total), dtype=np.float32)
     for start in range(0, len(by_unit), _UNITS_AT_ONCE):
         part = by_unit[start : start + _UNITS_AT_ONCE]
         place = part + (np.arange(len(part)) * (total + 1))[:, None]
         counts = np.bincount(place.ravel(), minlength=len(part) * (total + 1))
         counts = counts.reshape(len(part), -1)[:, :total].astype(np.float32)
-        found += labels[:, start : start + len(part)] @ counts
-    return found
+        totals += labels[:, start : start + len(part)] @ counts
+    return totals
 
 
 @dataclass(frozen=True)
@@ -173,7 +179,7 @@ class Tail:
     """How the large values of permuted statistics fall off; one entry for each statistic.
 
     A share `reach` of them is `start` or more and a share `share` more, on average by `scale`;
-    `known` says whether they are enough to tell.
+    `known` states whether they are enough.
     """
 
     start: Floats
@@ -201,16 +207,16 @@ class Tail:
         )
 
     def surprise(self, values: Floats) -> Floats:
-        """Return about how rare values are (-log of the chance), comparable between statistics."""
+        """Return about how rare values are (-log of the p-value), comparable between statistics."""
         excess = (values - self.start) / self.scale
         return excess - np.log(np.where(excess > _close(values), self.share, self.reach))
 
 
 def p_values(observed: Floats, null: Floats, labellings: float) -> Floats:
-    """Return the chance of a value at least as large as the one observed.
+    """Return the probability of a value at least as large as the observed value.
 
-    It is the share of permutations that reach it, the true labelling counted among them; where
-    fewer than ten do, the exponential that the largest tenth follows. Never less than the share of
+    It is the share of permutations that reach it, including the true labelling; if fewer than ten
+    do, the exponential that the largest tenth follows. Never less than the share of
     one labelling among all that exist (`labellings`: logarithm of their number).
 
     Parameters
@@ -227,5 +233,5 @@ def p_values(observed: Floats, null: Floats, labellings: float) -> Floats:
 
 
 def _close(values: Floats) -> Floats:
-    """Return what rounding can change of `values` (float32)."""
+    """Return how much rounding can change `values` (float32)."""
     return 1e-5 * np.abs(values) + 1e-12

@@ -1,7 +1,7 @@
-"""How far two samples lie apart: the statistics of a column, exact ones and ones from counts.
+"""The distance of two samples: statistics of a column, exact or from counts.
 
-Whether a distance is more than chance is said by `permutation`; which columns are tested, and what
-follows for the report, by `drift`.
+`permutation` tests whether a distance is more than chance; `drift` selects the tested columns and
+writes the report.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import numpy as np
 from grade_ml.two_sample.permutation import Bools, Floats, Ints
 
 #: Cells of a numeric column for the test. More gain no power: with 3 of 25 columns shifted by
-#: 0.3 SD at 120 rows, 20, 40 and 80 find as many.
+#: 0.3 SD at 120 rows, 20, 40 and 80 detect as many.
 CELLS = 40
 #: Bins of PSI, KL and JS, as is usual: tenths of the pooled sample.
 BINS = 10
 #: Rows added to every bin: no logarithm of 0, and less than a single row.
 _SMOOTHING = 0.5
 
-#: Multiplied with the counts of cells these give sums up to each cell, and counts of bins with one
-#: for the missing. Many short sums one by one would take three times as long.
+#: Multiplied with the counts of cells these give sums up to each cell, and counts of bins with a
+#: bin for missing values. Many separate short sums would take three times as long.
 _TO_SUMS = np.triu(np.ones((CELLS + 1, CELLS), dtype=np.float32))
 _TO_SUMS[CELLS] = 0
 _TO_BINS = np.zeros((CELLS + 1, BINS + 1), dtype=np.float32)
 _TO_BINS[np.arange(CELLS + 1), np.arange(CELLS + 1) * BINS // CELLS] = 1
 
-#: What is told of a column, in this order; a statistic that it does not have is NaN.
+#: The statistics of a column, in this order; a statistic that it does not have is NaN.
 NAMES = ("ks", "cvm", "psi", "kl", "js", "wasserstein", "chi2")
 
 
@@ -44,11 +44,11 @@ def cells(values: Floats) -> tuple[Ints, Floats]:
     known = np.isfinite(order).sum(axis=0)
     steps = np.ceil(np.arange(1, CELLS + 1)[:, None] / CELLS * known).astype(np.int64) - 1
     ends = np.take_along_axis(order, np.clip(steps, 0, None), axis=0).T
-    found = np.empty(values.shape, dtype=np.int64)
+    cell = np.empty(values.shape, dtype=np.int64)
     for column, upper in enumerate(ends):
-        found[:, column] = np.searchsorted(upper, values[:, column], side="left")
-    found[~np.isfinite(values)] = CELLS
-    return found, np.nan_to_num(ends)
+        cell[:, column] = np.searchsorted(upper, values[:, column], side="left")
+    cell[~np.isfinite(values)] = CELLS
+    return cell, np.nan_to_num(ends)
 
 
 def numeric(reference: Floats, current: Floats, ends: Floats) -> dict[str, Floats]:
@@ -77,8 +77,8 @@ def numeric(reference: Floats, current: Floats, ends: Floats) -> dict[str, Float
 def _gaps(reference: Floats, current: Floats) -> tuple[Floats, Floats, Sequence[Floats]]:
     """Return the difference of the two distribution functions at the end of each cell.
 
-    With it go the share of each cell in both samples together, and the rows of each side. Where a
-    side knows no value there is no difference to see.
+    Also return the share of each cell in both samples together, and the rows of each side. If a
+    side has no value there is no difference.
     """
     below = [side @ _TO_SUMS for side in (reference, current)]
     known = [side[..., -1:] for side in below]
@@ -139,8 +139,8 @@ def exact(values: Floats, is_current: Bools) -> dict[str, Floats]:
     -------
     dict
         ks (0-1), cvm (as in Anderson 1962), wasserstein (in the column's unit) and effect: the
-        chance that a current value is the larger one minus that it is the smaller one (Cliff's
-        delta, -1 to 1). NaN where a side knows no value.
+        probability that a current value is larger minus that it is smaller (Cliff's delta, -1 to
+        1). NaN if a side has no value.
     """
     rows = len(values)
     order = np.argsort(values, axis=0, kind="stable")
@@ -162,10 +162,10 @@ def exact(values: Floats, is_current: Bools) -> dict[str, Floats]:
     gap = (np.take_along_axis(below_current, last, axis=0) - at_value) * known
     width = np.where(known[1:], ranked[1:] - ranked[:-1], 0)
     total = np.maximum(size[0] + size[1], 1)
-    found = {
+    figures = {
         "ks": np.abs(gap).max(axis=0, initial=0),
         "cvm": size[0] * size[1] / total**2 * (gap**2).sum(axis=0),
         "wasserstein": (np.abs(gap[:-1]) * width).sum(axis=0),
         "effect": ((at_value + under - 1) * current).sum(axis=0) / np.maximum(size[1], 1),
     }
-    return {name: np.where(lacking, np.nan, value) for name, value in found.items()}
+    return {name: np.where(lacking, np.nan, value) for name, value in figures.items()}

@@ -1,4 +1,4 @@
-"""A mail server and a webhook on this machine that keep what they are given, or refuse it."""
+"""A mail server and a webhook on this machine that record what they receive, or refuse it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler
-from threading import Thread
+from threading import Event, Thread
 
 
 class Smtp(socketserver.StreamRequestHandler):
-    """Speaks as much of SMTP as a client needs, and keeps what it is given.
+    """Supports as much of SMTP as a client needs, and records what it receives.
 
-    With `server.context` it offers STARTTLS; `server.spam` in a mail has it refused.
+    With `server.context` it offers STARTTLS; `server.spam` in a mail has it refused, and
+    `server.locked` has every login. A server that `hangs` sends nothing, a server that `drips`
+    greets a byte at a time without end.
     """
 
     def handle(self) -> None:
+        if self.server.hangs:
+            self.rfile.read()
+        while self.server.drips and not self.server.ended.wait(0.02):
+            self.wfile.write(b"2")
         self._say("220 here")
         self._talk()
 
@@ -35,7 +41,9 @@ class Smtp(socketserver.StreamRequestHandler):
             self.server.commands.append(line)
             if line.upper().startswith("EHLO"):
                 offers = ["AUTH PLAIN LOGIN", *(["STARTTLS"] if self.server.context else [])]
-                self._say("\r\n".join(["250-here", *(f"250-{one}" for one in offers), "250 HELP"]))
+                self._say(
+                    "\r\n".join(["250-here", *(f"250-{offer}" for offer in offers), "250 HELP"])
+                )
             elif line.upper() == "STARTTLS":
                 self._say("220 go on")
                 try:
@@ -46,7 +54,7 @@ class Smtp(socketserver.StreamRequestHandler):
                 self.rfile, self.wfile = tls.makefile("rb"), tls.makefile("wb", buffering=0)
                 return self._talk()
             elif line.upper().startswith("AUTH"):
-                self._say("235 welcome")
+                self._say("535 who are you?" if self.server.locked else "235 welcome")
             elif line.upper().startswith("DATA"):
                 body = []
                 self._say("354 go on")
@@ -89,11 +97,14 @@ def serving(server) -> Iterator:
     server.received, server.commands, server.status = [], [], 200
     server.context, server.spam, server.location = None, "", ""
     server.leave, server.unknown = "221 bye", "nobody@"
+    server.locked = server.hangs = server.drips = False
+    server.ended = Event()
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
         yield server
     finally:
+        server.ended.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -1,4 +1,4 @@
-"""What begins to be wrong is sent by each channel, whatever happens on the way."""
+"""What begins to be wrong is sent by each channel, after any failure on the way."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def unsent(engine: Engine, at: datetime = NOON) -> list[outbox.Unsent]:
 
 def subjects(engine: Engine) -> list[str]:
     with engine.connect() as connection:
-        return [one.subject for one in conditions.open_conditions(connection)]
+        return [condition.subject for condition in conditions.open_conditions(connection)]
 
 
 class Recorder:
-    """A channel that keeps what it takes, and fails while it is down."""
+    """A channel that records what it takes, and fails while it is down."""
 
     def __init__(self) -> None:
         self.taken: list[str] = []
@@ -56,11 +56,11 @@ class Recorder:
     def __call__(self, notices) -> str:
         if self.down:
             raise OSError("no route to host")
-        self.taken += [one.title for one in notices]
+        self.taken += [notice.title for notice in notices]
         return ""
 
 
-def test_an_alert_is_told_once_and_so_is_its_end(engine, alert_settings, smtp, webhook, caplog):
+def test_an_alert_is_sent_once_and_so_is_its_end(engine, alert_settings, smtp, webhook, caplog):
     channels = configured(alert_settings)
     wrong = {"health of maths": "41 of 100; drift: 9 of 70 features drifted"}
     for _ in range(2):
@@ -80,15 +80,15 @@ def test_an_alert_is_told_once_and_so_is_its_end(engine, alert_settings, smtp, w
         record(engine, {}, channels, later)
         assert outbox.deliver(engine.begin, channels, later) in (2, 0)
     assert "Recovered" in smtp.received[-1] and len(smtp.received) == len(webhook.received) == 2
-    # What begins again is told again.
+    # What begins again is sent again.
     assert len(record(engine, wrong, channels, later + timedelta(hours=1))) == 1
     assert unsent(engine) == []
 
 
 def test_what_is_not_watched_does_not_recover(engine):
     record(engine, {"job night": "failed", "health of maths": "low"}, {})
-    over = record(engine, {}, {}, watched=lambda one: one.startswith("job "))
-    assert [one.subject for one in over] == ["job night"]
+    over = record(engine, {}, {}, watched=lambda subject: subject.startswith("job "))
+    assert [notice.subject for notice in over] == ["job night"]
     assert subjects(engine) == ["health of maths"]
 
 
@@ -103,7 +103,7 @@ def test_what_is_not_watched_does_not_recover(engine):
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_whenever_a_channel_is_down_each_notice_reaches_it_once_it_is_back(engine, history):
-    """Minutes go by, things begin and end to be wrong, the one channel is down or works."""
+    """Minutes go by, things begin and end to be wrong, the only channel is down or works."""
     with engine.begin() as connection:
         connection.execute(sa.text("truncate alerts.condition, alerts.outbox"))
     channels: dict[str, Channel] = {
@@ -115,7 +115,7 @@ def test_whenever_a_channel_is_down_each_notice_reaches_it_once_it_is_back(engin
         now += timedelta(minutes=minutes / 2)
         flaky.down = down
         notices = record(engine, dict.fromkeys(wrong, "it is low"), channels, now)
-        recorded += [one.title for one in notices]
+        recorded += [notice.title for notice in notices]
         outbox.deliver(engine.begin, channels, now)
         assert steady.taken == recorded
     flaky.down = False
@@ -126,12 +126,12 @@ def test_whenever_a_channel_is_down_each_notice_reaches_it_once_it_is_back(engin
         ).scalar_one()
     assert len(flaky.taken) + lost == len(recorded)
     assert lost or sorted(flaky.taken) == sorted(recorded)
-    for subject in "abc":  # an end is not told before its beginning
-        own = [one for one in flaky.taken if one.endswith(subject)]
-        assert lost or own == [one for one in recorded if one.endswith(subject)]
+    for subject in "abc":  # an end is not sent before its beginning
+        own = [title for title in flaky.taken if title.endswith(subject)]
+        assert lost or own == [title for title in recorded if title.endswith(subject)]
 
 
-def test_pauses_grow_and_an_end_is_said(engine, caplog):
+def test_pauses_grow_and_giving_up_is_logged(engine, caplog):
     channel = Recorder()
     channel.down = True
     tried = []
@@ -156,10 +156,10 @@ def test_pauses_grow_and_an_end_is_said(engine, caplog):
     assert "is given up; pager did not take it for 3 days" in caplog.text
     (given_up,) = unsent(engine, now)
     assert given_up.due_at is None and "not tried again" in str(given_up)
-    assert unsent(engine, now + SETTINGS.told_for) == []
+    assert unsent(engine, now + SETTINGS.shown_for) == []
     assert subjects(engine) == ["job night"]
     days = TablePolicy.of(outbox.outbox).days
-    assert days and timedelta(days=days) > SETTINGS.give_up_after + SETTINGS.told_for
+    assert days and timedelta(days=days) > SETTINGS.give_up_after + SETTINGS.shown_for
     kept = []
     for age in (days, days + 1):
         outbox.deliver(engine.begin, {}, NOON + timedelta(days=age))
@@ -187,10 +187,10 @@ def test_a_channel_that_is_no_longer_set_is_waited_for_and_then_given_up(engine,
     assert "the channel is not set" in caplog.text
 
 
-def test_what_the_caller_takes_back_was_not_told(engine):
+def test_what_the_caller_rolls_back_was_not_sent(engine):
     channel = Recorder()
     with pytest.raises(ZeroDivisionError), engine.begin() as connection:
-        conditions.record(connection, {"a": "b"}, lambda one: True, {"pager": channel}, NOON)
+        conditions.record(connection, {"a": "b"}, lambda subject: True, {"pager": channel}, NOON)
         raise ZeroDivisionError
     assert outbox.deliver(engine.begin, {"pager": channel}, NOON) == 0
     assert len(record(engine, {"a": "b"}, {"pager": channel})) == 1
@@ -203,7 +203,7 @@ def test_a_death_between_sending_and_marking_repeats_and_loses_nothing(engine):
         """As if the process had gone."""
 
     def dying(notices) -> str:
-        sent.extend(one.title for one in notices)
+        sent.extend(notice.title for notice in notices)
         raise Killed
 
     record(engine, {"a": "b", "c": "d"}, {"pager": dying})
@@ -219,10 +219,13 @@ def test_two_processes_at_once_record_once_and_send_once(engine):
     first, second = Recorder(), Recorder()
     wrong = {name: "low" for name in "abc"}
     with engine.begin() as mine:
-        conditions.record(mine, {"a": "low"}, lambda one: True, ["pager"], NOON)
+        conditions.record(mine, {"a": "low"}, lambda subject: True, ["pager"], NOON)
         other = threading.Thread(target=record, args=(engine, wrong, {"pager": second}))
         other.start()
-        waits = sa.text("select count(*) from pg_stat_activity where wait_event_type = 'Lock'")
+        waits = sa.text(
+            "select count(*) from pg_stat_activity "
+            "where datname = current_database() and wait_event_type = 'Lock'"
+        )
         with engine.connect() as watching:
             while other.is_alive() and not watching.execute(waits).scalar_one():
                 watching.rollback()
@@ -239,7 +242,9 @@ def test_two_processes_at_once_record_once_and_send_once(engine):
 
 
 @pytest.mark.security
-def test_what_no_database_holds_is_told_and_recorded_all_the_same(engine, alert_settings, smtp):
+def test_text_that_no_database_stores_is_sent_and_recorded_nevertheless(
+    engine, alert_settings, smtp
+):
     channels = configured(alert_settings)
     wrong = {"health of \0\ud800": "\0 is low", "health of maths": "low"}
     assert len(record(engine, wrong, channels)) == 2

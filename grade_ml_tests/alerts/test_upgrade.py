@@ -1,4 +1,4 @@
-"""An installation whose alerts stood in the schema `monitoring`."""
+"""An installation whose alerts were in the schema `monitoring`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from grade_ml.core import database
 from grade_ml_tests.conftest import database_of
 
 
-def test_open_and_past_alerts_stay_and_are_not_told_again(server):
+def test_open_and_past_alerts_stay_and_are_not_sent_again(server):
     with database_of(server, "0012") as engine:
         with engine.begin() as connection:
             connection.execute(
@@ -25,5 +25,5 @@ def test_open_and_past_alerts_stay_and_are_not_told_again(server):
             assert connection.execute(count).scalar_one() == 3
             now = connection.execute(sa.text("select now()")).scalar_one()
             wrong = {"job night": "failed"}
-            over = conditions.record(connection, wrong, lambda one: True, ["mail"], now)
-        assert [one.title for one in over] == ["Recovered: health of maths"]
+            over = conditions.record(connection, wrong, lambda subject: True, ["mail"], now)
+        assert [notice.title for notice in over] == ["Recovered: health of maths"]

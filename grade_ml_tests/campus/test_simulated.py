@@ -23,6 +23,7 @@ from upath import UPath
 from grade_ml.campus.simulated import (
     Campus,
     CampusConfig,
+    Differences,
     Drift,
     DriftKind,
     Help,
@@ -44,7 +45,7 @@ from grade_ml.gradebook.frames import Gradebook
 TODAY = date(2026, 11, 24)
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SMALL = CampusConfig(students=300, courses=4, terms=3, seed=5)
-#: Of SMALL's three terms, this is the day on which the second one starts.
+#: Of SMALL's three terms, this is the day on which the second starts.
 CHANGE = date(2026, 2, 2)
 TABLES = {field.name: table for field, table in zip(fields(Gradebook), schema.TABLES, strict=False)}
 ENROLLMENT = ["section_id", "student_id"]
@@ -52,7 +53,7 @@ RESULT = ["assignment_id", "student_id"]
 #: Days after the due date within which all work is in that comes at all.
 LATEST = pd.Timedelta(days=21)
 
-#: What a process prints that makes the campus SMALL anew: its digest.
+#: What a process prints that makes the campus SMALL again: its digest.
 DIGEST = """
 from grade_ml_tests.campus.test_simulated import SMALL, TODAY, digest
 print(digest(SMALL, TODAY))
@@ -123,7 +124,7 @@ def test_the_truth_reads_back_as_it_was_written(truth: Truth, tmp_path: Path) ->
         pd.testing.assert_frame_equal(getattr(read, name), getattr(truth, name))
 
 
-def test_the_truth_says_what_was_asked_for() -> None:
+def test_the_truth_states_what_was_configured() -> None:
     drift = Drift(CHANGE, DriftKind.GRADING_POLICY, -8)
     config = CampusConfig(students=5, drift=drift, intervention=Intervention(CHANGE, 0.3))
     parameters = Campus(config, TODAY).truth().parameters
@@ -148,11 +149,25 @@ def test_the_truth_covers_every_student_course_enrollment_and_day(
     assert truth.conditions["day"].tolist() == days.tolist()
 
 
-@pytest.mark.parametrize("name", ["students", "courses", "terms", "seed"])
+@pytest.mark.parametrize("name", ["students", "courses", "terms", "stay", "seed"])
 def test_a_size_or_seed_that_is_too_small_is_named(name: str) -> None:
     values: dict[str, Any] = {name: -1}
     with pytest.raises(ValueError, match=f"{name} is -1, less than"):
         CampusConfig(**values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        *((name, -1, "less than 0") for name in ("base_rate", "cohort", "policy", "new_courses")),
+        ("redesigned", 1.1, "not between 0 and 1"),
+        ("new_courses", 4, "not less than 4 courses"),
+    ],
+)
+def test_a_difference_that_cannot_be_is_named(name: str, value: float, why: str) -> None:
+    values: dict[str, Any] = {name: value}
+    with pytest.raises(ValueError, match=f"{name} is {value}, {why}"):
+        replace(SMALL, differences=Differences(**values))
 
 
 @pytest.mark.parametrize("name", ["share", "rescued"])
@@ -266,7 +281,7 @@ def test_a_later_day_adds_records_and_fills_gaps_and_changes_nothing_else(
     assignments = set(later.assignments["assignment_id"])
     added = filled = 0
     for name in TABLES:
-        before, after = (keyed(getattr(one, name), name) for one in (small, later))
+        before, after = (keyed(getattr(records, name), name) for records in (small, later))
         for key, kept in (("section_id", sections), ("assignment_id", assignments)):
             if key in before.index.names:
                 before = before[before.index.get_level_values(key).isin(kept)]
@@ -278,7 +293,7 @@ def test_a_later_day_adds_records_and_fills_gaps_and_changes_nothing_else(
         after = after.loc[before.index]
         for column in before.columns:
             known = before[column].notna()
-            if column == "status":  # a submission becomes a graded one when its score arrives
+            if column == "status":  # a submission becomes graded when its score arrives
                 known &= before[column] != "submitted"
             assert before.loc[known, column].equals(after.loc[known, column]), (name, column)
             filled += after.loc[~known, column].notna().sum()
@@ -349,6 +364,92 @@ def test_a_new_mix_of_students_differs_in_ability_grades_and_scores(
     assert -16 < means[1] - means[0] < -5
 
 
+def differing(**how: Any) -> CampusConfig:
+    return replace(SMALL, differences=Differences(**how))
+
+
+def test_terms_that_differ_in_their_base_rate_differ_in_when_students_leave(
+    small: Gradebook, truth: Truth
+) -> None:
+    other = Campus(differing(base_rate=1.0), TODAY).truth().enrollments
+    before = truth.enrollments
+    pd.testing.assert_frame_equal(
+        other.drop(columns="stopped_on"), before.drop(columns="stopped_on")
+    )
+    never = pd.Timestamp("2100-01-01")
+    later = other["stopped_on"].fillna(never) - before["stopped_on"].fillna(never)
+    term = before["section_id"].str.split("_").str[1].astype(object)
+    direction = np.sign(later.dt.days).groupby(term).unique().map(lambda signs: set(signs) - {0})
+    # All of a term leave sooner, or all later; not all terms do the same.
+    assert direction.map(len).tolist() == [1, 1, 1]
+    assert len(set().union(*direction)) == 2
+    assert gradebook(differing(base_rate=1.0), TODAY).assignments.equals(small.assignments)
+
+
+def test_cohorts_that_differ_have_an_ability_of_their_own(small: Gradebook, truth: Truth) -> None:
+    other = Campus(differing(cohort=0.5), TODAY).truth()
+    shift = (other.students["ability"] - truth.students["ability"]).round(9)
+    assert 3 <= shift.nunique() <= SMALL.terms + 3  # students of earlier cohorts still study
+    by_first_term = shift.groupby(_first_term(small)).nunique()
+    assert by_first_term.iloc[1:].tolist() == [1] * (SMALL.terms - 1)
+    pd.testing.assert_series_equal(other.students["diligence"], truth.students["diligence"])
+
+
+def test_policies_that_differ_shift_all_scores_of_a_section(small: Gradebook) -> None:
+    other = gradebook(differing(policy=6), TODAY)
+    for name in set(TABLES) - {"results", "enrollments"}:
+        pd.testing.assert_frame_equal(getattr(other, name), getattr(small, name))
+    shift = other.results["score"] - small.results["score"]
+    inside = small.results["score"].between(1, 99) & other.results["score"].between(1, 99)
+    section = small.results["assignment_id"].str.rsplit("_", n=1).str[0][inside].astype(object)
+    of_section = shift[inside].groupby(section)
+    assert (of_section.max() - of_section.min() <= 1).all()  # scores are whole points
+    assert of_section.mean().round(6).nunique() == SMALL.courses * SMALL.terms
+    assert 3 < of_section.mean().std() < 9
+
+
+def test_a_redesigned_course_keeps_its_name_and_has_other_assignments_from_then_on() -> None:
+    config = CampusConfig(
+        students=60, courses=6, terms=6, seed=5, differences=Differences(redesigned=0.4)
+    )
+    campus = gradebook(config, TODAY)
+    assert campus.courses.equals(
+        gradebook(replace(config, differences=Differences()), TODAY).courses
+    )
+    designs = (
+        campus.assignments.merge(campus.sections, on="section_id")
+        .groupby(["course_id", "starts_on"])[["category", "weight"]]
+        .apply(lambda rows: str(rows.to_numpy().tolist()))
+    )
+    of_course = designs.groupby("course_id")
+    changes = of_course.apply(lambda values: (values != values.shift()).sum() - 1)
+    assert 0 < changes.sum() < config.courses * (config.terms - 1)
+
+
+def test_students_who_stay_for_one_term_are_in_no_other() -> None:
+    campus = gradebook(CampusConfig(students=90, courses=1, terms=3, stay=1), TODAY)
+    terms = campus.enrollments.merge(campus.sections, on="section_id")
+    assert (terms.groupby("student_id")["term_id"].nunique() == 1).all()
+    assert terms.groupby("term_id", observed=True).size().tolist() == [30, 30, 30]
+
+
+def test_new_courses_are_offered_in_the_newest_two_terms_only() -> None:
+    config = CampusConfig(students=60, terms=4, seed=5, differences=Differences(new_courses=2))
+    campus = gradebook(config, TODAY)
+    terms = campus.sections.groupby("course_id", observed=True)["term_id"].agg(set)
+    term_ids = campus.terms.sort_values("starts_on")["term_id"].tolist()
+    offered = terms.reindex(campus.courses["course_id"]).tolist()
+    assert offered[:-2] == [set(term_ids)] * (config.courses - 2)
+    assert offered[-2:] == [set(term_ids[-2:])] * 2
+    assert (
+        campus.enrollments.groupby("section_id")
+        .size()
+        .reindex(campus.sections["section_id"])
+        .notna()
+        .all()
+    )
+
+
 def _first_term(campus: Gradebook) -> pd.Series:
     """Return the start of each student's first term, in the order of the students."""
     enrollments = campus.enrollments.merge(campus.sections, on="section_id")
@@ -361,7 +462,7 @@ def test_an_intervention_rescues_the_stated_share_of_the_work_of_those_helped() 
     config = replace(plain, intervention=Intervention(CHANGE, share=0.5, rescued=0.4))
     truth = Campus(config, TODAY).truth()
     assert truth.students["treated"].mean() == pytest.approx(0.5, abs=0.06)
-    without, helped = (_work(gradebook(one, TODAY), truth) for one in (plain, config))
+    without, helped = (_work(gradebook(settings, TODAY), truth) for settings in (plain, config))
     changed = without["missing"] != helped["missing"]
     assert not (changed & ~(helped["treated"] & helped["later"])).any()
 
@@ -373,8 +474,8 @@ def test_an_intervention_rescues_the_stated_share_of_the_work_of_those_helped() 
     assert rescued == pytest.approx(0.4, abs=3 * np.sqrt(0.24 / lost.sum()))
 
     # The same, as an evaluation sees it: helped and others, with no look at the other world.
-    there = helped[helped["takes_part"] & helped["later"]]
-    missed = there.groupby("treated")["missing"].mean()
+    compared = helped[helped["takes_part"] & helped["later"]]
+    missed = compared.groupby("treated")["missing"].mean()
     assert missed[True] / missed[False] == pytest.approx(0.6, abs=0.08)
     earlier = helped[helped["takes_part"] & ~helped["later"]]
     missed = earlier.groupby("treated")["missing"].mean()
@@ -388,7 +489,7 @@ def test_help_that_was_given_rescues_later_work_of_those_helped_and_adds_only() 
     known = truth.enrollments.astype({"section_id": object, "student_id": object})
     chosen = known.iloc[::2]
     since = dict.fromkeys(zip(chosen["section_id"], chosen["student_id"], strict=True), given)
-    before, after = (gradebook(plain, TODAY, one) for one in (None, Help(since, 0.4)))
+    before, after = (gradebook(plain, TODAY, assistance) for assistance in (None, Help(since, 0.4)))
 
     key = ["assignment_id", "student_id"]
     both = after.results.merge(before.results[key], on=key, how="left", indicator=True)
@@ -401,7 +502,7 @@ def test_help_that_was_given_rescues_later_work_of_those_helped_and_adds_only() 
 
     # In later terms 0.4 of what would be missing, give or take three standard errors.
     is_helped = pd.MultiIndex.from_frame(chosen[["section_id", "student_id"]])
-    without, helped = (_work(one, truth) for one in (before, after))
+    without, helped = (_work(records, truth) for records in (before, after))
     mine = pd.MultiIndex.from_frame(without[["section_id", "student_id"]].astype(object))
     lost = without["missing"] & mine.isin(is_helped) & without["takes_part"]
     lost &= without["starts_on"] > pd.Timestamp(given)
@@ -410,8 +511,8 @@ def test_help_that_was_given_rescues_later_work_of_those_helped_and_adds_only() 
     assert rescued == pytest.approx(0.4, abs=3 * np.sqrt(0.24 / lost.sum()))
 
     # On the day of the help nothing has changed yet.
-    early = (gradebook(plain, given, one) for one in (None, Help(since, 0.4)))
-    pd.testing.assert_frame_equal(*(one.results for one in early))
+    early = (gradebook(plain, given, assistance) for assistance in (None, Help(since, 0.4)))
+    pd.testing.assert_frame_equal(*(records.results for records in early))
 
 
 def _work(campus: Gradebook, truth: Truth) -> pd.DataFrame:
@@ -439,29 +540,29 @@ def many() -> tuple[pd.DataFrame, Truth]:
     return work, truth
 
 
-def test_effects_on_submission_can_be_found_in_records_and_truth(
+def test_effects_on_submission_can_be_recovered_from_records_and_truth(
     many: tuple[pd.DataFrame, Truth],
 ) -> None:
     from sklearn.linear_model import LogisticRegression
 
     work, truth = many
-    there = work[work["takes_part"]]
+    taken = work[work["takes_part"]]
     laws = truth.parameters["laws"]
-    there = there.merge(truth.conditions, left_on="due_on", right_on="day", validate="m:1")
+    taken = taken.merge(truth.conditions, left_on="due_on", right_on="day", validate="m:1")
     names = list(laws["conditions"])
-    age = (there["due_on"] - there["starts_on"]).dt.days
-    length = (there["ends_on"] - there["starts_on"]).dt.days
-    known = np.column_stack([there["engagement"], age / length, there[names]])
-    found = LogisticRegression(C=np.inf).fit(known, ~there["missing"]).coef_[0]
+    age = (taken["due_on"] - taken["starts_on"]).dt.days
+    length = (taken["ends_on"] - taken["starts_on"]).dt.days
+    known = np.column_stack([taken["engagement"], age / length, taken[names]])
+    coefficients = LogisticRegression(C=np.inf).fit(known, ~taken["missing"]).coef_[0]
 
     effects = [laws["conditions"][name]["submission"] for name in names]
     assert effects == [0, -0.35, 0.2]
-    assert found[0] == pytest.approx(laws["submit_by_engagement"], abs=0.08)
-    assert found[1] == pytest.approx(laws["submit_over_term"], abs=0.15)
-    assert found[2:] == pytest.approx(effects, abs=0.06)
+    assert coefficients[0] == pytest.approx(laws["submit_by_engagement"], abs=0.08)
+    assert coefficients[1] == pytest.approx(laws["submit_over_term"], abs=0.15)
+    assert coefficients[2:] == pytest.approx(effects, abs=0.06)
 
 
-def test_effects_on_scores_can_be_found_in_records_and_truth(
+def test_effects_on_scores_can_be_recovered_from_records_and_truth(
     many: tuple[pd.DataFrame, Truth],
 ) -> None:
     work, truth = many
@@ -473,19 +574,21 @@ def test_effects_on_scores_can_be_found_in_records_and_truth(
         quiz=scored["category"] == "Quiz", one=1
     )
     solution = np.linalg.lstsq(known.to_numpy(float), scored["score"].to_numpy(), rcond=None)[0]
-    found = dict(zip(known.columns, solution, strict=True))
+    coefficients = dict(zip(known.columns, solution, strict=True))
 
     effects = {name: laws["conditions"][name]["score"] for name in names}
     assert effects == {"heat": -2, "campus_events": 0, "sentiment": 1.5}
     for name, effect in effects.items():
         # Scores cut off at 100 hide a part; the mood of single assignments adds noise.
-        assert found[name] == pytest.approx(effect, abs=0.6), name
+        assert coefficients[name] == pytest.approx(effect, abs=0.6), name
     # A score is `score_ceiling` times the sigmoid of a sum: its slope is 22 to 27 points near the
     # middle, and less at the top, where most scores are.
-    ratio = found["ability"] / laws["score_by_ability"]
+    ratio = coefficients["ability"] / laws["score_by_ability"]
     assert 10 < ratio < 24
-    assert found["difficulty"] == pytest.approx(-ratio, rel=0.35)
-    assert found["engagement"] / laws["score_by_engagement"] == pytest.approx(ratio, rel=0.35)
+    assert coefficients["difficulty"] == pytest.approx(-ratio, rel=0.35)
+    assert coefficients["engagement"] / laws["score_by_engagement"] == pytest.approx(
+        ratio, rel=0.35
+    )
 
 
 # In the gradebook
@@ -516,11 +619,11 @@ def test_it_loads_without_quarantine_keeps_every_rule_and_again_changes_nothing(
         ]
     assert broken == []
     for name in set(TABLES) - {"students", "enrollments"}:
-        made, kept = (keyed(getattr(one, name), name) for one in (small, stored))
+        made, kept = (keyed(getattr(records, name), name) for records in (small, stored))
         pd.testing.assert_frame_equal(kept, made, check_index_type=False)
 
     later = settings.model_copy(update={"as_of": TODAY + timedelta(days=30)})
-    more = load_campus(engine, later, SMALL, loaded_at=NOW)
+    more = load_campus(engine, later, SMALL, loaded_at=NOW + timedelta(days=30))
     assert more.quarantined == 0
     assert more.loaded["result"] > 0
     assert more.loaded["student"] == more.loaded["section"] == more.loaded["assignment"] == 0
@@ -550,10 +653,10 @@ def test_the_example_is_a_running_enrollment_of_the_campus(
     today = settings.model_copy(update={"as_of": TODAY})
     load_campus(engine, today, SMALL, loaded_at=NOW)
     with engine.connect() as connection:
-        found = example(connection, TODAY)
+        enrollment = example(connection, TODAY)
         years_later = example(connection, TODAY + timedelta(days=4000))
     made = gradebook(SMALL, TODAY)
     rows = made.enrollments.merge(made.sections, on="section_id")
     running = rows[(rows["ends_on"] >= pd.Timestamp(TODAY)) & rows["withdrawn_on"].isna()]
-    assert found in set(zip(running["student_id"], running["course_id"], strict=True))
+    assert enrollment in set(zip(running["student_id"], running["course_id"], strict=True))
     assert years_later is None

@@ -37,18 +37,18 @@ def backtest(environment: dict[str, str], *arguments: str) -> Result:
 @pytest.mark.slow
 def test_json_is_the_only_thing_on_stdout_and_tables_show_the_same(environment, gradebook) -> None:
     terms = gradebook.terms.sort_values("starts_on")["term_id"].tolist()
-    asked = ["--train-terms", ",".join(terms[:2]), "--test-terms", terms[2], "--at", "0.5"]
-    asked += ["--model", "baseline", "--no-forecasts"]
-    plain = backtest(environment, *asked, "--json")
+    options = ["--train-terms", ",".join(terms[:2]), "--test-terms", terms[2], "--at", "0.5"]
+    options += ["--model", "baseline", "--no-forecasts"]
+    plain = backtest(environment, *options, "--json")
     report = json.loads(plain.stdout)
     assert list(report["cuts"]) == ["0.5"]
     assert "Fitting baseline on" in plain.stderr
-    tables = backtest(environment, *asked).stdout
+    tables = backtest(environment, *options).stdout
     assert f"{report['all']['grade']['rmse']:.2f}" in tables
     assert "baseline by course" in tables
 
 
-def test_an_unknown_term_lists_the_known_ones(environment, gradebook) -> None:
+def test_an_unknown_term_lists_the_known_terms(environment, gradebook) -> None:
     answer = backtest(environment, "--train-terms", "1999X", "--test-terms", "1999Y")
     assert isinstance(answer.exception, NotFoundError)
     assert gradebook.terms["term_id"].iloc[0] in answer.exception.remedy

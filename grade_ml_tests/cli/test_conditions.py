@@ -8,12 +8,16 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from grade_ml.core import database, embedded_postgres
 from grade_ml.core.settings import Settings
+from grade_ml_tests.cli.in_process import output_of, signals
 from grade_ml_tests.launch import Installation
+
+__all__ = ["signals"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.security]
 COMMANDS = {
@@ -21,7 +25,7 @@ COMMANDS = {
     "load": "load simulated --students 400 --courses 2",
     "run": "run refresh_gradebook",
     "predict": "predict --student {student} --course {course}",
-    "backtest": "backtest --train-terms {term} --test-terms {term}",
+    "backtest": "backtest --train-terms {term} --test-terms another",
     "status": "status",
 }
 
@@ -69,48 +73,59 @@ def read_only(disk: Path) -> Iterator[Path]:
     mount("-o", "remount,rw", str(disk))
 
 
-def asked(installation: Installation, name: str) -> list[str]:
-    found = {
+def words(installation: Installation, name: str) -> list[str]:
+    arguments = {
         "port": installation.port,
         "student": "sim-1",
         "course": "SIM-MATH101",
         "term": "SIM",
     }
-    return COMMANDS[name].format(**found).split()
+    return COMMANDS[name].format(**arguments).split()
 
 
-def assert_told(installation: Installation, name: str) -> None:
-    ran = installation.command(*asked(installation, name))
-    said = ran.stdout + ran.stderr
-    assert "Traceback" not in said
+def assert_reported(installation: Installation, name: str) -> None:
+    ran = installation.command(*words(installation, name))
+    assert_words(installation, name, ran.returncode, ran.stdout + ran.stderr)
+
+
+def assert_reported_in_a_new(home: Path, name: str) -> None:
+    """Without a process: it ends before it starts any."""
+    installation = Installation(home)
+    with patch.dict(os.environ, installation.environment, clear=True):
+        status, output = output_of(" ".join(words(installation, name)))
+    assert_words(installation, name, status, output)
+
+
+def assert_words(installation: Installation, name: str, status: int, output: str) -> None:
+    assert "Traceback" not in output
     if name == "status":
-        assert ran.returncode == 0, said
+        assert status == 0, output
         return
-    assert ran.returncode == 1, said
-    assert f"{installation.home}" in said.replace("\n", "")
-    assert "What to do: " in said
+    assert status == 1, output
+    assert f"{installation.home}" in output.replace("\n", "")
+    assert "What to do: " in output
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.usefixtures("full")
 def test_a_new_home_on_a_full_disk(disk: Path, name: str):
-    assert_told(Installation(disk / "new"), name)
+    assert_reported_in_a_new(disk / "new", name)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.usefixtures("read_only")
 def test_a_new_home_on_a_read_only_disk(disk: Path, name: str):
-    assert_told(Installation(disk / "new"), name)
+    assert_reported_in_a_new(disk / "new", name)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_disk_that_is_full_by_now(used: Installation, full: Path, name: str):
-    assert_told(used, name)
+    assert_reported(used, name)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_home_that_is_read_only_by_now(used: Installation, read_only: Path, name: str):
-    assert_told(used, name)
+    assert_reported(used, name)
 
 
 @pytest.mark.parametrize("name", ["load", "run"])
@@ -121,7 +136,7 @@ def test_a_disk_that_fills_up_while_postgresql_runs(
     database.start(settings)
     try:
         request.getfixturevalue("full")
-        assert_told(used, name)
+        assert_reported(used, name)
     finally:
         embedded_postgres.release(settings.postgres_dir)
 
@@ -130,7 +145,7 @@ def test_a_disk_that_fills_up_while_postgresql_runs(
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_home_without_permission(tmp_path: Path, name: str):
     (tmp_path / "home").mkdir(mode=0o500)
-    assert_told(Installation(tmp_path / "home"), name)
+    assert_reported(Installation(tmp_path / "home"), name)
 
 
 @pytest.mark.parametrize("condition", ["full", "read_only"])
@@ -142,17 +157,17 @@ def test_providers_need_no_disk(used: Installation, condition: str, request: pyt
         assert process.stdout.readline().startswith("Simulated providers at ")
     finally:
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate()
-    assert "Traceback" not in said
+        output, _ = process.communicate()
+    assert "Traceback" not in output
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_an_output_that_takes_nothing_is_told(tmp_path: Path):
+def test_an_output_that_accepts_nothing_is_reported(tmp_path: Path):
     with Path("/dev/full").open("w") as output:
         process = Installation(tmp_path / "home").start(
             "status", stdout=output, stderr=subprocess.PIPE
         )
-        _, said = process.communicate()
+        _, printed = process.communicate()
     assert process.returncode
-    assert "the output of this command" in said
-    assert "Traceback" not in said
+    assert "the output of this command" in printed
+    assert "Traceback" not in printed

@@ -36,10 +36,10 @@ def answer(lab: Lab, *words: str) -> Any:
 
 
 def test_an_experiment_on_actions_is_planned_shown_and_stopped(lab: Lab, tmp_path: Path) -> None:
-    assert "None yet" in experiment(lab, "list").stdout and answer(lab, "list") == []
+    assert "No experiment yet" in experiment(lab, "list").stdout and answer(lab, "list") == []
     begun = experiment(lab, "create", "advice", *SPLIT, "Advice helps.", "--owner", "dean")
     assert begun.exit_code == 0, begun.exception
-    assert "3 students with 6 labels find a difference of" in begun.stdout
+    assert "3 students with 6 labels detect a difference of" in begun.stdout
     assert "advice begins on 2026-03-02" in begun.stdout
     assert "6 labels are expected" in begun.stdout and "last day is 2026-04-05" in begun.stdout
     (row,) = answer(lab, "list")
@@ -50,17 +50,17 @@ def test_an_experiment_on_actions_is_planned_shown_and_stopped(lab: Lab, tmp_pat
     shown = experiment(lab, "show", "advice").stdout
     for words in ("by dean: Advice helps.", "80 labels", "standard", "too early", "What happened"):
         assert words in " ".join(shown.split()), shown
-    told = answer(lab, "show", "advice")
-    assert told["plan"]["planned_labels"] == 6 and told["looks"][0]["units"] == 40
-    assert told["plan"]["arms"][1] == {
+    details = answer(lab, "show", "advice")
+    assert details["plan"]["planned_labels"] == 6 and details["looks"][0]["units"] == 40
+    assert details["plan"]["arms"][1] == {
         "name": "none",
         "model": None,
         "action": "none",
         "share": 0.5,
     }
-    assert [one["kind"] for one in told["events"]] == ["opened"]
+    assert [event["kind"] for event in details["events"]] == ["opened"]
     ended = answer(lab, "stop", "advice", "--reason", "the term was cut", "--by", "dean")
-    assert [one["happened"] for one in ended] == ["stopped"]
+    assert [stopped["happened"] for stopped in ended] == ["stopped"]
     (row,) = answer(lab, "list")
     assert (
         row["state"] == "stopped" and "the term was cut" in experiment(lab, "show", "advice").stdout
@@ -107,10 +107,10 @@ def test_versions_are_compared_vetoed_and_promoted_by_hand(lab: Lab) -> None:
 def test_what_is_misspelled_is_a_matter_of_usage(lab: Lab, words: list[str], reason: str) -> None:
     result = experiment(lab, "create", "advice", *SPLIT, "Advice helps.", *words)
     assert result.exit_code == 2 and reason in " ".join(result.output.split())
-    assert lab.told() == {}
+    assert lab.events() == {}
 
 
-def test_another_table_of_interventions_is_found_from_any_folder(
+def test_another_table_of_interventions_is_read_from_any_folder(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from grade_ml.early_warning.interventions import DEFAULT_TABLE
@@ -130,18 +130,16 @@ def test_another_table_of_interventions_is_found_from_any_folder(
     assert isinstance(early.exception, ExperimentError) and "is past" in early.exception.message
 
 
-def test_it_is_said_how_long_a_difference_that_matters_takes_to_find(lab: Lab) -> None:
-    told = answer(lab, "create", "advice", *SPLIT, "Advice helps.", "--effect", ".1")["outlook"]
-    assert "times those of all 1 known weeks. Look for a larger effect" in told
+def test_the_time_to_detect_a_difference_that_matters_is_stated(lab: Lab) -> None:
+    outlook = answer(lab, "create", "advice", *SPLIT, "Advice helps.", "--effect", ".1")["outlook"]
+    assert "times those of all 1 known weeks. Look for a larger effect" in outlook
 
 
 @pytest.mark.parametrize(
     ("option", "least", "most"),
     [("--alpha", "1e-6", ".49"), ("--power", ".06", ".999"), ("--effect", "1e-6", "1e6")],
 )
-def test_whatever_rates_a_plan_may_have_something_is_said_of_them(
-    lab: Lab, option: str, least: str, most: str
-) -> None:
+def test_any_rates_of_a_plan_are_described(lab: Lab, option: str, least: str, most: str) -> None:
     for name, value in (("least", least), ("most", most)):
         begun = experiment(lab, "create", name, *SPLIT, "Advice helps.", option, value)
         assert begun.exit_code == 0, begun.exception

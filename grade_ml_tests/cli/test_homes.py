@@ -1,4 +1,4 @@
-"""What each command does on a home that cannot be used, and on one with an odd path."""
+"""What each command does on a home that cannot be used, and on a home with an odd path."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from dotenv import dotenv_values
 
 from grade_ml.cli import group, up
 from grade_ml.core import settings as settings_module
-from grade_ml.core.errors import ConfigurationError
+from grade_ml.core.database import DatabaseUrls
+from grade_ml.core.errors import ConfigurationError, GradeMLError
 from grade_ml.core.settings import Settings
 from grade_ml.orchestration.instance import prepare_home
+from grade_ml_tests.conftest import new_database
 
 pytestmark = pytest.mark.slow
 
@@ -41,10 +43,31 @@ def unusable(
     ],
 )
 def test_a_command_names_the_home_that_cannot_be_written(unusable: Path, command: str):
-    found = CliRunner().invoke(group, command.split())
-    assert isinstance(found.exception, ConfigurationError)
-    assert str(unusable) in found.exception.message
-    assert "GRADE_ML_HOME" in found.exception.remedy
+    result = CliRunner().invoke(group, command.split())
+    assert isinstance(result.exception, ConfigurationError)
+    assert str(unusable) in result.exception.message
+    assert "GRADE_ML_HOME" in result.exception.remedy
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict",
+        "predict --student a --course b",
+        "predict --explain --goal 70",
+        "predict --forecast",
+        "backtest --train-terms a --test-terms b",
+        "experiment list",
+    ],
+)
+def test_the_first_command_of_an_installation_makes_the_tables(
+    server: DatabaseUrls, environment: dict[str, str], command: str
+):
+    with new_database(server, "grade_ml_without_tables", "template1") as url:
+        result = CliRunner().invoke(
+            group, command.split(), env=environment | {"GRADE_ML_DATABASE_URL": url}
+        )
+    assert result.exit_code == 0 or isinstance(result.exception, GradeMLError), result.exception
 
 
 def test_up_names_the_home_that_cannot_be_written(unusable: Path):
@@ -52,10 +75,10 @@ def test_up_names_the_home_that_cannot_be_written(unusable: Path):
         pass
 
 
-def test_status_says_that_the_home_cannot_be_written(unusable: Path):
-    found = CliRunner().invoke(group, ["status", "--json"])
-    assert found.exit_code == 0
-    assert "cannot be written" in json.loads(found.output)["services"]["postgresql"]
+def test_status_reports_that_the_home_cannot_be_written(unusable: Path):
+    result = CliRunner().invoke(group, ["status", "--json"])
+    assert result.exit_code == 0
+    assert "cannot be written" in json.loads(result.output)["services"]["postgresql"]
 
 
 def test_the_home_of_dagster_is_named_by_its_own_variable(tmp_path: Path):

@@ -39,7 +39,7 @@ def _run(environment: dict[str, str], *arguments: str) -> Result:
     )
 
 
-def test_a_summary_per_table_is_printed_and_the_second_load_says_nothing_changed(
+def test_a_summary_per_table_is_printed_and_the_second_load_reports_no_change(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     folder = str(write_oulad(tmp_path / "oulad", modules=["AAA"]))

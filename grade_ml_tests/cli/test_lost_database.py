@@ -1,4 +1,4 @@
-"""The server dies under a training that the daemon has launched; nobody helps."""
+"""The server dies under a training that the daemon has launched; no person helps."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def loaded(tmp_path: Path) -> Iterator[Installation]:
 
 
 def runs(installation: Installation) -> list[dict[str, Any]]:
-    """Return the runs of the job; none while nobody can say."""
+    """Return the runs of the job; none while the server is down."""
     try:
-        found: list[dict[str, Any]] = installation.graphql(RUNS)["runsOrError"]["results"]
+        results: list[dict[str, Any]] = installation.graphql(RUNS)["runsOrError"]["results"]
     except (OSError, urllib.error.HTTPError, KeyError, TypeError):
         return []
-    return found
+    return results
 
 
 def has_begun(installation: Installation, step: str) -> bool:
-    return any(one["stepKey"] == step for run in runs(installation) for one in run["stepStats"])
+    return any(stats["stepKey"] == step for run in runs(installation) for stats in run["stepStats"])
 
 
 @pytest.mark.slow

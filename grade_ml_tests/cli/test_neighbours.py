@@ -20,7 +20,7 @@ pytestmark = [
 ]
 NEIGHBOUR = 65533
 ORDINARY = 65534  # nobody, who has a name as every user has
-#: Reads paths that end in NUL and prints those that whoever runs it can list or read.
+#: Reads paths that end in NUL and prints those that the user who runs it can list or read.
 _TRY = r"""while IFS= read -r path; do [ -r "$path" ] && printf '%s\n' "$path"; done; true"""
 
 
@@ -41,9 +41,9 @@ def readable(paths: list[Path], user: int) -> list[str]:
 
 
 def everything(*folders: Path) -> list[Path]:
-    found = [path for folder in folders for path in (folder, *folder.rglob("*"))]
+    paths = [path for folder in folders for path in (folder, *folder.rglob("*"))]
     # A link shows where it leads: to the repository, which everybody may read.
-    return [path for path in found if not path.is_symlink()]
+    return [path for path in paths if not path.is_symlink()]
 
 
 @pytest.fixture(params=["the superuser", "an ordinary user"])
@@ -71,9 +71,9 @@ def used(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installatio
             ran = installation.command(*command.split())
             assert ran.returncode == 0, ran.stderr
         installation.up()
-        asked = re.search(r"--student (\S+) --course (\S+)", installation.output)
-        assert asked
-        ran = installation.command("predict", "--student", asked[1], "--course", asked[2])
+        suggested = re.search(r"--student (\S+) --course (\S+)", installation.output)
+        assert suggested
+        ran = installation.command("predict", "--student", suggested[1], "--course", suggested[2])
         assert ran.returncode == 0, ran.stderr
     finally:
         os.umask(old)

@@ -1,10 +1,12 @@
 """`grade-ml predict`, as a person and as a program call it."""
 
 import json
+import re
 from datetime import timedelta
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
@@ -40,8 +42,8 @@ def ended(gradebook: Gradebook) -> pd.Series:
 
 def test_an_ended_enrollment_in_words_and_as_json(environment, ended) -> None:
     day = (ended["ends_on"] + timedelta(days=1)).date().isoformat()
-    asked = ["--student", ended["student_id"], "--course", ended["course_id"], "--as-of", day]
-    words, plain = predict(environment, *asked), predict(environment, *asked, "--json")
+    options = ["--student", ended["student_id"], "--course", ended["course_id"], "--as-of", day]
+    words, plain = predict(environment, *options), predict(environment, *options, "--json")
     assert words.exit_code == 0
     assert f"ended on {ended['ends_on'].date()}" in words.stdout
     answer = json.loads(plain.stdout)
@@ -57,15 +59,15 @@ def test_an_unknown_student_is_an_expected_error(environment) -> None:
 
 def test_what_is_not_predicted_has_no_explanation(environment, ended, tmp_path) -> None:
     day = (ended["ends_on"] + timedelta(days=1)).date().isoformat()
-    asked = ["--student", ended["student_id"], "--course", ended["course_id"], "--as-of", day]
-    plain = predict(environment, *asked, "--explain", "--json")
+    options = ["--student", ended["student_id"], "--course", ended["course_id"], "--as-of", day]
+    plain = predict(environment, *options, "--explain", "--json")
     assert plain.exit_code == 0, plain.output
     answer = json.loads(plain.stdout)
     assert answer["explanation"] is None and answer["narrative"] is None
-    alone = predict(environment, *asked, "--reader", "student")
+    alone = predict(environment, *options, "--reader", "student")
     assert alone.exit_code == 2 and "add --explain" in alone.output
     picture = str(tmp_path / "why.png")
-    wrong = predict(environment, *asked, "--plot", picture)
+    wrong = predict(environment, *options, "--plot", picture)
     assert wrong.exit_code == 2 and "--explain or --forecast" in " ".join(wrong.output.split())
 
 
@@ -79,13 +81,13 @@ def test_an_explanation_in_words_as_json_and_as_a_picture(
     running = rows[
         (rows["starts_on"] <= today) & (rows["ends_on"] >= today) & rows["withdrawn_on"].isna()
     ].iloc[0]
-    asked = ["--student", running["student_id"], "--course", running["course_id"], "--explain"]
+    options = ["--student", running["student_id"], "--course", running["course_id"], "--explain"]
     picture = tmp_path / "why.png"
-    words = predict(environment, *asked, "--plot", str(picture))
+    words = predict(environment, *options, "--plot", str(picture))
     assert words.exit_code == 0, words.output
     assert "for an average student of earlier terms" in words.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
-    plain = json.loads(predict(environment, *asked, "--json").stdout)
+    plain = json.loads(predict(environment, *options, "--json").stdout)
     parts = plain["explanation"]["grade"]
     total = parts["baseline"] + sum(parts["contributions"].values())
     assert total + sum(parts["remainders"].values()) == pytest.approx(plain["grade"], abs=1e-3)
@@ -93,8 +95,24 @@ def test_an_explanation_in_words_as_json_and_as_a_picture(
     assert (narrative["reader"], narrative["language"]) == ("adviser", "en")
     assert not narrative["stored"] and narrative["text"] in words.stdout.replace("\n", " ")
     student = json.loads(
-        predict(environment, *asked, "--json", "--reader", "student", "--language", "de").stdout
+        predict(environment, *options, "--json", "--reader", "student", "--language", "de").stdout
     )["narrative"]
     assert student["text"] != narrative["text"] and "Dein" in student["text"]
     share = plain["explanation"]["risk_probability"]["predicted"]
     assert share == pytest.approx(plain["risk"])
+
+
+def test_without_a_student_an_example_of_the_simulated_campus_is_shown(environment, engine) -> None:
+    first = predict(environment)
+    named = re.search(r"--student (sim-\S+) --course (SIM-\S+)", first.stderr)
+    assert named
+    explicit = predict(environment, "--student", named[1], "--course", named[2])
+    assert (first.stdout, str(first.exception)) == (explicit.stdout, str(explicit.exception))
+    assert "sim-" not in explicit.stderr
+    alone = predict(environment, "--course", named[2])
+    assert alone.exit_code == 2 and "both or neither" in alone.output
+    with engine.begin() as connection:
+        connection.execute(sa.text("truncate gradebook.enrollment cascade"))
+    refused = predict(environment)
+    assert isinstance(refused.exception, NotFoundError)
+    assert "--student ID" in str(refused.exception.remedy)

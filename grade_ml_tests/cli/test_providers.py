@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from grade_ml.cli.up import providers_url
 from grade_ml.core.process import Identity
+from grade_ml.core.up_record import providers_url
 from grade_ml_tests.launch import Installation, free_port, wait_until
 
 VARIABLE = "GRADE_ML_EXTERNAL_PROVIDERS_URL"
@@ -28,7 +28,7 @@ def label(url: str) -> str:
         return str(answer.headers["X-Simulated"])
 
 
-def test_it_says_where_it_is_and_what_to_set_until_ctrl_c(tmp_path: Path):
+def test_it_prints_where_it_is_and_what_to_set_until_ctrl_c(tmp_path: Path):
     process = subprocess.Popen(
         [sys.executable, "-m", "grade_ml.cli", "providers", "--port", "0"],
         env={**os.environ, "GRADE_ML_HOME": str(tmp_path)},
@@ -39,12 +39,12 @@ def test_it_says_where_it_is_and_what_to_set_until_ctrl_c(tmp_path: Path):
     assert process.stdout
     lines = [process.stdout.readline() for _ in range(10)]
     try:
-        found = re.search(rf"{VARIABLE}=(http://127\.0\.0\.1:\d+)", "".join(lines))
-        assert found, lines
-        assert found[1] in lines[0]
+        match = re.search(rf"{VARIABLE}=(http://127\.0\.0\.1:\d+)", "".join(lines))
+        assert match, lines
+        assert match[1] in lines[0]
         assert "real" in lines[0]
-        assert label(found[1]) == "grade_ml"
-        assert f"GRADE_ML_ONEROSTER_URL={found[1]}/oneroster" in "".join(lines)
+        assert label(match[1]) == "grade_ml"
+        assert f"GRADE_ML_ONEROSTER_URL={match[1]}/oneroster" in "".join(lines)
     finally:
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=30)
@@ -52,7 +52,7 @@ def test_it_says_where_it_is_and_what_to_set_until_ctrl_c(tmp_path: Path):
     assert "GET /calendar/academic.ics" in errors
 
 
-def test_a_port_in_use_is_said(tmp_path: Path):
+def test_a_port_in_use_is_reported(tmp_path: Path):
     from grade_ml.campus.simulated import CampusConfig
     from grade_ml_tests.campus.providers.conftest import TODAY, serve
 
@@ -70,25 +70,22 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
     installation.stop()
 
 
-def told(process: int) -> str | None:
+def providers_of(process: int) -> str | None:
     return psutil.Process(process).environ().get(VARIABLE)
 
 
 @pytest.mark.slow
 def test_the_demo_has_its_own_providers_and_keeps_them(installation: Installation):
     installation.up("--demo")
-    url = told(installation.child("daemon"))
+    url = providers_of(installation.child("daemon"))
     assert url
-    assert url == told(installation.child("webserver"))
+    assert url == providers_of(installation.child("webserver"))
     wait_until(lambda: _answers(url), "the providers")
     assert label(url) == "grade_ml"
     assert url in installation.output
-    (port,) = re.findall(r":(\d+)$", url)
-    (providers,) = (
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if (process.info["cmdline"] or [])[-3:] == ["providers", "--port", port]
-    )
+    up = psutil.Process(installation.child("daemon")).parent()
+    assert up
+    (providers,) = (child for child in up.children() if "providers" in child.cmdline())
     providers.kill()
     providers.wait(30)
     wait_until(lambda: _answers(url), "the providers again")
@@ -102,7 +99,7 @@ def test_a_demo_that_knows_real_providers_keeps_to_them(tmp_path: Path):
     installation = Installation(tmp_path, **{VARIABLE: real})
     installation.up("--demo")
     try:
-        assert told(installation.child("daemon")) == real
+        assert providers_of(installation.child("daemon")) == real
         assert "around the campus" not in installation.output
     finally:
         installation.stop()
@@ -111,7 +108,7 @@ def test_a_demo_that_knows_real_providers_keeps_to_them(tmp_path: Path):
 @pytest.mark.slow
 def test_without_the_demo_nothing_is_made_up(installation: Installation):
     installation.up()
-    assert told(installation.child("daemon")) is None
+    assert providers_of(installation.child("daemon")) is None
 
 
 def _answers(url: str) -> bool:
@@ -122,24 +119,27 @@ def _answers(url: str) -> bool:
 
 
 @pytest.mark.slow
-def test_a_job_beside_the_demo_asks_its_providers(installation: Installation):
+def test_a_job_beside_the_demo_queries_its_providers(installation: Installation):
     installation.up("--demo")
     ran = installation.command("run", "collect_external_data", "--json")
     assert ran.returncode == 0, ran.stderr
     report = json.loads(ran.stdout)
-    # A source that could not be asked would warn.
+    # A source that could not be queried would warn.
     assert report["warnings"] == []
-    assert {one["asset"] for one in report["assets"] if one["rows"]} >= {"weather", "job_market"}
+    assert {asset["asset"] for asset in report["assets"] if asset["rows"]} >= {
+        "weather",
+        "job_market",
+    }
 
 
-def test_a_demo_that_is_gone_tells_of_no_providers(tmp_path: Path):
+def test_a_demo_that_is_gone_has_no_providers(tmp_path: Path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     up = asdict(Identity.of(gone.pid))
     gone.wait()
-    said = {"url": "http://127.0.0.1:3000", "providers": "http://127.0.0.1:3100", "up": up}
+    holder = {"url": "http://127.0.0.1:3000", "providers": "http://127.0.0.1:3100", "up": up}
     lock = tmp_path / "up.lock"
     assert providers_url(tmp_path) is None
-    lock.write_text(json.dumps(said))
+    lock.write_text(json.dumps(holder))
     assert providers_url(tmp_path) is None
-    lock.write_text(json.dumps(said | {"up": asdict(Identity.of(os.getpid()))}))
+    lock.write_text(json.dumps(holder | {"up": asdict(Identity.of(os.getpid()))}))
     assert providers_url(tmp_path) == "http://127.0.0.1:3100"

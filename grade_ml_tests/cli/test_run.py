@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
-from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._core.storage.dagster_run import RunOpConcurrency
 from sqlalchemy import Engine
 
@@ -23,9 +23,13 @@ from grade_ml.core.errors import AlreadyRunningError, GradeMLError, NotFoundErro
 from grade_ml.core.process import Identity
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import schema
-from grade_ml.orchestration.instance import open_instance, process_tag
+from grade_ml.maintenance import results
+from grade_ml.maintenance.results import PART_OF
+from grade_ml.orchestration.instance import end_dead_runs, is_dead, open_instance, process_tag
 from grade_ml.orchestration.job_descriptions import JOB_DESCRIPTIONS
 from grade_ml.orchestration.jobs import JOBS
+from grade_ml.orchestration.queue import ML_TASKS
+from grade_ml.orchestration.timetable import FIRST_DAY, WEEKLY
 from grade_ml_tests.launch import wait_until
 from grade_ml_tests.orchestration.conftest import TODAY, fill
 
@@ -51,21 +55,21 @@ def test_the_help_names_every_job_without_waiting_for_dagster():
         "import sys; from click.testing import CliRunner; from grade_ml.cli.run import command; "
         "print(CliRunner().invoke(command, ['--help']).output, 'dagster' in sys.modules)"
     )
-    told = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert told.split()[-1] == "False"
-    assert {job.name for job in JOBS} <= set(told.split())
-    assert set(JOB_DESCRIPTIONS) == {job.name for job in JOBS}
+    output = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert output.split()[-1] == "False"
+    assert {job.name for job in JOBS} <= set(output.split())
+    assert set(JOB_DESCRIPTIONS) == {FIRST_DAY.name, WEEKLY.name, *(job.name for job in JOBS)}
 
 
 @pytest.mark.usefixtures("installation", "courses")
-def test_an_unknown_job_names_the_known_ones():
+def test_an_unknown_job_names_the_known_jobs():
     error = run("train").exception
     assert isinstance(error, NotFoundError)
     assert "train_traditional_models" in error.remedy
 
 
 @pytest.mark.usefixtures("installation", "courses")
-def test_an_unknown_course_names_the_known_ones():
+def test_an_unknown_course_names_the_known_courses():
     error = run("refresh_gradebook", "--course", "A", "--course", "X").exception
     assert isinstance(error, NotFoundError)
     assert "X" in error.message and "A, B, C" in error.remedy
@@ -79,7 +83,7 @@ def test_an_empty_gradebook_is_not_ready():
 
 
 @pytest.mark.usefixtures("installation", "courses")
-def test_a_failed_step_is_reported_with_its_reason():
+def test_a_failed_step_is_reported_with_its_reason(engine: Engine):
     ran = run("train_traditional_models", "--json")
     assert isinstance(ran.exception, GradeMLError)
     assert "baseline_model" in ran.exception.message
@@ -87,6 +91,11 @@ def test_a_failed_step_is_reported_with_its_reason():
     assert report["success"] is False
     assert list(report["failures"]) == ["baseline_model"]
     assert {"asset": "courses", "rows": 3}.items() <= report["assets"][0].items()
+    with engine.connect() as connection:
+        (kept,) = results.newest(connection)
+    assert [kept.run_id] == report["run_ids"]
+    assert (kept.status, kept.launched_by, kept.courses) == ("failure", "command", 3)
+    assert kept.error and report["failures"]["baseline_model"] in kept.error
 
 
 @pytest.mark.slow
@@ -112,7 +121,7 @@ def test_a_course_may_have_any_id(engine: Engine):
         ran = run("refresh_gradebook", *(f"--course={name}" for name in chosen), "--json")
         # The features of all are computed; predictions need a model, which this gradebook lacks.
         assert "No model has been trained" in str(ran.exception)
-        assets = {one["asset"]: one["partitions"] for one in json.loads(ran.stdout)["assets"]}
+        assets = {asset["asset"]: asset["partitions"] for asset in json.loads(ran.stdout)["assets"]}
         assert assets["grade_snapshots"] == assets["score_sequences"] == len(chosen or ids)
 
 
@@ -138,7 +147,7 @@ def instance(campus: Settings) -> Iterator[DagsterInstance]:
 
 @pytest.fixture
 def holder(instance: DagsterInstance) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    """Start a process that a run is said to train in."""
+    """Start a process in which, by the record, a run trains."""
     processes = []
 
     def start() -> subprocess.Popen[bytes]:
@@ -153,7 +162,7 @@ def holder(instance: DagsterInstance) -> Iterator[Callable[[], subprocess.Popen[
                 run_op_concurrency=RunOpConcurrency(
                     root_key_counts={},
                     has_unconstrained_root_nodes=True,
-                    all_pools={"training"},
+                    all_pools={ML_TASKS},
                 ),
             )
         )
@@ -166,7 +175,7 @@ def holder(instance: DagsterInstance) -> Iterator[Callable[[], subprocess.Popen[
 
 
 def start(job: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start `grade-ml run`, whose words nobody sees on a terminal."""
+    """Start `grade-ml run` without a terminal."""
     return subprocess.Popen(
         [sys.executable, "-m", "grade_ml.cli", "run", job, *arguments],
         stdout=subprocess.PIPE,
@@ -181,7 +190,8 @@ def wait_for_training(instance: DagsterInstance) -> str:
     def training() -> str | None:
         for run in instance.get_runs():
             for event in instance.all_logs(run.run_id, of_type=DagsterEventType.STEP_START):
-                if event.step_key == "baseline_model" and not run.is_finished:
+                ended = run.is_finished or is_dead(run)
+                if event.step_key == "baseline_model" and not ended:
                     return run.run_id
         return None
 
@@ -202,13 +212,14 @@ def test_a_killed_training_blocks_nobody(campus: Settings, instance: DagsterInst
     # By these the queue of the daemon, and the next `run`, see that it trains.
     recorded = instance.get_run_by_id(killed)
     assert recorded and recorded.run_op_concurrency
-    assert recorded.run_op_concurrency.all_pools == {"training"}
+    assert recorded.run_op_concurrency.all_pools == {ML_TASKS}
     first.kill()
     first.communicate()
     reported = collect(campus, Clock().now())["jobs"]["last_runs"][TRAINING]
     assert (reported["run_id"], reported["status"]) == (killed, "failure")
     again = start(TRAINING, "--wait", "0")
     assert wait_for_training(instance) != killed
+    assert status(instance, killed) is DagsterRunStatus.FAILURE
     again.kill()
     again.communicate()
 
@@ -221,14 +232,14 @@ def test_a_training_can_be_interrupted(instance: DagsterInstance, number: signal
     interrupted = wait_for_training(instance)
     process.send_signal(number)
     _, words = process.communicate(timeout=120)
-    assert process.returncode == 128 + number
-    assert "was interrupted" in words
+    assert process.returncode == 128 + number, words
+    assert "was interrupted; it is recorded as canceled." in words
     assert "Traceback" not in words
     assert status(instance, interrupted) is DagsterRunStatus.CANCELED
 
 
 @pytest.mark.security
-def test_a_wait_is_bounded_and_says_for_which_run(instance: DagsterInstance, holder):
+def test_a_wait_is_bounded_and_names_its_run(instance: DagsterInstance, holder):
     holder()
     (holding,) = instance.get_runs()
     error = run(TRAINING, "--wait", "0").exception
@@ -250,8 +261,10 @@ def test_a_wait_is_seen_and_can_be_interrupted(
     assert "Waiting for the run" in line and holding.run_id in line
     process.send_signal(number)
     _, words = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + number, words
     assert "was interrupted" in words
+    assert "canceled" not in words
+    assert [entry.run_id for entry in instance.get_runs()] == [holding.run_id]
 
 
 @pytest.mark.slow
@@ -262,6 +275,40 @@ def test_a_wait_ends_when_the_holder_is_killed(instance: DagsterInstance, holder
     assert process.stderr and "Waiting" in process.stderr.readline()
     os.kill(training.pid, signal.SIGKILL)
     training.wait()
-    wait_until(lambda: [one for one in instance.get_runs() if one.job_name == TRAINING], "a run")
+    wait_until(
+        lambda: [entry for entry in instance.get_runs() if entry.job_name == TRAINING], "a run"
+    )
     process.kill()
     process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.security
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_ends_the_weekly_job_ends_its_part_and_the_next_begins_again(
+    campus: Settings, instance: DagsterInstance, number: signal.Signals
+):
+    process = start(WEEKLY.name)
+
+    def part() -> DagsterRun | None:
+        runs = instance.get_runs(RunsFilter(job_name="monitor_model_performance"))
+        begun = [
+            entry
+            for entry in runs
+            if instance.all_logs(entry.run_id, of_type=DagsterEventType.STEP_START)
+        ]
+        return next((entry for entry in begun if not entry.is_finished), None)
+
+    child = wait_until(part, "the beginning of a part")
+    process.send_signal(number)
+    process.communicate(timeout=120)
+    end_dead_runs(instance)
+    ended = DagsterRunStatus.FAILURE if number is signal.SIGKILL else DagsterRunStatus.CANCELED
+    assert status(instance, child.tags[PART_OF]) is status(instance, child.run_id) is ended
+    assert all(entry.is_finished for entry in instance.get_runs())
+    again = start(WEEKLY.name)
+    wait_until(
+        lambda: len(instance.get_runs(RunsFilter(job_name=WEEKLY.name))) == 2, "a second run"
+    )
+    again.kill()
+    again.communicate()

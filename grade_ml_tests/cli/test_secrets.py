@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
-import signal
-import sys
-from collections.abc import Iterator
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 from urllib.parse import quote, quote_plus
@@ -17,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grade_ml.cli import main
 from grade_ml.core.settings import URLS
+from grade_ml_tests.cli.in_process import output_of, signals
 from grade_ml_tests.conftest import MARK, passwords
-from grade_ml_tests.launch import free_port
+
+__all__ = ["signals"]
 
 pytestmark = [pytest.mark.security, pytest.mark.slow, pytest.mark.usefixtures("forgetful")]
 
@@ -54,46 +49,12 @@ def spelled(address: str, password: str) -> str:
     return address.format(raw=password, whole=quote(password, safe=""), plus=quote_plus(password))
 
 
-@contextlib.contextmanager
-def logged_to(output: io.StringIO) -> Iterator[None]:
-    """Let what is logged be seen too, of every level."""
-    handler = logging.StreamHandler(output)
-    logging.getLogger().addHandler(handler)
-    yield
-    logging.getLogger().removeHandler(handler)
-
-
-def said(command: str) -> tuple[int, str]:
-    """Return how `command` ends, and all that it says."""
-    output = io.StringIO()
-    words = ["grade-ml", *command.format(port=free_port()).split()]
-    with (
-        patch.object(sys, "argv", words),
-        contextlib.redirect_stdout(output),
-        contextlib.redirect_stderr(output),
-        logged_to(output),
-        pytest.raises(SystemExit) as ended,
-    ):
-        main()
-    return int(ended.value.code or 0), output.getvalue()
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """Give pytest its signals back, which `up` takes."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(number) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-
-
 def see_no_password(command: str, password: str, database: str, registry: str) -> None:
     addresses = dict.fromkeys(URLS, database) | {"MLFLOW_TRACKING_URI": registry}
     variables = {name: spelled(address, password) for name, address in addresses.items()}
     with TemporaryDirectory() as home, patch.dict(os.environ, variables):
         os.environ |= {"GRADE_ML_HOME": home, "DAGSTER_HOME": home}
-        status, words = said(command)
+        status, words = output_of(command)
     assert words
     assert status == 1 or command.startswith("status")
     assert MARK not in words

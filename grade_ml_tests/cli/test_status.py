@@ -4,7 +4,8 @@ import io
 import json
 import socket
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 
@@ -12,6 +13,14 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 from dagster import AssetCheckEvaluation, AssetKey, AssetMaterialization, MetadataValue
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    ScheduleInstigatorData,
+)
+from dagster._daemon.types import DaemonHeartbeat
 from rich.console import Console
 from sqlalchemy import Engine
 
@@ -21,18 +30,23 @@ from grade_ml.core.clock import Clock
 from grade_ml.core.database import DatabaseUrls
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import schema
+from grade_ml.maintenance import history
+from grade_ml.maintenance.health import health
 from grade_ml.monitoring import store as monitoring
 from grade_ml.monitoring.store import Kind
 from grade_ml.orchestration.instance import open_instance
 from grade_ml.orchestration.jobs import JOBS
 from grade_ml.orchestration.resources import Platform
+from grade_ml.orchestration.timetable import CRONS
 from grade_ml.registry.registry import Registry
 from grade_ml.training import requests
 from grade_ml.training.requests import Request
 from grade_ml_tests.conftest import as_environment
 from grade_ml_tests.conftest import installation as installation_of
 from grade_ml_tests.factories import PSEUDONYMS, let_serve
+from grade_ml_tests.imports import HEAVY, call
 from grade_ml_tests.launch import Installation
+from grade_ml_tests.maintenance.test_health import WORSE
 
 pytestmark = pytest.mark.slow
 
@@ -64,8 +78,8 @@ def test_an_installation_that_never_started_stays_untouched(
     monkeypatch.setenv("GRADE_ML_HOME", str(tmp_path))
     ran = CliRunner().invoke(command, catch_exceptions=False)
     assert ran.exit_code == 0
-    for said in ("never started", "grade-ml up", "Empty", "None yet"):
-        assert said in ran.stdout
+    for words in ("never started", "grade-ml up", "Empty", "None yet"):
+        assert words in ran.stdout
     assert list(tmp_path.iterdir()) == []
     assert status()["gradebook"] is None
 
@@ -76,15 +90,51 @@ def test_an_empty_gradebook_without_runs(installation: Settings):
     assert report["gradebook"]["last_load"] is None
     assert report["gradebook"]["rows"]["student"] == 0
     assert report["predictions"] is None
+    assert report["published"] == {"role": "grade_ml_shared_reader", "missing": []}
     assert report["jobs"]["last_runs"]["train_traditional_models"] is None
-    assert report["jobs"]["daemon_alive"] is False
-    assert report["champions"] == {}
+    assert report["schedules"]["daemon_alive"] is False
+    assert report["champions"] == {} and report["health"] is None
+    assert "Not yet known; `system_health` looks every hour" in printed(report)
+    assert "The daemon is not running; schedules and sensors are paused." in printed(report)
     assert report["services"]["postgresql"] == "elsewhere"
     for width in (80, 120):
-        lines = printed(report, width).splitlines()
+        lines = printed(report, width).partition("Last runs\n")[2].partition("\n\n")[0].splitlines()
         for job in JOBS:
-            (own,) = [one for one in lines if one.split()[:1] == [job.name]]
+            (own,) = [line for line in lines if line.split()[:1] == [job.name]]
             assert own.endswith("  never ran") and len(own) <= width
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_next_run_of_every_schedule_is_shown_unless_it_is_off(installation: Settings):
+    now = datetime.now(UTC)
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("grade_ml"), "__repository__")
+    with open_instance(installation) as instance:
+        for name, state in (("forecasting", "STOPPED"), ("explanations", "DECLARED_IN_CODE")):
+            instance.add_instigator_state(
+                InstigatorState(
+                    repository.get_instigator_origin(name),
+                    InstigatorType.SCHEDULE,
+                    InstigatorStatus(state),
+                    ScheduleInstigatorData("0 1 * * *", now.timestamp()),
+                )
+            )
+        instance.add_daemon_heartbeat(DaemonHeartbeat(now.timestamp(), "SCHEDULER", None, None))
+    report = status()
+    schedules = report["schedules"]["schedules"]
+    assert [name for name, schedule in schedules.items() if not schedule["is_on"]] == [
+        "forecasting"
+    ]
+    assert all(
+        datetime.fromisoformat(schedule["next"]) > now
+        for schedule in schedules.values()
+        if schedule["is_on"]
+    )
+    shown = printed(report)
+    assert "paused" not in shown
+    rows = shown.partition("Schedules\n")[2].partition("\n\n")[0].splitlines()
+    assert {row.split()[0] for row in rows[:-1]} == CRONS.keys()
+    assert "daily at 01:00" in rows[-2] and rows[-2].endswith("switched off")
+    assert all("  next 20" in row for row in rows[:-2]) and "GRADE_ML_TIMEZONE" in rows[-1]
 
 
 @pytest.mark.usefixtures("installation")
@@ -101,23 +151,25 @@ def test_rows_and_the_last_load(engine: Engine):
                 rows_quarantined=0,
             )
         )
-    gradebook = status()["gradebook"]
-    assert gradebook["rows"]["course"] == 2
-    assert gradebook["last_load"]["source"] == "csv"
-    shown = CliRunner().invoke(command).stdout
+    report = status()
+    assert report["gradebook"]["rows"]["course"] == 2
+    assert report["gradebook"]["last_load"]["source"] == "csv"
+    shown = printed(report)
     assert "Last load: csv" in shown and "course" in shown
 
 
 @pytest.mark.usefixtures("installation")
-def test_a_database_that_does_not_answer_is_said_and_not_raised(monkeypatch: pytest.MonkeyPatch):
+def test_a_database_that_does_not_answer_is_reported_and_not_raised(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setenv("GRADE_ML_DATABASE_URL", "postgresql://nobody:secret@127.0.0.1:1/none")
     report = status()
     assert "does not answer" in report["gradebook"]["error"]
     assert "secret" not in json.dumps(report)
-    assert "cannot be read" in CliRunner().invoke(command).stdout
+    assert "cannot be read" in printed(report)
 
 
-def test_what_is_wrong_is_told(installation: Settings, engine: Engine, tmp_path: Path):
+def test_what_is_wrong_is_reported(installation: Settings, engine: Engine, tmp_path: Path):
     today, now = datetime.now(UTC).date(), datetime.now(UTC)
     with engine.begin() as connection:
         conditions.record(connection, {"job night": "Run 7 failed"}, bool, ["pager"], now)
@@ -125,8 +177,10 @@ def test_what_is_wrong_is_told(installation: Settings, engine: Engine, tmp_path:
         fine = {"score": 90.0, "needs": False, "worst": ""}
         monitoring.write(connection, Kind.HEALTH, today, {"A": low, "B": fine})
         monitoring.write(connection, Kind.DRIFT, today, {"A": {"says": "score_mean drifted"}})
-        asked = Request("A", "scores are lower", today, today, "drift-A-A")
-        requests.ask(connection, [asked], now)
+        request = Request("A", "scores are lower", today, today, "drift-A-A")
+        requests.record(connection, [request], now)
+        judged = replace(WORSE["runs"], at=now - timedelta(hours=3))
+        history.record(connection, health(judged))
 
     def down(notices) -> str:
         raise OSError("no route to host")
@@ -159,26 +213,38 @@ def test_what_is_wrong_is_told(installation: Settings, engine: Engine, tmp_path:
         )
         let_serve(engine, registry, version)
 
-    report = status()
-    assert [one["subject"] for one in report["alerts"]["open"]] == ["job night"]
+    answer, modules = call("status", "--json")
+    assert modules.isdisjoint(HEAVY)
+    report = json.loads(answer)
+    assert [alert["subject"] for alert in report["alerts"]["open"]] == ["job night"]
     (unsent,) = report["alerts"]["unsent"]
     assert "pager" in unsent and "no route to host" in unsent
     assert report["monitoring"]["in_need"] == {"A": "41 of 100; drift: 9 of 70 features drifted"}
     assert report["monitoring"]["drifted"] == {"A": "score_mean drifted"}
     assert report["monitoring"]["asked_to_train"]["A"]["asked_on"] == today.isoformat()
     assert report["incomplete"] == {"pooled_ensemble": [reason]}
-    refused = {name: one["refused"] for name, one in report["champions"].items()}
+    refused = {name: champion["refused"] for name, champion in report["champions"].items()}
     assert refused["fine"] is None and "attributes that no model may read" in refused["odd"]
+    parts, worst = report["health"]["parts"], report["health"]["worst"]
+    assert worst == "runs" and parts["runs"]["points"] < parts["disk"]["points"] == 100
     shown = printed(report)
-    for said in ("job night", "Not sent by pager", "1 in need, 1 drifted, 1 asked", reason):
-        assert said in shown
-    assert "REFUSED" in next(one for one in shown.splitlines() if "odd, version" in one)
+    assert shown.index("Health\n") < shown.index("Services\n")
+    assert max(map(len, shown.splitlines())) <= 80
+    shown = " ".join(shown.split())
+    assert "3 hours ago; since then" in shown
+    assert f"What to do first (runs): {parts['runs']['remedy']}" in shown
+    for words in ("job night", "Not sent by pager", "1 in need, 1 drifted, 1 asked", reason):
+        assert words in shown
+    assert "REFUSED" in shown.partition("odd, version")[2].partition("fine, version")[0]
 
 
-#: What cannot be told while that service is down.
+#: What cannot be known while that service is down.
 SECTIONS = {
-    "GRADE_ML_DATABASE_URL": {"gradebook", "predictions", "monitoring", "experiments", "alerts"},
-    "DAGSTER_POSTGRES_URL": {"jobs", "incomplete"},
+    "GRADE_ML_DATABASE_URL": {
+        *("gradebook", "health", "predictions", "published", "monitoring", "experiments"),
+        "alerts",
+    },
+    "DAGSTER_POSTGRES_URL": {"first_day", "schedules", "jobs", "incomplete"},
     "MLFLOW_TRACKING_URI": {"champions"},
 }
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK"
@@ -205,7 +271,7 @@ def half_well(connection: socket.socket) -> None:
 
 @pytest.fixture
 def listen() -> Iterator[Callable[..., str]]:
-    """Listen on a port, do with each connection what is asked, and return the place."""
+    """Listen on a port, do with each connection what is given, and return the place."""
     listening: list[socket.socket] = []
 
     def listen(behaviour: Callable[[socket.socket], None]) -> str:
@@ -229,7 +295,8 @@ def listen() -> Iterator[Callable[..., str]]:
         server.close()
 
 
-POSTGRESQL = "postgresql://user:hunter2@{place}/db?password=hunter2"
+#: One section after the other waits until a connection is given up, for 5 s unless the URL sets it.
+POSTGRESQL = "postgresql://user:hunter2@{place}/db?password=hunter2&connect_timeout=2"
 HTTP = "http://user:hunter2@{place}"
 
 
@@ -276,7 +343,7 @@ def test_a_service_that_is_down_hides_only_what_it_knows(  # noqa: PLR0917
 @pytest.mark.security
 @pytest.mark.usefixtures("forgetful")
 def test_status_ends_though_nothing_answers(tmp_path: Path, listen: Callable[..., str]):
-    """Also the process ends, whatever still waits in it."""
+    """Also the process ends, although threads still wait in it."""
     place = listen(half_well)
     variables = dict.fromkeys(SECTIONS, POSTGRESQL) | {"MLFLOW_TRACKING_URI": HTTP}
     installation = Installation(
@@ -284,6 +351,6 @@ def test_status_ends_though_nothing_answers(tmp_path: Path, listen: Callable[...
     )
     ran = installation.command("status")
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("cannot be read") == 8
+    assert ran.stdout.count("cannot be read") == 12
     assert "no answer within" in " ".join(ran.stdout.split())
     assert "hunter2" not in ran.stdout + ran.stderr

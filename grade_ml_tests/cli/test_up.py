@@ -12,8 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
-from grade_ml.cli.up import answers, remember_dagster_home
+from grade_ml.cli.up import answers, command, remember_dagster_home
+from grade_ml.core.errors import ConfigurationError
 from grade_ml_tests.launch import Installation, wait_until
 
 HOME = Path("/some where/dagster")
@@ -41,7 +43,7 @@ def test_a_dagster_home_in_dotenv_stays(tmp_path: Path):
     assert file.read_text() == "export DAGSTER_HOME=/mine\n"
 
 
-def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path):
+def test_a_port_in_use_is_reported_before_anything_starts(tmp_path: Path):
     installation = Installation(tmp_path)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -54,9 +56,40 @@ def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path):
     assert not (tmp_path / "postgres").exists()
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("GRADE_ML_AS_OF", "yesterday"),
+        ("GRADE_ML_DATABASE_URL", "nonsense"),
+        ("GRADE_ML_RUN_HOURS", '{"train": 1}'),
+        ("GRADE_ML_RETENTION_RUNS_DAYS", "many"),
+        ("GRADE_ML_ONEROSTER_URL", "nonsense"),
+        ("GRADE_ML_ALERT_SECONDS", "often"),
+        ("GRADE_ML_EXTERNAL_LATITUDE", "north"),
+        ("GRADE_ML_INSTITUTION", "/nowhere.toml"),
+        ("GRADE_ML_UI_TOKEN", "short"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+):
+    monkeypatch.setenv("GRADE_ML_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv(variable, value)
+    error = CliRunner().invoke(command, ["--demo"]).exception
+    assert isinstance(error, ConfigurationError)
+    assert variable in f"{error.message} {error.remedy}"
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one installation after the other: its databases are made once."""
+    return tmp_path_factory.mktemp("up")
+
+
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Installation]:
-    installation = Installation(tmp_path)
+def running(home: Path) -> Iterator[Installation]:
+    installation = Installation(home)
     installation.up()
     yield installation
     installation.stop()
@@ -98,8 +131,16 @@ def remembers(installation: Installation) -> bool:
     return "Nothing changed" in again.stdout
 
 
+TASK = """
+from grade_ml import tasks
+found = tasks.manage_ab_tests.delay().get(timeout=240)
+print(found.status, found.counts["assets"], tasks.result(found.run_ids[0]).status)
+"""
+
+
 @pytest.mark.slow
-def test_a_second_up_says_where_the_first_runs_and_hanging_up_ends_it(running: Installation):
+def test_an_up_does_tasks_and_is_named_to_a_second_and_hanging_up_ends_it(running: Installation):
+    assert running.python(TASK).split() == ["SUCCESS", "4", "SUCCESS"]
     second = running.command("up", "--port", str(running.port + 1))
     assert second.returncode == 1
     assert running.url in second.stderr
@@ -113,44 +154,34 @@ def ticks(installation: Installation) -> int:
         'repositoryLocationName: "grade_ml", repositoryName: "__repository__", '
         'sensorName: "gradebook_changes"'
     )
-    found = installation.graphql(
+    data = installation.graphql(
         f"{{sensorOrError(sensorSelector: {{{selector}}}) {{... on Sensor"
         " {sensorState {ticks(limit: 100) {status}}}}}"
     )
     # While the code server is away, so are its sensors.
-    state = found["sensorOrError"].get("sensorState", {"ticks": []})
+    state = data["sensorOrError"].get("sensorState", {"ticks": []})
     return [tick["status"] for tick in state["ticks"]].count("SKIPPED")
 
 
 def code_servers(installation: Installation) -> list[int]:
     """Return the processes that have loaded the definitions for others."""
-    found = []
+    processes = []
     for name in ("webserver", "daemon", "code_server"):
         for process in psutil.Process(installation.child(name)).children(recursive=True):
             with suppress(psutil.Error):  # it has ended meanwhile
                 if process.cmdline()[3:5] == ["api", "grpc"]:
-                    found.append(process.pid)
-    return found
+                    processes.append(process.pid)
+    return processes
 
 
-@pytest.mark.security
-@pytest.mark.slow
-def test_whatever_is_killed_comes_back_and_no_row_is_lost(running: Installation):
-    remember(running)
-    before = wait_until(lambda: ticks(running), "a tick")
-    for name in ("webserver", "daemon", "code_server"):
-        killed = running.child(name)
-        os.kill(killed, signal.SIGKILL)
-        wait_until(lambda name=name, killed=killed: running.child(name) != killed, name)
-        wait_until(lambda: answers(running.url), "the UI")
-    # One may have ended just before the kill.
-    wait_until(lambda: ticks(running) > before + 1, "ticks of the new code server")
-    postgres = running.postgres()
-    assert postgres
-    postgres.kill()
-    wait_until(lambda: "PostgreSQL ended" in running.output, "the restart of PostgreSQL")
-    wait_until(lambda: remembers(running), "the row")
-    assert running.graphql("{runsOrError {__typename}}") == {"runsOrError": {"__typename": "Runs"}}
+def runs(installation: Installation) -> list[psutil.Process]:
+    """Return the processes of the runs that the daemon has launched."""
+    processes = []
+    for process in psutil.Process(installation.child("daemon")).children():
+        with suppress(psutil.Error):  # it has ended meanwhile
+            if "execute_run" in process.cmdline():
+                processes.append(process)
+    return processes
 
 
 @pytest.mark.slow
@@ -159,7 +190,8 @@ def test_ui_and_daemon_share_one_private_code_server_that_reloads_and_ctrl_c_end
     running: Installation,
 ):
     (before,) = code_servers(running)
-    wait_until(lambda: ticks(running), "a tick")
+    ticked = ticks(running)
+    wait_until(lambda: ticks(running) > ticked, "a tick")
     assert code_servers(running) == [before]
     assert (running.home / "code_server").stat().st_mode & 0o777 == 0o700
     reloaded = running.graphql(
@@ -176,13 +208,34 @@ def test_ui_and_daemon_share_one_private_code_server_that_reloads_and_ctrl_c_end
     assert_ends_everything(running, signal.SIGINT)
 
 
+@pytest.mark.security
 @pytest.mark.slow
-def test_the_next_up_recovers_from_a_killed_one_and_ends_when_told(running: Installation):
+def test_whatever_is_killed_comes_back_and_no_row_is_lost(running: Installation):
     remember(running)
+    before = wait_until(lambda: ticks(running), "a tick")
+    run, *_ = wait_until(lambda: runs(running), "a run of the daemon")
+    run.suspend()
+    for name in ("webserver", "daemon", "code_server"):
+        killed = running.child(name)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda name=name, killed=killed: running.child(name) != killed, name)
+        wait_until(lambda: answers(running.url), "the UI")
+    # One may have ended just before the kill.
+    wait_until(lambda: ticks(running) > before + 1, "ticks of the new code server")
+    postgres = running.postgres()
+    assert postgres
+    postgres.kill()
+    wait_until(lambda: "PostgreSQL ended" in running.output, "the restart of PostgreSQL")
+    wait_until(lambda: remembers(running), "the row")
+    assert running.graphql("{runsOrError {__typename}}") == {"runsOrError": {"__typename": "Runs"}}
+    # Last of all `up` itself: the next `up` recovers, and ends on request.
     left = running.child("webserver")
     running.signal(signal.SIGKILL)
+    assert run.status() == psutil.STATUS_STOPPED
+    run.resume()
     running.up()
     assert not psutil.pid_exists(left)
+    assert not run.is_running() or run.status() == psutil.STATUS_ZOMBIE
     assert "was killed" in running.output
     assert remembers(running)
     assert_ends_everything(running, signal.SIGTERM)
@@ -198,9 +251,9 @@ def delivery(tmp_path: Path) -> Path:
         "DAGSTER_POSTGRES_URL=postgresql://203.0.113.1/theirs\n"
         f"GRADE_ML_STORAGE={folder / 'storage'}\n"
     )
-    says = f"open({str(tmp_path / 'imported')!r}, 'a').write(__name__)\nraise SystemExit\n"
+    code = f"open({str(tmp_path / 'imported')!r}, 'a').write(__name__)\nraise SystemExit\n"
     for name in {*sys.stdlib_module_names, *packages_distributions(), "grade_ml"}:
-        (folder / f"{name}.py").write_text(says)
+        (folder / f"{name}.py").write_text(code)
     return folder
 
 
@@ -209,7 +262,7 @@ def delivery(tmp_path: Path) -> Path:
 def test_nothing_of_the_current_folder_is_executed_or_read(tmp_path: Path, delivery: Path):
     installation = Installation(tmp_path / "home")
     installation.folder = delivery
-    there = sorted(delivery.iterdir())
+    before = sorted(delivery.iterdir())
     loaded = installation.command("load", "simulated", "--students", "20", "--courses", "1")
     assert loaded.returncode == 0, loaded.stderr
     installation.up()
@@ -228,7 +281,7 @@ def test_nothing_of_the_current_folder_is_executed_or_read(tmp_path: Path, deliv
     finally:
         installation.stop()
     assert not (tmp_path / "imported").exists()
-    assert sorted(delivery.iterdir()) == there
+    assert sorted(delivery.iterdir()) == before
 
 
 def descendants(process: int) -> list[psutil.Process]:

@@ -1,4 +1,4 @@
-"""Who may ask the UI: requests as browsers send them for pages of other origins, and as we do."""
+"""Who may use the UI: requests as browsers send them for pages of other origins, and as we do."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from websockets.sync.client import connect
 from grade_ml.core import database
 from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.settings import UiSettings
+from grade_ml.tasks.errors import WebserverRefused
+from grade_ml.tasks.webserver import Webserver
 from grade_ml_tests.conftest import as_environment, installation
 from grade_ml_tests.launch import webserver
 
@@ -83,64 +85,89 @@ def body(query: str = FORGED, **more: Any) -> str:
     return json.dumps({"query": query, **more})
 
 
-def asked(query: str = FORGED, **more: Any) -> str:
+def request_url(query: str = FORGED, **more: Any) -> str:
     return "/graphql?" + urlencode({"query": query, **more})
 
 
 Hostile = tuple[str, str, dict[str, str], str]
-#: Method, path, headers and body of requests that must change nothing and tell nothing.
+#: Method, path, headers and body of requests that must change nothing and show nothing.
 HOSTILE: dict[str, Hostile] = {
-    "mutation by GET": ("GET", asked(), {}, ""),
-    "mutation by GET of an image": ("GET", asked(), FROM_SITE, ""),
-    "mutation by GET of another port's page": ("GET", asked(), FROM_PORT, ""),
-    "mutation by GET with a foreign origin": ("GET", asked(), FOREIGN, ""),
-    "mutation by GET in a link": ("GET", asked(), {**LINK, "Accept": "*/*"}, ""),
-    "mutation by GET with JSON asked for": ("GET", asked(), {"Accept": "application/json"}, ""),
+    "mutation by GET": ("GET", request_url(), {}, ""),
+    "mutation by GET of an image": ("GET", request_url(), FROM_SITE, ""),
+    "mutation by GET of another port's page": ("GET", request_url(), FROM_PORT, ""),
+    "mutation by GET with a foreign origin": ("GET", request_url(), FOREIGN, ""),
+    "mutation by GET in a link": ("GET", request_url(), {**LINK, "Accept": "*/*"}, ""),
+    "mutation by GET with JSON asked for": (
+        "GET",
+        request_url(),
+        {"Accept": "application/json"},
+        "",
+    ),
     "mutation by GET with a body": ("GET", "/graphql?op=Forge", JSON, body()),
     "named mutation by GET": (
         "GET",
-        asked(f"query A {{ version }} {FORGED}", operationName="Forge"),
+        request_url(f"query A {{ version }} {FORGED}", operationName="Forge"),
         {},
         "",
     ),
     "persisted query by GET": (
         "GET",
-        asked(extensions='{"persistedQuery":{"version":1,"sha256Hash":"0"}}'),
+        request_url(extensions='{"persistedQuery":{"version":1,"sha256Hash":"0"}}'),
         {},
         "",
     ),
     "batch by GET": ("GET", "/graphql?" + urlencode({"query": f"[{body()}]"}), {}, ""),
-    "repeated query by GET": ("GET", f"{asked('{version}')}&{asked()[9:]}", {}, ""),
+    "repeated query by GET": ("GET", f"{request_url('{version}')}&{request_url()[9:]}", {}, ""),
     "subscription by GET": (
         "GET",
-        asked('subscription { capturedLogs(logKey: ["a"]) {x} }'),
+        request_url('subscription { capturedLogs(logKey: ["a"]) {x} }'),
         {},
         "",
     ),
-    "query by GET": ("GET", asked("{version}"), {}, ""),
-    "mutation by HEAD": ("HEAD", asked(), {}, ""),
-    "mutation by GET at an encoded path": ("GET", asked().replace("graphql", "%67raphql"), {}, ""),
-    "mutation by GET at a path with a line end": ("GET", asked().replace("?", "%0a?"), {}, ""),
-    "mutation by GET at a path with a return": ("GET", asked().replace("?", "%0d?"), {}, ""),
-    "mutation by GET at a path in capitals": ("GET", asked().replace("graphql", "GraphQL"), {}, ""),
-    "mutation by GET at a doubled slash": ("GET", "/" + asked(), {}, ""),
-    "mutation by GET at a path with a slash": ("GET", asked().replace("?", "/?"), {}, ""),
-    "mutation by PUT": ("PUT", asked(), JSON, body()),
+    "query by GET": ("GET", request_url("{version}"), {}, ""),
+    "mutation by HEAD": ("HEAD", request_url(), {}, ""),
+    "mutation by GET at an encoded path": (
+        "GET",
+        request_url().replace("graphql", "%67raphql"),
+        {},
+        "",
+    ),
+    "mutation by GET at a path with a line end": (
+        "GET",
+        request_url().replace("?", "%0a?"),
+        {},
+        "",
+    ),
+    "mutation by GET at a path with a return": ("GET", request_url().replace("?", "%0d?"), {}, ""),
+    "mutation by GET at a path in capitals": (
+        "GET",
+        request_url().replace("graphql", "GraphQL"),
+        {},
+        "",
+    ),
+    "mutation by GET at a doubled slash": ("GET", "/" + request_url(), {}, ""),
+    "mutation by GET at a path with a slash": ("GET", request_url().replace("?", "/?"), {}, ""),
+    "mutation by PUT": ("PUT", request_url(), JSON, body()),
     "form": (
         "POST",
         "/graphql",
         {"Content-Type": "application/x-www-form-urlencoded"},
-        asked()[9:],
+        request_url()[9:],
     ),
     "form with the mutation in the address": (
         "POST",
-        asked(),
+        request_url(),
         {"Content-Type": "application/x-www-form-urlencoded"},
         "",
     ),
-    "form in parts": ("POST", asked(), {"Content-Type": "multipart/form-data; boundary=x"}, ""),
-    "POST without a content type": ("POST", asked(), {}, ""),
-    "text/plain": ("POST", asked(), {"Content-Type": "text/plain"}, body()),
+    "form in parts": (
+        "POST",
+        request_url(),
+        {"Content-Type": "multipart/form-data; boundary=x"},
+        "",
+    ),
+    "POST without a content type": ("POST", request_url(), {}, ""),
+    "text/plain": ("POST", request_url(), {"Content-Type": "text/plain"}, body()),
     "text/plain that names JSON": (
         "POST",
         "/graphql",
@@ -295,13 +322,13 @@ def test_no_mutation_at_all_goes_by_get(ui: str, http: httpx.Client):
     names = [field["name"] for field in fields["mutationType"]["fields"]]
     assert {"launchRun", "deleteRun", "wipeAssets", "setSensorCursor"} <= set(names)
     for name in names:
-        answer = http.get(ui + asked(f"mutation {{ {name} {{ __typename }} }}"))
+        answer = http.get(ui + request_url(f"mutation {{ {name} {{ __typename }} }}"))
         assert answer.status_code == 405, name
 
 
 @pytest.mark.usefixtures("state")
 @pytest.mark.parametrize("name", ["Host", "Origin", "Sec-Fetch-Site", "Content-Type"])
-def test_a_header_that_decides_stands_once(name: str, ui: str):
+def test_a_header_that_decides_occurs_once(name: str, ui: str):
     own = {
         "Host": ui.partition("//")[2],
         "Origin": ui,
@@ -415,12 +442,19 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def locked(environment: dict[str, str], log: Path) -> Iterator[str]:
-    """A UI that asks for a token and lets nobody change anything."""
+    """A UI that requires a token and refuses every change."""
     with webserver({**environment, "GRADE_ML_UI_TOKEN": TOKEN}, log, "--read-only") as url:
         yield url
 
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def test_a_task_is_refused_where_nothing_may_be_changed(locked: str):
+    with pytest.raises(WebserverRefused, match="read-only"):
+        Webserver(locked, TOKEN).launch("manage_ab_tests", {})
+    with pytest.raises(WebserverRefused, match="requires another token"):
+        Webserver(locked, TOKEN[:-1]).launch("manage_ab_tests", {})
 
 
 @pytest.mark.parametrize(
@@ -436,7 +470,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
     ids=str,
 )
 @pytest.mark.parametrize("path", ["/", "/graphql", "/?token=wrong", "/?token=", "/logs/a.err"])
-def test_without_the_token_nothing_is_told(
+def test_without_the_token_nothing_is_shown(
     path: str, headers: dict[str, str], locked: str, http: httpx.Client
 ):
     raw = {name: value.encode("latin-1") for name, value in headers.items()}
@@ -485,8 +519,8 @@ def test_the_token_opens_nothing_to_a_foreign_page(locked: str, http: httpx.Clie
 
 
 def test_a_ui_that_is_for_reading_refuses_changes(locked: str, http: httpx.Client):
-    asked = {"query": "mutation { wipeAssets(assetPartitionRanges: []) { __typename } }"}
-    answer = http.post(f"{locked}/graphql", headers=BEARER, json=asked).json()
+    mutation = {"query": "mutation { wipeAssets(assetPartitionRanges: []) { __typename } }"}
+    answer = http.post(f"{locked}/graphql", headers=BEARER, json=mutation).json()
     assert answer["data"]["wipeAssets"]["__typename"] == "UnauthorizedError"
 
 

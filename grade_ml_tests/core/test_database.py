@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import signal
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from grade_ml.core import database
 from grade_ml.core.database import copy_frame, reachable, read_frame
 
 
@@ -18,9 +21,15 @@ def test_frames_of_which_the_first_part_is_empty_are_written_whole(engine: Engin
     frame = pd.DataFrame({"course_id": pd.Series(["a", "b"], dtype="string[pyarrow]")})
     with engine.begin() as connection:
         copy_frame(connection, "gradebook.course", pd.concat([frame[:0], frame]))
-        found = connection.execute(text("select course_id from gradebook.course")).scalars().all()
+        courses = connection.execute(text("select course_id from gradebook.course")).scalars().all()
 
-    assert found == ["a", "b"]
+    assert courses == ["a", "b"]
+
+
+def test_the_newest_migration_is_the_head_of_alembic() -> None:
+    """The name of its file alone decides whether a database is up to date."""
+    folder = Path(database.__file__).parent / "migrations"
+    assert ScriptDirectory(folder).get_heads() == [database.newest_revision()]
 
 
 @pytest.mark.security

@@ -64,8 +64,8 @@ def kill(*processes: psutil.Process) -> None:
 
 
 def server_process(home: Path) -> psutil.Process | None:
-    found = embedded_postgres._postmaster((home / "postgres").resolve())
-    return found and found[0]
+    postmaster = embedded_postgres._postmaster((home / "postgres").resolve())
+    return postmaster and postmaster[0]
 
 
 def write(url: str, number: int) -> None:
@@ -149,7 +149,7 @@ def test_a_half_written_process_id_file(home: Path, left: str):
     following.finish()
 
 
-def test_a_cluster_that_was_never_finished_is_made_anew(home: Path):
+def test_a_cluster_that_was_never_finished_is_made_again(home: Path):
     draft = home / "postgres.new"
     draft.mkdir()
     (draft / "PG_VERSION").write_text("18\n")
@@ -260,7 +260,7 @@ def test_a_variable_that_no_url_overrides_is_named(
     assert not (home / "postgres").exists()
 
 
-def test_what_initdb_says_stands_in_the_error(home: Path):
+def test_the_output_of_initdb_is_in_the_error(home: Path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
@@ -271,7 +271,7 @@ def test_what_initdb_says_stands_in_the_error(home: Path):
     assert not (home / "postgres").exists()
 
 
-def test_what_the_server_says_stands_in_the_error(home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_output_of_the_server_is_in_the_error(home: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(embedded_postgres, "_RETRY_SECONDS", 0)
     Holder(home).finish()
     with (home / "postgres" / "postgresql.conf").open("a") as file:

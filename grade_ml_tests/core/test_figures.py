@@ -1,4 +1,4 @@
-"""Pictures show titles and labels as they are, whatever they say."""
+"""Pictures show titles and labels as they are, whatever characters they hold."""
 
 from __future__ import annotations
 

@@ -19,6 +19,6 @@ def rows(count: int) -> pd.DataFrame:
 @given(lists(integers(0, 3), max_size=5))
 def test_types_are_those_of_rows_whether_there_are_any(counts: list[int]):
     for parts in ([rows(count) for count in counts], [empty(TYPES)] * len(counts)):
-        found = together([*parts, empty(TYPES)], TYPES)
-        assert found.dtypes.astype(str).to_dict() == TYPES
-        assert found.index.tolist() == list(range(sum(len(part) for part in parts)))
+        joined = together([*parts, empty(TYPES)], TYPES)
+        assert joined.dtypes.astype(str).to_dict() == TYPES
+        assert joined.index.tolist() == list(range(sum(len(part) for part in parts)))

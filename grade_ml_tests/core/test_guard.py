@@ -1,4 +1,4 @@
-"""What the guard decides by headers alone; both servers ask it (see their own tests)."""
+"""What the guard decides by headers alone; both servers use it (see their own tests)."""
 
 from __future__ import annotations
 

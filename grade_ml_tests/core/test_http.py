@@ -25,7 +25,7 @@ pytestmark = pytest.mark.security
 
 
 @pytest.fixture
-def one() -> Iterator[Site]:
+def origin() -> Iterator[Site]:
     with site() as server:
         yield server
 
@@ -36,7 +36,7 @@ def other() -> Iterator[Site]:
         yield server
 
 
-def ask(
+def fetch(
     url: str,
     method: str = "GET",
     client: httpx.Client | None = None,
@@ -54,11 +54,11 @@ def ask(
     ["127.0.0.2", "localhost", "2130706434", "0x7f000002", "0.0.0.0", "[::ffff:127.0.0.2]"],
 )
 def test_no_answer_leads_to_another_private_address(status: int, host: str):
-    with site() as one, site("0.0.0.0") as other:
-        one.leads["/"] = (status, other.url("/secret", host))
+    with site() as origin, site("0.0.0.0") as other:
+        origin.leads["/"] = (status, other.url("/secret", host))
         with pytest.raises(http.AnswerError, match="not a public address"):
-            ask(one.url())
-        assert other.asked == []
+            fetch(origin.url())
+        assert other.received == []
 
 
 @pytest.mark.parametrize(
@@ -77,67 +77,67 @@ def test_no_answer_leads_to_another_private_address(status: int, host: str):
         "//127.0.0.2/",
     ],
 )
-def test_neither_do_the_networks_behind_this_machine(one: Site, target: str):
-    one.leads["/"] = (302, target)
+def test_neither_do_the_networks_behind_this_machine(origin: Site, target: str):
+    origin.leads["/"] = (302, target)
     with pytest.raises(http.AnswerError, match="not a public address"):
-        ask(one.url())
+        fetch(origin.url())
 
 
-def test_another_port_of_a_private_host_is_another_place(one: Site):
+def test_another_port_of_a_private_host_is_another_place(origin: Site):
     with site() as other:
-        one.leads["/"] = (302, other.url())
+        origin.leads["/"] = (302, other.url())
         with pytest.raises(http.AnswerError, match="not a public address"):
-            ask(one.url())
-        assert other.asked == []
+            fetch(origin.url())
+        assert other.received == []
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://example.org/", "gopher://x/"])
-def test_no_answer_leads_to_another_scheme(one: Site, target: str):
-    one.leads["/"] = (302, target)
+def test_no_answer_leads_to_another_scheme(origin: Site, target: str):
+    origin.leads["/"] = (302, target)
     with pytest.raises(http.AnswerError, match="leads from http to "):
-        ask(one.url())
+        fetch(origin.url())
 
 
-def test_encryption_is_not_given_up(tmp_path: Path, one: Site):
+def test_encryption_is_not_given_up(tmp_path: Path, origin: Site):
     authority = Authority(tmp_path)
     client = http.client(verify=http_context(authority))
     with site(context=authority.context("127.0.0.1")) as safe:
-        safe.leads["/"] = (302, one.url())
+        safe.leads["/"] = (302, origin.url())
         with pytest.raises(http.AnswerError, match="from https to http"):
-            ask(safe.url(), client=client)
-    assert one.asked == []
+            fetch(safe.url(), client=client)
+    assert origin.received == []
 
 
 def http_context(authority: Authority) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(authority.file))
 
 
-def test_within_its_place_an_answer_may_lead_and_what_was_sent_goes_along(one: Site):
-    one.leads |= {"/": (302, "/a?x=1"), "/a?x=1": (302, one.url("/b"))}
-    assert ask(one.url(), headers={"Authorization": "Bearer t"}) == b"{}"
-    assert [(path, given["Authorization"]) for path, given, _ in one.asked] == [
+def test_within_its_place_an_answer_may_lead_and_what_was_sent_goes_along(origin: Site):
+    origin.leads |= {"/": (302, "/a?x=1"), "/a?x=1": (302, origin.url("/b"))}
+    assert fetch(origin.url(), headers={"Authorization": "Bearer t"}) == b"{}"
+    assert [(path, given["Authorization"]) for path, given, _ in origin.received] == [
         ("/", "Bearer t"),
         ("/a?x=1", "Bearer t"),
         ("/b", "Bearer t"),
     ]
-    one.leads["/post"] = (307, "/kept")
-    ask(one.url("/post"), "POST", json={"key": "k"})
-    assert one.asked[-1][0] == "/kept" and b"k" in one.asked[-1][2]
+    origin.leads["/post"] = (307, "/kept")
+    fetch(origin.url("/post"), "POST", json={"key": "k"})
+    assert origin.received[-1][0] == "/kept" and b"k" in origin.received[-1][2]
 
 
-def test_a_circle_ends(one: Site):
-    one.leads["/"] = (302, "/")
+def test_a_circle_ends(origin: Site):
+    origin.leads["/"] = (302, "/")
     with pytest.raises(http.AnswerError, match="leads on more than 5 times"):
-        ask(one.url())
-    assert len(one.asked) == 6
+        fetch(origin.url())
+    assert len(origin.received) == 6
 
 
 @pytest.fixture
-def internet(monkeypatch: pytest.MonkeyPatch, one: Site) -> Site:
-    """`one` as a proxy: whatever host is asked over http answers from there."""
-    monkeypatch.setenv("http_proxy", one.url())
+def internet(monkeypatch: pytest.MonkeyPatch, origin: Site) -> Site:
+    """`origin` as a proxy: requests over http to any host are answered from there."""
+    monkeypatch.setenv("http_proxy", origin.url())
     monkeypatch.setenv("no_proxy", "")
-    return one
+    return origin
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -145,8 +145,8 @@ def test_credentials_do_not_follow_to_another_host(internet: Site, status: int):
     internet.leads["http://a.example/?key=hush"] = (status, "http://b.example/")
     internet.leads["http://b.example/"] = (status, "http://a.example/end")
     secret = {"Authorization": "Bearer hush", "Cookie": "session=hush"}
-    ask("http://a.example/?key=hush", headers=secret)
-    (_, first, _), *others = internet.asked
+    fetch("http://a.example/?key=hush", headers=secret)
+    (_, first, _), *others = internet.received
     assert "hush" in first["Authorization"]
     assert [path for path, *_ in others] == ["http://b.example/", "http://a.example/end"]
     assert "hush" not in str(others)
@@ -156,37 +156,37 @@ def test_credentials_do_not_follow_to_another_host(internet: Site, status: int):
 def test_what_was_posted_does_not_follow_to_another_host(internet: Site, status: int):
     internet.leads["http://a.example/"] = (status, "http://b.example/")
     with pytest.raises(http.AnswerError, match=r"leads what was sent to it on to b\.example"):
-        ask("http://a.example/", "POST", json={"key": "hush"})
-    assert len(internet.asked) == 1
+        fetch("http://a.example/", "POST", json={"key": "hush"})
+    assert len(internet.received) == 1
 
 
 def test_a_proxy_is_not_led_into_private_networks_by_number(internet: Site):
     internet.leads["http://a.example/"] = (302, "http://169.254.169.254/")
     with pytest.raises(http.AnswerError, match="not a public address"):
-        ask("http://a.example/")
+        fetch("http://a.example/")
 
 
-def test_the_address_that_was_checked_is_the_one_that_is_asked(
-    one: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_request_goes_to_the_checked_address(
+    origin: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Loopback counts as public here, since no other address answers; names and TLS are real."""
     monkeypatch.setattr(http, "is_public", lambda address: True)
     authority = Authority(tmp_path)
     client = http.client(verify=http_context(authority))
     with site(context=authority.context("localhost")) as other:
-        one.leads["/"] = (302, other.url("/there", "localhost"))
+        origin.leads["/"] = (302, other.url("/there", "localhost"))
         other.leads["/there"] = (302, "end")
-        assert ask(one.url(), client=client) == b"{}"
-        assert [path for path, *_ in other.asked] == ["/there", "/end"]
-        assert {given["Host"] for _, given, _ in other.asked} == {f"localhost:{other.port}"}
-        # By its number it has no certificate: the name was what was asked for.
-        one.leads["/"] = (302, other.url("/there"))
+        assert fetch(origin.url(), client=client) == b"{}"
+        assert [path for path, *_ in other.received] == ["/there", "/end"]
+        assert {given["Host"] for _, given, _ in other.received} == {f"localhost:{other.port}"}
+        # By its number it has no certificate: the name was what the client requested.
+        origin.leads["/"] = (302, other.url("/there"))
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE"):
-            ask(one.url(), client=http.client(verify=http_context(authority)))
+            fetch(origin.url(), client=http.client(verify=http_context(authority)))
 
 
 @given(st.ip_addresses())
-def test_an_address_counts_as_public_only_if_its_registry_says_so(address):
+def test_an_address_counts_as_public_only_by_its_registry(address):
     if http.is_public(str(address)):
         assert not (address.is_private or address.is_loopback or address.is_link_local)
         assert not (address.is_unspecified or address.is_multicast)
@@ -210,7 +210,7 @@ def slowly(first: bytes, again: bytes) -> Iterator[bytes]:
 
 @contextmanager
 def raw_server(parts: Iterator[bytes]) -> Iterator[str]:
-    """Serve one connection with whatever bytes come, and yield the URL."""
+    """Serve one connection with the given bytes, and yield the URL."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -243,11 +243,11 @@ OK = b"HTTP/1.1 200 OK\r\n"
 )
 def test_an_answer_without_end_ends_in_time(first: bytes, again: bytes):
     with raw_server(slowly(first, again)) as url, pytest.raises(http.AnswerError, match="complete"):
-        ask(url, seconds=0.5)
+        fetch(url, seconds=0.5)
 
 
 def test_what_is_packed_twice_is_not_unpacked():
     bomb = gzip.compress(gzip.compress(bytes(50 << 20)))
     head = OK + b"Content-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
     with raw_server(iter([head + bomb])) as url, pytest.raises(http.AnswerError, match="packed as"):
-        ask(url)
+        fetch(url)

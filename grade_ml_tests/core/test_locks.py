@@ -1,4 +1,4 @@
-"""A lock that somebody else holds: the wait ends, and the message says whose it is."""
+"""A lock that another process holds: the wait ends, and the message names the holder."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def test_a_wait_ends_and_names_the_holder(
     monkeypatch.setattr(locks, "_KERNELS_LIST", Path(listed))
     path = tmp_path / "a.lock"
     with held(path) as process:
-        with pytest.raises(AlreadyRunningError, match=rf"process {process.pid} \(.*-c") as found:
+        with pytest.raises(AlreadyRunningError, match=rf"process {process.pid} \(.*-c") as caught:
             locks.acquire(path, ours, wait_seconds=0)
-        assert str(path) in found.value.message
+        assert str(path) in caught.value.message
     locks.acquire(path, ours, wait_seconds=0).close()
 
 
-def test_a_long_wait_is_told(
+def test_a_long_wait_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr(locks, "_SILENT_SECONDS", 0)
@@ -77,9 +77,9 @@ def test_no_start_of_the_server_waits_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     monkeypatch.setattr(locks.acquire, "__defaults__", (0.2,))
-    with held(tmp_path / name) as process, pytest.raises(AlreadyRunningError) as found:
+    with held(tmp_path / name) as process, pytest.raises(AlreadyRunningError) as caught:
         embedded_postgres.hold(tmp_path / "postgres")
-    assert f"process {process.pid}" in found.value.message
+    assert f"process {process.pid}" in caught.value.message
     embedded_postgres.hold(tmp_path / "postgres")
     embedded_postgres.release(tmp_path / "postgres")
 
@@ -118,7 +118,7 @@ def test_locks_are_taken_in_one_place_only():
 
 
 def test_no_two_locks_have_one_number():
-    assert len({one.value for one in DatabaseLock}) == len(DatabaseLock.__members__)
+    assert len({lock.value for lock in DatabaseLock}) == len(DatabaseLock.__members__)
 
 
 def test_a_lock_of_a_transaction_ends_with_it(gradebook_url: str):

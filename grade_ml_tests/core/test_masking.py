@@ -35,7 +35,7 @@ def test_a_password_among_the_parameters_is_hidden(name: str, password: str):
 
 
 @given(passwords())
-def test_nobody_is_in_doubt_about_an_address_that_is_taken(password: str):
+def test_an_address_that_is_accepted_is_unambiguous(password: str):
     """SQLAlchemy reads the password that was meant, or the address is refused."""
     url = f"postgresql://user:{password}@host/db"
     if not is_ambiguous(url):
@@ -46,7 +46,7 @@ def test_nobody_is_in_doubt_about_an_address_that_is_taken(password: str):
 
 
 @given(passwords())
-def test_what_an_http_client_says_of_an_address_that_is_taken_is_hidden(password: str):
+def test_an_http_client_s_message_on_an_address_that_is_taken_is_hidden(password: str):
     for written in (password, quote(password, safe="")):
         url = f"http://user:{written}@127.0.0.1:1"
         if is_ambiguous(url):

@@ -15,7 +15,7 @@ from grade_ml.core.settings import Settings
 
 pytestmark = pytest.mark.security
 ROOT = os.geteuid() == 0
-#: Of nobody who could be asked.
+#: A user without an account.
 STRANGER = 65533
 
 
@@ -134,7 +134,7 @@ def test_a_folder_that_others_use_too_stays_open_to_them(
     (home / "alice").mkdir()
     os.chown(home / "alice", STRANGER, -1)
     (home / "unknown").mkdir()
-    (home / "unknown").chmod(0o755)  # whatever the umask
+    (home / "unknown").chmod(0o755)  # with any umask
     keep_private(installation)
     assert mode(home) == 0o755
     assert str(home) in caplog.text
@@ -160,7 +160,7 @@ def test_an_inbox_outside_of_home_stays_as_it_is(installation: Settings, tmp_pat
     assert mode(inbox) == 0o1777
 
 
-def test_nothing_is_said_where_nothing_is_wrong(
+def test_nothing_is_reported_where_nothing_is_wrong(
     installation: Settings, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.DEBUG)

@@ -32,12 +32,15 @@ def test_equal_ids_have_equal_pseudonyms_under_one_secret_only() -> None:
 
 
 @pytest.mark.security
-def test_ids_cannot_be_found_again_without_the_secret() -> None:
+def test_ids_cannot_be_recovered_without_the_secret() -> None:
     kept = set(Pseudonyms(b"secret").of(IDS))
     guesses = [
         *pd.util.hash_pandas_object(IDS, index=False),
-        *(int.from_bytes(hashlib.blake2b(one.encode(), digest_size=8).digest()) for one in IDS),
-        *(int.from_bytes(hashlib.sha256(one.encode()).digest()[:8]) for one in IDS),
+        *(
+            int.from_bytes(hashlib.blake2b(identifier.encode(), digest_size=8).digest())
+            for identifier in IDS
+        ),
+        *(int.from_bytes(hashlib.sha256(identifier.encode()).digest()[:8]) for identifier in IDS),
     ]
     assert not kept & set(guesses)
 

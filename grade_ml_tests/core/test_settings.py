@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
-from hypothesis.strategies import dates, datetimes, from_regex, just
+from hypothesis.strategies import dates, datetimes, from_regex, integers, just, sampled_from
 
 from grade_ml.core import settings as module
 from grade_ml.core.dates import parse_date, parse_moment
@@ -16,28 +16,6 @@ from grade_ml.core.settings import AlertSettings, Settings
 from grade_ml.external.settings import ExternalSettings
 from grade_ml.gradebook.rest.settings import OneRosterSettings
 from grade_ml_tests import REPOSITORY
-
-
-def places(pattern: str) -> set[str]:
-    """Return the modules of the package in whose text the pattern is found."""
-    package = REPOSITORY / "grade_ml"
-    return {
-        str(path.relative_to(package))
-        for path in package.rglob("*.py")
-        if re.search(pattern, path.read_text())
-    }
-
-
-def test_the_environment_is_read_where_a_process_begins():
-    edges = {"engine/engine.py", "orchestration/build.py", "orchestration/storage.py"}
-    read = places(r"\w\.from_environment\(\)") - {"core/settings.py"}
-    assert {place for place in read if not place.startswith("cli/")} == edges
-
-
-def test_no_variable_is_changed_at_run_time():
-    changes = r"environ\[[^]]*\] *=[^=]|environ\.(setdefault|update|pop)|putenv|del os\.environ"
-    # Before the first import of a library, and for children.
-    assert places(changes) == {"__init__.py", "core/process.py"}
 
 
 @pytest.fixture
@@ -85,7 +63,7 @@ def test_by_default_the_home_of_an_installed_package_is_the_users(
     assert settings.dagster_home == tmp_path / "d"
 
 
-def test_only_a_checkout_of_this_project_is_one(tmp_path: Path):
+def test_only_a_checkout_of_this_project_is_recognised(tmp_path: Path):
     assert module._repository(REPOSITORY) == REPOSITORY
     assert module._repository(tmp_path) is None
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "grade-ml-user"\n')
@@ -166,8 +144,8 @@ def test_the_home_of_dagster_belongs_to_the_home_that_is_named_beside_it(
         monkeypatch.setenv(name, value)
     for folder, lines in zip(("repository", "first"), env_files, strict=True):
         write_env(tmp_path / folder, *(f"{name}={value}" for name, value in lines.items()))
-    found = Settings.from_environment().dagster_home
-    assert found == (expected and tmp_path / expected)
+    dagster_home = Settings.from_environment().dagster_home
+    assert dagster_home == (expected and tmp_path / expected)
 
 
 @pytest.mark.usefixtures("nowhere")
@@ -219,6 +197,25 @@ def test_what_only_resembles_a_date_is_refused(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("GRADE_ML_AS_OF", value)
     with pytest.raises(ConfigurationError, match="GRADE_ML_AS_OF"):
         Settings.from_environment()
+
+
+@pytest.mark.parametrize("chosen", ["setting", "question"])
+@given(
+    moment=datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=just(UTC)),
+    zone=sampled_from(["UTC", "Pacific/Kiritimati", "Pacific/Niue"]),
+    days=integers(-30_000, 30_000),
+)
+def test_no_question_is_of_a_day_in_the_future(chosen: str, moment: datetime, zone: str, days: int):
+    today = moment.astimezone(ZoneInfo(zone)).date()
+    day = today + timedelta(days=days)
+    of_setting = day if chosen == "setting" else None
+    settings = Settings(_env_file=None, timezone=zone, as_of=of_setting)
+    of_question = day if chosen == "question" else None
+    if day <= today:
+        assert settings.date_at(moment, of_question) == day
+        return
+    with pytest.raises(ConfigurationError, match=rf"{day} lies in the future: today is {today}"):
+        settings.date_at(moment, of_question)
 
 
 @pytest.mark.usefixtures("nowhere")
@@ -286,7 +283,7 @@ def test_an_env_file_in_another_encoding_is_named(tmp_path: Path, encoding: str)
 
 @pytest.mark.usefixtures("nowhere")
 @pytest.mark.parametrize("home", ["~nobody-of-this-name/x", "a\nb", "a\x1bb", "a\udc80"])
-def test_a_path_that_cannot_be_one_is_named(monkeypatch: pytest.MonkeyPatch, home: str):
+def test_a_text_that_cannot_be_a_path_is_named(monkeypatch: pytest.MonkeyPatch, home: str):
     monkeypatch.setenv("GRADE_ML_HOME", home)
     with pytest.raises(ConfigurationError, match="GRADE_ML_HOME"):
         Settings.from_environment()

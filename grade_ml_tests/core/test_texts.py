@@ -1,4 +1,4 @@
-"""Whatever a loaded text says, each channel shows it as a text."""
+"""Each channel shows any loaded text as a text."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ def test_no_channel_is_given_what_steers_it(text: str):
         texts.block,
         texts.html,
     ):
-        found = channel(text)
-        assert not CONTROLS.search(found)
-        found.encode()
+        shown = channel(text)
+        assert not CONTROLS.search(shown)
+        shown.encode()
     assert "\n" not in texts.line(text) and "\n" not in texts.markdown(text)
 
 
 @given(anything, st.integers(20, 400))
 def test_slack_gets_neither_links_nor_mentions_nor_too_much(text: str, most: int):
-    found = texts.slack(text, most)
-    assert len(found) <= most
-    assert not re.search(r"[<>]|&(?!(amp|lt|gt);)", found)
-    assert not re.search(r"@(channel|here|everyone)\b", found)
+    shown = texts.slack(text, most)
+    assert len(shown) <= most
+    assert not re.search(r"[<>]|&(?!(amp|lt|gt);)", shown)
+    assert not re.search(r"@(channel|here|everyone)\b", shown)
 
 
 @given(anything)
@@ -82,7 +82,7 @@ def test_markdown_shows_the_text_itself(text: str):
 @given(anything)
 def test_a_block_ends_where_it_should(text: str):
     first, *inside, last = texts.block(text).split("\n")
-    assert first == last and not any(first in one for one in inside)
+    assert first == last and not any(first in line for line in inside)
 
 
 @given(anything)
@@ -111,6 +111,6 @@ def test_a_terminal_shows_brackets_as_brackets(text: str):
 @given(anything, anything)
 def test_errors_say_what_was_loaded_in_plain_characters(message: str, remedy: str):
     error = SourceError(message, remedy)
-    for found in (error.message, error.remedy, str(error)):
-        assert not CONTROLS.search(found)
-        found.encode()
+    for part in (error.message, error.remedy, str(error)):
+        assert not CONTROLS.search(part)
+        part.encode()

@@ -30,7 +30,7 @@ def panel(
 ) -> Panel:
     """A section with an assignment due every second week, and what came in the end.
 
-    A student hands in with a chance of about `share` and scores around a level of their own; both
+    A student hands in with probability about `share` and scores around a level of their own; both
     go together. Every student is active on about two thirds of the days.
     """
     random = np.random.default_rng([seed, students, assignments])
@@ -88,17 +88,17 @@ def _streak(handed_in: np.ndarray) -> int:
     return int(np.argmax(handed_in[::-1])) if handed_in.any() else len(handed_in)
 
 
-def forecasts(one: Panel, noise: float = 10.0, share: float | None = None) -> pd.DataFrame:
+def forecasts(class_panel: Panel, noise: float = 10.0, share: float | None = None) -> pd.DataFrame:
     """Honest forecasts: from the rate of handing in and the mean of what was handed in.
 
-    `share` gives everybody that chance of handing in instead.
+    `share` gives every student that probability of handing in instead.
     """
-    past, left = one.past, one.remaining
-    handed_in = (one.submitted[:, past] > 0).sum(axis=1)
+    past, left = class_panel.past, class_panel.remaining
+    handed_in = (class_panel.submitted[:, past] > 0).sum(axis=1)
     chance = (handed_in + 3.2) / (len(past) + 4)
     chance = np.full(len(chance), share) if share is not None else chance
-    level = (one.score[:, past].sum(axis=1) + 2 * 65) / (handed_in + 2)
-    student, place = np.meshgrid(range(len(one.students)), range(len(left)), indexing="ij")
+    level = (class_panel.score[:, past].sum(axis=1) + 2 * 65) / (handed_in + 2)
+    student, place = np.meshgrid(range(len(class_panel.students)), range(len(left)), indexing="ij")
     student, place = student.ravel(), place.ravel()
     p, m = chance[student], level[student]
 
@@ -110,13 +110,13 @@ def forecasts(one: Panel, noise: float = 10.0, share: float | None = None) -> pd
 
     return pd.DataFrame(
         {
-            "course_id": one.course_id,
-            "section_id": one.section_id,
-            "student_id": one.students[student],
-            "assignment_id": one.assignments[left][place],
+            "course_id": class_panel.course_id,
+            "section_id": class_panel.section_id,
+            "student_id": class_panel.students[student],
+            "assignment_id": class_panel.assignments[left][place],
             "horizon": place + 1,
-            "due_day": one.due_day[left][place],
-            "weight": one.weight[left][place],
+            "due_day": class_panel.due_day[left][place],
+            "weight": class_panel.weight[left][place],
             "mean": p * m,
             "median": quantile(0.5),
             "submit_probability": p,
@@ -125,29 +125,29 @@ def forecasts(one: Panel, noise: float = 10.0, share: float | None = None) -> pd
             "low95": quantile(0.025),
             "high95": quantile(0.975),
             "method": "slot",
-            "as_of": day_of(one),
+            "as_of": day_of(class_panel),
         }
     ).sort_values(["student_id", "horizon"], ignore_index=True)
 
 
-def later(one: Panel, day: float) -> Panel:
+def later(class_panel: Panel, day: float) -> Panel:
     """The same section on a later day."""
-    past = one.due_day <= day
+    past = class_panel.due_day <= day
     return replace(
-        one,
+        class_panel,
         day=day,
-        score=np.where(past, one.truth, np.nan),
-        submitted=np.where(past, one.truth_submitted, np.nan),
+        score=np.where(past, class_panel.truth, np.nan),
+        submitted=np.where(past, class_panel.truth_submitted, np.nan),
     )
 
 
 def single(probabilities: list[float], scores: list[float], **settled: Any) -> tuple[Any, Any]:
-    """One student's forecasts, one assignment a week, and where the student stands."""
-    one = panel(students=1, assignments=len(scores) + 1, day=14.0)
-    frame = forecasts(one).iloc[: len(scores)].copy()
-    frame["due_day"] = one.day + 7.0 * np.arange(1, len(scores) + 1)
+    """One student's forecasts, one assignment a week, and the state of the student."""
+    student_panel = panel(students=1, assignments=len(scores) + 1, day=14.0)
+    frame = forecasts(student_panel).iloc[: len(scores)].copy()
+    frame["due_day"] = student_panel.day + 7.0 * np.arange(1, len(scores) + 1)
     frame["submit_probability"] = probabilities
     for name in ("mean", "median", "low80", "high80", "low95", "high95"):
         frame[name] = scores
     frame["mean"] = np.array(probabilities) * np.array(scores)
-    return frame, standing([one]).assign(**settled)
+    return frame, standing([student_panel]).assign(**settled)

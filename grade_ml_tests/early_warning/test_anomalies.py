@@ -17,7 +17,7 @@ from grade_ml_tests.early_warning.made import forecasts, later, panel
 @pytest.fixture(scope="module")
 def reference():
     seen = [panel(200, seed=n, section=f"s{n}", share=0.95) for n in range(10)]
-    frame = pd.concat([forecasts(one) for one in seen])
+    frame = pd.concat([forecasts(class_panel) for class_panel in seen])
     return reference_of(seen, frame, truths(seen))
 
 
@@ -34,31 +34,33 @@ def week(seed: int, **changed: tuple[int, float]) -> tuple[Panel, Panel, pd.Data
     return now, before, forecasts(before)
 
 
-def unbroken(one: Panel) -> list[str]:
+def unbroken(class_panel: Panel) -> list[str]:
     """Students who handed in everything and scored well."""
-    good = (one.submitted[:, one.past] > 0).all(axis=1) & (one.score[:, one.past] > 55).all(axis=1)
-    return list(one.students[good])
+    good = (class_panel.submitted[:, class_panel.past] > 0).all(axis=1) & (
+        class_panel.score[:, class_panel.past] > 55
+    ).all(axis=1)
+    return list(class_panel.students[good])
 
 
-def test_a_score_far_outside_its_band_is_told_with_what_was_expected(reference):
+def test_a_score_far_outside_its_band_is_an_anomaly_with_its_expectation(reference):
     student = unbroken(week(50)[1])[0]
     now, before, frame = week(50, **{student: (3, 1.0)})
-    found = anomalies([now], [before], frame, reference)
-    assert list(found) == list(ANOMALIES)
-    (row,) = found[(found["student_id"] == student) & (found["kind"] == Kind.SCORE)].itertuples()
+    rows = anomalies([now], [before], frame, reference)
+    assert list(rows) == list(ANOMALIES)
+    (row,) = rows[(rows["student_id"] == student) & (rows["kind"] == Kind.SCORE)].itertuples()
     assert row.observed == 1.0 and row.low <= row.expected <= row.high and row.low > 1.0
     assert row.says == "score far lower than forecast"
     assert row.assignment_id == "new-a3"
 
 
-def test_activity_that_stops_is_told(reference):
+def test_activity_that_stops_is_an_anomaly(reference):
     now, before, frame = week(51)
     features = now.features.copy()
     column = now.feature_names.index("activity_last_7")
     features[3, column + 1] -= features[3, column]
     features[3, column] = 0
-    found = anomalies([replace(now, features=features)], [before], frame, reference)
-    (row,) = found[found["kind"] == Kind.ACTIVITY].itertuples()
+    rows = anomalies([replace(now, features=features)], [before], frame, reference)
+    (row,) = rows[rows["kind"] == Kind.ACTIVITY].itertuples()
     assert row.student_id == now.students[3]
     assert row.observed == 0 and row.expected > 10
 
@@ -70,13 +72,13 @@ def test_rest_of_the_whole_class_is_no_anomaly(reference):
         :, now.feature_names.index("activity_last_7")
     ]
     features[:, now.feature_names.index("activity_last_7")] = 0
-    found = anomalies([replace(now, features=features)], [before], frame, reference)
-    assert not (found["kind"] == Kind.ACTIVITY).any()
+    rows = anomalies([replace(now, features=features)], [before], frame, reference)
+    assert not (rows["kind"] == Kind.ACTIVITY).any()
 
 
-def test_a_miss_after_an_unbroken_row_is_told_where_misses_are_rare():
+def test_a_miss_after_an_unbroken_row_is_an_anomaly_where_misses_are_rare():
     seen = [panel(300, seed=n, section=f"s{n}", share=0.995) for n in range(8)]
-    frames = pd.concat([forecasts(one, share=0.99) for one in seen])
+    frames = pd.concat([forecasts(class_panel, share=0.99) for class_panel in seen])
     usual = reference_of(seen, frames, truths(seen))
     before = panel(60, seed=70, section="new", share=0.9999, day=50.0)
     student = unbroken(before)[0]
@@ -86,8 +88,8 @@ def test_a_miss_after_an_unbroken_row_is_told_where_misses_are_rare():
     now = later(replace(before, truth=truth, truth_submitted=handed_in), 57.0)
     frame = forecasts(before, share=0.99)
     frame.loc[frame["student_id"] == student, "submit_probability"] = 0.999
-    found = anomalies([now], [before], frame, usual)
-    rhythm = found[found["kind"] == Kind.RHYTHM]
+    rows = anomalies([now], [before], frame, usual)
+    rhythm = rows[rows["kind"] == Kind.RHYTHM]
     assert rhythm["student_id"].tolist() == [student]
     assert rhythm["expected"].tolist() == [0.999]
     assert "after 3 assignments" in rhythm["says"].iloc[0]
@@ -98,8 +100,8 @@ def test_ordinary_weeks_seldom_raise_an_alarm(reference):
     alarmed = 0
     for seed in range(100, 140):
         now, before, frame = week(seed)
-        found = anomalies([now], [before], frame, reference)
-        alarmed += (found["kind"] == Kind.SCORE).any()
+        rows = anomalies([now], [before], frame, reference)
+        alarmed += (rows["kind"] == Kind.SCORE).any()
     assert alarmed <= 10
 
 
@@ -110,10 +112,10 @@ def test_old_results_are_no_news(reference):
 
 
 @pytest.mark.parametrize("forecast", [True, False])
-def test_without_reference_or_forecasts_nothing_is_told(reference, forecast):
+def test_without_reference_or_forecasts_there_is_no_anomaly(reference, forecast):
     now, before, frame = week(53)
-    found = anomalies([now], [before], frame if forecast else frame.head(0), {})
-    assert found.empty and list(found) == list(ANOMALIES)
+    rows = anomalies([now], [before], frame if forecast else frame.head(0), {})
+    assert rows.empty and list(rows) == list(ANOMALIES)
     assert anomalies([], [], frame.head(0), reference).empty
 
 

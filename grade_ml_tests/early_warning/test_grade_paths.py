@@ -1,4 +1,4 @@
-"""Paths of the running grade: what they must hold whatever the forecasts are."""
+"""Paths of the running grade: what they must hold with any forecasts."""
 
 from __future__ import annotations
 
@@ -71,24 +71,24 @@ def test_dependence_widens_the_sum_and_leaves_each_score_alone():
     frame, state = single([0.7, 0.7, 0.7, 0.7], [70.0] * 4)
     frame["weight"] = 20.0
     free, bound = (simulate(frame, state, dependence) for dependence in (0.0, 0.9))
-    width = [one["high80"].iloc[-1] - one["low80"].iloc[-1] for one in (free, bound)]
+    width = [path["high80"].iloc[-1] - path["low80"].iloc[-1] for path in (free, bound)]
     assert width[1] > 1.3 * width[0]
     assert bound["missed_probability"].iloc[0] == pytest.approx(0.3, abs=0.05)
 
 
 def test_a_path_depends_on_its_own_enrollment_alone(section, paths):
     frame, state = forecasts(section), standing([section])
-    some = frame[frame["student_id"].isin(section.students[5:9])]
-    alone = grade_paths(some.sample(frac=1, random_state=1), state, PathModel())
+    sample = frame[frame["student_id"].isin(section.students[5:9])]
+    alone = grade_paths(sample.sample(frac=1, random_state=1), state, PathModel())
     among = paths[paths["student_id"].isin(section.students[5:9])].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, among)
 
 
 def test_another_seed_changes_little(section):
     frame, state = forecasts(section), standing([section])
-    one, other = (simulate(frame, state, 0.4, seed) for seed in (1, 2))
-    assert not one.equals(other)
-    assert (one["mean"] - other["mean"]).abs().max() < 4
+    first, other = (simulate(frame, state, 0.4, seed) for seed in (1, 2))
+    assert not first.equals(other)
+    assert (first["mean"] - other["mean"]).abs().max() < 4
 
 
 def test_assignments_without_weight_leave_no_grade_and_no_alarm():
@@ -120,17 +120,19 @@ def test_truths_that_are_not_known_do_not_count(section):
 
 def test_curves_and_dependence_are_learned_and_calibrate():
     seen = [panel(120, seed=n, section=f"s{n}") for n in range(8)]
-    frame = pd.concat([forecasts(one, share=0.95) for one in seen])
+    frame = pd.concat([forecasts(class_panel, share=0.95) for class_panel in seen])
     state, truth = standing(seen), truths(seen)
     model = PathModel.fit(frame, truth, state)
     assert model.uncalibrated == ()
     assert model.dependence > 0
     new = [panel(200, seed=n, section=f"n{n}") for n in range(20, 24)]
-    unseen = pd.concat([forecasts(one, share=0.95) for one in new])
+    unseen = pd.concat([forecasts(class_panel, share=0.95) for class_panel in new])
     happened = true_paths(unseen, truths(new), standing(new))
-    found = grade_paths(unseen, standing(new), model).merge(happened, on=[*KEY, "week"])
+    predicted = grade_paths(unseen, standing(new), model).merge(happened, on=[*KEY, "week"])
     # The forecasts state that 5% are missed, about 23% are.
-    assert found["missed_probability"].mean() == pytest.approx(found["missed"].mean(), abs=0.04)
+    assert predicted["missed_probability"].mean() == pytest.approx(
+        predicted["missed"].mean(), abs=0.04
+    )
     assert PathModel.fit(frame, truth, state) == model
 
 
@@ -148,9 +150,9 @@ def test_too_few_cases_teach_no_curve(section):
 )
 def test_a_curve_keeps_chances_in_bounds_and_order(slope, intercept, chances):
     ordered = np.sort(np.array(chances))
-    found = Curve(slope, intercept).apply(ordered)
-    assert ((found >= 0) & (found <= 1)).all()
-    assert (np.diff(found) >= 0).all()
+    probabilities = Curve(slope, intercept).apply(ordered)
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+    assert (np.diff(probabilities) >= 0).all()
 
 
 @settings(max_examples=80, deadline=None)
@@ -191,8 +193,8 @@ def test_a_perfect_and_an_empty_record_stay_within_the_bounds(weights, value, se
         settled_points=settled * value / 100,
     )
     frame["weight"] = (100 - settled) * np.array(weights) / sum(weights)
-    found = grade_paths(frame, state, PathModel())
-    grades = found[["low95", "low80", "mean", "high80", "high95"]].to_numpy()
+    predicted = grade_paths(frame, state, PathModel())
+    grades = predicted[["low95", "low80", "mean", "high80", "high95"]].to_numpy()
     assert ((grades >= 0) & (grades <= 100)).all()
     assert grades == pytest.approx(value, abs=1e-9)
 
@@ -201,5 +203,5 @@ def test_a_perfect_and_an_empty_record_stay_within_the_bounds(weights, value, se
 @settings(max_examples=40)
 def test_no_drawn_score_leaves_the_bounds(levels):
     frame, _ = single([1.0, 0.7, 1.0], [100.0, 99.3, 0.0])
-    found = ScoreDistributions.of(frame).quantile(np.array([levels] * 3))
-    assert found.min() >= 0 and found.max() <= 100
+    scores = ScoreDistributions.of(frame).quantile(np.array([levels] * 3))
+    assert scores.min() >= 0 and scores.max() <= 100

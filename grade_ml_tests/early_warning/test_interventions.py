@@ -1,4 +1,4 @@
-"""Interventions: the table is checked, loads are kept, and nobody is dropped in silence."""
+"""Interventions: the table is checked, loads hold, and no student is dropped in silence."""
 
 from __future__ import annotations
 
@@ -109,20 +109,20 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 
 def test_actions_are_ranked_per_student_by_severity():
-    found = proposals(
+    ranked = proposals(
         periods(("a", 0.7, Driver.LOW_SCORES, 4), ("a", 0.9, Driver.WORK_DUE, 0)), RULES
     )
-    assert found["rank"].tolist() == [1, 2, 3]
-    assert found["driver"].tolist() == ["work_due", "low_scores", "low_scores"]
-    assert found["timing"].tolist() == ["now", "later", "later"]
+    assert ranked["rank"].tolist() == [1, 2, 3]
+    assert ranked["driver"].tolist() == ["work_due", "low_scores", "low_scores"]
+    assert ranked["timing"].tolist() == ["now", "later", "later"]
 
 
 def test_a_full_week_leaves_the_less_urgent_out_and_lists_them():
     rows = periods(*((f"u{n}", 0.5 + n / 100, Driver.WORK_DUE, 0) for n in range(10)))
-    found = plan(rows, RULES, NOTHING, TODAY, load=3)
-    planned = found[found["planned_on"].notna()]
+    planning = plan(rows, RULES, NOTHING, TODAY, load=3)
+    planned = planning[planning["planned_on"].notna()]
     assert sorted(planned["student_id"]) == ["u7", "u8", "u9"]
-    left = found[found["planned_on"].isna()]
+    left = planning[planning["planned_on"].isna()]
     assert len(left) == 7
     assert left["left_out"].str.contains("3 tasks of this week").all()
 
@@ -130,8 +130,8 @@ def test_a_full_week_leaves_the_less_urgent_out_and_lists_them():
 def test_a_first_task_comes_before_another_students_second():
     rules = [rule for rule in RULES if rule.driver is Driver.MISSED_IN_A_ROW]
     rows = periods(("a", 0.99, Driver.MISSED_IN_A_ROW, 0), ("b", 0.6, Driver.MISSED_IN_A_ROW, 0))
-    found = plan(rows, rules, NOTHING, TODAY, load=2)
-    assert set(found.loc[found["planned_on"].notna(), "student_id"]) == {"a", "b"}
+    planning = plan(rows, rules, NOTHING, TODAY, load=2)
+    assert set(planning.loc[planning["planned_on"].notna(), "student_id"]) == {"a", "b"}
 
 
 def test_what_was_planned_earlier_in_the_week_stays_and_counts():
@@ -139,11 +139,11 @@ def test_what_was_planned_earlier_in_the_week_stays_and_counts():
     on_monday = plan(monday_periods, RULES, NOTHING, monday(TODAY), load=1)
     assert on_monday["planned_on"].tolist() == [pd.Timestamp("2025-09-22")]
     rows = periods(("a", 0.6, Driver.WORK_DUE, 0), ("b", 0.9, Driver.WORK_DUE, 0))
-    found = plan(rows, RULES, on_monday, TODAY, load=1).set_index("student_id")
-    assert found.loc["a", "planned_on"] == pd.Timestamp("2025-09-22")
-    assert pd.isna(found.loc["b", "planned_on"])
-    assert (found["as_of"] == pd.Timestamp(TODAY)).all()
-    # Next week there is room again.
+    planning = plan(rows, RULES, on_monday, TODAY, load=1).set_index("student_id")
+    assert planning.loc["a", "planned_on"] == pd.Timestamp("2025-09-22")
+    assert pd.isna(planning.loc["b", "planned_on"])
+    assert (planning["as_of"] == pd.Timestamp(TODAY)).all()
+    # Next week there is capacity again.
     assert plan(rows, RULES, NOTHING, TODAY, load=2)["planned_on"].notna().all()
 
 
@@ -163,33 +163,33 @@ cases = st.lists(
 def test_no_load_is_ever_exceeded_and_all_proposals_are_listed(monday_cases, cases, load):
     first = plan(periods(*monday_cases), RULES, NOTHING, monday(TODAY), load)
     planned = first[first["planned_on"].notna()]
-    found = plan(periods(*cases), RULES, planned, TODAY, load)
-    assert list(found) == list(PLAN)
-    taken = found[found["planned_on"].notna()]
+    planning = plan(periods(*cases), RULES, planned, TODAY, load)
+    assert list(planning) == list(PLAN)
+    taken = planning[planning["planned_on"].notna()]
     assert taken.groupby(["section_id", "owner"]).size().le(load).all()
     tasks = ["section_id", "student_id", "owner", "action"]
-    listed = set(found[tasks].itertuples(index=False, name=None))
-    asked = proposals(periods(*cases), RULES)[tasks].itertuples(index=False, name=None)
-    assert set(asked) <= listed
-    assert len(listed) == len(found)
-    assert (found["planned_on"].isna() == (found["left_out"] != "")).all()
+    listed = set(planning[tasks].itertuples(index=False, name=None))
+    possible = proposals(periods(*cases), RULES)[tasks].itertuples(index=False, name=None)
+    assert set(possible) <= listed
+    assert len(listed) == len(planning)
+    assert (planning["planned_on"].isna() == (planning["left_out"] != "")).all()
 
 
 ELSE = tuple(Rule(d, t, "write", "mentor", "a trial") for d in Driver for t in Timing)
 HELD = Instead(RULES, "withheld by an experiment")
 
 
-def test_who_is_an_exception_has_another_table_or_is_told_why_nothing_is_planned():
+def test_an_exception_has_another_table_or_the_reason_why_nothing_is_planned():
     rows = periods(*((name, 0.9, Driver.WORK_DUE, 0) for name in "abc"))
     exceptions = {("c", "a"): HELD, ("c", "b"): Instead(ELSE), ("other", "c"): HELD}
-    found = plan(rows, RULES, NOTHING, TODAY, 5, exceptions).set_index("student_id")
-    assert found.loc["a", "left_out"] == "withheld by an experiment"
-    assert found.loc["b", ["owner", "left_out"]].tolist() == ["mentor", ""]
+    planning = plan(rows, RULES, NOTHING, TODAY, 5, exceptions).set_index("student_id")
+    assert planning.loc["a", "left_out"] == "withheld by an experiment"
+    assert planning.loc["b", ["owner", "left_out"]].tolist() == ["mentor", ""]
     # Of another course: the table in force.
-    assert found.loc["c"].equals(
+    assert planning.loc["c"].equals(
         plan(rows, RULES, NOTHING, TODAY, 5).set_index("student_id").loc["c"]
     )
-    assert found["planned_on"].isna().tolist() == [True, False, False]
+    assert planning["planned_on"].isna().tolist() == [True, False, False]
 
 
 @settings(max_examples=20, deadline=None)
@@ -197,12 +197,14 @@ def test_who_is_an_exception_has_another_table_or_is_told_why_nothing_is_planned
     cases=cases, held=st.sets(st.sampled_from([f"u{n}" for n in range(6)])), load=st.integers(0, 4)
 )
 def test_what_is_withheld_is_listed_and_takes_nobodys_place(cases, held, load):
-    found = plan(periods(*cases), RULES, NOTHING, TODAY, load, {("c", one): HELD for one in held})
-    free = periods(*(one for one in cases if one[0] not in held))
-    of_others = found[~found["student_id"].isin(held)].reset_index(drop=True)
+    planning = plan(
+        periods(*cases), RULES, NOTHING, TODAY, load, {("c", student): HELD for student in held}
+    )
+    free = periods(*(case for case in cases if case[0] not in held))
+    of_others = planning[~planning["student_id"].isin(held)].reset_index(drop=True)
     alone = plan(free, RULES, NOTHING, TODAY, load)
     pd.testing.assert_frame_equal(of_others, alone, check_dtype=False)
-    withheld = found[found["student_id"].isin(held)]
+    withheld = planning[planning["student_id"].isin(held)]
     assert withheld["planned_on"].isna().all()
-    assert set(withheld["student_id"]) == {one[0] for one in cases} & held
+    assert set(withheld["student_id"]) == {case[0] for case in cases} & held
     assert withheld["left_out"].eq(HELD.withheld).all()

@@ -7,8 +7,10 @@ import io
 import pandas as pd
 import pytest
 
+from grade_ml.core.figures import Nothing
 from grade_ml.early_warning import pictures
 from grade_ml.early_warning.grade_paths import PathModel, grade_paths, results_so_far, standing
+from grade_ml.early_warning.risk_periods import risk
 from grade_ml_tests.early_warning.made import forecasts, panel
 
 ONE = panel(100, assignments=8)
@@ -39,13 +41,25 @@ def test_every_stage_of_a_section_can_be_drawn(results, paths):
         pictures.risk_calendar(paths, "Calendar"),
     ]
     for figure in drawn:
-        text = svg(figure)
+        text = figure.words if isinstance(figure, Nothing) else svg(figure)
         assert not [name for name in ONE.students if name in text]
 
 
-def test_a_calendar_shows_the_most_at_risk_and_says_how_many_there_are():
-    text = svg(pictures.risk_calendar(PATHS, "Calendar"))
-    assert f"Calendar: {pictures.MOST_ROWS} of 100 students" in text
+def test_a_calendar_shows_students_of_every_risk_and_their_number():
+    calendar = pictures.risk_calendar(PATHS, "Calendar")
+    assert f"{pictures.MOST_ROWS} of all 100 students" in svg(calendar)
+    drawn = calendar.axes[0].images[0].get_array()
+    most = PATHS.assign(risk=risk(PATHS)).groupby("student_id")["risk"].max()
+    assert drawn[0].max() == pytest.approx(100 * most.max())
+    assert drawn[-1].max() == pytest.approx(100 * most.min())
+
+
+def test_of_a_class_without_work_or_differences_there_is_nothing_to_draw():
+    assert pictures.risk_calendar(PATHS.head(0), "C") == Nothing("C: no work is due any more.")
+    assert isinstance(pictures.course_fan(RESULTS.head(0), PATHS.head(0), 9, "C"), Nothing)
+    alike = PATHS.assign(missed_probability=1.0, below_pass_probability=1.0)
+    drawn = pictures.risk_calendar(alike, "C")
+    assert isinstance(drawn, Nothing) and "is 100% in each week" in drawn.words
 
 
 def test_the_running_grade_is_the_weighted_mean_of_what_is_known():

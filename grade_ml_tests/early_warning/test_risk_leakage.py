@@ -1,4 +1,4 @@
-"""What is dated after the day changes nothing that is said of the day."""
+"""What is dated after the day changes no result for the day."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from grade_ml_tests.early_warning.made import forecasts, later, panel
 @cache
 def model() -> RiskModel:
     seen = [panel(80, seed=n, section=f"s{n}", started_on=19_000 + 300 * n) for n in range(4)]
-    return RiskModel.fit(pd.concat([forecasts(one) for one in seen]), seen)
+    return RiskModel.fit(pd.concat([forecasts(class_panel) for class_panel in seen]), seen)
 
 
-def said(now: Panel, before: Panel) -> list[pd.DataFrame]:
+def computed(now: Panel, before: Panel) -> list[pd.DataFrame]:
     frame, state = forecasts(now), standing([now])
     paths = grade_paths(frame, state, model().paths)
     unusual = anomalies([now], [before], forecasts(before), model().reference)
@@ -30,15 +30,21 @@ def said(now: Panel, before: Panel) -> list[pd.DataFrame]:
 
 
 def test_another_future_changes_nothing():
-    one = panel(120, assignments=8, day=30.0, seed=9, section="new")
+    class_panel = panel(120, assignments=8, day=30.0, seed=9, section="new")
     random = np.random.default_rng(1)
     other = replace(
-        one,
-        truth=np.where(one.due_day <= 60, one.truth, random.uniform(0, 100, one.truth.shape)),
-        truth_submitted=np.where(one.due_day <= 60, one.truth_submitted, 1.0),
+        class_panel,
+        truth=np.where(
+            class_panel.due_day <= 60,
+            class_panel.truth,
+            random.uniform(0, 100, class_panel.truth.shape),
+        ),
+        truth_submitted=np.where(class_panel.due_day <= 60, class_panel.truth_submitted, 1.0),
     )
-    assert not np.array_equal(one.truth, other.truth)
+    assert not np.array_equal(class_panel.truth, other.truth)
     for mine, theirs in zip(
-        said(later(one, 60.0), one), said(later(other, 60.0), other), strict=True
+        computed(later(class_panel, 60.0), class_panel),
+        computed(later(other, 60.0), other),
+        strict=True,
     ):
         pd.testing.assert_frame_equal(mine, theirs)

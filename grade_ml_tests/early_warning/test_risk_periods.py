@@ -42,14 +42,14 @@ def path(below: list[float], missed: list[float], **state: object) -> pd.DataFra
 
 
 def test_weeks_in_a_row_are_one_period():
-    found = risk_periods(path([0.1, 0.6, 0.7, 0.2, 0.9], [0.0] * 5))
-    assert list(found) == list(PERIODS)
-    assert found[["start_week", "end_week", "weeks_ahead"]].to_numpy().tolist() == [
+    periods = risk_periods(path([0.1, 0.6, 0.7, 0.2, 0.9], [0.0] * 5))
+    assert list(periods) == list(PERIODS)
+    assert periods[["start_week", "end_week", "weeks_ahead"]].to_numpy().tolist() == [
         [8, 8, 5],
         [5, 6, 2],
     ]
-    assert found["severity"].tolist() == [0.9, 0.7]
-    assert found["starts_on"].iloc[1] == pd.Timestamp("2025-09-29")
+    assert periods["severity"].tolist() == [0.9, 0.7]
+    assert periods["starts_on"].iloc[1] == pd.Timestamp("2025-09-29")
 
 
 def test_two_students_share_no_period():
@@ -93,9 +93,9 @@ chances = st.lists(st.floats(0, 1), min_size=6, max_size=6)
 def test_more_risk_never_lowers_severity_nor_frees_a_week(below, missed, rise):
     def covered(rows: pd.DataFrame) -> dict[int, float]:
         return {
-            week: one.severity
-            for one in risk_periods(rows).itertuples()
-            for week in range(one.start_week, one.end_week + 1)
+            week: period.severity
+            for period in risk_periods(rows).itertuples()
+            for week in range(period.start_week, period.end_week + 1)
         }
 
     higher = [min(1.0, chance + more) for chance, more in zip(below, rise, strict=True)]
@@ -127,10 +127,10 @@ def test_figures_count_what_came_true():
 
 def test_flags_on_unseen_sections_come_true_more_often_than_not():
     seen = [panel(120, seed=n, section=f"s{n}") for n in range(6)]
-    frame = pd.concat([forecasts(one) for one in seen])
+    frame = pd.concat([forecasts(class_panel) for class_panel in seen])
     model = PathModel.fit(frame, truths(seen), standing(seen))
     new = [panel(200, seed=n, section=f"n{n}") for n in range(20, 24)]
-    unseen, state = pd.concat([forecasts(one) for one in new]), standing(new)
+    unseen, state = pd.concat([forecasts(class_panel) for class_panel in new]), standing(new)
     everyone, fresh = evaluate(
         grade_paths(unseen, state, model), true_paths(unseen, truths(new), state)
     )

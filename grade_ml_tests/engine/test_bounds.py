@@ -29,7 +29,7 @@ def test_what_waits_for_the_same_key_is_computed_together() -> None:
         rest = [threads.submit(gathering.of, "a", item, compute) for item in range(1, 6)]
         wait_until(lambda: slots._waiting == 5, "five who wait")
         go.set()
-        assert [one.result() for one in (first, *rest)] == [0, 10, 20, 30, 40, 50]
+        assert [future.result() for future in (first, *rest)] == [0, 10, 20, 30, 40, 50]
     assert batches[0] == [0] and len(batches) == 2 and sorted(batches[1]) == [1, 2, 3, 4, 5]
 
 
@@ -44,7 +44,7 @@ def test_an_error_reaches_all_who_wait_for_it() -> None:
             gathering.of("a", 1, compute)
 
 
-def test_who_finds_no_place_leaves_nothing_behind() -> None:
+def test_a_request_without_a_place_leaves_nothing_behind() -> None:
     slots = Slots(1, 0, 30.0)
     gathering: Gathering[int, int] = Gathering(slots)
     with slots.one(), pytest.raises(Overloaded, match="0 computations wait"):
@@ -72,5 +72,7 @@ def test_what_was_used_last_is_kept_and_made_once() -> None:
         return 7
 
     with ThreadPoolExecutor(8) as threads:
-        found = {one.result() for one in [threads.submit(once.of, "a", make) for _ in range(8)]}
-    assert found == {7} and made == [1]
+        results = {
+            future.result() for future in [threads.submit(once.of, "a", make) for _ in range(8)]
+        }
+    assert results == {7} and made == [1]

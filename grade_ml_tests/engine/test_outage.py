@@ -1,4 +1,4 @@
-"""PostgreSQL is stopped and started again while many ask the engine."""
+"""PostgreSQL is stopped and started again while many callers use the engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from grade_ml.core import database, embedded_postgres
 from grade_ml.core.settings import Settings
 from grade_ml.engine import GradePrediction, PredictiveAnalyticsEngine, StorageUnavailable
 from grade_ml.ensemble.baseline import BaselineModel
-from grade_ml_tests.engine.test_stored import At, anew, loaded, night
+from grade_ml_tests.engine.test_stored import At, as_computed, loaded, nightly_run
 from grade_ml_tests.ensemble.campus import TODAY, make_champion, small, store
 from grade_ml_tests.factories import SECRET
 from grade_ml_tests.launch import wait_until
@@ -30,14 +30,15 @@ def own(tmp_path: Path) -> Iterator[Settings]:
 
 
 class Callers:
-    """Threads that ask for one student each, again and again, and keep what they got."""
+    """Threads that request one student each, again and again, and keep their answers."""
 
     def __init__(self, engine: PredictiveAnalyticsEngine, course: str, students: list[str]) -> None:
         self.answers: list[GradePrediction] = []
         self.errors: list[BaseException] = []
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=self._ask, args=(engine, course, one)) for one in students
+            threading.Thread(target=self._ask, args=(engine, course, student))
+            for student in students
         ]
         for thread in self._threads:
             thread.start()
@@ -75,25 +76,32 @@ def test_an_outage_is_bridged_and_over_when_it_is_over(
     engine = database.migrated(urls.grade_ml)
     store(engine, book)
     loaded(engine, *courses)
-    night(engine, own, make_champion(named, baseline_of_small, tmp_path / "m"), courses)
+    nightly_run(engine, own, make_champion(named, baseline_of_small, tmp_path / "m"), courses)
     engine.dispose()
-    with PredictiveAnalyticsEngine(own, clock=At()) as asked:
-        known = {one.student_id: one for one in asked.predict_final_grades(courses[0]).answers}
+    with PredictiveAnalyticsEngine(own, clock=At()) as analytics:
+        known = {
+            prediction.student_id: prediction
+            for prediction in analytics.predict_final_grades(courses[0]).answers
+        }
         students = list(known)[:8]
-        callers = Callers(asked, courses[0], students)
+        callers = Callers(analytics, courses[0], students)
         callers.some_more()
         assert not callers.errors
         stop = ("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(own.postgres_dir))
         embedded_postgres._programs().run(*stop)
         callers.some_more()
-        with pytest.raises(StorageUnavailable):
-            asked.predict_final_grade(list(known)[-1], courses[0])
+        with pytest.raises(StorageUnavailable):  # no call requested that course before
+            analytics.predict_final_grade(students[0], courses[1])
         embedded_postgres.hold(own.postgres_dir)
         callers.some_more()
         callers.end()
-        assert asked.predict_final_grade(students[0], courses[0]) == known[students[0]]
+        assert analytics.predict_final_grade(students[0], courses[0]) == known[students[0]]
     assert not callers.errors, callers.errors[0]
-    bridged = [one for one in callers.answers if one.degraded]
-    assert bridged and all("PostgreSQL does not answer" in one.degraded[-1] for one in bridged)
-    for one in callers.answers:
-        assert replace(anew(one), degraded=()) == anew(known[one.student_id])
+    bridged = [answer for answer in callers.answers if answer.degraded]
+    assert bridged and all(
+        "PostgreSQL does not answer" in answer.degraded[-1] for answer in bridged
+    )
+    for bridged_answer in callers.answers:
+        assert replace(as_computed(bridged_answer), degraded=()) == as_computed(
+            known[bridged_answer.student_id]
+        )

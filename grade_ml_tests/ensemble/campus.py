@@ -11,6 +11,7 @@ from grade_ml.campus import simulated
 from grade_ml.core.database import connect, copy_frame
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import baseline
+from grade_ml.ensemble.names import BASELINE
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
@@ -61,7 +62,7 @@ def make_champion(settings: Settings, model: baseline.BaselineModel, folder: Pat
     registry = Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
     model.save(folder)
     version = registry.register(
-        baseline.NAME,
+        BASELINE,
         folder,
         metrics={},
         parameters={},

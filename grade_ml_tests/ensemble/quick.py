@@ -16,10 +16,10 @@ QUICK = {
 def quick(**changes: float) -> Parameters:
     """Return parameters of every member: few rounds of large steps, or as in `changes`."""
     chosen = QUICK | changes
-    found = default_parameters()
-    for members in found.values():
+    parameters = default_parameters()
+    for members in parameters.values():
         for name, values in members.items():
             # A network's steps are of another kind.
             kept = {"learning_rate"} if name == "mlp" else set()
             values |= {key: chosen[key] for key in values.keys() & chosen.keys() - kept}
-    return found
+    return parameters

@@ -5,7 +5,7 @@ import pandas as pd
 
 from grade_ml.features.snapshots import NUMERIC_FEATURES
 
-#: Features that say nothing; the others are left out, since each costs every fit its time.
+#: Features without information; the others are left out, since each costs every fit its time.
 NOISE = NUMERIC_FEATURES[1::8]
 
 

@@ -47,11 +47,11 @@ def test_later_sections_are_predicted_better_than_by_the_naive_forecast(model, l
     assert figures.risk["ece"] < 0.06
 
 
-def test_the_evaluation_tells_what_later_sections_show(model, later) -> None:
+def test_the_evaluation_agrees_with_later_sections(model, later) -> None:
     promised = model.evaluation.metrics["all"]
-    found = cut_table(with_outcomes(model, *later))
-    assert found.grade["rmse"] == pytest.approx(promised["rmse"], rel=0.1)
-    assert found.risk["brier"] == pytest.approx(promised["brier"], abs=0.02)
+    table = cut_table(with_outcomes(model, *later))
+    assert table.grade["rmse"] == pytest.approx(promised["rmse"], rel=0.1)
+    assert table.risk["brier"] == pytest.approx(promised["brier"], abs=0.02)
     assert promised["rmse"] < promised["naive_rmse"]
 
 
@@ -147,7 +147,7 @@ def test_a_running_section_is_left_out_whole(data) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 1])
-def test_too_little_to_learn_from_is_said(data, kept: int) -> None:
+def test_too_little_to_learn_from_is_reported(data, kept: int) -> None:
     frame, truth = data
     few = truth[truth["student_id"].isin(["s0"])][:kept]
     with pytest.raises(NotReadyError, match="at least 20 enrollments") as caught:
@@ -155,7 +155,7 @@ def test_too_little_to_learn_from_is_said(data, kept: int) -> None:
     assert "grade-ml load" in caught.value.remedy
 
 
-def test_no_snapshots_at_all_are_said(data) -> None:
+def test_missing_snapshots_are_reported(data) -> None:
     with pytest.raises(NotReadyError):
         baseline.fit(data[0][:0], data[1][:0], seed=0)
 
@@ -187,8 +187,8 @@ def test_outcomes_without_variation_train(data, changes: dict[str, object]) -> N
 @pytest.mark.slow
 def test_a_single_section_trains(data) -> None:
     frame, truth = data
-    one = frame["section_id"] == "section 0"
-    model = baseline.fit(frame[one], truth[truth["section_id"] == "section 0"], seed=0)
+    chosen = frame["section_id"] == "section 0"
+    model = baseline.fit(frame[chosen], truth[truth["section_id"] == "section 0"], seed=0)
     assert model.sections == ("section 0",)
     assert model.predict(frame.head(5))["grade"].notna().all()
 
@@ -198,7 +198,7 @@ def test_the_first_model_becomes_champion(model) -> None:
 
 
 @pytest.mark.slow
-def test_an_equal_model_replaces_the_champion_and_a_worse_one_does_not(data, model) -> None:
+def test_an_equal_model_replaces_the_champion_and_a_worse_model_does_not(data, model) -> None:
     frame, truth = data
     assert baseline.may_become_champion(model, model)
     noisy = truth.assign(at_risk=np.random.default_rng(1).permutation(truth["at_risk"]))

@@ -1,4 +1,4 @@
-"""A course's correction, learned from what a pooled model said of sections it had not seen."""
+"""A course's correction, learned from a pooled model's predictions of unseen sections."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from grade_ml.core.errors import ArtifactError
 from grade_ml.core.resampling import Improvement
 from grade_ml.ensemble import course, pooled
 from grade_ml.ensemble.course import Change, Correction, CourseModel, Fitted
+from grade_ml.ensemble.names import name_of
 from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.ensemble.rows import PREDICTED, attainable, collected
 from grade_ml_tests.ensemble.quick import quick
@@ -30,7 +31,7 @@ def model() -> PooledModel:
 
 
 def held_out(model: PooledModel, shift: float = 0) -> pd.DataFrame:
-    """Return what the pooled model said of course 1, whose grades came out higher by `shift`."""
+    """Return pooled predictions of course 1, whose grades came out higher by `shift`."""
     rows = model.held_out[model.held_out["course_id"] == "course 1"].reset_index(drop=True)
     return rows.assign(final_grade=(rows["final_grade"] + shift).clip(0, 100))
 
@@ -66,7 +67,7 @@ def test_a_course_with_higher_grades_is_corrected(model: PooledModel) -> None:
     assert ours["upper80"].mean() > theirs["upper80"].mean()
 
 
-def test_the_last_section_is_predicted_better_by_what_earlier_ones_taught(
+def test_the_last_section_is_predicted_better_by_what_earlier_sections_taught(
     model: PooledModel,
 ) -> None:
     rows = held_out(model, SHIFT)
@@ -106,8 +107,8 @@ def test_a_change_within_a_term_stretches_what_is_to_come(model: PooledModel) ->
     ours, raw = own.predict(frame), model.raw(frame)
     certain = raw["collected"].to_numpy()
     to_come = np.clip(raw["grade"].to_numpy() - certain, 0, None)
-    told, _ = correction.apply(raw.assign(possible=attainable(frame)))
-    assert told - certain == pytest.approx(0.8 * to_come, abs=1e-6)
+    grade, _ = correction.apply(raw.assign(possible=attainable(frame)))
+    assert grade - certain == pytest.approx(0.8 * to_come, abs=1e-6)
     assert ours["risk"].mean() > model.predict(frame)["risk"].mean() + 0.02
 
 
@@ -126,13 +127,13 @@ def test_a_difference_of_one_section_only_is_not_kept(model: PooledModel) -> Non
         ([], 60, "0 students in ended sections"),
     ],
 )
-def test_little_to_learn_from_is_said(
+def test_little_to_learn_from_is_reported(
     model: PooledModel, sections: list[str], students: int, reason: str
 ) -> None:
     rows = held_out(model, SHIFT)
-    some = rows[rows["section_id"].isin(sections)]
-    few = some.groupby("section_id")["student"].transform(lambda ids: pd.factorize(ids)[0])
-    fitted = course.fit(some[few < students], model, seed=0)
+    chosen = rows[rows["section_id"].isin(sections)]
+    few = chosen.groupby("section_id")["student"].transform(lambda ids: pd.factorize(ids)[0])
+    fitted = course.fit(chosen[few < students], model, seed=0)
     assert fitted.correction is None
     assert fitted.reason.startswith(reason)
 
@@ -167,7 +168,7 @@ def test_a_correction_of_nothing_changes_nothing(model: PooledModel) -> None:
     np.testing.assert_allclose(risk, raw["risk"].clip(1e-4, 1 - 1e-4), atol=1e-9)
 
 
-def test_a_loaded_model_is_the_saved_one(model: PooledModel, tmp_path: Path) -> None:
+def test_a_loaded_model_is_the_saved_model(model: PooledModel, tmp_path: Path) -> None:
     own = corrected(model, course.fit(held_out(model, SHIFT), model, seed=0))
     own.save(tmp_path)
     loaded = CourseModel.load(tmp_path, {7: model})
@@ -188,4 +189,4 @@ def test_equal_rows_give_equal_files(model: PooledModel, tmp_path: Path) -> None
 
 
 def test_a_course_of_any_name_has_a_model_name() -> None:
-    assert course.name_of("A/B: C\u00e9") == "course-A%2FB%3A%20C%C3%A9"
+    assert name_of("A/B: C\u00e9") == "course-A%2FB%3A%20C%C3%A9"

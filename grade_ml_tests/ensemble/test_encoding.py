@@ -28,7 +28,7 @@ def test_texts_of_which_each_student_has_another_are_left_out() -> None:
             "student_id": students,
             "attribute_address": [f"{name} High Street" for name in students],
             "attribute_city": [f"city {i // 3 % 40}" for i in range(300)],
-            # A number is no name: a grade is another for each student, and tells no one.
+            # A number is no name: a grade is another for each student, and identifies no student.
             "attribute_prior_grade": np.arange(300, dtype="float32"),
             # Known of few, and another for each of them.
             "attribute_nickname": [name if i < 30 else None for i, name in enumerate(students)],
@@ -56,7 +56,7 @@ def test_an_encoder_survives_storage() -> None:
     assert again.features == encoder.features
 
 
-def test_ten_thousand_categories_keep_the_frequent_ones() -> None:
+def test_of_ten_thousand_categories_the_frequent_stay() -> None:
     names = [f"v{i}" for i in range(10_000)] + ["common"] * 5
     encoder = Encoder.fit(pd.DataFrame({"a": names}), [], ["a"])
     assert len(encoder.categories["a"]) == 100

@@ -48,7 +48,7 @@ def test_figures_are_those_of_the_definitions() -> None:
     assert cut.risk["ece"] < 0.1
 
 
-def test_calibration_error_is_zero_for_true_probabilities_and_large_for_reversed_ones() -> None:
+def test_calibration_error_is_zero_for_true_and_large_for_reversed_probabilities() -> None:
     share = pd.Series(np.repeat([0.2, 0.8], 50))
     happened = pd.Series(np.r_[np.arange(50) < 10, np.arange(50) < 40])
     pure = calibration_curve(share, happened, bins=2)
@@ -95,7 +95,9 @@ def test_groups_come_in_the_order_of_their_names() -> None:
     frame["band"] = pd.Categorical(
         ["50-60%", "0-10%", "10-20%"] * 200, ["50-60%", "0-10%", "10-20%"]
     )
-    found = by_group(frame, {"band": "band"}, seed=0)
-    assert list(found["group"]) == ["0-10%", "10-20%", "50-60%"]
-    assert found["students"].eq(200).all()
-    assert (found["rmse_low"] < found["rmse"]).all() and (found["rmse"] < found["rmse_high"]).all()
+    groups = by_group(frame, {"band": "band"}, seed=0)
+    assert list(groups["group"]) == ["0-10%", "10-20%", "50-60%"]
+    assert groups["students"].eq(200).all()
+    assert (groups["rmse_low"] < groups["rmse"]).all() and (
+        groups["rmse"] < groups["rmse_high"]
+    ).all()

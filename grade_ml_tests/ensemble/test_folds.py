@@ -10,7 +10,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 12)), min_size=2, ma
 
 
 @given(ROWS, st.integers(2, 5), st.integers(0, 3))
-def test_no_section_and_no_student_stands_on_both_sides(pairs, count, seed) -> None:
+def test_no_section_and_no_student_is_on_both_sides(pairs, count, seed) -> None:
     rows = pd.DataFrame(pairs, columns=["section_id", "student_id"]).astype("string")
     rows["course_id"] = "C"
     held_out = np.zeros(len(rows), dtype=int)
@@ -67,7 +67,7 @@ def terms(count: int, days: int = 120) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(("count", "held_terms"), [(5, [3, 4]), (6, [3, 4, 5]), (8, [5, 6, 7])])
-def test_later_terms_are_predicted_from_earlier_ones(count: int, held_terms: list[int]) -> None:
+def test_later_terms_are_predicted_from_earlier_terms(count: int, held_terms: list[int]) -> None:
     rows = terms(count)
     folds = validation_folds(rows, 3, seed=0)
     assert [set(rows.loc[held, "term"]) for _, held in folds] == [{term} for term in held_terms]

@@ -1,4 +1,4 @@
-"""Groups of students: values of texts, bands of numbers, none that is one person."""
+"""Groups of students: values of texts, bands of numbers, none of a single person."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_bands_are_named_and_stay_what_they_were() -> None:
     bands = json.loads(json.dumps(bands_of(rows, "student")))
     assert bands == {"birthYear": [1994, 1999, 2004]}
     names = ["up to 1994", "over 1994, up to 1999", "over 1999, up to 2004", "over 2004"]
-    found = grouped(rows, "student", bands)["protected_birthYear"]
-    assert found.value_counts().to_dict() == dict.fromkeys(names, 300)
+    cohorts = grouped(rows, "student", bands)["protected_birthYear"]
+    assert cohorts.value_counts().to_dict() == dict.fromkeys(names, 300)
     # One course of the same students, later.
     later = rows[rows["protected_birthYear"] > 2000]
     assert set(grouped(later, "student", bands)["protected_birthYear"]) == set(names[2:])
@@ -57,15 +57,15 @@ def test_few_numbers_are_categories_and_few_students_no_group() -> None:
         protected_name=[f"name {i}" for i in range(100)],
         attribute_region="north",
     )
-    found = grouped(rows, "student")
-    assert set(found["protected_flag"]) == {"0", "1"}
-    assert set(found["protected_faith"].dropna()) == {"a", "b"}
-    assert found["protected_name"].isna().all()
-    assert (found["attribute_region"] == "north").all()
+    groups = grouped(rows, "student")
+    assert set(groups["protected_flag"]) == {"0", "1"}
+    assert set(groups["protected_faith"].dropna()) == {"a", "b"}
+    assert groups["protected_name"].isna().all()
+    assert (groups["attribute_region"] == "north").all()
 
 
 def test_nothing_has_no_groups() -> None:
     rows = people(protected_sex=["f", "m"] * 20, protected_age=np.arange(40.0))
     assert grouped(rows[:0], "student").empty
-    nobody = rows.assign(protected_sex=None, protected_age=np.nan)
-    assert grouped(nobody, "student")[["protected_sex", "protected_age"]].isna().all(axis=None)
+    unknown = rows.assign(protected_sex=None, protected_age=np.nan)
+    assert grouped(unknown, "student")[["protected_sex", "protected_age"]].isna().all(axis=None)

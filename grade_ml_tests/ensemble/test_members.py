@@ -1,4 +1,4 @@
-"""What every member promises, asked of every member for both tasks."""
+"""What every member promises, checked for every member and both tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVERY = pytest.mark.parametrize(
 
 
 def data(task: Task, rows: int = 300, seed: int = 0) -> tuple[Matrix, Floats]:
-    """Return a matrix with gaps, whose last column has no value, and what its first one drives."""
+    """Return a matrix with gaps, whose last column is empty, and what its first column drives."""
     random = np.random.default_rng(seed)
     matrix = random.normal(size=(rows, FEATURES)).astype(np.float32)
     signal = matrix[:, 0].astype(float)
@@ -73,7 +73,9 @@ def test_another_seed_gives_another_model(kind: type[Member], task: Task) -> Non
 
 
 @EVERY
-def test_a_loaded_member_is_the_saved_one(kind: type[Member], task: Task, tmp_path: Path) -> None:
+def test_a_loaded_member_is_the_saved_member(
+    kind: type[Member], task: Task, tmp_path: Path
+) -> None:
     unseen, _ = data(task, seed=1)
     member = fit(kind, task)
     member.save(tmp_path)

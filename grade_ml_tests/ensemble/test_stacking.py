@@ -67,14 +67,14 @@ def test_members_with_errors_of_their_own_share_and_none_is_negative(task: Task)
         "two": made.member(10, seed=2),
         "opposite": -made.member(10, seed=3),
     }
-    found = chosen(made, scores)
-    assert "lower the loss" in found.reason
-    assert (found.stack.weights >= 0).all()
-    assert {"one", "two"} <= set(found.stack.used)
+    choice = chosen(made, scores)
+    assert "lower the loss" in choice.reason
+    assert (choice.stack.weights >= 0).all()
+    assert {"one", "two"} <= set(choice.stack.used)
     if task is Task.GRADE:
-        total = sum(found.stack.at(made.rows["progress"].to_numpy()).values())
+        total = sum(choice.stack.at(made.rows["progress"].to_numpy()).values())
         np.testing.assert_allclose(total, 1, atol=0.1)
-        assert "opposite" not in found.stack.used
+        assert "opposite" not in choice.stack.used
 
 
 @BOTH
@@ -82,11 +82,11 @@ def test_what_a_row_got_came_from_other_folds(task: Task) -> None:
     made = world(task)
     scores = {"one": made.member(10, seed=1), "two": made.member(10, seed=2)}
     # Of one student: the choice between stack and member, which all folds make, stays as it is.
-    first, one = made.rows["fold"] == 0, made.rows["student_id"] == "s0"
-    changed = np.where(one, made.target.max() - made.target, made.target)
-    found, other = chosen(made, scores), choose(scores, changed, made.rows, task, seed=0)
-    np.testing.assert_array_equal(found.held_out[first], other.held_out[first])
-    assert (found.held_out[~first] != other.held_out[~first]).any()
+    first, changes = made.rows["fold"] == 0, made.rows["student_id"] == "s0"
+    changed = np.where(changes, made.target.max() - made.target, made.target)
+    choice, other = chosen(made, scores), choose(scores, changed, made.rows, task, seed=0)
+    np.testing.assert_array_equal(choice.held_out[first], other.held_out[first])
+    assert (choice.held_out[~first] != other.held_out[~first]).any()
 
 
 @BOTH
@@ -106,28 +106,28 @@ def test_a_useless_member_hardly_counts(task: Task) -> None:
     noise = made.truth.mean() + made.random.normal(0, made.truth.std(), len(made.rows))
     scores = {"one": made.member(10, seed=1), "two": made.member(10, seed=2), "noise": noise}
     stack = chosen(made, scores).stack
-    found = {name: row.max() for name, row in weights(stack).items()}
+    weight_of = {name: row.max() for name, row in weights(stack).items()}
     # Not quite nothing: it draws the noisy others to the mean.
-    assert found["noise"] < 0.1
-    assert min(found["one"], found["two"]) > 0.3
+    assert weight_of["noise"] < 0.1
+    assert min(weight_of["one"], weight_of["two"]) > 0.3
 
 
 @BOTH
 def test_equal_members_are_not_stacked(task: Task) -> None:
     made = world(task)
-    found = chosen(made, dict.fromkeys(["a", "b", "c"], made.member(5)))
-    assert found.stack.names == found.stack.used == ("a",)
-    assert found.stack.knots == FLAT
-    assert "least loss of the single members" in found.reason
+    choice = chosen(made, dict.fromkeys(["a", "b", "c"], made.member(5)))
+    assert choice.stack.names == choice.stack.used == ("a",)
+    assert choice.stack.knots == FLAT
+    assert "least loss of the single members" in choice.reason
 
 
 @BOTH
 def test_the_better_of_two_ships_alone_where_the_other_adds_nothing(task: Task) -> None:
     made = world(task)
     poor = made.member(3, seed=1) + made.member(30, seed=2) - made.truth
-    found = chosen(made, {"poor": poor, "good": made.member(3, seed=1)})
-    assert found.stack.used == ("good",)
-    assert found.losses["good alone"] < found.losses["poor alone"]
+    choice = chosen(made, {"poor": poor, "good": made.member(3, seed=1)})
+    assert choice.stack.used == ("good",)
+    assert choice.losses["good alone"] < choice.losses["poor alone"]
 
 
 @BOTH
@@ -136,24 +136,24 @@ def test_weights_change_along_the_section_where_the_best_member_does(task: Task)
     progress = made.rows["progress"].to_numpy()
     early = made.member(40 * progress, seed=1)
     late = made.member(40 * (1 - progress), seed=2)
-    found = chosen(made, {"early": early, "late": late})
-    assert found.stack.knots == PHASED
-    assert found.losses["phased"] < found.losses["flat"] < found.losses["early alone"]
-    first, _, last = np.column_stack([weights(found.stack)[name] for name in ("early", "late")])
+    choice = chosen(made, {"early": early, "late": late})
+    assert choice.stack.knots == PHASED
+    assert choice.losses["phased"] < choice.losses["flat"] < choice.losses["early alone"]
+    first, _, last = np.column_stack([weights(choice.stack)[name] for name in ("early", "late")])
     assert first[0] > first[1] and last[0] < last[1]
 
 
 @BOTH
 def test_weights_stay_the_same_where_the_members_do(task: Task) -> None:
     made = world(task)
-    found = chosen(made, {"one": made.member(10, seed=1), "two": made.member(10, seed=2)})
-    assert found.stack.knots == FLAT
+    choice = chosen(made, {"one": made.member(10, seed=1), "two": made.member(10, seed=2)})
+    assert choice.stack.knots == FLAT
 
 
 def test_weights_are_interpolated_between_knots() -> None:
     stack = Stack(("one",), PHASED, np.array([[0.0, 1.0, 3.0]]), np.array([5.0, 5.0, 5.0]))
-    found = stack.combine({"one": np.full(5, 10.0)}, np.array([0, 1 / 3, 1 / 2, 2 / 3, 1]))
-    np.testing.assert_allclose(found, [5, 10, 15, 25, 35])
+    combined = stack.combine({"one": np.full(5, 10.0)}, np.array([0, 1 / 3, 1 / 2, 2 / 3, 1]))
+    np.testing.assert_allclose(combined, [5, 10, 15, 25, 35])
 
 
 def test_the_naive_forecast_ships_alone_where_the_target_equals_it() -> None:
@@ -161,9 +161,9 @@ def test_the_naive_forecast_ships_alone_where_the_target_equals_it() -> None:
     frame = made.rows.assign(grade_rate_so_far=made.truth, course_grade_mean=np.nan)
     naive = naive_scores(frame, np.zeros(len(frame)), Task.GRADE)
     scores = naive | {"member": made.member(8)}
-    found = choose(scores, naive["points_so_far"], made.rows, Task.GRADE, seed=0)
-    assert found.stack.used == ("points_so_far",)
-    np.testing.assert_allclose(found.held_out, naive["points_so_far"], atol=1e-3)
+    choice = choose(scores, naive["points_so_far"], made.rows, Task.GRADE, seed=0)
+    assert choice.stack.used == ("points_so_far",)
+    np.testing.assert_allclose(choice.held_out, naive["points_so_far"], atol=1e-3)
 
 
 def test_naive_forecasts_are_what_is_still_to_come() -> None:
@@ -173,9 +173,9 @@ def test_naive_forecasts_are_what_is_still_to_come() -> None:
             "course_grade_mean": [60.0, 70.0, np.nan, np.nan],
         }
     )
-    found = naive_scores(frame, np.array([30.0, 0.0, 45.0, 0.0]), Task.GRADE)
-    assert found["points_so_far"].tolist() == [50, 50, 0, 50]
-    assert found["course_mean"].tolist() == [30, 70, 0, 50]
+    scores = naive_scores(frame, np.array([30.0, 0.0, 45.0, 0.0]), Task.GRADE)
+    assert scores["points_so_far"].tolist() == [50, 50, 0, 50]
+    assert scores["course_mean"].tolist() == [30, 70, 0, 50]
     assert naive_scores(frame, np.zeros(4), Task.RISK) == {}
 
 
@@ -184,8 +184,8 @@ def test_a_member_that_counts_nowhere_is_not_needed() -> None:
         ("one", "idle", "late"), PHASED, np.array([[1, 1, 1], [0, 0, 0], [0, 0, 2.0]]), np.zeros(3)
     )
     assert stack.used == ("one", "late")
-    found = stack.combine({"one": np.ones(2), "late": np.ones(2)}, np.array([0.0, 1.0]))
-    assert found.tolist() == [1, 3]
+    combined = stack.combine({"one": np.ones(2), "late": np.ones(2)}, np.array([0.0, 1.0]))
+    assert combined.tolist() == [1, 3]
     with pytest.raises(KeyError, match="late"):
         stack.combine({"one": np.ones(2)}, np.zeros(2))
 
@@ -193,15 +193,15 @@ def test_a_member_that_counts_nowhere_is_not_needed() -> None:
 @BOTH
 def test_one_fold_and_one_student_are_enough(task: Task) -> None:
     made = world(task)
-    some = made.rows["student_id"] == "s0"
-    scores = {"one": made.member(5, seed=1)[some], "two": made.member(5, seed=2)[some]}
-    found = choose(scores, made.target[some], made.rows[some], task, seed=0)
-    assert np.isfinite(found.held_out).all()
+    rows = made.rows["student_id"] == "s0"
+    scores = {"one": made.member(5, seed=1)[rows], "two": made.member(5, seed=2)[rows]}
+    choice = choose(scores, made.target[rows], made.rows[rows], task, seed=0)
+    assert np.isfinite(choice.held_out).all()
 
 
 def test_members_of_nothing_but_zeros_have_finite_weights() -> None:
     made = world(Task.GRADE)
     zeros = np.zeros(len(made.rows))
-    found = choose({"one": zeros, "two": zeros}, zeros, made.rows, Task.GRADE, seed=0)
-    assert np.isfinite(found.stack.weights).all()
-    assert (found.held_out == 0).all()
+    choice = choose({"one": zeros, "two": zeros}, zeros, made.rows, Task.GRADE, seed=0)
+    assert np.isfinite(choice.stack.weights).all()
+    assert (choice.held_out == 0).all()

@@ -1,4 +1,4 @@
-"""An installation for tests of what experiments do to versions of models."""
+"""An installation for tests of the effects of experiments on versions of models."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from sqlalchemy import Engine
 
 from grade_ml.core import database
 from grade_ml.core.settings import Settings
-from grade_ml.ensemble.pooled import NAME as POOLED
+from grade_ml.ensemble.names import POOLED
 from grade_ml.experiments import store
 from grade_ml.gradebook import schema
+from grade_ml.registry.history import Stage
 from grade_ml.registry.registry import Alias, ModelVersion
-from grade_ml.registry.transition import Evidence, Stage, Stages
+from grade_ml.registry.transition import Evidence, Stages
 from grade_ml.registry.workspace import Workspace
 from grade_ml_tests.experiments.plans import STARTS_ON
 from grade_ml_tests.registry.versions import register
@@ -62,12 +63,12 @@ class Lab:
     def serving(self) -> ModelVersion | None:
         return self.stages.registry.get(POOLED, Alias.CHAMPION)
 
-    def told(self) -> dict[str, list[str]]:
+    def events(self) -> dict[str, list[str]]:
         """Return the kinds of the events of each experiment, in order."""
         with self.engine.connect() as connection:
             return {
-                one.plan.experiment_id: [str(event.kind) for event in one.events]
-                for one in store.read(connection)
+                experiment.plan.experiment_id: [str(event.kind) for event in experiment.events]
+                for experiment in store.read(connection)
             }
 
     def get(self, experiment_id: str) -> store.Experiment:
@@ -76,8 +77,8 @@ class Lab:
 
     def record(self, experiment_id: str, *events: store.Event) -> None:
         with self.engine.begin() as connection:
-            for one in events:
-                store.record(connection, experiment_id, one)
+            for event in events:
+                store.record(connection, experiment_id, event)
 
     def reset(self) -> None:
         """Forget all experiments, and leave no version in a stage."""
@@ -99,12 +100,12 @@ def fill(connection: sa.Connection) -> None:
         (schema.term, [{"term_id": "t", "starts_on": first, "ends_on": last}]),
         (schema.course, [{"course_id": "c-1"}, {"course_id": "c-2"}]),
         (schema.section, [running | {"starts_on": first, "ends_on": last}]),
-        (schema.student, [{"student_id": one} for one in STUDENTS]),
+        (schema.student, [{"student_id": student} for student in STUDENTS]),
         (
             schema.enrollment,
             [
-                {"section_id": "c-1-a", "student_id": one, "withdrawn_on": None}
-                for one in STUDENTS[:3]
+                {"section_id": "c-1-a", "student_id": student, "withdrawn_on": None}
+                for student in STUDENTS[:3]
             ]
             + [{"section_id": "c-1-a", "student_id": "s-4", "withdrawn_on": STARTS_ON}],
         ),
@@ -127,11 +128,11 @@ def fill(connection: sa.Connection) -> None:
             [
                 {
                     "assignment_id": "a-0",
-                    "student_id": one,
+                    "student_id": student,
                     "score": 70,
                     "graded_on": STARTS_ON - timedelta(days=2),
                 }
-                for one in STUDENTS[:2]
+                for student in STUDENTS[:2]
             ],
         ),
     ]

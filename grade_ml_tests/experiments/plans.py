@@ -1,4 +1,4 @@
-"""Plans that tests of this room begin with."""
+"""Plans that tests of this folder begin with."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def of_actions(*shares: float, **changes: Any) -> Plan:
         subject="interventions",
         hypothesis="Acting on risk periods helps.",
         arms=tuple(
-            Arm(one, action=one, share=share) for one, share in zip(actions, shares, strict=False)
+            Arm(action, action=action, share=share)
+            for action, share in zip(actions, shares, strict=False)
         ),
         metric=Metric.SUBMITTED,
         starts_on=STARTS_ON,

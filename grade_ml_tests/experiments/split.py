@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from grade_ml.core.settings import Settings
 from grade_ml.early_warning import store as risk_store
+from grade_ml.early_warning import tables as risk_tables
 from grade_ml.early_warning.risk_periods import PERIODS, Driver
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.registry.workspace import Workspace
@@ -38,7 +39,7 @@ def book(results: Iterable[dict[str, object]] = (), names: Iterable[str] = NAMES
         courses=[{"course_id": name} for name in courses],
         sections=[section(f"{name}-1", 0, 100, course=name) for name in courses],
         enrollments=[
-            enrolled(one, f"{name}-1") for name, members in courses.items() for one in members
+            enrolled(member, f"{name}-1") for name, members in courses.items() for member in members
         ],
         assignments=[
             work(f"{name}-{due}", due, 25, f"{name}-1") for name in courses for due in DUE
@@ -54,17 +55,17 @@ def at(engine: Engine, settings: Settings, number: int) -> Iterator[Workspace]:
         yield opened
 
 
-def put_at_risk(some: Workspace, course: str, names: Iterable[str]) -> None:
+def put_at_risk(day_workspace: Workspace, course: str, names: Iterable[str]) -> None:
     """Store a risk period of the day for each of the students."""
     rows = [
         {
             "course_id": course,
             "section_id": f"{course}-1",
             "student_id": name,
-            "as_of": some.as_of,
+            "as_of": day_workspace.as_of,
             "start_week": 4,
             "end_week": 5,
-            "starts_on": some.as_of,
+            "starts_on": day_workspace.as_of,
             "weeks_ahead": 0,
             "severity": 0.9,
             "below_pass_probability": 0.9,
@@ -74,4 +75,6 @@ def put_at_risk(some: Workspace, course: str, names: Iterable[str]) -> None:
         for name in names
     ]
     frame = pd.DataFrame(rows, columns=list(PERIODS))
-    risk_store.replace(some.connection, risk_store.risk_period, [course], some.as_of, frame)
+    risk_store.replace(
+        day_workspace.connection, risk_tables.risk_period, [course], day_workspace.as_of, frame
+    )

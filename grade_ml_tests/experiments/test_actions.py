@@ -31,34 +31,34 @@ PLAN = of_actions(starts_on=on(22), stops_on=on(90), courses=("math",), strata=(
 NAME = PLAN.experiment_id
 
 
-def night(some: Workspace) -> tuple[pd.DataFrame, Actions, dict[str, dict[str, int]]]:
+def nightly_run(workspace: Workspace) -> tuple[pd.DataFrame, Actions, dict[str, dict[str, int]]]:
     """Do what the asset `interventions` does."""
-    wanted = actions(some, COURSES, RULES)
-    planned = keep_interventions(some, COURSES, RULES, 100, wanted.exceptions)
-    expose(some, wanted)
+    wanted = actions(workspace, COURSES, RULES)
+    planned = keep_interventions(workspace, COURSES, RULES, 100, wanted.exceptions)
+    expose(workspace, wanted)
     sizes = {name: rows["arm"].value_counts().to_dict() for name, rows in wanted.exposed.items()}
     return planned, wanted, sizes
 
 
-def test_arms_take_effect_on_those_at_risk_and_on_nobody_else(engine: Engine, settings: Settings):
+def test_arms_take_effect_on_students_at_risk_and_on_no_others(engine: Engine, settings: Settings):
     fill(engine, book())
-    with at(engine, settings, 21) as some:
+    with at(engine, settings, 21) as workspace:
         with pytest.raises(ExperimentError, match="no strata by mood"):
-            create(some, replace(PLAN, strata=("mood",)))
-        create(some, PLAN)
-        assert nightly.assignments(some) == []  # it has not begun
-    with at(engine, settings, 22) as some:
-        (first,) = nightly.assignments(some)
+            create(workspace, replace(PLAN, strata=("mood",)))
+        create(workspace, PLAN)
+        assert nightly.assignments(workspace) == []  # it has not begun
+    with at(engine, settings, 22) as workspace:
+        (first,) = nightly.assignments(workspace)
         assert first.new == 40 and set(first.arms.values()) == {20}
-        assert nightly.assignments(some) == [replace(first, new=0)]
-        assigned = store.assignments(some.connection, NAME).set_index("student_id")
+        assert nightly.assignments(workspace) == [replace(first, new=0)]
+        assigned = store.assignments(workspace.connection, NAME).set_index("student_id")
         assert assigned.groupby(["stratum", "arm"]).size().tolist() == [10, 10, 10, 10]
         arm = assigned["arm"].to_dict()
 
         at_risk = NAMES[10:30]
         for course in COURSES:
-            put_at_risk(some, course, at_risk if course == "math" else at_risk[:10])
-        planned, _, exposed = night(some)
+            put_at_risk(workspace, course, at_risk if course == "math" else at_risk[:10])
+        planned, _, exposed = nightly_run(workspace)
     of_plan = planned[planned["course_id"] == "math"].set_index("student_id")
     held = {name for name in at_risk if arm[name] == "none"}
     assert 0 < len(held) < len(at_risk)
@@ -71,11 +71,11 @@ def test_arms_take_effect_on_those_at_risk_and_on_nobody_else(engine: Engine, se
 
     # On the next day only those who are at risk then, in whichever arm: what was planned before
     # and is still on the list says nothing.
-    with at(engine, settings, 23) as some:
-        put_at_risk(some, "math", at_risk[:4])
-        planned, _, _ = night(some)
-        night(some)
-        seen = store.exposures(some.connection, NAME, on(23))
+    with at(engine, settings, 23) as workspace:
+        put_at_risk(workspace, "math", at_risk[:4])
+        planned, _, _ = nightly_run(workspace)
+        nightly_run(workspace)
+        seen = store.exposures(workspace.connection, NAME, on(23))
     assert {name for name in at_risk if arm[name] == "standard"} <= set(planned["student_id"])
     by_day = seen.groupby("on_day")["student_id"].agg(set).tolist()
     assert by_day == [set(at_risk), set(at_risk[:4])]
@@ -83,13 +83,13 @@ def test_arms_take_effect_on_those_at_risk_and_on_nobody_else(engine: Engine, se
 
     # A past day knows nothing of it, and a day after the last has no effect.
     for number in (21, 91):
-        with at(engine, settings, number) as some:
-            put_at_risk(some, "math", at_risk)
-            planned, wanted, exposed = night(some)
+        with at(engine, settings, number) as workspace:
+            put_at_risk(workspace, "math", at_risk)
+            planned, wanted, exposed = nightly_run(workspace)
             assert not wanted.exceptions and not exposed and planned["planned_on"].notna().all()
 
 
-def test_another_table_holds_for_its_arm_and_one_that_is_lost_stops_its_experiment_only(
+def test_another_table_holds_for_its_arm_and_a_lost_table_stops_its_experiment_only(
     engine: Engine, settings: Settings, tmp_path
 ):
     path = tmp_path / "own.csv"
@@ -99,20 +99,20 @@ def test_another_table_holds_for_its_arm_and_one_that_is_lost_stops_its_experime
     own = replace(PLAN, arms=arms, experiment_id="mentors", group="help", strata=())
     other = replace(PLAN, experiment_id="quiet", group="help", strata=("course",))
     fill(engine, book())
-    with at(engine, settings, 22) as some:
+    with at(engine, settings, 22) as workspace:
         for plan in (own, other):
-            create(some, plan)
-        sizes = [sum(one.arms.values()) for one in nightly.assignments(some)]
-        assert sum(sizes) == 40 and min(sizes) > 5  # nobody is in both
-        nightly.assignments(some)
-        put_at_risk(some, "math", NAMES)
-        planned, _, exposed = night(some)
+            create(workspace, plan)
+        sizes = [sum(assignment.arms.values()) for assignment in nightly.assignments(workspace)]
+        assert sum(sizes) == 40 and min(sizes) > 5  # no student is in both
+        nightly.assignments(workspace)
+        put_at_risk(workspace, "math", NAMES)
+        planned, _, exposed = nightly_run(workspace)
         assert planned["owner"].eq("mentor").sum() == exposed["mentors"]["mentors"] > 0
         assert planned["planned_on"].isna().sum() == exposed["quiet"]["none"] > 0
     path.unlink()
-    with at(engine, settings, 23) as some:
-        put_at_risk(some, "math", NAMES)
-        _, wanted, exposed = night(some)
+    with at(engine, settings, 23) as workspace:
+        put_at_risk(workspace, "math", NAMES)
+        _, wanted, exposed = nightly_run(workspace)
     assert list(exposed) == ["quiet"]
     assert len(wanted.skipped) == 1 and "mentors has no effect today" in wanted.skipped[0]
 

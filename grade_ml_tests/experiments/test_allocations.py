@@ -1,4 +1,4 @@
-"""A bandit over nights, on a real database: assignments, late outcomes, shares that follow."""
+"""A bandit over nightly runs, on a real database: assignments, late outcomes, its shares."""
 
 from __future__ import annotations
 
@@ -30,32 +30,36 @@ def test_newcomers_are_assigned_by_the_shares_of_an_earlier_day(
     engine: Engine, settings: Settings
 ) -> None:
     fill(engine, book())
-    with at(engine, settings, 22) as some:
+    with at(engine, settings, 22) as workspace:
         later = schema.enrollment.c.student_id.in_(NAMES[20:])
-        some.connection.execute(schema.enrollment.update().where(later).values(enrolled_on=on(23)))
-        store.create(some.connection, PLAN, some.now, PLAN.owner, "by hand")
-        shares = [Allocation(some.as_of, arm, p, {}) for arm, p in ((STANDARD, 0.95), (NONE, 0.05))]
-        store.allocate(some.connection, PLAN.experiment_id, shares)
-        assert nightly.assignments(some)[0].shares == {STANDARD: 0.5, NONE: 0.5}
-    with at(engine, settings, 23) as some:
-        assert nightly.assignments(some)[0].shares == {STANDARD: 0.95, NONE: 0.05}
-        assigned = store.assignments(some.connection, PLAN.experiment_id)
+        workspace.connection.execute(
+            schema.enrollment.update().where(later).values(enrolled_on=on(23))
+        )
+        store.create(workspace.connection, PLAN, workspace.now, PLAN.owner, "by hand")
+        shares = [
+            Allocation(workspace.as_of, arm, p, {}) for arm, p in ((STANDARD, 0.95), (NONE, 0.05))
+        ]
+        store.allocate(workspace.connection, PLAN.experiment_id, shares)
+        assert nightly.assignments(workspace)[0].shares == {STANDARD: 0.5, NONE: 0.5}
+    with at(engine, settings, 23) as workspace:
+        assert nightly.assignments(workspace)[0].shares == {STANDARD: 0.95, NONE: 0.05}
+        assigned = store.assignments(workspace.connection, PLAN.experiment_id)
         assert Counter(assigned["assigned_on"].dt.date) == {on(22): 20, on(23): 20}
         assert set(assigned["probability"]) <= {0.5, 0.95, 0.05}
 
 
-def _answer(some: Workspace, helped: str) -> None:
-    """Let those in one arm hand in what is due on day 30, and nobody else."""
-    assigned = store.assignments(some.connection, PLAN.experiment_id)
+def _answer(workspace: Workspace, helped: str) -> None:
+    """Let only the students of one arm hand in what is due on day 30."""
+    assigned = store.assignments(workspace.connection, PLAN.experiment_id)
     rows = [
         result(name, "math-30", 70, 29, 31, status="graded")
         for name in assigned.loc[assigned["arm"] == helped, "student_id"]
     ]
-    insert_frame(some.connection, schema.result, gradebook(results=rows).results)
+    insert_frame(workspace.connection, schema.result, gradebook(results=rows).results)
 
 
-def _stored(some: Workspace) -> list[Allocation]:
-    return store.allocations(some.connection, PLAN.experiment_id, date.max)
+def _stored(workspace: Workspace) -> list[Allocation]:
+    return store.allocations(workspace.connection, PLAN.experiment_id, date.max)
 
 
 def test_shares_follow_rewards_that_come_late(
@@ -64,54 +68,58 @@ def test_shares_follow_rewards_that_come_late(
     """Pending, then known; the same records, an odd bandit and a lost library change nothing."""
     fill(engine, book())
     other = replace(PLAN, experiment_id="another", courses=("art",), policy=Policy.UCB)
-    with at(engine, settings, 22) as some:
+    with at(engine, settings, 22) as workspace:
         for plan in (PLAN, other):
-            store.create(some.connection, plan, some.now, plan.owner, "by hand")
-        nightly.assignments(some)
-        exposed = store.assignments(some.connection, PLAN.experiment_id)
+            store.create(workspace.connection, plan, workspace.now, plan.owner, "by hand")
+        nightly.assignments(workspace)
+        exposed = store.assignments(workspace.connection, PLAN.experiment_id)
         columns = ["experiment_id", "student_id", "arm"]
-        store.expose(some.connection, exposed[columns].assign(on_day=some.as_of))
-        other_one, first = nightly.allocations(some)
-        assert other_one.new and first.new
-        assert {one.pending for one in first.totals.values()} <= set(range(10, 31))
+        store.expose(workspace.connection, exposed[columns].assign(on_day=workspace.as_of))
+        of_other, first = nightly.allocations(workspace)
+        assert of_other.new and first.new
+        assert {totals.pending for totals in first.totals.values()} <= set(range(10, 31))
         assert first.shares == {STANDARD: 0.5, NONE: 0.5}
-        assert {one.reason for one in first.values} == {
+        assert {allocation.reason for allocation in first.values} == {
             "it rests on 0.0 students, by weight, and takes 30"
         }
-        before = _stored(some)
-        assert [one.new for one in nightly.allocations(some)] == [False, False]
-        assert _stored(some) == before
-        _answer(some, helped=NONE)
-    with at(engine, settings, 45) as some:
+        before = _stored(workspace)
+        assert [allocation.new for allocation in nightly.allocations(workspace)] == [False, False]
+        assert _stored(workspace) == before
+        _answer(workspace, helped=NONE)
+    with at(engine, settings, 45) as workspace:
         # A student in an arm that was removed stops the other bandit only.
-        gone = some.connection.execute(
+        gone = workspace.connection.execute(
             store.assignment.update()
             .where(store.assignment.c.experiment_id == "another")
             .values(arm="gone")
         )
         assert gone.rowcount == 20
-        odd, learned = nightly.allocations(some)
+        odd, learned = nightly.allocations(workspace)
         assert "arms that the plan lacks: gone" in odd.reason and not odd.new
         assert odd.shares == {STANDARD: 0.5, NONE: 0.5}
         # Most were helped by doing nothing, from which half of the students are kept all the same.
         assert learned.new and learned.shares == pytest.approx({STANDARD: 0.5, NONE: 0.5})
         assert learned.totals[NONE].mean == 1 and learned.totals[STANDARD].mean == 0
-        kept = {one.arm: one for one in _stored(some) if one.as_of == some.as_of}
+        kept = {
+            allocation.arm: allocation
+            for allocation in _stored(workspace)
+            if allocation.as_of == workspace.as_of
+        }
         states = {arm.name: kept[arm.name].state for arm in PLAN.arms}
         again = bandits.shares(
-            bandits.restored(states, some.as_of),
+            bandits.restored(states, workspace.as_of),
             Policy(states[NONE]["policy"]),
             least_share=PLAN.least_share,
             seed=states[NONE]["seed"],
         )
         assert again == pytest.approx({STANDARD: 0.05, NONE: 0.95})
         assert bandits.capped(again, NONE, MOST_WITHHELD) == learned.shares
-    with at(engine, settings, 44) as some:
-        _, back = nightly.allocations(some)
+    with at(engine, settings, 44) as workspace:
+        _, back = nightly.allocations(workspace)
         assert f"has learned until {on(45)}" in back.reason
-        assert {one.as_of for one in _stored(some)} == {on(22), on(45)}
-    with at(engine, settings, 46) as some:
+        assert {allocation.as_of for allocation in _stored(workspace)} == {on(22), on(45)}
+    with at(engine, settings, 46) as workspace:
         monkeypatch.setattr(optional, "find_spec", lambda module: None)
-        _, without = nightly.allocations(some)
-        assert "Install the extra grade-ml[bandits]" in without.reason
+        _, without = nightly.allocations(workspace)
+        assert "grade-ml[bandits]" in without.reason
         assert without.shares == learned.shares

@@ -51,13 +51,13 @@ def shares(draw: st.DrawFn) -> dict[str, float]:
 @given(ids=st.lists(names, unique=True, min_size=1, max_size=30), stratified=st.booleans())
 def test_the_order_and_the_company_of_students_say_nothing(ids: list[str], stratified: bool):
     students = pd.DataFrame({"student_id": ids, "stratum": "all"})
-    found = drawn(students, HALVES, stratified=stratified)
-    assert list(found) == list(ASSIGNED) and sorted(found["student_id"]) == sorted(ids)
+    assigned = drawn(students, HALVES, stratified=stratified)
+    assert list(assigned) == list(ASSIGNED) and sorted(assigned["student_id"]) == sorted(ids)
     turned = drawn(students[::-1], HALVES, stratified=stratified)
-    pd.testing.assert_frame_equal(found, turned)
+    pd.testing.assert_frame_equal(assigned, turned)
     if not stratified:
         alone = drawn(students.head(1), HALVES).iloc[0]
-        assert alone["arm"] == found.set_index("student_id").loc[ids[0], "arm"]
+        assert alone["arm"] == assigned.set_index("student_id").loc[ids[0], "arm"]
 
 
 @settings(max_examples=15)
@@ -73,11 +73,11 @@ def test_who_has_an_arm_keeps_it_when_shares_change(first, then, stratified: boo
 def test_arms_have_their_shares_and_two_experiments_are_independent():
     number = 20_000
     three = {"a": 0.2, "b": 0.5, "c": 0.3}
-    one, other = (drawn(people(number), three, name)["arm"] for name in ("one", "other"))
-    found = one.value_counts(normalize=True)
+    first, other = (drawn(people(number), three, name)["arm"] for name in ("one", "other"))
+    assigned = first.value_counts(normalize=True)
     for arm, share in three.items():
-        assert abs(found[arm] - share) < 4 * np.sqrt(share * (1 - share) / number)
-    left, right = (pd.get_dummies(arms).to_numpy(float) for arms in (one, other))
+        assert abs(assigned[arm] - share) < 4 * np.sqrt(share * (1 - share) / number)
+    left, right = (pd.get_dummies(arms).to_numpy(float) for arms in (first, other))
     assert np.abs(np.corrcoef(left.T, right.T)[:3, 3:]).max() < 4 / np.sqrt(number)
 
 
@@ -91,7 +91,7 @@ def test_hashes_are_uniform_and_need_the_secret():
     assert abs(np.corrcoef(mine, others)[0, 1]) < 4 / np.sqrt(len(ids))
 
 
-def test_texts_that_join_alike_are_told_apart():
+def test_texts_that_join_alike_are_distinguished():
     ids = pd.Series(["bc"]), pd.Series(["c"])
     assert uniform(PSEUDONYMS, "a", ids[0]) != uniform(PSEUDONYMS, "ab", ids[1])
 
@@ -104,31 +104,33 @@ def test_texts_that_join_alike_are_told_apart():
 )
 def test_in_each_stratum_the_arms_differ_by_one_block_at_most(share, waves, strata):
     earlier, all_students = NOBODY, people(0)
-    for size in waves:  # late comers go on where the last block ended
+    for size in waves:  # late comers continue where the last block ended
         all_students = pd.concat([all_students, people(size, len(all_students), strata)])
-        found = drawn(all_students, share, earlier=earlier, stratified=True)
-        earlier = pd.concat([one for one in (earlier, found) if len(one)] or [NOBODY])
+        assigned = drawn(all_students, share, earlier=earlier, stratified=True)
+        earlier = pd.concat(
+            [drawing for drawing in (earlier, assigned) if len(drawing)] or [NOBODY]
+        )
     size = block_size(share)
     for _, rows in earlier.groupby("stratum"):
         counts = rows["arm"].value_counts().reindex(list(share), fill_value=0)
         whole = len(rows) // size
         for arm, part in share.items():
-            # At most so many whole blocks, and all of the last one.
+            # At most so many whole blocks, and all of the last block.
             assert counts[arm] >= np.floor(whole * size * part + 1e-6) - (size == 20)
             assert counts[arm] <= np.ceil((whole + 1) * size * part - 1e-6) + (size == 20)
 
 
 def test_equal_arms_of_a_stratum_differ_by_one_student():
-    found = drawn(people(99, strata=3), HALVES, stratified=True)
-    sizes = found.groupby(["stratum", "arm"]).size()
+    assigned = drawn(people(99, strata=3), HALVES, stratified=True)
+    sizes = assigned.groupby(["stratum", "arm"]).size()
     assert set(sizes) == {16, 17}
 
 
 def test_a_student_alone_in_a_stratum_has_each_arm_with_its_share():
     quarter = {"a": 0.25, "b": 0.75}
     students = people(8_000, strata=8_000)
-    found = drawn(students, quarter, stratified=True)["arm"].eq("a").mean()
-    assert abs(found - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 8_000)
+    assigned = drawn(students, quarter, stratified=True)["arm"].eq("a").mean()
+    assert abs(assigned - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 8_000)
 
 
 def pairs(students: pd.DataFrame, *experiments: str) -> pd.DataFrame:
@@ -137,24 +139,26 @@ def pairs(students: pd.DataFrame, *experiments: str) -> pd.DataFrame:
 
 def test_a_student_takes_part_in_one_experiment_of_a_group():
     students = people(3_000)
-    nobody = pairs(students.head(0), "one")
-    found = one_of_each_group(pairs(students, "one", "two", "three"), nobody, "g", PSEUDONYMS)
-    assert sorted(found["student_id"]) == sorted(students["student_id"])
-    assert found["experiment_id"].value_counts(normalize=True).between(0.3, 0.37).all()
+    not_assigned = pairs(students.head(0), "one")
+    assigned = one_of_each_group(
+        pairs(students, "one", "two", "three"), not_assigned, "g", PSEUDONYMS
+    )
+    assert sorted(assigned["student_id"]) == sorted(students["student_id"])
+    assert assigned["experiment_id"].value_counts(normalize=True).between(0.3, 0.37).all()
 
-    # One that joins later gets newcomers only; nobody is moved.
+    # An experiment that joins later gets newcomers only; no student is moved.
     later = pairs(people(6_000), "one", "two", "three", "four")
-    again = one_of_each_group(later, found, "g", PSEUDONYMS)
-    home = found.set_index("student_id")["experiment_id"]
+    again = one_of_each_group(later, assigned, "g", PSEUDONYMS)
+    home = assigned.set_index("student_id")["experiment_id"]
     assert again.set_index("student_id")["experiment_id"].loc[home.index].equals(home)
     newcomers = again[~again["student_id"].isin(home.index)]
     assert newcomers["experiment_id"].value_counts(normalize=True).between(0.22, 0.28).all()
 
-    # At home in an experiment that does not ask: no place in another of the group.
+    # In an experiment that takes no part in this draw: no place in another of the group.
     assert one_of_each_group(pairs(students, "two"), pairs(students, "one"), "g", PSEUDONYMS).empty
 
 
-def test_the_group_says_nothing_of_the_arm():
+def test_the_group_is_independent_of_the_arm():
     students = people(20_000)
     of_group = one_of_each_group(
         pairs(students, "one", "two"), pairs(students.head(0), "one"), "g", PSEUDONYMS
@@ -164,7 +168,7 @@ def test_the_group_says_nothing_of_the_arm():
     assert abs(arms.eq("none").mean() - 0.5) < 4 * 0.5 / np.sqrt(len(arms))
 
 
-def test_a_student_seen_in_two_arms_is_found():
+def test_a_student_seen_in_two_arms_is_detected():
     assigned = pd.DataFrame({"student_id": ["a", "b", "c"], "arm": ["x", "y", "x"]})
     seen = pd.DataFrame({"student_id": ["a", "a", "b", "b"], "arm": ["x", "x", "y", "x"]})
     assert in_two_arms(assigned, seen) == {"b"}

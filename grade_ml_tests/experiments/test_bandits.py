@@ -1,4 +1,4 @@
-"""Shares that follow rewards: late ones, stored ones, odd ones."""
+"""Shares that follow rewards: late, stored and odd rewards."""
 
 from __future__ import annotations
 
@@ -68,17 +68,17 @@ def test_shares_add_up_keep_the_floor_and_repeat(
     policy: Policy, students: int, seed: int, reward: str
 ) -> None:
     state = _state(_history(students, seed, reward))
-    found = shares(state, policy, least_share=0.1, seed=seed, draws=100)
-    assert list(found) == list(ARMS)
-    assert sum(found.values()) == pytest.approx(1)
-    assert min(found.values()) >= 0.1
-    assert shares(state, policy, least_share=0.1, seed=seed, draws=100) == found
+    result = shares(state, policy, least_share=0.1, seed=seed, draws=100)
+    assert list(result) == list(ARMS)
+    assert sum(result.values()) == pytest.approx(1)
+    assert min(result.values()) >= 0.1
+    assert shares(state, policy, least_share=0.1, seed=seed, draws=100) == result
 
 
 @pytest.mark.parametrize("policy", Policy)
 @settings(max_examples=8)
 @given(st.integers(0, 120), st.integers(0, 50), st.sampled_from(["binary", "score"]))
-def test_a_state_that_was_stored_between_batches_is_the_uninterrupted_one(
+def test_a_state_that_was_stored_between_batches_is_the_uninterrupted_state(
     policy: Policy, students: int, seed: int, reward: str
 ) -> None:
     """Assignments first, exposures and rewards later and in any order, stored after each batch."""
@@ -87,10 +87,10 @@ def test_a_state_that_was_stored_between_batches_is_the_uninterrupted_one(
         cohorts(history.assign(exposed=False, reward=np.nan)), LATER
     )
     batch = np.random.default_rng(seed).integers(3, size=students)
-    for one in range(3):
-        arrived = [replace(each, assigned=0) for each in cohorts(history[batch == one])]
-        kept = json.loads(json.dumps(stored(state)))
-        state = restored(kept, state.as_of).learned(arrived, LATER)
+    for number in range(3):
+        arrived = [replace(cohort, assigned=0) for cohort in cohorts(history[batch == number])]
+        allocations = json.loads(json.dumps(stored(state)))
+        state = restored(allocations, state.as_of).learned(arrived, LATER)
     whole = _state(history)
     assert json.dumps(stored(state)) == json.dumps(stored(whole))
     assert shares(state, policy, draws=100) == shares(whole, policy, draws=100)
@@ -99,11 +99,11 @@ def test_a_state_that_was_stored_between_batches_is_the_uninterrupted_one(
 def test_late_rewards_count_as_pending_and_change_no_share_until_they_arrive() -> None:
     history = _history(200)
     early = _state(history.assign(reward=np.nan))
-    assert sum(one.assigned for one in early.totals.values()) == 200
-    assert sum(one.pending for one in early.totals.values()) == history["exposed"].sum()
+    assert sum(totals.assigned for totals in early.totals.values()) == 200
+    assert sum(totals.pending for totals in early.totals.values()) == history["exposed"].sum()
     assert shares(early) == pytest.approx(dict.fromkeys(ARMS, 1 / 3), abs=0.02)
     late = _state(history)
-    assert sum(one.pending for one in late.totals.values()) < history["exposed"].sum()
+    assert sum(totals.pending for totals in late.totals.values()) < history["exposed"].sum()
     assert shares(late)["mentor"] > 0.9
 
 
@@ -123,8 +123,10 @@ def test_thompson_gives_an_arm_the_probability_that_it_is_the_best() -> None:
 
 def test_ucb_gives_all_but_the_floor_to_the_arm_that_could_be_the_best() -> None:
     def state(*totals: tuple[int, int, float]) -> State:
-        one = [Cohort(MONDAY, arm, 0.5, 50, *each) for arm, each in zip("ab", totals, strict=True)]
-        return begun("ab", MONDAY).learned(one, MONDAY)
+        arrived = [
+            Cohort(MONDAY, arm, 0.5, 50, *counts) for arm, counts in zip("ab", totals, strict=True)
+        ]
+        return begun("ab", MONDAY).learned(arrived, MONDAY)
 
     def best(*totals: tuple[int, int, float]) -> dict[str, float]:
         return shares(state(*totals), Policy.UCB, least_share=0.1)
@@ -207,14 +209,16 @@ def test_all_students_of_a_day_are_assigned_by_the_shares_of_the_days_before() -
     """And moved shares, like late outcomes, are no mismatch of the arms' sizes."""
     plan = of_actions(0.5, 0.5)
     standard, none = (arm.name for arm in plan.arms)
-    kept = [
+    allocations = [
         Allocation(MONDAY + timedelta(days=day), arm, share, {})
         for day, first in ((1, 0.9), (0, 0.6))
         for arm, share in ((standard, first), (none, 1 - first))
     ]
-    shares_on = [in_force(kept, plan, MONDAY + timedelta(days=day))[standard] for day in range(4)]
+    shares_on = [
+        in_force(allocations, plan, MONDAY + timedelta(days=day))[standard] for day in range(4)
+    ]
     assert shares_on == [0.5, 0.6, 0.9, 0.9]
     days = [MONDAY] * 100 + [MONDAY + timedelta(days=1)] * 100 + [LATER] * 200
-    found = expected_shares(days, kept, plan)
-    assert found == pytest.approx({standard: 0.725, none: 0.275})
-    assert expected_shares([], kept, plan) == {standard: 0.5, none: 0.5}
+    result = expected_shares(days, allocations, plan)
+    assert result == pytest.approx({standard: 0.725, none: 0.275})
+    assert expected_shares([], allocations, plan) == {standard: 0.5, none: 0.5}

@@ -1,4 +1,4 @@
-"""Bounds: as published, spending what they may and no more, whatever the looks are like."""
+"""Bounds: as published, spending what they may and no more, with any looks."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ def test_the_chance_of_a_false_claim_is_what_was_spent(
     steps: list[tuple[float, float]], shape: Spending, alpha: float, last: float
 ) -> None:
     fractions, information = looks(steps, last)
-    found = bounds(fractions, information, alpha, shape)
-    claims = np.flatnonzero(np.isfinite(found))
+    limits = bounds(fractions, information, alpha, shape)
+    claims = np.flatnonzero(np.isfinite(limits))
     if claims.size > 1:
         least = information[claims[-2]] * (1 + LEAST_GAIN)
         information[claims[-1]] = max(information[claims[-1]], least)
-    total = sum(map(np.sum, crossings(found, information, 0.0)))
+    total = sum(map(np.sum, crossings(limits, information, 0.0)))
     assert total <= shape.spent(fractions[-1], alpha) * (1 + 1e-6) + 1e-9
     for before, look in pairwise(claims):
         assert information[look] >= information[before] * (1 + LEAST_GAIN)
-    # What was said at a look stays said.
-    for upto in range(1, len(found)):
+    # Later looks do not change the bounds of earlier looks.
+    for upto in range(1, len(limits)):
         earlier = bounds(fractions[:upto], information[:upto], alpha, shape)
-        assert np.array_equal(earlier, found[:upto])
+        assert np.array_equal(earlier, limits[:upto])
 
 
 @pytest.mark.parametrize("shape", Spending)
@@ -78,14 +78,14 @@ def test_simulated_experiments_cross_as_often_as_computed(shape: Spending) -> No
     information = np.cumsum(steps)
     fractions = np.cumsum(random.gamma(0.5, size=40))
     fractions /= fractions[-1]
-    found = bounds(fractions, information, 0.05, shape)
+    limits = bounds(fractions, information, 0.05, shape)
     paths = np.cumsum(random.normal(size=(20_000, 40)) * np.sqrt(steps), axis=1)
     for effect in (0.0, 2.8 / np.sqrt(information[-1])):
         z = paths / np.sqrt(information) + effect * np.sqrt(information)
-        first = np.argmax(np.abs(z) > found, axis=1)
-        crossed = np.abs(z[np.arange(len(z)), first]) > found[first]
+        first = np.argmax(np.abs(z) > limits, axis=1)
+        crossed = np.abs(z[np.arange(len(z)), first]) > limits[first]
         share = np.bincount(first[crossed], minlength=40) / len(z)
-        exact = sum(crossings(found, information, effect))
+        exact = sum(crossings(limits, information, effect))
         error = np.sqrt(exact * (1 - exact) / len(z)) + 1e-4
         assert np.all(np.abs(share - exact) < 5 * error)
         if not effect:
@@ -94,9 +94,9 @@ def test_simulated_experiments_cross_as_often_as_computed(shape: Spending) -> No
 
 
 def test_a_last_look_spends_what_is_left_though_no_information_came() -> None:
-    found = bounds([0.3, 0.6, 1.0, 1.0], [30.0, 60.0, 55.0, 80.0], 0.05, Spending.OBRIEN_FLEMING)
-    assert found[2] < 2.3
-    assert np.isinf(found[3])  # after it nothing is claimed
+    limits = bounds([0.3, 0.6, 1.0, 1.0], [30.0, 60.0, 55.0, 80.0], 0.05, Spending.OBRIEN_FLEMING)
+    assert limits[2] < 2.3
+    assert np.isinf(limits[3])  # after it nothing is claimed
 
 
 def test_a_look_of_unknown_information_is_none_and_costs_nothing() -> None:
@@ -119,10 +119,10 @@ def test_a_sequence_holds_at_every_look() -> None:
     random = np.random.default_rng(3)
     steps = random.gamma(1.0, size=2000)
     information = np.cumsum(steps)
-    found = confidence_sequence(information, information, 1000, 0.05, 30)
-    assert np.isinf(found[information < 30]).all()
+    limits = confidence_sequence(information, information, 1000, 0.05, 30)
+    assert np.isinf(limits[information < 30]).all()
     paths = np.cumsum(random.normal(size=(2000, 2000)) * np.sqrt(steps), axis=1)
-    crossed = (np.abs(paths / np.sqrt(information)) > found).any(axis=1).mean()
+    crossed = (np.abs(paths / np.sqrt(information)) > limits).any(axis=1).mean()
     assert 0 < crossed < 0.05
 
 

@@ -39,30 +39,32 @@ def _no_warning() -> Iterator[None]:
 
 
 def test_two_arms_are_compared_as_scipy_does() -> None:
-    found = split(SCORES, TREATED)
+    comparison = split(SCORES, TREATED)
     sides = SCORES[TREATED], SCORES[~TREATED]
     welch = stats.ttest_ind(*sides, equal_var=False)
     interval = welch.confidence_interval()
-    assert found.p_mean == pytest.approx(welch.pvalue)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert found.degrees == pytest.approx(welch.df)
-    assert found.p_rank == pytest.approx(stats.mannwhitneyu(*sides).pvalue)
-    assert found.difference == pytest.approx(sides[0].mean() - sides[1].mean())
-    assert found.units == (len(sides[1]), len(sides[0]))
+    assert comparison.p_mean == pytest.approx(welch.pvalue)
+    assert (comparison.low, comparison.high) == pytest.approx((interval.low, interval.high))
+    assert comparison.degrees == pytest.approx(welch.df)
+    assert comparison.p_rank == pytest.approx(stats.mannwhitneyu(*sides).pvalue)
+    assert comparison.difference == pytest.approx(sides[0].mean() - sides[1].mean())
+    assert comparison.units == (len(sides[1]), len(sides[0]))
     pooled = math.sqrt(sum(s.var(ddof=1) * (len(s) - 1) for s in sides) / 398)
-    assert found.effect == pytest.approx(found.difference / pooled)
-    assert (found.labels, found.excluded, found.problems) == (400, 0, ())
+    assert comparison.effect == pytest.approx(comparison.difference / pooled)
+    assert (comparison.labels, comparison.excluded, comparison.problems) == (400, 0, ())
 
 
 def test_pairs_are_compared_as_scipy_does() -> None:
-    found = paired(BEFORE, SCORES, labels=900)
+    comparison = paired(BEFORE, SCORES, labels=900)
     student = stats.ttest_rel(SCORES, BEFORE)
     interval = student.confidence_interval()
-    assert found.p_mean == pytest.approx(student.pvalue)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert found.p_rank == pytest.approx(stats.wilcoxon(SCORES, BEFORE, method="approx").pvalue)
-    assert found.means == pytest.approx((BEFORE.mean(), SCORES.mean()))
-    assert (found.units, found.labels, found.problems) == ((400, 400), 900, ())
+    assert comparison.p_mean == pytest.approx(student.pvalue)
+    assert (comparison.low, comparison.high) == pytest.approx((interval.low, interval.high))
+    assert comparison.p_rank == pytest.approx(
+        stats.wilcoxon(SCORES, BEFORE, method="approx").pvalue
+    )
+    assert comparison.means == pytest.approx((BEFORE.mean(), SCORES.mean()))
+    assert (comparison.units, comparison.labels, comparison.problems) == ((400, 400), 900, ())
 
 
 def test_z_without_skewness_is_the_exact_quantile() -> None:
@@ -92,12 +94,12 @@ def test_the_interval_of_a_bound_leaves_0_out_where_z_is_beyond(
     size: int, bound: float, seed: int, two: bool
 ) -> None:
     values = np.random.default_rng(seed).exponential(size=size) - 0.8
-    found = split(np.append(values, -(values**2)), np.arange(2 * size) < size) if two else None
-    found = found or paired(np.zeros(size), values)
-    low, high = found.interval(bound)
+    comparison = split(np.append(values, -(values**2)), np.arange(2 * size) < size) if two else None
+    comparison = comparison or paired(np.zeros(size), values)
+    low, high = comparison.interval(bound)
     assert low <= high
-    assert (low > 0 or high < 0) == (abs(found.z) > bound)
-    assert math.isnan(found.information) == (size < LEAST_UNITS)
+    assert (low > 0 or high < 0) == (abs(comparison.z) > bound)
+    assert math.isnan(comparison.information) == (size < LEAST_UNITS)
 
 
 def test_no_claim_has_no_finite_interval() -> None:
@@ -105,22 +107,30 @@ def test_no_claim_has_no_finite_interval() -> None:
 
 
 def test_cuped_cuts_the_variance_by_the_squared_correlation() -> None:
-    found, plain = split(SCORES, TREATED, BEFORE), split(SCORES, TREATED)
+    comparison, plain = split(SCORES, TREATED, BEFORE), split(SCORES, TREATED)
     within = [np.corrcoef(BEFORE[arm], SCORES[arm])[0, 1] ** 2 for arm in (TREATED, ~TREATED)]
-    assert found.variance_cut == pytest.approx(np.average(within, weights=(0.3, 0.7)), abs=0.03)
-    cut = 1 - (found.standard_error / plain.standard_error) ** 2
-    assert cut == pytest.approx(found.variance_cut, abs=0.05)
-    assert (found.p_rank, found.means, found.notes) == (plain.p_rank, plain.means, ())
+    assert comparison.variance_cut == pytest.approx(
+        np.average(within, weights=(0.3, 0.7)), abs=0.03
+    )
+    cut = 1 - (comparison.standard_error / plain.standard_error) ** 2
+    assert cut == pytest.approx(comparison.variance_cut, abs=0.05)
+    assert (comparison.p_rank, comparison.means, comparison.notes) == (
+        plain.p_rank,
+        plain.means,
+        (),
+    )
     assert math.isnan(plain.variance_cut)
 
 
 def test_an_unknown_score_before_is_no_0() -> None:
     unknown = np.where(np.arange(400) % 4 == 0, np.nan, BEFORE)
-    # Those without a score are the weaker ones.
+    # Students without a score are weaker.
     scores = SCORES - 20 * np.isnan(unknown)
-    found = split(scores, TREATED, unknown)
-    assert "100 without a score of the time before" in found.notes[0]
-    assert found.variance_cut > split(scores, TREATED, np.nan_to_num(unknown)).variance_cut + 0.05
+    comparison = split(scores, TREATED, unknown)
+    assert "100 without a score of the time before" in comparison.notes[0]
+    assert (
+        comparison.variance_cut > split(scores, TREATED, np.nan_to_num(unknown)).variance_cut + 0.05
+    )
     adjusted = adjust(scores, TREATED, unknown)
     assert adjusted.values.mean() == pytest.approx(scores.mean())
     # Another unit of the score before changes nothing.
@@ -135,11 +145,11 @@ def test_an_unknown_score_before_is_no_0() -> None:
         (np.full(400, 61.7), "the same for all"),
     ],
 )
-def test_a_useless_covariate_is_left_alone_and_said(before: Floats, words: str) -> None:
-    found, plain = split(SCORES, TREATED, before), split(SCORES, TREATED)
-    assert words in found.notes[0]
-    assert (found.z, found.standard_error) == (plain.z, plain.standard_error)
-    assert math.isnan(found.variance_cut)
+def test_a_useless_covariate_is_not_used_and_named(before: Floats, words: str) -> None:
+    comparison, plain = split(SCORES, TREATED, before), split(SCORES, TREATED)
+    assert words in comparison.notes[0]
+    assert (comparison.z, comparison.standard_error) == (plain.z, plain.standard_error)
+    assert math.isnan(comparison.variance_cut)
 
 
 NOTHING = np.array([])
@@ -166,21 +176,27 @@ ODD: dict[str, tuple[Comparison, str, int]] = {
 
 @pytest.mark.parametrize("kind", ODD)
 def test_odd_input_is_a_problem_in_words_and_claims_nothing(kind: str) -> None:
-    found, words, excluded = ODD[kind]
-    assert any(words in problem for problem in found.problems)
-    assert found.excluded == excluded
-    figures = (found.z, found.p_mean, found.p_rank, found.low, found.standard_error)
-    if min(found.units) < 2 or "do not vary" in words:
+    comparison, words, excluded = ODD[kind]
+    assert any(words in problem for problem in comparison.problems)
+    assert comparison.excluded == excluded
+    figures = (
+        comparison.z,
+        comparison.p_mean,
+        comparison.p_rank,
+        comparison.low,
+        comparison.standard_error,
+    )
+    if min(comparison.units) < 2 or "do not vary" in words:
         assert all(math.isnan(figure) for figure in figures)
-        assert math.isnan(found.information)
+        assert math.isnan(comparison.information)
     assert not any(figure == 0 for figure in figures)
 
 
 def test_what_is_certain_has_no_p_value_of_0() -> None:
-    found = split(np.where(TREATED, 1e6, 0.0) + SCORES, TREATED)
-    assert 0 < found.p_mean < 1e-200
-    assert math.isfinite(found.z)
-    assert found.z > 30
+    comparison = split(np.where(TREATED, 1e6, 0.0) + SCORES, TREATED)
+    assert 0 < comparison.p_mean < 1e-200
+    assert math.isfinite(comparison.z)
+    assert comparison.z > 30
 
 
 def test_the_sizes_of_the_arms_are_those_planned() -> None:
@@ -195,7 +211,7 @@ def test_the_sizes_of_the_arms_are_those_planned() -> None:
     assert thirds.p == pytest.approx(1)
 
 
-def test_few_or_strange_students_are_told() -> None:
+def test_few_or_strange_students_are_reported() -> None:
     few = sample_ratio({"a": 90, "b": 0}, {"a": 0.95, "b": 0.05})
     assert math.isnan(few.p)
     assert not few.mismatch

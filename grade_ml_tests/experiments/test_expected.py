@@ -43,7 +43,7 @@ def test_what_is_not_settled_between_the_first_and_the_last_day_is_not_expected(
             assert expected(connection, (), STARTS_ON, 120, *days) == until
 
 
-def test_where_no_due_dates_are_known_what_has_been_coming_goes_on(lab: Lab) -> None:
+def test_without_due_dates_scores_continue_at_their_former_rate(lab: Lab) -> None:
     with lab.engine.connect() as connection, connection.begin() as transaction:
         connection.execute(
             sa.update(assignment)

@@ -1,4 +1,4 @@
-"""Labels of a small gradebook beside what two versions had said: from records to a decision."""
+"""Labels of a small gradebook and the predictions of two versions: from records to a decision."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from grade_ml_tests.features.records import (
 )
 
 NAMES = [f"s{number:02d}" for number in range(40)]
-#: Of each student; the champion implies 50 for everybody, the challenger is nearly right.
+#: Of each student; the champion implies 50 for all students, the challenger is nearly right.
 SCORES = np.linspace(30, 90, len(NAMES))
 FIRST, SECOND = ("q1", "q2", "q3"), ("q4", "q5", "q6")
 BEGAN = START.date()
@@ -72,16 +72,16 @@ def small_book() -> Gradebook:
 
 @pytest.fixture
 def connection(engine: Engine) -> Iterator[Connection]:
-    """The small gradebook, and what two versions said each week."""
+    """The small gradebook, and the weekly predictions of two versions."""
     store_gradebook(engine, small_book())
     with engine.begin() as opened:
         for number in (0, 7, 14, 21, 28, 35):
-            tell(opened, number)
+            predict(opened, number)
         yield opened
 
 
-def tell(connection: Connection, number: int, **changes: object) -> None:
-    """Store what both versions said on a day."""
+def predict(connection: Connection, number: int, **changes: object) -> None:
+    """Store the predictions of both versions on a day."""
     for version, implied in ((1, np.full(len(NAMES), 50.0)), (2, SCORES + 5)):
         rows = [
             {
@@ -116,22 +116,22 @@ def read(connection: Connection, number: int, plan: Plan = PLAN) -> Labels:
 
 def test_a_score_counts_once_both_had_implied_it_before_its_day(connection: Connection) -> None:
     assert read(connection, 23).rows.empty
-    found = read(connection, 24)
+    known = read(connection, 24)
     # Neither extra credit nor the exam is work to come.
-    assert found.rows["item"].value_counts().to_dict() == dict.fromkeys(FIRST, len(NAMES))
-    losses = found.rows
+    assert known.rows["item"].value_counts().to_dict() == dict.fromkeys(FIRST, len(NAMES))
+    losses = known.rows
     first = losses.loc[losses["item"] == "q1", "control_error"]
     assert np.allclose(np.sort(first), np.sort(50 - SCORES))
     assert np.allclose(losses["control"], losses["control_error"] ** 2)
     assert np.allclose(losses["treatment"], 25)
     assert losses["phase"].nunique() == 1
-    assert (found.early, found.stale) == (0, 0)
+    assert (known.early, known.stale) == (0, 0)
     later = read(connection, 34)
     assert later.rows["item"].value_counts().to_dict() == dict.fromkeys(FIRST + SECOND, 40)
     assert len(later.by_student) == len(NAMES)
-    assert later.data_version != found.data_version
+    assert later.data_version != known.data_version
     assert read(connection, 34).data_version == later.data_version
-    assert read(connection, 24).data_version == found.data_version
+    assert read(connection, 24).data_version == known.data_version
     # What was predicted before the first day of an experiment is none of its predictions.
     began = read(connection, 34, replace(PLAN, starts_on=at(14)))
     assert set(began.rows["item"]) == set(SECOND)
@@ -142,14 +142,14 @@ def test_a_score_counts_once_both_had_implied_it_before_its_day(connection: Conn
 
 def test_missed_work_counts_as_nothing_and_unknown_scores_count_not(connection: Connection) -> None:
     missed, waiting, left, exempt = NAMES[:4]
-    of = {name: schema.result.c.student_id == name for name in (missed, waiting, exempt)}
+    conditions = {name: schema.result.c.student_id == name for name in (missed, waiting, exempt)}
     first = schema.result.c.assignment_id == "q1"
-    connection.execute(sa.delete(schema.result).where(of[missed], first))
+    connection.execute(sa.delete(schema.result).where(conditions[missed], first))
     for name, values in (
         (waiting, {"status": "submitted", "score": None, "graded_on": None}),
         (exempt, {"status": "exempt", "score": None, "submitted_on": None}),
     ):
-        connection.execute(sa.update(schema.result).where(of[name], first).values(values))
+        connection.execute(sa.update(schema.result).where(conditions[name], first).values(values))
     connection.execute(
         sa.update(schema.enrollment)
         .where(schema.enrollment.c.student_id == left)
@@ -173,11 +173,13 @@ def test_outcomes_count_when_a_section_ends_and_for_risks_at_a_withdrawal(
         .where(schema.enrollment.c.student_id == NAMES[0])
         .values(withdrawn_on=at(25), outcome="withdrawn")
     )
-    grades, risks = (replace(PLAN, metric=one) for one in (Metric.GRADE_ERROR, Metric.RISK_ERROR))
+    grades, risks = (
+        replace(PLAN, metric=metric) for metric in (Metric.GRADE_ERROR, Metric.RISK_ERROR)
+    )
     assert read(connection, 60, grades).rows.empty
-    one = read(connection, 60, risks).rows
-    assert len(one) == 1 and one["arrived_on"].dt.date.tolist() == [at(25)]
-    assert one[["control", "treatment"]].to_numpy().tolist() == [[0.25, 0.25]]
+    rows = read(connection, 60, risks).rows
+    assert len(rows) == 1 and rows["arrived_on"].dt.date.tolist() == [at(25)]
+    assert rows[["control", "treatment"]].to_numpy().tolist() == [[0.25, 0.25]]
     ended = read(connection, 61, grades)
     assert len(ended.rows) == len(NAMES)
     # Six weeks of predictions of each, less those of the withdrawn after the day.
@@ -191,7 +193,7 @@ def test_outcomes_count_when_a_section_ends_and_for_risks_at_a_withdrawal(
     assert len(read(connection, 61, risks).rows) == len(NAMES)
 
 
-def test_who_is_in_no_section_any_more_drops_out_and_what_one_lacks_is_told(
+def test_students_without_a_section_drop_out_and_missing_predictions_are_counted(
     connection: Connection,
 ) -> None:
     gone = schema.enrollment.c.student_id == NAMES[-1]
@@ -202,11 +204,11 @@ def test_who_is_in_no_section_any_more_drops_out_and_what_one_lacks_is_told(
         .where(shadow.student_id == NAMES[0], shadow.model_version == 2)
         .values(implied=None)
     )
-    found = read(connection, 24)
-    assert len(found.rows) == 3 * (len(NAMES) - 1)
-    assert found.rows["treatment"].isna().sum() == 3
-    assert found.by_student["treatment"].isna().sum() == 1
-    assert set(found.groups.columns) == {"protected_gender"}
+    known = read(connection, 24)
+    assert len(known.rows) == 3 * (len(NAMES) - 1)
+    assert known.rows["treatment"].isna().sum() == 3
+    assert known.by_student["treatment"].isna().sum() == 1
+    assert set(known.groups.columns) == {"protected_gender"}
 
 
 def test_from_labels_to_a_decision_and_nothing_new_is_no_look(connection: Connection) -> None:
@@ -214,9 +216,9 @@ def test_from_labels_to_a_decision_and_nothing_new_is_no_look(connection: Connec
     store.create(connection, plan, workspace(connection, 0).now, "grade-ml", "a challenger")
     name = plan.experiment_id
 
-    def tick(number: int) -> nightly.Looked:
-        (told,) = nightly.results(workspace(connection, number))
-        return told
+    def tick(number: int) -> nightly.LookResult:
+        (result,) = nightly.results(workspace(connection, number))
+        return result
 
     nothing = tick(23)
     assert nothing.look and nothing.look.decision is Decision.SKIPPED
@@ -224,28 +226,28 @@ def test_from_labels_to_a_decision_and_nothing_new_is_no_look(connection: Connec
     first = tick(24)
     assert first.look and first.look.decision is Decision.CONTINUE
     assert (first.look.units, first.look.labels, first.look.fraction) == (40, 120, 0.15)
-    assert "3 assignments" in first.says
+    assert "3 assignments" in first.text
     again = tick(25)
     assert again.look and again.look.decision is Decision.SKIPPED
-    assert "No label is new" in again.says
+    assert "No label is new" in again.text
     back = tick(23)
-    assert back.look is None and "cannot be taken back" in back.says
+    assert back.look is None and "cannot be taken back" in back.text
     assert len(store.looks(connection, name)) == 1
     last = tick(34)
     assert last.look and last.look.decision is Decision.BETTER
     seen = store.looks(connection, name)
-    assert [one.decision for one in seen] == [Decision.CONTINUE, Decision.BETTER]
+    assert [look.decision for look in seen] == [Decision.CONTINUE, Decision.BETTER]
     assert seen[1].difference < 0 and seen[1].high < 0 and seen[1].z < -seen[1].bound
     assert seen[1].figures["guardrails"]["bias"]["state"] == "ok"
     assert seen[1].figures["guardrails"]["brier"]["state"] == "unknown"
     decided = store.get(connection, name).event(Happened.DECIDED)
     assert decided and decided.decision is Decision.BETTER
     assert not set(NAMES) & set(str(seen).split("'"))
-    # It is decided, and looked at no more.
+    # It is decided, and there are no more looks.
     assert nightly.results(workspace(connection, 40)) == []
 
 
-def test_one_that_cannot_be_looked_at_costs_the_others_nothing(
+def test_a_look_that_fails_does_not_stop_the_others(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = replace(PLAN, experiment_id="odd", kind=Kind.WATCH)
@@ -260,5 +262,5 @@ def test_one_that_cannot_be_looked_at_costs_the_others_nothing(
 
     monkeypatch.setattr(labels, "read", breaks)
     first, second = nightly.results(workspace(connection, 24))
-    assert first.look is None and "DataError" in first.says
+    assert first.look is None and "DataError" in first.text
     assert second.look and math.isfinite(second.look.difference)

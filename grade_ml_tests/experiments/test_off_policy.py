@@ -35,16 +35,16 @@ def test_the_value_of_an_arm_is_unbiased_for_every_logged_policy(
             {
                 "arm": np.array(["a", "b"], object)[list(arms)],
                 "probability": chances,
-                "reward": [one[arm] for one, arm in zip(potential, arms, strict=True)],
+                "reward": [rewards[arm] for rewards, arm in zip(potential, arms, strict=True)],
                 "covariate": covariate,
             }
         )
         if all(arms):
-            continue  # the arm was given to nobody, so that either estimate is 0
-        found = off_policy.values(log, ["a"], least_effective=0)[0]
-        ips += chances.prod() * found.ips
-        robust += chances.prod() * found.doubly_robust
-    truth = np.mean([one[0] for one in potential])
+            continue  # no student got the arm, so that either estimate is 0
+        value = off_policy.values(log, ["a"], least_effective=0)[0]
+        ips += chances.prod() * value.ips
+        robust += chances.prod() * value.doubly_robust
+    truth = np.mean([rewards[0] for rewards in potential])
     assert ips == pytest.approx(truth, abs=1e-9)
     assert robust == pytest.approx(truth, abs=1e-9)
 
@@ -68,7 +68,7 @@ def _logged(students: int, seed: int) -> tuple[pd.DataFrame, dict[str, float]]:
             "covariate": np.where(chance.random(students) < 0.9, level, np.nan),
         }
     )
-    return log, {arm: float(one.mean()) for arm, one in worth.items()}
+    return log, {arm: float(rewards.mean()) for arm, rewards in worth.items()}
 
 
 def test_intervals_of_the_value_hold_the_truth_where_the_plain_mean_does_not() -> None:
@@ -77,14 +77,14 @@ def test_intervals_of_the_value_hold_the_truth_where_the_plain_mean_does_not() -
     plain = rounds = 0
     for seed in range(30):
         log, truth = _logged(400, seed)
-        for one in off_policy.values(log, ["a", "b"]):
+        for value in off_policy.values(log, ["a", "b"]):
             rounds += 1
             for name in covered:
-                error = getattr(one, f"{name}_error")
-                covered[name] += abs(getattr(one, name) - truth[one.arm]) < 1.96 * error
+                error = getattr(value, f"{name}_error")
+                covered[name] += abs(getattr(value, name) - truth[value.arm]) < 1.96 * error
                 widths[name] += error
-            mean = log.loc[log["arm"] == one.arm, "reward"]
-            plain += abs(mean.mean() - truth[one.arm]) < 1.96 * mean.std() / len(mean) ** 0.5
+            mean = log.loc[log["arm"] == value.arm, "reward"]
+            plain += abs(mean.mean() - truth[value.arm]) < 1.96 * mean.std() / len(mean) ** 0.5
     assert min(covered.values()) > 0.88 * rounds
     assert plain < 0.5 * rounds
     # What a model explains, the doubly robust estimate need not leave to chance.
@@ -94,14 +94,14 @@ def test_intervals_of_the_value_hold_the_truth_where_the_plain_mean_does_not() -
 def test_a_value_that_cannot_be_known_is_refused_with_the_reason() -> None:
     log, _ = _logged(400, 0)
     good = off_policy.values(log, ["a", "b"])
-    assert not any(one.reason for one in good)
+    assert not any(value.reason for value in good)
     pending = pd.concat([log, log.assign(reward=np.nan)], ignore_index=True)
     assert off_policy.values(pending, ["a", "b"]) == good
 
     def refused(changed: pd.DataFrame, arm: str, words: str) -> None:
-        one = off_policy.values(changed, [arm])[0]
-        assert words in one.reason
-        assert np.isnan([one.ips, one.normalised, one.doubly_robust, one.ips_error]).all()
+        value = off_policy.values(changed, [arm])[0]
+        assert words in value.reason
+        assert np.isnan([value.ips, value.normalised, value.doubly_robust, value.ips_error]).all()
 
     mine = log["arm"] == "a"
     for odd in (0.0, np.nan, 1.5):

@@ -43,48 +43,52 @@ def records(*results: dict[str, object], **changed: list[dict[str, object]]) -> 
     return gradebook(**(rows | changed))
 
 
-def labels(some: Gradebook, metric: Metric = Metric.SCORE, today: int = 100) -> pd.DataFrame:
-    found = measured(some, EXPOSED, ("math",), metric, on(today), DEFAULTS)
-    assert list(found) == list(LABELS)
-    return found
+def labels(
+    class_records: Gradebook, metric: Metric = Metric.SCORE, today: int = 100
+) -> pd.DataFrame:
+    outcomes = measured(class_records, EXPOSED, ("math",), metric, on(today), DEFAULTS)
+    assert list(outcomes) == list(LABELS)
+    return outcomes
 
 
-def values(some: Gradebook, metric: Metric = Metric.SCORE, today: int = 100) -> dict[str, list]:
-    found = labels(some, metric, today)
-    return {name: sorted(rows["value"]) for name, rows in found.groupby("student_id")}
+def values(
+    class_records: Gradebook, metric: Metric = Metric.SCORE, today: int = 100
+) -> dict[str, list]:
+    outcomes = labels(class_records, metric, today)
+    return {name: sorted(rows["value"]) for name, rows in outcomes.groupby("student_id")}
 
 
 def test_what_was_due_after_the_exposure_counts_and_a_missed_assignment_is_0():
-    some = records(
+    class_records = records(
         result("ann", "w0", 10, 0, 1),
         result("ann", "w25", 80, 24, 26),
         result("ann", "w50", 150, 51, 60),  # extra credit within an assignment
         result("bob", "w25", 40, 25, 30),
     )
-    assert values(some) == {"ann": [80.0, 100.0], "bob": [0.0, 40.0]}
-    assert values(some, Metric.SUBMITTED) == {"ann": [1.0, 1.0], "bob": [0.0, 1.0]}
+    assert values(class_records) == {"ann": [80.0, 100.0], "bob": [0.0, 40.0]}
+    assert values(class_records, Metric.SUBMITTED) == {"ann": [1.0, 1.0], "bob": [0.0, 1.0]}
     # Before it: what was due by day 6 counted on day 20.
-    before = labels(some).groupby("student_id")["covariate"].first()
+    before = labels(class_records).groupby("student_id")["covariate"].first()
     assert before.to_dict() == {"ann": 5.0, "bob": 0.0}
-    assert labels(some)["phase"].unique().tolist() == ["early"]
+    assert labels(class_records)["phase"].unique().tolist() == ["early"]
 
 
 def test_an_assignment_counts_for_all_at_once_when_scores_are_to_be_expected():
-    some = records(result("ann", "w25", 80, 24, 26))
-    assert values(some, today=38) == {}
-    assert values(some, today=39) == {"ann": [80.0], "bob": [0.0]}
+    class_records = records(result("ann", "w25", 80, 24, 26))
+    assert values(class_records, today=38) == {}
+    assert values(class_records, today=39) == {"ann": [80.0], "bob": [0.0]}
 
 
 def test_what_is_unknown_is_not_0():
-    some = records(
+    class_records = records(
         result("ann", "w25", None, 24, None),  # waits for its score
-        result("ann", "w50", None, 50, 52, status="graded"),  # a score that nobody can read
+        result("ann", "w50", None, 50, 52, status="graded"),  # an unreadable score
         result("bob", "w25", None, 25, 25, status="exempt"),
         result("bob", "w50", 70, 50, 120),  # scored after the day
         result("bob", "w5", None, 4, None),
     )
-    assert values(some) == {}
-    assert values(some, Metric.SUBMITTED) == {"ann": [1.0, 1.0], "bob": [1.0]}
+    assert values(class_records) == {}
+    assert values(class_records, Metric.SUBMITTED) == {"ann": [1.0, 1.0], "bob": [1.0]}
     # Bob's first is missed, his second waited.
     late = records(
         result("bob", "w5", None, 4, None), result("bob", "w0", None, 0, 0, status="exempt")
@@ -102,7 +106,7 @@ def test_who_withdrew_stays_and_who_moved_is_followed():
         enrolled("bob", withdrawn_on=day(30)),
         enrolled("bob", "other", on=35),
     ]
-    some = records(
+    class_records = records(
         result("ann", "w25", 80, 24, 26),
         result("ann", "v50", 60, 50, 55),
         result("bob", "w25", 90, 25, 27),
@@ -115,11 +119,11 @@ def test_who_withdrew_stays_and_who_moved_is_followed():
             work("o50", 50, 25, "other"),
         ],
     )
-    assert values(some) == {"ann": [60.0, 80.0], "bob": [0.0, 90.0]}
+    assert values(class_records) == {"ann": [60.0, 80.0], "bob": [0.0, 90.0]}
 
 
 def test_what_an_exposure_cannot_change_does_not_count():
-    some = records(
+    class_records = records(
         result("ann", "w25", 80, 24, 26, carried_over=True),
         result("ann", "exam", 90, 60, 61),
         result("ann", "more", 90, 60, 61),
@@ -131,15 +135,15 @@ def test_what_an_exposure_cannot_change_does_not_count():
             work("more", 60, 25, extra_credit=True),
         ],
     )
-    assert values(some, today=103) == {}
-    assert values(some, today=104) == {"ann": [0.0]}
+    assert values(class_records, today=103) == {}
+    assert values(class_records, today=104) == {"ann": [0.0]}
 
 
 def test_passing_counts_when_the_section_has_ended_for_all_who_were_there():
     seats = [enrolled("ann", outcome="pass"), enrolled("bob", withdrawn_on=day(30))]
-    some = records(enrollments=seats)
-    assert values(some, Metric.PASSED, today=90) == {}  # a withdrawal alone says too much
-    assert values(some, Metric.PASSED, today=91) == {"ann": [1.0], "bob": [0.0]}
+    class_records = records(enrollments=seats)
+    assert values(class_records, Metric.PASSED, today=90) == {}  # a withdrawal alone would bias
+    assert values(class_records, Metric.PASSED, today=91) == {"ann": [1.0], "bob": [0.0]}
 
 
 def test_students_seen_in_two_arms_or_never_assigned_are_counted_and_left_out():
@@ -151,16 +155,16 @@ def test_students_seen_in_two_arms_or_never_assigned_are_counted_and_left_out():
             "on_day": [day(3), day(2), day(1), day(1)],
         }
     )
-    found, excluded = first_exposures(assigned, days)
-    assert found.to_dict("records") == [{"student_id": "a", "exposed_on": day(2), "arm": "x"}]
+    outcomes, excluded = first_exposures(assigned, days)
+    assert outcomes.to_dict("records") == [{"student_id": "a", "exposed_on": day(2), "arm": "x"}]
     assert excluded == {"seen in two arms": 1, "exposed without an assignment": 1}
 
 
 @pytest.mark.parametrize("metric", [Metric.SCORE, Metric.SUBMITTED, Metric.PASSED])
-def test_nobody_exposed_has_no_labels(metric: Metric):
-    nobody = EXPOSED.head(0)
-    found = measured(records(), nobody, (), metric, on(100), DEFAULTS)
-    assert list(found) == list(LABELS) and found.empty
+def test_without_exposed_students_there_are_no_labels(metric: Metric):
+    unexposed = EXPOSED.head(0)
+    outcomes = measured(records(), unexposed, (), metric, on(100), DEFAULTS)
+    assert list(outcomes) == list(LABELS) and outcomes.empty
 
 
 def test_outcomes_are_read_of_the_exposed_and_erased_students_drop_out(
@@ -179,24 +183,24 @@ def test_outcomes_are_read_of_the_exposed_and_erased_students_drop_out(
     assigned = assigned.assign(
         experiment_id=plan.experiment_id, stratum="", probability=0.5, assigned_on=on(20)
     )
-    # Of those who are gone nothing is in the gradebook; one was seen in the other arm.
+    # Of those who are gone nothing is in the gradebook; one student was seen in the other arm.
     gone = assigned.head(2).assign(student_id=["gone-1", "gone-2"])
     days = pd.concat([assigned.iloc[:30], gone, assigned.iloc[:1].assign(arm="none")])
     days = days[["experiment_id", "student_id", "arm"]].assign(on_day=on(25))
-    with at(engine, settings, 70) as some:
-        store.create(some.connection, plan, some.now, plan.owner, "by hand")
-        store.assign(some.connection, pd.concat([assigned, gone]))
-        store.expose(some.connection, days)
-        found = read_outcomes(some, plan)
-        scored = read_outcomes(some, plan, Metric.SCORE)
-    assert found.excluded == {"seen in two arms": 1, "not in the gradebook any more": 2}
-    assert found.exposed == {"standard": 14, "none": 15}
-    rows = found.students
+    with at(engine, settings, 70) as workspace:
+        store.create(workspace.connection, plan, workspace.now, plan.owner, "by hand")
+        store.assign(workspace.connection, pd.concat([assigned, gone]))
+        store.expose(workspace.connection, days)
+        outcomes = read_outcomes(workspace, plan)
+        scored = read_outcomes(workspace, plan, Metric.SCORE)
+    assert outcomes.excluded == {"seen in two arms": 1, "not in the gradebook any more": 2}
+    assert outcomes.exposed == {"standard": 14, "none": 15}
+    rows = outcomes.students
     assert len(rows) == 29 and (rows["labels"] == 2).all()
     assert rows["value"].tolist() == [1.0] * 19 + [0.0] * 10
     assert (rows["exposed_on"] == pd.Timestamp(on(25))).all()
     means = scored.students.head(19).groupby("arm")["value"].mean()
     assert means.to_dict() == {"standard": 60.0, "none": 40.0}
     assert np.isclose(rows["covariate"].sum(), 19)
-    assert set(found.labels["protected_gender"]) == {"F", "M"}
-    assert set(found.labels["course"]) == {"math"}
+    assert set(outcomes.labels["protected_gender"]) == {"F", "M"}
+    assert set(outcomes.labels["course"]) == {"math"}

@@ -66,7 +66,10 @@ MODELS = of_models().arms
         (of_models(arms=(MODELS[0], Arm("b", action="none"))), "is a version of a model"),
         (of_models(arms=(MODELS[0], Arm("b", ("baseline", 2)))), "are versions of one model"),
         (of_models(1, 1), "are the same version"),
-        (of_models(arms=(MODELS[0], replace(MODELS[1], share=0.5))), "is 1: both score everybody"),
+        (
+            of_models(arms=(MODELS[0], replace(MODELS[1], share=0.5))),
+            "is 1: both score all students",
+        ),
         (of_actions(kind=Kind.SPLIT, arms=arms(0.3, 0.3, 0.4)), "has two arms"),
         (of_actions(arms=arms(0.5, 0.5, action="x")), "two of its arms have one action"),
         (of_actions(arms=arms(0.5, 0.5, action=None)), "is an action"),
@@ -96,7 +99,7 @@ def test_a_plan_that_cannot_be_run_is_refused_with_its_reason(plan: Plan, reason
 
 
 def test_better_has_the_sign_of_the_metric() -> None:
-    assert {one: one.better for one in Metric} == {
+    assert {metric: metric.better for metric in Metric} == {
         Metric.SCORE_ERROR: -1,
         Metric.GRADE_ERROR: -1,
         Metric.RISK_ERROR: -1,
@@ -104,7 +107,7 @@ def test_better_has_the_sign_of_the_metric() -> None:
         Metric.SUBMITTED: 1,
         Metric.PASSED: 1,
     }
-    assert {one for one in Decision if one.is_final} == {
+    assert {decision for decision in Decision if decision.is_final} == {
         Decision.BETTER,
         Decision.WORSE,
         Decision.NO_DIFFERENCE,

@@ -21,13 +21,13 @@ from grade_ml.experiments.planning import (
 
 @pytest.mark.parametrize("share", [0.5, 0.2])
 def test_two_arms_need_what_a_test_needs_times_the_cost_of_the_looks(share: float) -> None:
-    found = students_for(0.25, Design(share=share))
+    result = students_for(0.25, Design(share=share))
     # 15.7 / d² per arm, where the arms are of one size.
     single = 15.7 / 0.25**2 / 2 / (share * (1 - share))
-    assert found.students == pytest.approx(found.inflation * single, rel=0.003)
-    # 84 looks find with .77 what a single test finds with .80.
-    assert 1.04 < found.inflation < 1.1
-    assert found.stops_at < 0.75
+    assert result.students == pytest.approx(result.inflation * single, rel=0.003)
+    # 84 looks detect with .77 what a single test detects with .80.
+    assert 1.04 < result.inflation < 1.1
+    assert result.stops_at < 0.75
 
 
 def test_pairs_need_a_fraction_of_two_arms() -> None:
@@ -36,12 +36,12 @@ def test_pairs_need_a_fraction_of_two_arms() -> None:
 
 
 def test_more_labels_of_a_student_help_as_far_as_they_differ() -> None:
-    one, alike, apart = (
+    single, alike, apart = (
         students_for(0.2, Design(labels_per_student=labels, alike=icc))
         for labels, icc in ((1.0, 0.6), (4.0, 0.6), (4.0, 0.0))
     )
-    assert alike.students / one.students == pytest.approx((1 + 3 * 0.6) / 4, rel=0.01)
-    assert apart.students / one.students == pytest.approx(1 / 4, rel=0.01)
+    assert alike.students / single.students == pytest.approx((1 + 3 * 0.6) / 4, rel=0.01)
+    assert apart.students / single.students == pytest.approx(1 / 4, rel=0.01)
     assert alike.labels == 4 * alike.students
 
 
@@ -60,25 +60,25 @@ def test_a_single_test_is_far_enough_at_2_80_standard_errors() -> None:
 def test_an_experiment_takes_until_its_labels_came() -> None:
     size = students_for(0.2, Design())
     weeks = pd.Series([0, 100, 0, 300], index=pd.date_range("2026-02-01", periods=4, freq="7D"))
-    found = duration(weeks, size)
-    assert found.weeks == 10  # 800 in two terms of four weeks, the rest in the second of the third
-    assert found.expected_weeks < found.weeks
-    assert found.labels_per_week == 100
-    assert "takes 10 weeks" in found.says
-    assert duration(pd.Series([np.nan, *weeks]), size) == found
+    result = duration(weeks, size)
+    assert result.weeks == 10  # 800 in two terms of four weeks, the rest in the second of the third
+    assert result.expected_weeks < result.weeks
+    assert result.labels_per_week == 100
+    assert "takes 10 weeks" in result.text
+    assert duration(pd.Series([np.nan, *weeks]), size) == result
 
 
 @pytest.mark.parametrize("history", [[], [0, 0], [np.nan]])
-def test_without_labels_no_duration_is_told(history: list[float]) -> None:
-    found = duration(pd.Series(history, dtype=float), students_for(0.2, Design()))
-    assert math.isnan(found.weeks)
-    assert "nobody can say" in found.says
+def test_without_labels_no_duration_is_estimated(history: list[float]) -> None:
+    result = duration(pd.Series(history, dtype=float), students_for(0.2, Design()))
+    assert math.isnan(result.weeks)
+    assert "duration is unknown" in result.text
 
 
-def test_what_would_take_for_ever_is_said() -> None:
-    found = duration(pd.Series([1.0]), students_for(0.01, Design()))
-    assert math.isnan(found.weeks)
-    assert "larger effect" in found.says
+def test_what_would_take_for_ever_is_reported() -> None:
+    result = duration(pd.Series([1.0]), students_for(0.01, Design()))
+    assert math.isnan(result.weeks)
+    assert "larger effect" in result.text
 
 
 @pytest.mark.parametrize(

@@ -47,29 +47,31 @@ def shares(kept: int, of: int, withheld: bool) -> pd.DataFrame:
     return pd.DataFrame({"value": value, "withheld": withheld})
 
 
-def told(helped: tuple[int, int], withheld: tuple[int, int]) -> str:
+def harm_of(helped: tuple[int, int], withheld: tuple[int, int]) -> str:
     rows = pd.concat([shares(*helped, False), shares(*withheld, True)])
     return harmful(rows["value"], rows["withheld"])
 
 
-def test_harm_is_told_where_it_is_sure_and_only_where_help_is_withheld():
-    assert told((190, 200), (150, 200)) == (
+def test_harm_is_reported_where_it_is_significant_and_only_where_help_is_withheld():
+    assert harm_of((190, 200), (150, 200)) == (
         "help is withheld no longer: 25% of those without it withdrew or failed so far, and 5% of "
         "the others"
     )
-    assert told((150, 200), (190, 200)) == ""  # acting does the harm: a matter of the decision
-    assert told((190, 200), (184, 200)) == ""
-    assert told((19, 20), (5, 20)) == ""  # too few
-    assert told((200, 200), (200, 200)) == told((0, 0), (0, 0)) == ""
+    assert harm_of((150, 200), (190, 200)) == ""  # acting does the harm: a matter of the decision
+    assert harm_of((190, 200), (184, 200)) == ""
+    assert harm_of((19, 20), (5, 20)) == ""  # too few
+    assert harm_of((200, 200), (200, 200)) == harm_of((0, 0), (0, 0)) == ""
 
 
 def campus(lost: list[str]) -> Gradebook:
-    one = book(names=EVERYBODY)
-    gone = one.enrollments["student_id"].isin(lost) & (one.enrollments["section_id"] == "math-1")
+    records = book(names=EVERYBODY)
+    gone = records.enrollments["student_id"].isin(lost) & (
+        records.enrollments["section_id"] == "math-1"
+    )
     return replace(
-        one,
-        enrollments=one.enrollments.assign(
-            withdrawn_on=one.enrollments["withdrawn_on"].mask(gone, day(40))
+        records,
+        enrollments=records.enrollments.assign(
+            withdrawn_on=records.enrollments["withdrawn_on"].mask(gone, day(40))
         ),
     )
 
@@ -80,10 +82,10 @@ def running(engine: Engine, settings: Settings, lost: list[str]) -> Plan:
     assigned = pd.DataFrame({"student_id": list(ARMS), "arm": list(ARMS.values())})
     assigned = assigned.assign(experiment_id=plan.experiment_id)
     more = {"stratum": "", "probability": 0.5, "assigned_on": on(20)}
-    with at(engine, settings, 25) as some:
-        store.create(some.connection, plan, some.now, plan.owner, "by hand")
-        store.assign(some.connection, assigned.assign(**more))
-        store.expose(some.connection, assigned.assign(on_day=on(25)))
+    with at(engine, settings, 25) as workspace:
+        store.create(workspace.connection, plan, workspace.now, plan.owner, "by hand")
+        store.assign(workspace.connection, assigned.assign(**more))
+        store.expose(workspace.connection, assigned.assign(on_day=on(25)))
     return plan
 
 
@@ -92,11 +94,11 @@ def test_an_experiment_that_loses_students_is_stopped_on_that_day(
 ):
     lost = [name for name in EVERYBODY[:60] if ARMS[name] == "none"]
     plan = running(engine, settings, lost)
-    with at(engine, settings, 39) as some:
-        assert harm(some, plan) == ""
-    with at(engine, settings, 41) as some:
-        kept = read_kept(some, plan).groupby("arm")["value"].mean()
+    with at(engine, settings, 39) as workspace:
+        assert harm(workspace, plan) == ""
+    with at(engine, settings, 41) as workspace:
+        kept = read_kept(workspace, plan).groupby("arm")["value"].mean()
         assert kept.to_dict() == {"standard": 1.0, "none": 1 - 30 / 80}
-        (step,) = settle(some)
+        (step,) = settle(workspace)
         assert step.happened is Happened.STOPPED and "38% of those without it" in step.says
-        assert store.get(some.connection, plan.experiment_id).state is State.ENDED
+        assert store.get(workspace.connection, plan.experiment_id).state is State.ENDED

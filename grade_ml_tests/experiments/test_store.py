@@ -84,7 +84,7 @@ def test_looks_shares_assignments_and_exposures_come_back_and_are_written_once(
     shares = [Allocation(STARTS_ON, arm, 0.5, {"pulls": 3}) for arm in ("none", "standard")]
     with engine.begin() as connection:
         store.create(connection, SPLIT, NOW, "adviser", "")
-        assert [store.keep_look(connection, name, one) for one in (LOOK, later, LOOK)] == [
+        assert [store.keep_look(connection, name, look) for look in (LOOK, later, LOOK)] == [
             *(True, True, False)
         ]
         store.assign(connection, assigned)
@@ -96,8 +96,8 @@ def test_looks_shares_assignments_and_exposures_come_back_and_are_written_once(
         first, second = store.looks(connection, name)
         assert first == LOOK
         assert math.isnan(second.fraction) and math.isnan(second.bound)
-        found = store.assignments(connection, name)
-        assert list(found["arm"]) == ["standard", "none"] and set(found["probability"]) == {0.5}
+        rows = store.assignments(connection, name)
+        assert list(rows["arm"]) == ["standard", "none"] and set(rows["probability"]) == {0.5}
         assert len(store.exposures(connection, name, STARTS_ON)) == 1
         assert len(store.exposures(connection, name, STARTS_ON + timedelta(days=1))) == 2
         assert store.allocations(connection, name, STARTS_ON) == shares
@@ -109,10 +109,10 @@ def test_the_newest_look_is_the_last_of_its_day_though_it_saw_fewer_labels(engin
     erased = replace(LOOK, data_version="fewer", labels=70, looked_at=later)
     with engine.begin() as connection:
         store.create(connection, SHADOW, NOW, "grade-ml", "")
-        for one in (LOOK, erased):
-            store.keep_look(connection, SHADOW.experiment_id, one)
-        found = store.looks(connection, SHADOW.experiment_id)
-    assert [one.labels for one in found] == [80, 70]
+        for look in (LOOK, erased):
+            store.keep_look(connection, SHADOW.experiment_id, look)
+        rows = store.looks(connection, SHADOW.experiment_id)
+    assert [row.labels for row in rows] == [80, 70]
 
 
 def _after(plan: Plan, *kinds: Happened, decision: Decision = Decision.BETTER) -> State:
@@ -123,7 +123,7 @@ def _after(plan: Plan, *kinds: Happened, decision: Decision = Decision.BETTER) -
     return Experiment(plan, NOW, events).state
 
 
-def test_the_events_say_where_an_experiment_stands() -> None:
+def test_the_events_give_the_state_of_an_experiment() -> None:
     watch = replace(SHADOW, kind=Kind.WATCH)
     decided, vetoed, forced = Happened.DECIDED, Happened.VETOED, Happened.FORCED
     assert _after(SHADOW) is _after(watch) is _after(SPLIT) is State.RUNNING

@@ -69,8 +69,8 @@ def plain(data: Data, ensemble: PooledModel) -> BaselineModel:
         ExtraTreesClassifier(5, max_depth=5, random_state=0),
     ]
     members = Members(
-        [one.fit(matrix, to_come) for one in grade],
-        [one.fit(matrix, at_risk) for one in risk],
+        [member.fit(matrix, to_come) for member in grade],
+        [member.fit(matrix, at_risk) for member in risk],
         0.3,
     )
     calibration, evaluation = ensemble.calibration, ensemble.evaluation

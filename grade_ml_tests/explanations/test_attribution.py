@@ -1,4 +1,4 @@
-"""What an explanation promises, asked of every model that can serve."""
+"""What an explanation promises, for every model that can serve."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def served(name: str, request: pytest.FixtureRequest):
     return request.getfixturevalue(name)
 
 
-def assert_adds_up(found: Attributions) -> None:
-    assert found.grade.error.max() <= TOLERANCE
-    assert found.risk.error.max() <= TOLERANCE
+def assert_adds_up(attributions: Attributions) -> None:
+    assert attributions.grade.error.max() <= TOLERANCE
+    assert attributions.risk.error.max() <= TOLERANCE
 
 
 @EVERY
 def test_every_row_adds_up_to_what_is_served(served, unseen: pd.DataFrame):
-    found = explain(served, unseen)
-    assert_adds_up(found)
+    attributions = explain(served, unseen)
+    assert_adds_up(attributions)
     predicted = served.predict(unseen)
-    np.testing.assert_array_equal(found.grade.predicted, predicted["grade"])
-    risk = 1 / (1 + np.exp(-found.risk.predicted))
+    np.testing.assert_array_equal(attributions.grade.predicted, predicted["grade"])
+    risk = 1 / (1 + np.exp(-attributions.risk.predicted))
     np.testing.assert_allclose(risk, predicted["risk"], atol=1e-12)
-    assert found.grade.contributions.shape == (len(unseen), len(found.features))
+    assert attributions.grade.contributions.shape == (len(unseen), len(attributions.features))
 
 
 @EVERY
@@ -60,19 +60,19 @@ def test_a_row_is_explained_the_same_alone_and_again(served, unseen: pd.DataFram
 
 @EVERY
 def test_no_rows_are_no_trouble(served, unseen: pd.DataFrame):
-    found = explain(served, unseen[:0])
-    assert len(found) == 0 and list(found.explanations()) == []
+    attributions = explain(served, unseen[:0])
+    assert len(attributions) == 0 and list(attributions.explanations()) == []
 
 
 @EVERY
 def test_what_was_never_seen_adds_up_too(served, unseen: pd.DataFrame):
-    """A student without results, a feature that is missing, an attribute nobody has."""
+    """A student without results, a feature that is missing, an attribute no student has."""
     bare = unseen.drop(columns=["days_passed", "attribute_region"], errors="ignore").head(40)
     known = bare.columns[bare.dtypes == "float32"]
     bare[[name for name in known if name not in {"progress"}]] = np.nan
-    found = explain(served, bare)
-    assert_adds_up(found)
-    (first, *_) = found.explanations()
+    attributions = explain(served, bare)
+    assert_adds_up(attributions)
+    (first, *_) = attributions.explanations()
     assert first.values[COLLECTED] is None
 
 
@@ -82,18 +82,22 @@ def test_protected_attributes_add_nothing(ensemble: PooledModel, unseen: pd.Data
 
 
 def test_what_drives_the_grade_is_named_first(ensemble: PooledModel, unseen: pd.DataFrame):
-    found = explain(ensemble, unseen)
+    attributions = explain(ensemble, unseen)
     importance = dict(
-        zip(found.features, np.abs(found.grade.contributions).mean(axis=0), strict=True)
+        zip(
+            attributions.features,
+            np.abs(attributions.grade.contributions).mean(axis=0),
+            strict=True,
+        )
     )
-    ranked = sorted(importance, key=lambda one: importance[one], reverse=True)
+    ranked = sorted(importance, key=lambda feature: importance[feature], reverse=True)
     assert {"grade_rate_so_far", COLLECTED} <= set(ranked[:5])
 
 
 def test_the_baseline_is_one_number_near_the_average(ensemble: PooledModel, data):
-    found = explain(ensemble, data[0])
-    assert found.grade.baseline == pytest.approx(found.grade.predicted.mean(), abs=6)
-    assert found.risk.baseline == pytest.approx(found.risk.predicted.mean(), abs=1)
+    attributions = explain(ensemble, data[0])
+    assert attributions.grade.baseline == pytest.approx(attributions.grade.predicted.mean(), abs=6)
+    assert attributions.risk.baseline == pytest.approx(attributions.risk.predicted.mean(), abs=1)
 
 
 def test_weights_that_change_along_the_section_are_explained_by_progress(
@@ -104,19 +108,19 @@ def test_weights_that_change_along_the_section_are_explained_by_progress(
     weights = np.outer(np.ones(len(names)), [0.2, 0.4, 0.1])
     phased = Stack(names, (1 / 6, 1 / 2, 5 / 6), weights, np.array([-1.0, 0.5, 2]))
     changed = replace(ensemble, parts={**ensemble.parts, Task.RISK: replace(part, stack=phased)})
-    found = explain(changed, unseen)
-    assert_adds_up(found)
-    place = found.features.index("progress")
+    attributions = explain(changed, unseen)
+    assert_adds_up(attributions)
+    place = attributions.features.index("progress")
     late = unseen["progress"].to_numpy() > 0.9
-    own = found.risk.contributions[:, place]
+    own = attributions.risk.contributions[:, place]
     assert own[late].mean() - own[~late].mean() > 0.5
 
 
 def test_bounds_and_the_course_are_named(of_course, unseen: pd.DataFrame):
-    found = explain(of_course, unseen)
-    assert (found.grade.remainders[CLIPPING].abs() > 0.5).any()
-    assert (found.grade.remainders[COURSE].abs() > 0.5).any()
-    assert found.risk.remainders[COURSE].abs().max() > 0.1
+    attributions = explain(of_course, unseen)
+    assert (attributions.grade.remainders[CLIPPING].abs() > 0.5).any()
+    assert (attributions.grade.remainders[COURSE].abs() > 0.5).any()
+    assert attributions.risk.remainders[COURSE].abs().max() > 0.1
 
 
 def test_where_no_grade_is_known_the_risk_is_still_explained(data):
@@ -131,14 +135,14 @@ def test_where_no_grade_is_known_the_risk_is_still_explained(data):
         pseudonyms=PSEUDONYMS,
         parameters=quick(rounds=5, epochs=1),
     )
-    found = explain(model, rows.head(5))
-    assert found.risk.error.max() <= TOLERANCE
-    assert [one.grade for one in found.explanations()] == [None] * 5
+    attributions = explain(model, rows.head(5))
+    assert attributions.risk.error.max() <= TOLERANCE
+    assert [explanation.grade for explanation in attributions.explanations()] == [None] * 5
 
 
-def test_one_enrollment_is_told_by_name(ensemble: PooledModel, unseen: pd.DataFrame):
-    found = explain(ensemble, unseen.head(3))
-    first, *_ = found.explanations("pooled 3")
+def test_one_enrollment_is_explained_by_name(ensemble: PooledModel, unseen: pd.DataFrame):
+    attributions = explain(ensemble, unseen.head(3))
+    first, *_ = attributions.explanations("pooled 3")
     assert first.section_id == unseen["section_id"].iloc[0] and first.model == "pooled 3"
     assert first.grade and first.grade.error <= TOLERANCE
     (name, value), *rest = first.grade.largest(5)
@@ -156,7 +160,7 @@ def test_a_risk_adds_up_as_a_probability(distance: float):
 
 
 @pytest.mark.slow
-def test_without_the_library_that_explains_a_member_it_is_sampled_and_said(
+def test_without_the_library_that_explains_a_member_it_is_sampled_and_reported(
     ensemble: PooledModel, unseen: pd.DataFrame, tmp_path: Path
 ):
     """Of an ensemble whose other members are gone remains the forest, which two can explain."""

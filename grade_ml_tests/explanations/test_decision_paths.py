@@ -1,4 +1,4 @@
-"""Paths: every answer is the one the tree gives, and the last line is what the tree says."""
+"""Paths: every answer is that of the tree, and the last line is what the tree predicts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from grade_ml.explanations.decision_paths import Path, Step, Surrogate, member_p
 
 
 def is_right(step: Step) -> bool:
-    """Whether the answer is the one that the value gives."""
+    """Whether the answer is that of the value."""
     if step.threshold is None and not step.categories:
         return step.below == (step.value is None)
     if step.value is None:
@@ -40,12 +40,12 @@ def fitted(ensemble: PooledModel, data) -> dict[str, Member]:
     rows = data[0].merge(data[1], on=["section_id", "student_id"])
     load = Workload.of(Task.GRADE, rows, ensemble.parts[Task.GRADE].encoders)
     everything = np.ones(len(rows), bool)
-    found = {}
+    members = {}
     for kind in (XGBoost, LightGBM, Forest):
         values = default_parameters()[Task.GRADE][kind.name]
         few = values | {name: 25 for name in ("rounds",) if name in values}
-        found[kind.name] = load.fit(kind, everything, few, 0)
-    return found
+        members[kind.name] = load.fit(kind, everything, few, 0)
+    return members
 
 
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm", "random_forest"])
@@ -60,10 +60,10 @@ def test_a_path_through_a_member_ends_where_its_tree_ends(
     assert all(is_right(step) for path in paths for step in path.steps)
     assert all(path.steps and path.tree.startswith(name) for path in paths)
     # Two students whose answers are the same hear the same.
-    said: dict[object, float] = {}
+    predictions: dict[object, float] = {}
     for path in paths:
         key = (path.tree, tuple((s.feature, s.threshold, s.below) for s in path.steps))
-        assert said.setdefault(key, path.predicted) == path.predicted
+        assert predictions.setdefault(key, path.predicted) == path.predicted
     assert Path.from_dict(json.loads(paths[0].to_json())) == paths[0]
 
 

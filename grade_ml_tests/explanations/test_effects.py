@@ -33,18 +33,18 @@ def rows() -> pd.DataFrame:
     return pd.DataFrame({"x": x, "y": x + random.normal(0, 0.1, 500), "name": "a"})
 
 
-def test_a_linear_effect_is_found_although_features_go_together(rows):
-    found = effect(Line(), rows, "x")
-    assert found is not None and found.rows == 500
-    slopes = np.diff(found.grade) / np.diff(found.edges)
+def test_a_linear_effect_is_estimated_although_features_are_correlated(rows):
+    curve = effect(Line(), rows, "x")
+    assert curve is not None and curve.rows == 500
+    slopes = np.diff(curve.grade) / np.diff(curve.edges)
     np.testing.assert_allclose(slopes, 2, atol=1e-6)
-    np.testing.assert_allclose(np.diff(found.risk) / np.diff(found.edges), -0.01, atol=1e-9)
+    np.testing.assert_allclose(np.diff(curve.risk) / np.diff(curve.edges), -0.01, atol=1e-9)
 
 
 def test_missing_values_are_left_out_and_odd_features_have_none(rows):
     gaps = rows.assign(x=rows["x"].where(rows.index < 100))
-    found = effect(Line(), gaps, "x")
-    assert found is not None and found.rows == 100
+    curve = effect(Line(), gaps, "x")
+    assert curve is not None and curve.rows == 100
     for name in ("name", "not there"):
         assert effect(Line(), rows, name) is None
     assert effect(Line(), rows.assign(x=1.0), "x") is None

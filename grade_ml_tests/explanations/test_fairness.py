@@ -42,12 +42,12 @@ def test_groups_that_fare_alike_raise_no_error():
 
 
 def test_a_group_that_is_predicted_too_low_is_an_error():
-    found = fairness(rows(shift=10), seed=0).set_index(["group_name", "metric"])
-    assert found.loc[("F", "bias"), "exceeds"]
-    assert found.loc[("F", "bias"), "value"] == pytest.approx(-10, abs=1)
-    assert found.loc[("F", "bias"), "low"] < -10 < found.loc[("F", "bias"), "high"] + 1
-    assert found.loc[("F", "bias"), "gap_low"] < found.loc[("F", "bias"), "gap"] < -8
-    assert not found.loc[("F", "calibration"), "exceeds"]
+    figures = fairness(rows(shift=10), seed=0).set_index(["group_name", "metric"])
+    assert figures.loc[("F", "bias"), "exceeds"]
+    assert figures.loc[("F", "bias"), "value"] == pytest.approx(-10, abs=1)
+    assert figures.loc[("F", "bias"), "low"] < -10 < figures.loc[("F", "bias"), "high"] + 1
+    assert figures.loc[("F", "bias"), "gap_low"] < figures.loc[("F", "bias"), "gap"] < -8
+    assert not figures.loc[("F", "calibration"), "exceeds"]
 
 
 def test_a_small_sample_of_the_same_gap_is_none():
@@ -60,13 +60,13 @@ def test_a_small_sample_of_the_same_gap_is_none():
 
 def test_figures_are_those_of_the_rows():
     data = rows()
-    found = fairness(data, seed=0).set_index(["group_name", "metric"])["value"]
+    figures = fairness(data, seed=0).set_index(["group_name", "metric"])["value"]
     own = data[data["protected_gender"] == "M"]
-    assert found["M", "mae"] == pytest.approx((own["grade"] - own["final_grade"]).abs().mean())
-    assert found["M", "calibration"] == pytest.approx((own["risk"] - own["at_risk"]).mean())
+    assert figures["M", "mae"] == pytest.approx((own["grade"] - own["final_grade"]).abs().mean())
+    assert figures["M", "calibration"] == pytest.approx((own["risk"] - own["at_risk"]).mean())
     missed = own[own["at_risk"]]["risk"] < 0.5
-    assert found["M", "false_negative_rate"] == pytest.approx(missed.mean())
-    assert found["M", "selection_rate"] == pytest.approx((own["risk"] >= 0.5).mean())
+    assert figures["M", "false_negative_rate"] == pytest.approx(missed.mean())
+    assert figures["M", "selection_rate"] == pytest.approx((own["risk"] >= 0.5).mean())
 
 
 def test_groups_of_few_students_and_unknown_grades_are_left_out():
@@ -81,9 +81,9 @@ def test_any_protected_attribute_has_groups_numbers_in_bands():
     data = rows(shift=10)
     year = np.where(data["protected_gender"] == "F", 1990, 2000) + data["student"] % 9
     data = data.assign(protected_birthYear=year.astype("float32"), protected_asian="false")
-    found = fairness(data, seed=0)
-    assert set(found["attribute"]) == {"gender", "birthYear"}
-    bias = found[(found["attribute"] == "birthYear") & (found["metric"] == "bias")]
+    figures = fairness(data, seed=0)
+    assert set(figures["attribute"]) == {"gender", "birthYear"}
+    bias = figures[(figures["attribute"] == "birthYear") & (figures["metric"] == "bias")]
     assert 2 <= len(bias) <= 4 and bias["students"].min() >= 30
     assert bias.loc[bias["group_name"].str.startswith("up to"), "exceeds"].all()
     known = fairness(data, seed=0, bands={"birthYear": [1999.0]})
@@ -93,7 +93,7 @@ def test_any_protected_attribute_has_groups_numbers_in_bands():
     }
 
 
-def test_attributes_are_found_by_pseudonym():
+def test_attributes_are_matched_by_pseudonym():
     held_out = pd.DataFrame({"section_id": ["a", "a", "b"], "grade": [1.0, 2, 3]})
     held_out["student"] = PSEUDONYMS.of(pd.Series(["x", "y", "x"]))
     enrollments = pd.DataFrame(
@@ -104,12 +104,20 @@ def test_attributes_are_found_by_pseudonym():
         }
     )
     students = pd.DataFrame({"student_id": ["x", "y"], "attributes": ['{"gender": "F"}', "{}"]})
-    found = with_attributes(held_out, students, enrollments, PSEUDONYMS, SOURCES)
-    assert found["protected_gender"].astype(object).fillna("?").tolist() == ["F", "?", "F"]
-    assert found["protected_age_band"].astype(object).fillna("?").tolist() == ["0-35", "?", "35-55"]
+    rows_with_attributes = with_attributes(held_out, students, enrollments, PSEUDONYMS, SOURCES)
+    assert rows_with_attributes["protected_gender"].astype(object).fillna("?").tolist() == [
+        "F",
+        "?",
+        "F",
+    ]
+    assert rows_with_attributes["protected_age_band"].astype(object).fillna("?").tolist() == [
+        "0-35",
+        "?",
+        "35-55",
+    ]
 
 
-def test_without_fairlearn_it_says_so():
+def test_without_fairlearn_the_error_names_it():
     code = (
         "import sys; sys.modules['fairlearn'] = None\n"
         "import pandas as pd\n"

@@ -33,27 +33,27 @@ def fitted(request: pytest.FixtureRequest) -> tuple[Forest, np.ndarray]:
 
 def test_rows_add_up(fitted: tuple[Forest, np.ndarray]):
     member, matrix = fitted
-    found = contributions(member, matrix)
-    np.testing.assert_allclose(found.sum(axis=1), member.predict(matrix), atol=1e-9)
-    assert np.ptp(found[:, -1]) == 0
-    np.testing.assert_array_equal(found[:5], contributions(member, matrix[:5]))
+    shares = contributions(member, matrix)
+    np.testing.assert_allclose(shares.sum(axis=1), member.predict(matrix), atol=1e-9)
+    assert np.ptp(shares[:, -1]) == 0
+    np.testing.assert_array_equal(shares[:5], contributions(member, matrix[:5]))
 
 
 def test_each_is_the_shapley_value_by_every_coalition(fitted: tuple[Forest, np.ndarray]):
     member, matrix = fitted
-    usual = _reference([one.tree_ for one in member.forest.estimators_], COLUMNS)
-    some = matrix[:20]
+    usual = _reference([tree.tree_ for tree in member.forest.estimators_], COLUMNS)
+    sample = matrix[:20]
 
     def worth(known: tuple[int, ...]) -> np.ndarray:
-        mixed = np.tile(usual, (len(some), 1))
-        mixed[:, list(known)] = some[:, list(known)]
+        mixed = np.tile(usual, (len(sample), 1))
+        mixed[:, list(known)] = sample[:, list(known)]
         return member.predict(mixed)
 
     for column in range(COLUMNS):
-        others = [one for one in range(COLUMNS) if one != column]
-        expected = np.zeros(len(some))
+        others = [place for place in range(COLUMNS) if place != column]
+        expected = np.zeros(len(sample))
         for size in range(COLUMNS):
             share = factorial(size) * factorial(COLUMNS - size - 1) / factorial(COLUMNS)
             for known in combinations(others, size):
                 expected += share * (worth((*known, column)) - worth(known))
-        np.testing.assert_allclose(contributions(member, some)[:, column], expected, atol=1e-9)
+        np.testing.assert_allclose(contributions(member, sample)[:, column], expected, atol=1e-9)

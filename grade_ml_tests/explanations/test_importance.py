@@ -1,4 +1,4 @@
-"""Importance: what it measures, how sure it is, and when its change is news."""
+"""Importance: what it measures, how precise it is, and when its change is reported."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def students(rows: int = 200, each: int = 1) -> np.ndarray:
 
 
 def test_importance_is_the_mean_size_and_shares_add_up():
-    found = importance(contributions(), FEATURES, students(), seed=0)
-    assert found["feature"].tolist() == FEATURES
-    assert found["importance"].iloc[0] == pytest.approx(5 * np.sqrt(2 / np.pi), rel=0.15)
-    assert found["share"].sum() == pytest.approx(1)
-    assert (found["low"] <= found["importance"]).all()
-    assert (found["importance"] <= found["high"]).all()
+    weighed = importance(contributions(), FEATURES, students(), seed=0)
+    assert weighed["feature"].tolist() == FEATURES
+    assert weighed["importance"].iloc[0] == pytest.approx(5 * np.sqrt(2 / np.pi), rel=0.15)
+    assert weighed["share"].sum() == pytest.approx(1)
+    assert (weighed["low"] <= weighed["importance"]).all()
+    assert (weighed["importance"] <= weighed["high"]).all()
 
 
 def test_rows_of_one_student_count_as_one_observation():
@@ -44,12 +44,12 @@ def test_rows_of_one_student_count_as_one_observation():
     assert together["high"] - together["low"] > 1.7 * (apart["high"] - apart["low"])
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says():
+def test_the_interval_holds_the_truth_as_often_as_it_states():
     truth = 5 * np.sqrt(2 / np.pi)
     held = 0
     for seed in range(200):
-        one = importance(contributions(60, seed), FEATURES, students(60), seed).iloc[0]
-        held += one["low"] <= truth <= one["high"]
+        row = importance(contributions(60, seed), FEATURES, students(60), seed).iloc[0]
+        held += row["low"] <= truth <= row["high"]
     assert 180 <= held <= 200
 
 
@@ -57,9 +57,9 @@ def test_rows_without_a_grade_say_nothing():
     unknown = np.full((10, 3), np.nan)
     assert importance(unknown, FEATURES, students(10), seed=0).empty
     both = np.vstack([contributions(), unknown])
-    found = importance(both, FEATURES, students(210), seed=0)
+    weighed = importance(both, FEATURES, students(210), seed=0)
     whole = importance(contributions(), FEATURES, students(), seed=0)
-    pd.testing.assert_series_equal(found["importance"], whole["importance"])
+    pd.testing.assert_series_equal(weighed["importance"], whole["importance"])
 
 
 def reference(shares: list[float], spread: float = 0.01) -> pd.DataFrame:
@@ -67,14 +67,14 @@ def reference(shares: list[float], spread: float = 0.01) -> pd.DataFrame:
 
 
 def test_only_a_share_that_left_its_band_beyond_chance_alarms():
-    found = importance(contributions(), FEATURES, students(), seed=0)
-    as_before = found.set_index("feature").loc[FEATURES, "share"].tolist()
-    assert not judged(found, reference(as_before))["alarm"].any()
-    moved = judged(found, reference([0.5, 0.5, 0.0])).set_index("feature")["alarm"]
+    weighed = importance(contributions(), FEATURES, students(), seed=0)
+    as_before = weighed.set_index("feature").loc[FEATURES, "share"].tolist()
+    assert not judged(weighed, reference(as_before))["alarm"].any()
+    moved = judged(weighed, reference([0.5, 0.5, 0.0])).set_index("feature")["alarm"]
     assert moved["big"] and moved["small"] and not moved["nothing"]
-    wide = judged(found, reference([0.5, 0.5, 0.0], spread=0.3))
+    wide = judged(weighed, reference([0.5, 0.5, 0.0], spread=0.3))
     assert not wide["alarm"].any()
-    assert not judged(found, reference(as_before)[:0])["alarm"].any()
+    assert not judged(weighed, reference(as_before)[:0])["alarm"].any()
 
 
 def test_all_courses_together_weigh_by_students():
@@ -91,12 +91,12 @@ def test_all_courses_together_weigh_by_students():
             "high": [5.0, 3, 9, 3],
         }
     )
-    found = everywhere(rows).set_index("feature")
-    assert found.loc["x", "importance"] == pytest.approx(5.0)
-    assert found.loc["x", "students"] == 40
-    assert found["share"].sum() == pytest.approx(1)
+    weighed = everywhere(rows).set_index("feature")
+    assert weighed.loc["x", "importance"] == pytest.approx(5.0)
+    assert weighed.loc["x", "students"] == 40
+    assert weighed["share"].sum() == pytest.approx(1)
     # Independent courses: surer together than the larger of them alone.
-    assert found.loc["x", "high"] - found.loc["x", "low"] < 2
+    assert weighed.loc["x", "high"] - weighed.loc["x", "low"] < 2
 
 
 @pytest.mark.parametrize(
@@ -120,5 +120,5 @@ def test_a_band_is_as_wide_as_students_and_fits_vary_together():
     fits = pd.DataFrame(
         {"task": "grade", "phase": ["late", "early"], "feature": "a", "spread": [0.04, 0.5]}
     )
-    found = with_spread(usual, fits, "late").set_index("feature")["spread"]
-    assert found.to_dict() == pytest.approx({"a": 0.05, "b": 0.02})
+    spread = with_spread(usual, fits, "late").set_index("feature")["spread"]
+    assert spread.to_dict() == pytest.approx({"a": 0.05, "b": 0.02})

@@ -1,4 +1,4 @@
-"""What three readers are told, and that nothing is told that is not stored."""
+"""What three readers read, and that it holds nothing that is not stored."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def sentences(narrated: str) -> int:
     return len(re.findall(r"\.(?= |$)", narrated))
 
 
-def test_each_reader_is_told_what_is_stored():
+def test_each_narrative_states_what_is_stored():
     assert text(USUAL, Reader.STUDENT) == (
         "Your work so far points to a final grade of about 55, most likely between 41 and 69. "
         "What helps your forecast most: the scores so far (4.2 points); what would help most if "
@@ -86,7 +86,7 @@ def test_each_reader_is_told_what_is_stored():
     )
     adviser = text(USUAL, Reader.ADVISER)
     assert "risk of failing or withdrawing is 37%" in adviser
-    # The adviser is told of the class, which is what weighs most.
+    # The adviser reads of the class, which is what weighs most.
     assert "most taken away by the place in the class (9.0 points)" in adviser
     assert "The risk is raised most by how much of the work has come in." in adviser
     assert text(USUAL, Reader.ANALYST, "de") == (
@@ -97,7 +97,7 @@ def test_each_reader_is_told_what_is_stored():
     )
 
 
-def test_a_student_without_results_and_one_at_risk():
+def test_a_student_without_results_and_a_student_at_risk():
     first = changed(values={"weight_remaining": 100.0})
     assert "no results yet" in text(first, Reader.STUDENT)
     idle = changed(values={"weight_remaining": 40.0, "assignments_missed": 3.0})
@@ -111,10 +111,13 @@ def test_a_student_without_results_and_one_at_risk():
     assert "risk is lowered most by the scores so far" in text(safe, Reader.ADVISER)
 
 
-def test_a_student_is_not_told_that_nothing_matters_where_the_points_so_far_do():
+def test_no_student_reads_that_nothing_matters_where_the_points_so_far_do():
     behind = changed(grade=account(20.0, 60.0, {"grade_rate_so_far": -40.0}))
-    told = text(behind, Reader.STUDENT)
-    assert "follows from the points collected by this stage" in told and "40" not in told[:120]
+    narrative = text(behind, Reader.STUDENT)
+    assert (
+        "follows from the points collected by this stage" in narrative
+        and "40" not in narrative[:120]
+    )
     even = changed(grade=account(60.0, 60.0, {"grade_rate_so_far": 0.1, "class_size": -9.0}))
     assert "Nothing that you have done so far" in text(even, Reader.STUDENT)
     assert verify(narrate(behind, Reader.STUDENT, "de"), behind) == ()
@@ -122,14 +125,14 @@ def test_a_student_is_not_told_that_nothing_matters_where_the_points_so_far_do()
 
 def test_what_does_not_add_up_or_is_unknown_explains_nothing():
     off = changed(grade=account(55.4, 66.15, POINTS, missing=0.02))
-    told = text(off, Reader.ADVISER)
-    assert "cannot be told today" in told and "points)" not in told
+    narrative = text(off, Reader.ADVISER)
+    assert "cannot be told today" in narrative and "points)" not in narrative
     assert "no exact attribution" in text(off, Reader.ANALYST)
     unknown = replace(changed(grade=None), lower80=math.nan, upper80=math.nan)
     for reader in Reader:
-        told = narrate(unknown, reader, "en")
-        assert re.search(r"\bnan\b", told.text) is None
-        assert verify(told, unknown) == ()
+        narrative = narrate(unknown, reader, "en")
+        assert re.search(r"\bnan\b", narrative.text) is None
+        assert verify(narrative, unknown) == ()
 
 
 def test_a_language_without_words_is_refused():
@@ -137,7 +140,7 @@ def test_a_language_without_words_is_refused():
         narrate(USUAL, Reader.STUDENT, "tlh")
 
 
-def test_catalogues_tell_the_same_with_the_same_numbers():
+def test_catalogues_state_the_same_with_the_same_numbers():
     assert set(languages()) >= {"de", "en"}
     english = catalogue("en")
     for language in languages():
@@ -165,10 +168,10 @@ def test_students_are_not_compared_with_others():
             assert theme_of(name) not in OWN_DOING
     for language in languages():
         words = catalogue(language)
-        told = [one.text for one in words.messages[Reader.STUDENT].values()]
-        told += [words.themes[theme] for theme in OWN_DOING]
+        texts = [message.text for message in words.messages[Reader.STUDENT].values()]
+        texts += [words.themes[theme] for theme in OWN_DOING]
         peers = r"class|others|peers|average|rank|Klasse|andere|Durchschnitt|Mitstud|fail|Versag"
-        assert [one for one in told if re.search(peers, one)] == []
+        assert [sentence for sentence in texts if re.search(peers, sentence)] == []
 
 
 CHANGES = st.floats(-30, 30, allow_nan=False).map(lambda value: value or 0.0)
@@ -222,7 +225,7 @@ def test_every_narrative_is_verified_and_has_two_to_four_sentences(attribution, 
 @given(explained(), st.sampled_from(Reader), st.sampled_from(["de", "en"]), st.randoms(), st.data())
 def test_a_changed_digit_or_sign_is_caught(attribution, reader, language, chance, data):
     narrated = narrate(attribution, reader, language)
-    places = [found.start() for found in re.finditer(r"[\d+-](?=\d|[^\w-]|$)", narrated.text)]
+    places = [match.start() for match in re.finditer(r"[\d+-](?=\d|[^\w-]|$)", narrated.text)]
     places = [place for place in places if narrated.text[place] in "0123456789+-"]
     place = data.draw(st.sampled_from(places)) if places else None
     if place is None:
@@ -239,8 +242,8 @@ def _reads_the_same(text: str, forged: str) -> bool:
     """Return whether all numbers are the same, as +0.00 and -0.00 are."""
     number = r"[+-]?\d+(?:[.,]\d+)?"
     pair = [
-        [float(one.replace(",", ".")) for one in re.findall(number, told)]
-        for told in (text, forged)
+        [float(number_text.replace(",", ".")) for number_text in re.findall(number, narrative)]
+        for narrative in (text, forged)
     ]
     return pair[0] == pair[1]
 

@@ -1,4 +1,4 @@
-"""Where there is nothing to explain or to compare with, every stage says nothing, and why."""
+"""Without anything to explain or to compare with, every stage returns nothing, with the reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from grade_ml.core.types import pandas_types
 from grade_ml.ensemble.importance import spread_between_fits
 from grade_ml.ensemble.members import Task
 from grade_ml.ensemble.pooled import SPREAD
-from grade_ml.explanations import store
+from grade_ml.explanations import store, tables
 from grade_ml.explanations.attribution import explain
 from grade_ml.explanations.effects import effect
 from grade_ml.explanations.fairness import fairness
@@ -42,13 +42,13 @@ def weighed(rows: int) -> pd.DataFrame:
 def test_importance_without_a_reference_has_no_band_and_no_alarm(rows: int, kind: str):
     """So it is while the baseline serves."""
     nothing = empty(REFERENCE) if kind == "typed" else pd.DataFrame(columns=list(REFERENCE))
-    found = judged(weighed(rows), nothing)
-    assert len(found) == (4 if rows else 0)
-    assert found[["band_low", "band_high"]].isna().all(axis=None)
-    assert found["alarm"].dtype == bool and not found["alarm"].any()
+    weights = judged(weighed(rows), nothing)
+    assert len(weights) == (4 if rows else 0)
+    assert weights[["band_low", "band_high"]].isna().all(axis=None)
+    assert weights["alarm"].dtype == bool and not weights["alarm"].any()
 
 
-def test_importance_of_nobody_has_the_types_of_somebody():
+def test_importance_of_no_students_has_the_usual_types():
     assert weighed(0).dtypes.to_dict() == weighed(20).dtypes.to_dict()
     unknown = importance(np.full((3, 2), np.nan), ["a", "b"], np.array(["x", "y", "z"]), 0)
     assert unknown.dtypes.to_dict() == weighed(20).dtypes.to_dict()
@@ -56,9 +56,9 @@ def test_importance_of_nobody_has_the_types_of_somebody():
 
 def test_a_reference_without_rows_of_training_terms(ensemble, data):
     rows = data[0]
-    for some in (rows.head(0), rows[rows["section_id"].astype(str) == "section 0"].head(1)):
-        found = expected(ensemble, ensemble, some, "early", 0)
-        assert found.dtypes.astype(str).to_dict() == {
+    for held_out in (rows.head(0), rows[rows["section_id"].astype(str) == "section 0"].head(1)):
+        reference = expected(ensemble, ensemble, held_out, "early", 0)
+        assert reference.dtypes.astype(str).to_dict() == {
             "task": "object",
             "feature": "object",
             "share": "float64",
@@ -71,8 +71,8 @@ def test_a_reference_without_rows_of_training_terms(ensemble, data):
 @pytest.mark.parametrize("name", ["ensemble", "of_course", "plain"])
 def test_an_account_of_no_rows(name: str, request: pytest.FixtureRequest, data):
     model = request.getfixturevalue(name)
-    told = explain(model, data[0].head(0))
-    assert told.grade.contributions.shape == (0, len(told.features))
+    explained = explain(model, data[0].head(0))
+    assert explained.grade.contributions.shape == (0, len(explained.features))
     assert effect(model, data[0].head(0), "progress") is None
 
 
@@ -82,7 +82,7 @@ def test_interactions_of_no_rows(ensemble, data):
     assert largest_pairs(features, np.zeros((len(features),) * 2), 3) == []
 
 
-def test_groups_of_nobody(ensemble):
+def test_groups_of_no_students(ensemble):
     rows = ensemble.held_out
     assert fairness(rows.head(0).assign(attribute_gender=pd.Series(dtype=object)), 0).empty
     assert fairness(rows, 0).empty
@@ -93,10 +93,10 @@ def test_what_is_stored_of_no_course(engine: Engine):
         assert store.read_explanations(connection, [], TODAY) == []
         assert store.read_reference(connection, "pooled", 1).empty
         assert store.read_paths(connection, ["c"], TODAY) == []
-        for table, found in (
-            (store.importance, store.read_importance(connection, TODAY, ["c"], TODAY)),
-            (store.fairness, store.read_fairness(connection, TODAY)),
+        for table, frame in (
+            (tables.importance, store.read_importance(connection, TODAY, ["c"], TODAY)),
+            (tables.fairness, store.read_fairness(connection, TODAY)),
         ):
-            assert found.empty and list(found) == list(pandas_types(table))
+            assert frame.empty and list(frame) == list(pandas_types(table))
         contributions, values = store.matrix_of([], "grade")
         assert contributions.empty and values.empty

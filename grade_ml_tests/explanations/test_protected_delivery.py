@@ -129,7 +129,7 @@ def test_no_model_reads_what_is_protected_or_not_declared(gradebook: Gradebook) 
     assert read(snapshots) == {"attribute_entryRoute"}
 
 
-def test_the_audit_covers_what_the_delivery_tells(gradebook: Gradebook) -> None:
+def test_the_audit_covers_what_the_delivery_holds(gradebook: Gradebook) -> None:
     random = np.random.default_rng(1)
     students = PSEUDONYMS.of(gradebook.students.student_id)
     held_out = pd.DataFrame({"section_id": "k", "student": students})
@@ -138,9 +138,9 @@ def test_the_audit_covers_what_the_delivery_tells(gradebook: Gradebook) -> None:
     held_out["risk"] = random.uniform(0, 1, len(held_out))
     held_out["at_risk"] = random.uniform(0, 1, len(held_out)) < held_out["risk"]
     rows = with_attributes(held_out, gradebook.students, gradebook.enrollments, PSEUDONYMS, SOURCES)
-    found = fairness(rows, seed=0)
-    assert {f"protected_{name}" for name in found["attribute"]} == PROTECTED
-    groups = found.groupby("attribute")["group_name"].agg(set)
+    audit = fairness(rows, seed=0)
+    assert {f"protected_{name}" for name in audit["attribute"]} == PROTECTED
+    groups = audit.groupby("attribute")["group_name"].agg(set)
     assert groups["sex"] == {"female", "male"}
     assert len(groups["birthYear"]) == 4
-    assert found["students"].min() >= 30
+    assert audit["students"].min() >= 30

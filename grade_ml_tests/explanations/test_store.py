@@ -28,7 +28,7 @@ def running(engine: Engine) -> Engine:
     start = date(2024, 1, 8)
     with engine.begin() as connection:
         connection.execute(
-            sa.insert(schema.course), [{"course_id": f"course {one}"} for one in (0, 1)]
+            sa.insert(schema.course), [{"course_id": f"course {number}"} for number in (0, 1)]
         )
         connection.execute(
             sa.insert(schema.term).values(
@@ -39,29 +39,29 @@ def running(engine: Engine) -> Engine:
             sa.insert(schema.section),
             [
                 {
-                    "section_id": f"section {one}",
-                    "course_id": f"course {one}",
+                    "section_id": f"section {number}",
+                    "course_id": f"course {number}",
                     "term_id": "t",
                     "starts_on": start,
-                    "ends_on": start + timedelta(days=90 - 80 * one),
+                    "ends_on": start + timedelta(days=90 - 80 * number),
                 }
-                for one in (0, 1)
+                for number in (0, 1)
             ],
         )
     return engine
 
 
 @pytest.fixture
-def told(ensemble, data) -> tuple[Attributions, pd.DataFrame]:
+def explained(ensemble, data) -> tuple[Attributions, pd.DataFrame]:
     rows = data[0]
     chosen = rows["section_id"].astype(str).isin(["section 0", "section 1"])
-    some = rows[chosen & (rows["cut_day"] == 28)].groupby("section_id", observed=True).head(5)
-    return explain(ensemble, some), some.reset_index(drop=True)
+    sample = rows[chosen & (rows["cut_day"] == 28)].groupby("section_id", observed=True).head(5)
+    return explain(ensemble, sample), sample.reset_index(drop=True)
 
 
-def write(engine: Engine, told: tuple[Attributions, pd.DataFrame], mark: str = "x") -> None:
+def write(engine: Engine, explained: tuple[Attributions, pd.DataFrame], mark: str = "x") -> None:
     with engine.begin() as connection:
-        found, rows = told
+        attributions, rows = explained
         state = rows.assign(
             as_of=rows["cut_on"],
             course_id=rows["course_id"].astype(object),
@@ -69,38 +69,40 @@ def write(engine: Engine, told: tuple[Attributions, pd.DataFrame], mark: str = "
             model_version=VERSION.version,
             features_hash=mark,
         )
-        described = store.attribution_rows(found, state, ["a member is missing"])
+        described = store.attribution_rows(attributions, state, ["a member is missing"])
         store.write_attributions(connection, described)
 
 
-def test_what_is_read_adds_up_and_is_what_was_written(running: Engine, told):
-    write(running, told)
-    write(running, told)
+def test_what_is_read_adds_up_and_is_what_was_written(running: Engine, explained):
+    write(running, explained)
+    write(running, explained)
     with running.connect() as connection:
-        found = store.read_explanations(connection, ["course 0", "course 1"], TODAY)
-        one = store.read_explanations(connection, ["course 0"], TODAY, ["s3"])
-    assert [(each.section_id, each.student_id) for each in found] == [
+        explanations = store.read_explanations(connection, ["course 0", "course 1"], TODAY)
+        of_student = store.read_explanations(connection, ["course 0"], TODAY, ["s3"])
+    assert [(row.section_id, row.student_id) for row in explanations] == [
         ("section 0", f"s{place}") for place in range(5)
     ]
-    assert [each.student_id for each in one] == ["s3"]
-    made = told[0].explanations("pooled 3")
-    by_key = {(each.section_id, each.student_id): each for each in made}
-    for each in found:
-        before = by_key[each.section_id, each.student_id]
-        assert each.grade and before.grade
-        assert max(each.grade.error, each.risk.error) <= TOLERANCE
-        assert dict(each.grade.largest(3)) == pytest.approx(dict(before.grade.largest(3)), abs=1e-6)
-        assert each.grade.predicted == before.grade.predicted
-        assert each.values["progress"] == pytest.approx(before.values["progress"])
-        assert each.model == "pooled 3" and each.degraded == ("a member is missing",)
-        assert each.cut_day == 28
+    assert [row.student_id for row in of_student] == ["s3"]
+    made = explained[0].explanations("pooled 3")
+    by_key = {(row.section_id, row.student_id): row for row in made}
+    for explanation in explanations:
+        before = by_key[explanation.section_id, explanation.student_id]
+        assert explanation.grade and before.grade
+        assert max(explanation.grade.error, explanation.risk.error) <= TOLERANCE
+        assert dict(explanation.grade.largest(3)) == pytest.approx(
+            dict(before.grade.largest(3)), abs=1e-6
+        )
+        assert explanation.grade.predicted == before.grade.predicted
+        assert explanation.values["progress"] == pytest.approx(before.values["progress"])
+        assert explanation.model == "pooled 3" and explanation.degraded == ("a member is missing",)
+        assert explanation.cut_day == 28
 
 
-def test_the_past_is_told_as_it_was(running: Engine, told):
-    write(running, told)
-    found, rows = told
+def test_the_past_is_read_as_it_was(running: Engine, explained):
+    write(running, explained)
+    attributions, rows = explained
     later = rows.assign(cut_on=rows["cut_on"] + pd.Timedelta(days=7))
-    write(running, (found, later), mark="later")
+    write(running, (attributions, later), mark="later")
     with running.connect() as connection:
         marks = [
             set(
@@ -115,14 +117,14 @@ def test_the_past_is_told_as_it_was(running: Engine, told):
     assert ended.empty
 
 
-def test_contributions_as_a_matrix(running: Engine, told):
-    write(running, told)
+def test_contributions_as_a_matrix(running: Engine, explained):
+    write(running, explained)
     with running.connect() as connection:
-        found = store.read_explanations(connection, ["course 0"], TODAY)
-    contributions, values = store.matrix_of(found, "grade")
+        explanations = store.read_explanations(connection, ["course 0"], TODAY)
+    contributions, values = store.matrix_of(explanations, "grade")
     assert contributions.shape == values.shape and len(contributions) == 5
-    place = told[0].features.index("grade_rate_so_far")
-    expected = told[0].grade.contributions[:5, place]
+    place = explained[0].features.index("grade_rate_so_far")
+    expected = explained[0].grade.contributions[:5, place]
     assert contributions["grade_rate_so_far"].tolist() == pytest.approx(expected, abs=1e-6)
 
 
@@ -147,5 +149,5 @@ def test_paths_come_back_as_they_were(running: Engine):
     )
     with running.begin() as connection:
         store.write_paths(connection, rows)
-        found = store.read_paths(connection, ["course 0"], TODAY)
-    assert found == [("course 0", "section 0", "s1", path)]
+        paths = store.read_paths(connection, ["course 0"], TODAY)
+    assert paths == [("course 0", "section 0", "s1", path)]

@@ -17,10 +17,10 @@ def test_numbers_and_signs_are_those_of_the_account():
         48.0, 60.0, {"missed_share": -10.0, "progress": 1.5, "x": -3.0}, {CLIPPING: -0.5}
     )
     risk = Account(0.0, -1.0, {"missed_share": 1.0}, {})
-    told = Explanation(
+    explanation = Explanation(
         "c1", "s", 70.0, grade, risk, {"missed_share": 0.4, "progress": None}, "pooled 3", ("why",)
     )
-    lines = in_words(told, most=2)
+    lines = in_words(explanation, most=2)
     text = "\n".join(lines)
     assert "The grade is 48.0 points, and 60.0 points for an average student" in text
     assert "-10.0  Share of the coursework due that was not handed in (0.4)" in text
@@ -30,6 +30,6 @@ def test_numbers_and_signs_are_those_of_the_account():
     assert lines[-1] == "Note: why."
 
 
-def test_without_a_grade_only_the_risk_is_told():
-    told = Explanation("c1", "s", 7.0, None, Account(0.0, 0.0, {"progress": 0.0}, {}), {})
-    assert not any("grade is" in line for line in in_words(told))
+def test_without_a_grade_only_the_risk_is_explained():
+    explanation = Explanation("c1", "s", 7.0, None, Account(0.0, 0.0, {"progress": 0.0}, {}), {})
+    assert not any("grade is" in line for line in in_words(explanation))

@@ -19,7 +19,7 @@ NOON = datetime(2024, 11, 1, 12, tzinfo=UTC)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs the internet unless it is asked for."""
+    """Leave out what needs the internet unless it is requested."""
     if "live" in config.option.markexpr:
         return
     live = [item for item in items if item.get_closest_marker("live")]
@@ -77,5 +77,5 @@ def client(engine: Engine, clock: FakeClock) -> Iterator[Callable[..., Client]]:
         return client
 
     yield make
-    for one in opened:
-        one.__exit__(None, None, None)
+    for opened_client in opened:
+        opened_client.__exit__(None, None, None)

@@ -61,8 +61,8 @@ def days(client: Callable) -> Callable[..., list[tuple[date, date]]]:
     def read(*events: str, place: Place = LONDON) -> list[tuple[date, date]]:
         window = Window(date(2024, 2, 1), date(2024, 6, 30))
         with feed(*events) as url:
-            found = occurrences(client(NOW), CampusEvents.about, url, window, place)
-        return [(one.first, one.last) for one in found]
+            listed = occurrences(client(NOW), CampusEvents.about, url, window, place)
+        return [(event.first, event.last) for event in listed]
 
     return read
 
@@ -158,7 +158,7 @@ TOLD = "DTSTAMP:20240101T000000Z"
 
 def test_distances_of_the_academic_calendar(client):
     window = Window(date(2024, 5, 1), date(2024, 5, 31))
-    found = observe(
+    values = observe(
         AcademicCalendar,
         client,
         window,
@@ -167,36 +167,36 @@ def test_distances_of_the_academic_calendar(client):
         f"{TOLD} SUMMARY:Essay-deadline DTSTART;VALUE=DATE:20240510",
         f"{TOLD} SUMMARY:Thesis-due DTSTART:20240514T120000Z",
     )
-    assert [found["days_to_exam", date(2024, 5, n)] for n in (1, 12, 13, 24)] == [12, 1, 0, 0]
-    assert found["days_to_exam", date(2024, 5, 25)] is None
-    assert found["days_to_term", date(2024, 5, 31)] == 3
-    assert found["days_to_holiday", date(2024, 5, 20)] == 7  # the spring bank holiday
-    assert [found["deadlines_7d", date(2024, 5, n)] for n in (3, 4, 8, 11, 15)] == [0, 1, 2, 1, 0]
+    assert [values["days_to_exam", date(2024, 5, n)] for n in (1, 12, 13, 24)] == [12, 1, 0, 0]
+    assert values["days_to_exam", date(2024, 5, 25)] is None
+    assert values["days_to_term", date(2024, 5, 31)] == 3
+    assert values["days_to_holiday", date(2024, 5, 20)] == 7  # the spring bank holiday
+    assert [values["deadlines_7d", date(2024, 5, n)] for n in (3, 4, 8, 11, 15)] == [0, 1, 2, 1, 0]
 
 
-def test_an_event_counts_from_the_day_on_which_it_was_told(client):
+def test_an_event_counts_from_the_day_on_which_it_was_known(client):
     window = Window(date(2024, 5, 1), date(2024, 5, 20))
-    found = observe(
+    values = observe(
         AcademicCalendar,
         client,
         window,
         "DTSTAMP:20240510T080000Z CATEGORIES:EXAM DTSTART;VALUE=DATE:20240520",
     )
-    assert found["days_to_exam", date(2024, 5, 9)] is None
-    assert found["days_to_exam", date(2024, 5, 10)] == 10
+    assert values["days_to_exam", date(2024, 5, 9)] is None
+    assert values["days_to_exam", date(2024, 5, 10)] == 10
 
 
-def test_a_feed_that_says_nothing_of_when_it_changed_tells_only_of_today(client):
+def test_a_feed_without_dates_of_change_describes_only_today(client):
     """Its stamp is that of the moment at which it is read."""
     window = Window(date(2024, 5, 30), NOW.date())
     event = f"DTSTAMP:{NOW:%Y%m%dT%H%M%SZ} DTSTART:20240530T100000Z RRULE:FREQ=DAILY;COUNT=10"
-    found = observe(CampusEvents, client, window, event)
-    assert [found["events", one] for one in window.days()] == [None, None, 1]
+    values = observe(CampusEvents, client, window, event)
+    assert [values["events", observed_on] for observed_on in window.days()] == [None, None, 1]
 
 
 def test_events_of_a_day_and_of_a_week(client):
     window = Window(date(2024, 4, 25), date(2024, 5, 12))
-    found = observe(
+    values = observe(
         CampusEvents,
         client,
         window,
@@ -204,25 +204,25 @@ def test_events_of_a_day_and_of_a_week(client):
         f"{TOLD} DTSTART:20240504T100000Z DURATION:PT1H",
         f"{TOLD} DTSTART:20240509T100000Z DURATION:PT1H",
     )
-    assert [found["events", date(2024, 5, n)] for n in (3, 4, 5, 6, 9)] == [1, 2, 1, 0, 1]
-    assert [found["events_7d", date(2024, 5, n)] for n in (3, 4, 6)] == [3, 3, 1]
+    assert [values["events", date(2024, 5, n)] for n in (3, 4, 5, 6, 9)] == [1, 2, 1, 0, 1]
+    assert [values["events_7d", date(2024, 5, n)] for n in (3, 4, 6)] == [3, 3, 1]
     # Outside of what the feed covers nothing is known, which is not nothing taking place.
-    assert found["events", date(2024, 5, 10)] is None
-    assert found["events", date(2024, 4, 25)] is None
+    assert values["events", date(2024, 5, 10)] is None
+    assert values["events", date(2024, 4, 25)] is None
 
 
 def test_a_cancellation_counts_from_the_day_on_which_it_was_made(client):
     window = Window(date(2024, 5, 6), date(2024, 5, 14))
-    found = observe(
+    values = observe(
         CampusEvents,
         client,
         window,
         f"{TOLD} DTSTART:20240506T100000Z DURATION:PT1H RRULE:FREQ=DAILY;COUNT=9",
         "DTSTAMP:20240508T100000Z STATUS:CANCELLED DTSTART:20240510T100000Z DURATION:PT1H",
     )
-    assert found["events_7d", date(2024, 5, 7)] == 8
-    assert found["events_7d", date(2024, 5, 8)] == 7
-    assert found["events", date(2024, 5, 10)] == 1
+    assert values["events_7d", date(2024, 5, 7)] == 8
+    assert values["events_7d", date(2024, 5, 8)] == 7
+    assert values["events", date(2024, 5, 10)] == 1
 
 
 def test_holidays_need_no_feed(client):
@@ -277,7 +277,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> ical.Limits:
 @pytest.mark.slow
 @pytest.mark.security
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "reason"),
     [
         (calendar(event(START, "RRULE:FREQ=SECONDLY")), "takes place secondly"),
         (calendar(event(START, "RRULE:INTERVAL=1;FREQ=MINU\r\n TELY")), "takes place minutely"),
@@ -320,8 +320,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> ical.Limits:
         *("events", "centuries", "dates", "categories"),
     ],
 )
-def test_a_feed_without_end_is_refused_with_what_it_exceeds(body: bytes, says: str, small):
-    with pytest.raises(PayloadError, match=says):
+def test_a_feed_without_end_is_refused_with_what_it_exceeds(body: bytes, reason: str, small):
+    with pytest.raises(PayloadError, match=reason):
         ical._read_apart(body, SPRING, LONDON)
 
 
@@ -337,7 +337,7 @@ def test_a_feed_without_end_is_refused_with_what_it_exceeds(body: bytes, says: s
     ],
     ids=["exceptions", "never", "attendees", "long", "nested"],
 )
-def test_a_feed_that_asks_much_is_read_or_refused_but_ends(lines: list[str], small):
+def test_a_feed_that_requires_much_is_read_or_refused_but_ends(lines: list[str], small):
     try:
         assert ical._read_apart(calendar(event(START, *lines)), SPRING, LONDON)
     except PayloadError as error:
@@ -354,5 +354,8 @@ def test_what_lasts_for_centuries_counts_within_the_window(client: Callable):
     with feed("DTSTART;VALUE=DATE:00020101 DTEND;VALUE=DATE:99980101") as url:
         source = CampusEvents(ExternalSettings(_env_file=None, events_url=url))
         window = Window(date(2024, 6, 1), date(2024, 6, 1))
-        found = {one.series: one.value for one in source.fetch(client(NOW), window, LONDON, NOW)}
-    assert found == {"events": 1, "events_7d": 1}
+        values = {
+            observation.series: observation.value
+            for observation in source.fetch(client(NOW), window, LONDON, NOW)
+        }
+    assert values == {"events": 1, "events_7d": 1}

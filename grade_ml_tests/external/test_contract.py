@@ -1,4 +1,4 @@
-"""What every source keeps, whatever its provider does."""
+"""What every source keeps, with any behaviour of its provider."""
 
 from __future__ import annotations
 
@@ -98,12 +98,12 @@ def collector(request, engine, providers, external, client) -> Collector:
 
 
 def test_there_are_eight_sources_with_their_terms(external):
-    found = facts(external)
-    assert {about.name for about in found} == {*PROVIDERS, "course_difficulty"}
-    assert all(about.terms and about.title and about.series for about in found)
+    facts_of_sources = facts(external)
+    assert {about.name for about in facts_of_sources} == {*PROVIDERS, "course_difficulty"}
+    assert all(about.terms and about.title and about.series for about in facts_of_sources)
 
 
-def test_a_collection_is_complete_and_the_next_asks_nothing(collector: Collector):
+def test_a_collection_is_complete_and_the_next_requests_nothing(collector: Collector):
     first = collector.collect()
     assert first.problem is None
     assert first.requests == len(collector.providers.requests) > 0
@@ -120,7 +120,7 @@ def test_a_collection_is_complete_and_the_next_asks_nothing(collector: Collector
 
 
 def test_what_is_still_current_is_not_sent_again(collector: Collector):
-    # So late that the next day asks for the same days, so early that they may still change.
+    # So late that the next day requests the same days, so early that they may still change.
     last = TODAY - timedelta(days=6 if collector.name == "weather" else 2)
     window = Window(last - timedelta(days=3), last)
     first = collector.collect(window)
@@ -136,7 +136,7 @@ def test_what_is_still_current_is_not_sent_again(collector: Collector):
 @pytest.mark.parametrize(
     "collector", ["weather", "social_sentiment", "industry_trends"], indirect=True
 )
-def test_what_can_no_longer_change_is_never_asked_again(collector: Collector):
+def test_what_can_no_longer_change_is_never_requested_again(collector: Collector):
     window = Window(date(2024, 5, 1), date(2024, 6, 30))
     assert collector.collect(window).requests > 0
     assert collector.collect(window, NOON + timedelta(days=300)).requests == 0
@@ -187,12 +187,14 @@ def test_the_days_of_clock_changes_and_the_leap_day(collector: Collector):
         assert collector.collect(window).problem is None
         if collector.name in DAILY:
             rows = collector.rows()
-            found = rows[rows["observed_on"].between(first, last)]
-            per_series = found.groupby("series")["observed_on"].agg(list)
+            observations = rows[rows["observed_on"].between(first, last)]
+            per_series = observations.groupby("series")["observed_on"].agg(list)
             assert all(days == list(window.days()) for days in per_series)
 
 
-def test_too_many_requests_waits_as_long_as_it_is_told(collector: Collector, clock: FakeClock):
+def test_too_many_requests_waits_as_long_as_the_answer_requires(
+    collector: Collector, clock: FakeClock
+):
     collector.providers.retry_after = 30
     collector.misbehave(Mode.TOO_MANY_REQUESTS, times=1)
     assert collector.collect().problem is None

@@ -1,4 +1,4 @@
-"""The two-way model finds the difficulty that the data were made with, and sees no future."""
+"""The two-way model recovers the difficulty that the data were made with, and sees no future."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def grades(seed: int, sorting: float, courses: int = 6, students: int = 400) -> 
 
 
 @pytest.mark.parametrize("sorting", [0.0, 1.0])
-def test_difficulty_is_found_whoever_takes_the_course(sorting: float):
+def test_difficulty_is_estimated_for_any_students_who_take_the_course(sorting: float):
     truth = 3 * (np.arange(6) - 2.5)
     hits, errors = [], []
     for seed in range(30):
-        found = difficulties(grades(seed, sorting))
-        off = found["difficulty"].to_numpy() - truth
-        hits += list(np.abs(off) <= 1.96 * found["error"].to_numpy())
+        estimates = difficulties(grades(seed, sorting))
+        off = estimates["difficulty"].to_numpy() - truth
+        hits += list(np.abs(off) <= 1.96 * estimates["error"].to_numpy())
         errors.append(np.abs(off).mean())
     assert np.mean(errors) < 0.4
     # The standard errors hold what they promise: 95 per cent, give or take.
@@ -55,25 +55,25 @@ def test_difficulty_is_found_whoever_takes_the_course(sorting: float):
 def test_plain_means_are_misled_where_the_able_choose_the_hard():
     frame = grades(0, sorting=1.0)
     plain = -frame.groupby("course_id")["grade"].mean()
-    found = difficulties(frame)["difficulty"]
+    estimates = difficulties(frame)["difficulty"]
     truth = 3 * (np.arange(6) - 2.5)
-    assert np.abs(found - truth).mean() < np.abs(plain - plain.mean() - truth).mean() / 3
+    assert np.abs(estimates - truth).mean() < np.abs(plain - plain.mean() - truth).mean() / 3
 
 
 def test_courses_that_share_no_student_are_not_compared():
     apart = pd.DataFrame([("x", "t1", 50.0), ("x", "t2", 60.0)], columns=COLUMNS)
     together = grades(0, sorting=0.0)
-    found = difficulties(pd.concat([together, apart], ignore_index=True))
-    assert np.isnan(found["difficulty"]["x"])
-    pd.testing.assert_frame_equal(found.drop("x"), difficulties(together))
+    estimates = difficulties(pd.concat([together, apart], ignore_index=True))
+    assert np.isnan(estimates["difficulty"]["x"])
+    pd.testing.assert_frame_equal(estimates.drop("x"), difficulties(together))
 
 
 @pytest.mark.parametrize(
     "rows", [[], [("a", "s", 50.0)], [("a", "s", 50.0), ("a", "t", 60.0)], [("a", "s", 50.0)] * 2]
 )
 def test_what_cannot_be_compared_has_no_difficulty(rows: list):
-    found = difficulties(pd.DataFrame(rows, columns=COLUMNS))
-    assert found["difficulty"].isna().all()
+    estimates = difficulties(pd.DataFrame(rows, columns=COLUMNS))
+    assert estimates["difficulty"].isna().all()
 
 
 @given(
@@ -88,10 +88,10 @@ def test_what_cannot_be_compared_has_no_difficulty(rows: list):
 @settings(deadline=None)
 def test_any_grades_give_finite_figures_or_none(rows: list):
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    found = difficulties(frame)
-    assert set(found.index) == set(frame["course_id"])
-    assert np.isfinite(found["difficulty"].dropna()).all()
-    assert (found["error"].dropna() >= 0).all()
+    estimates = difficulties(frame)
+    assert set(estimates.index) == set(frame["course_id"])
+    assert np.isfinite(estimates["difficulty"].dropna()).all()
+    assert (estimates["error"].dropna() >= 0).all()
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +114,11 @@ def observe(records: Records, first: date, last: date) -> list[Observation]:
     return list(source.fetch(None, Window(first, last), PLACE, now))  # type: ignore[arg-type]
 
 
-def test_the_campuss_truth_is_found(campus: Campus, records: Records):
+def test_the_campuss_truth_is_recovered(campus: Campus, records: Records):
     truth = campus.truth().courses.set_index("course_id")["difficulty"]
     rows = observe(records, date(2024, 10, 28), date(2024, 10, 28))
-    found = {row.place: row.value for row in rows if row.series == "difficulty"}
-    ordered = [found[place_of(course)] for course in truth.sort_values().index]
+    difficulty = {row.place: row.value for row in rows if row.series == "difficulty"}
+    ordered = [difficulty[place_of(course)] for course in truth.sort_values().index]
     assert np.corrcoef(ordered, np.sort(truth))[0, 1] > 0.8
 
 

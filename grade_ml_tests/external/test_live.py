@@ -23,7 +23,7 @@ def test_a_real_provider(engine: Engine, name: str):
     settings = ExternalSettings.from_environment()
     now = datetime.now(UTC)
     window = Window((now - timedelta(days=20)).date(), now.date())
-    (source,) = [one for one in sources(settings, None) if one.about.name == name]
+    (source,) = [candidate for candidate in sources(settings, None) if candidate.about.name == name]
     with Client(engine, now, Clock()) as client:
         done = collect(engine, client, [source], window, settings.place)[name]
     assert done.problem is None

@@ -67,7 +67,7 @@ def test_only_what_is_new_is_stored(engine: Engine):
     assert add(engine, moment(4), (0, moment(0), 1.0)) == 1
 
 
-def test_a_value_that_nobody_could_know_yet_gives_way(engine: Engine):
+def test_a_value_that_was_not_yet_available_is_replaced(engine: Engine):
     assert add(engine, moment(0), (0, moment(9), 1.0)) == 1
     assert add(engine, moment(1), (0, moment(9), 2.0)) == 1
     (row,) = known(engine, 9, 9, moment(20)).itertuples()
@@ -76,26 +76,30 @@ def test_a_value_that_nobody_could_know_yet_gives_way(engine: Engine):
 
 def test_value_age_status_and_reason(engine: Engine):
     add(engine, moment(0, 20), (0, moment(0, 20), 7.0), (1, moment(3), None))
-    found = known(engine, -1, 8, moment(20)).set_index("day")
-    of = {n: found.loc[START + timedelta(days=n)] for n in range(-1, 9)}
-    assert of[-1]["status"] == "not available"
-    assert of[-1]["reason"] == features.NOTHING_KNOWN
-    assert (of[0]["status"], of[0]["value"], of[0]["age_hours"]) == ("observed", 7.0, 0.0)
-    assert (of[1]["status"], of[1]["age_hours"]) == ("carried forward", 24.0)
-    assert of[3]["value"] == 7.0
-    assert of[4]["status"] == "not available"
-    assert "2024-03-25, more than 3 days ago" in of[4]["reason"]
-    assert pd.isna(of[4]["value"])
+    values = known(engine, -1, 8, moment(20)).set_index("day")
+    values_of_day = {n: values.loc[START + timedelta(days=n)] for n in range(-1, 9)}
+    assert values_of_day[-1]["status"] == "not available"
+    assert values_of_day[-1]["reason"] == features.NOTHING_KNOWN
+    assert (
+        values_of_day[0]["status"],
+        values_of_day[0]["value"],
+        values_of_day[0]["age_hours"],
+    ) == ("observed", 7.0, 0.0)
+    assert (values_of_day[1]["status"], values_of_day[1]["age_hours"]) == ("carried forward", 24.0)
+    assert values_of_day[3]["value"] == 7.0
+    assert values_of_day[4]["status"] == "not available"
+    assert "2024-03-25, more than 3 days ago" in values_of_day[4]["reason"]
+    assert pd.isna(values_of_day[4]["value"])
     # Clocks went forward on 31 March.
-    assert of[6]["age_hours"] == 6 * 24 - 1
+    assert values_of_day[6]["age_hours"] == 6 * 24 - 1
 
 
 def test_a_value_that_is_withdrawn_is_no_longer_used(engine: Engine):
     add(engine, moment(0), (0, moment(0), 7.0))
     add(engine, moment(1), (0, moment(0), None))
-    found = known(engine, 0, 1, moment(9))
-    assert list(found["status"]) == ["observed", "not available"]
-    assert found["reason"].iloc[1] == features.NO_VALUE
+    values = known(engine, 0, 1, moment(9))
+    assert list(values["status"]) == ["observed", "not available"]
+    assert values["reason"].iloc[1] == features.NO_VALUE
 
 
 def test_today_is_described_as_of_now(engine: Engine):
@@ -119,16 +123,16 @@ fetches = st.lists(
 def test_nothing_that_is_fetched_later_changes_a_day_that_was_known(
     engine: Engine, before: list, after: list, cut: int
 ):
-    """Whatever a provider says of days whose values it had already given."""
+    """Whatever a provider answers for days whose values it had already given."""
     with engine.begin() as connection:
         connection.exec_driver_sql("delete from external.observation")
     given_days = set()
-    for day, rows in sorted(before, key=lambda one: one[0]):
+    for day, rows in sorted(before, key=lambda group: group[0]):
         unique = dict(rows)
         add(engine, moment(day, 23), *((n, moment(n), value) for n, value in unique.items()))
         given_days |= set(unique)
     described = known(engine, 0, cut, moment(30))
-    for day, rows in sorted(after, key=lambda one: one[0]):
+    for day, rows in sorted(after, key=lambda group: group[0]):
         unique = {n: value for n, value in rows if n in given_days}
         add(engine, moment(10 + day), *((n, moment(n), value) for n, value in unique.items()))
     pd.testing.assert_frame_equal(known(engine, 0, cut, moment(30)), described)
@@ -192,9 +196,9 @@ def test_where_urls_come_from():
     with pytest.raises(ConfigurationError, match="GRADE_ML_EXTERNAL_EVENTS_URL"):
         none.url("events_url")
     own = "http://feeds.example.edu/events.ics"
-    some = ExternalSettings(_env_file=None, providers_url="http://localhost:1/", events_url=own)
-    assert some.url("events_url") == own
-    assert some.url("calendar_url") == "http://localhost:1/calendar/academic.ics"
+    external = ExternalSettings(_env_file=None, providers_url="http://localhost:1/", events_url=own)
+    assert external.url("events_url") == own
+    assert external.url("calendar_url") == "http://localhost:1/calendar/academic.ics"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A gradebook small enough to compute its features by hand, and one to draw at random."""
+"""A gradebook small enough to compute its features by hand, and a gradebook to draw at random."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attributes as columns: whatever sources call them, a model gets what is declared usable."""
+"""Attributes as columns: by any name of a source, a model gets what is declared usable."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grade_ml.ensemble.encoding import attributes
+from grade_ml.features.attribute_columns import attribute_columns
 from grade_ml.features.attributes import (
     ATTRIBUTE,
     PROTECTED,
     as_declared,
-    attribute_columns,
     barred,
     protected_columns,
 )
@@ -45,15 +45,15 @@ def test_a_model_reads_what_is_declared_usable_and_nothing_else(
     now: Declarations,
 ) -> None:
     students, enrollments = table(people), table(own)
-    found = attribute_columns(students, enrollments, before)
+    columns = attribute_columns(students, enrollments, before)
     given = {name for row in [*people[: len(own)], *own] for name in row}
     whole = {name for row in [*people, *own] for name in row}
     for prefix, use in ((ATTRIBUTE, Use.USABLE), (PROTECTED, Use.PROTECTED)):
         declared = {f"{prefix}{name}" for name in whole if before.use_of(name) is use}
-        there = {name for name in found if name.startswith(prefix)}
-        assert there <= declared
-        assert {f"{prefix}{name}" for name in given} & declared <= there
-    rows = found.assign(student_id=enrollments["student_id"])
+        present = {name for name in columns if name.startswith(prefix)}
+        assert present <= declared
+        assert {f"{prefix}{name}" for name in given} & declared <= present
+    rows = columns.assign(student_id=enrollments["student_id"])
     numeric, texts = attributes(rows)
     assert usable([*numeric, *texts], before)
     assert not barred([*numeric, *texts], before)
@@ -69,5 +69,5 @@ def test_a_model_reads_what_is_declared_usable_and_nothing_else(
 def test_one_spelling_is_not_another() -> None:
     declared = Declarations.of({"Entry": Use.USABLE, "SEX": Use.PROTECTED})
     rows = table([{"entry": "a", "sex": "f", "metadata.Sex": "f", "name": "Ann"}])
-    found = attribute_columns(rows, rows.assign(attributes="{}"), declared)
-    assert list(found) == ["attribute_entry", "protected_metadata.Sex", "protected_sex"]
+    columns = attribute_columns(rows, rows.assign(attributes="{}"), declared)
+    assert list(columns) == ["attribute_entry", "protected_metadata.Sex", "protected_sex"]

@@ -27,14 +27,17 @@ def carried() -> Continuation:
     return Continuation(book(), "now", on(TODAY))
 
 
-def test_everyone_goes_on_as_so_far(carried):
+def test_every_student_continues_as_so_far(carried):
     first, second = carried.open_assignments("ann")
     assert (first.assignment_id, first.due_on, first.weight) == ("w4", on(50), 20)
     # The mean of 80, 60 and 70; the last three came 2 days early, 2 late, and on the day.
     assert (first.score, first.days_late) == (70, -2)
     assert (second.score, second.days_late) == (70, 2)
     # Bob handed in the first of three, so he does every third from now on.
-    assert [np.isnan(one.score) for one in carried.open_assignments("bob")] == [False, True]
+    assert [np.isnan(assignment.score) for assignment in carried.open_assignments("bob")] == [
+        False,
+        True,
+    ]
 
 
 def test_the_features_are_those_of_the_records(carried):
@@ -46,14 +49,14 @@ def test_the_features_are_those_of_the_records(carried):
     ]
     repeated = [(n, d + 28) for n in ("ann", "cat") for d in range(14, TODAY + 1, 7)]
     expected = snapshot(book(*later, more_activity=tuple(repeated)), 60)
-    found = carried.snapshots(snapshot(book(), TODAY), doing((100.0,), (55.0,)), on(60))
-    schema().validate(found.iloc[[1]])
+    snapshots = carried.snapshots(snapshot(book(), TODAY), doing((100.0,), (55.0,)), on(60))
+    schema().validate(snapshots.iloc[[1]])
     for name in expected.columns:
-        one, other = found[name].iloc[1], expected[name].iloc[0]
-        assert one == other or (pd.isna(one) and pd.isna(other)), (name, one, other)
-    better = found.iloc[0]
+        value, other = snapshots[name].iloc[1], expected[name].iloc[0]
+        assert value == other or (pd.isna(value) and pd.isna(other)), (name, value, other)
+    better = snapshots.iloc[0]
     assert better["grade_if_nothing_more"] == pytest.approx((80 + 60 + 70 + 100) / 5)
-    assert better["rate_percentile"] > found.iloc[1]["rate_percentile"] - 1e-6
+    assert better["rate_percentile"] > snapshots.iloc[1]["rate_percentile"] - 1e-6
 
 
 def test_what_is_not_handed_in_is_missed_and_lateness_and_activity_are_choices(carried):
@@ -93,10 +96,13 @@ def test_a_student_without_results_starts_from_the_class():
     none = replace(records, results=records.results[records.results["student_id"] == "cat"])
     carried = Continuation(none, "now", on(TODAY))
     # Nothing came in the last three times, so nothing comes.
-    assert [np.isnan(one.score) for one in carried.open_assignments("ann")] == [True, True]
+    assert [np.isnan(assignment.score) for assignment in carried.open_assignments("ann")] == [
+        True,
+        True,
+    ]
     fresh = Continuation(none, "now", on(1))
-    assert [one.score for one in fresh.open_assignments("ann")] == [50] * 5
-    assert {one.days_late for one in fresh.open_assignments("ann")} == {0}
+    assert [assignment.score for assignment in fresh.open_assignments("ann")] == [50] * 5
+    assert {assignment.days_late for assignment in fresh.open_assignments("ann")} == {0}
 
 
 def test_who_is_not_there_and_days_that_are_over_are_refused(carried):

@@ -28,14 +28,14 @@ TODAY = date(2025, 11, 10)
     st.integers(0, 4),
 )
 def test_the_sums_of_a_key_are_the_same_whatever_others_there_are(events, key) -> None:
-    every = np.array(events or np.zeros((0, 3)), float).reshape(-1, 3)
-    own = every[every[:, 0] == key]
-    asked = np.full(10, key), np.arange(10.0)
-    found = [
-        RunningTotals(rows[:, 0].astype(int), rows[:, 1], rows[:, 2])(*asked)
-        for rows in (every, own)
+    all_events = np.array(events or np.zeros((0, 3)), float).reshape(-1, 3)
+    own = all_events[all_events[:, 0] == key]
+    queries = np.full(10, key), np.arange(10.0)
+    sums = [
+        RunningTotals(rows[:, 0].astype(int), rows[:, 1], rows[:, 2])(*queries)
+        for rows in (all_events, own)
     ]
-    assert found[0].tobytes() == found[1].tobytes()
+    assert sums[0].tobytes() == sums[1].tobytes()
 
 
 def odd_campus() -> Gradebook:
@@ -99,11 +99,11 @@ def test_one_student_has_the_features_of_the_whole_course(engine: Engine) -> Non
                 (book.sections["starts_on"] <= pd.Timestamp(day))
                 & (book.sections["ends_on"] >= pd.Timestamp(day))
             ]
-            for one in running.to_dict("records"):
-                cut = float((pd.Timestamp(day) - one["starts_on"]).days)
-                cuts = pd.DataFrame({"section_id": [one["section_id"]], "cut_day": [cut]})
-                whole = whole_course(connection, one["course_id"], cuts, day)
-                alone = grade_snapshots(frames.read_class(connection, one["section_id"]), cuts, day)
+            for row in running.to_dict("records"):
+                cut = float((pd.Timestamp(day) - row["starts_on"]).days)
+                cuts = pd.DataFrame({"section_id": [row["section_id"]], "cut_day": [cut]})
+                whole = whole_course(connection, row["course_id"], cuts, day)
+                alone = grade_snapshots(frames.read_class(connection, row["section_id"]), cuts, day)
                 assert len(whole) == len(alone)
                 for place in range(0, len(whole), 19):
                     mine = alone.iloc[[place]].reset_index(drop=True)

@@ -35,7 +35,7 @@ def test_a_course_does_not_depend_on_those_beside_it(engine: Engine, tmp_path: P
         counts = refresh(connection, together, courses)
         only = refresh(connection, alone, courses[1:2])
     assert only == {courses[1]: counts[courses[1]]}
-    assert all(one.rows and not one.left_out for one in counts.values())
+    assert all(count.rows and not count.left_out for count in counts.values())
     pd.testing.assert_frame_equal(alone.snapshots(courses[1:2]), together.snapshots(courses[1:2]))
 
 
@@ -49,15 +49,18 @@ def test_what_the_day_computed_from_the_same_records_stays(engine: Engine, tmp_p
     def unchanged(day: date = TODAY, rules: Institution = DEFAULTS) -> list[bool]:
         frames, declared = Frames(str(tmp_path), day, PSEUDONYMS), declarations(rules)
         with engine.begin() as connection:
-            found = refresh(connection, frames, courses, declared)
+            refreshed = refresh(connection, frames, courses, declared)
             listed = refresh_sequences(connection, frames, courses, rules)
             plain = refresh(connection, Frames(str(tmp_path / "plain"), day, PSEUDONYMS), courses)
-        rows = {name: one.rows for name, one in found.items()}
-        assert rows == {name: one.rows for name, one in plain.items()}
+        rows = {name: count.rows for name, count in refreshed.items()}
+        assert rows == {name: count.rows for name, count in plain.items()}
         assert rows == {name: len(frames.snapshots([name])) for name in courses}
-        same = [{one.unchanged for one in of.values()} for of in (found, listed)]
-        assert all(len(one) == 1 for one in same)
-        return [True in one for one in same]
+        same = [
+            {count.unchanged for count in counts_of_courses.values()}
+            for counts_of_courses in (refreshed, listed)
+        ]
+        assert all(len(marks) == 1 for marks in same)
+        return [True in marks for marks in same]
 
     def load() -> None:
         with engine.begin() as connection:
@@ -72,7 +75,7 @@ def test_what_the_day_computed_from_the_same_records_stays(engine: Engine, tmp_p
                 )
             )
 
-    # Rows that no load tells of may be any.
+    # Rows that no load recorded may be any.
     assert unchanged() == unchanged() == [False, False]
     load()
     assert unchanged() == [False, False]

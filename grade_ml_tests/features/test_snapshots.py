@@ -59,8 +59,8 @@ def at(cut: float, records: Gradebook | None = None, student: str = "ann") -> pd
 
 
 def agrees(row: pd.Series, **expected: float) -> bool:
-    found = {name: row[name] for name in expected}
-    assert found == pytest.approx(expected, nan_ok=True)
+    values = {name: row[name] for name in expected}
+    assert values == pytest.approx(expected, nan_ok=True)
     return True
 
 
@@ -157,7 +157,7 @@ def test_only_open_enrollments_have_rows() -> None:
     assert seen.to_dict() == {19.0: "bob", 20.0: "annbob", 29.5: "annbob", 30.0: "ann"}
 
 
-def test_an_exam_counts_once_the_course_has_published_one() -> None:
+def test_an_exam_counts_once_the_course_has_published_an_exam() -> None:
     assert agrees(at(45), weight_due=50)
     earlier = book()
     earlier = replace(
@@ -305,10 +305,10 @@ def test_every_value_keeps_its_promise(campus: Gradebook) -> None:
 def test_a_row_does_not_depend_on_the_other_cuts_and_sections(campus: Gradebook) -> None:
     today = date(2025, 11, 10)
     cuts = weekly_cuts(campus.sections, today)
-    every = grade_snapshots(campus, cuts, today)
-    some = cuts[(cuts["section_id"] == cuts["section_id"].iloc[-1])].iloc[[3]]
-    alone = grade_snapshots(campus, some, today)
-    same = every.merge(alone[["section_id", "student_id", "cut_day"]])
+    all_snapshots = grade_snapshots(campus, cuts, today)
+    chosen = cuts[(cuts["section_id"] == cuts["section_id"].iloc[-1])].iloc[[3]]
+    alone = grade_snapshots(campus, chosen, today)
+    same = all_snapshots.merge(alone[["section_id", "student_id", "cut_day"]])
     pd.testing.assert_frame_equal(
         same[list(NUMERIC_FEATURES)], alone[list(NUMERIC_FEATURES)].reset_index(drop=True)
     )

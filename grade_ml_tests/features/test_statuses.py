@@ -96,7 +96,7 @@ def test_extra_credit_adds_points_and_is_never_due() -> None:
     assert agrees(at(25, records, "bob"), assignments_missed=1, assignments_due=1)
 
 
-def test_an_earlier_attempt_counts_until_the_later_one() -> None:
+def test_an_earlier_attempt_counts_until_the_later_attempt() -> None:
     earlier = {"assignment_id": "w1", "student_id": "ann", "status": "graded", "score": 20.0}
     earlier |= {"submitted_on": day(9), "graded_on": day(12), "until": day(25)}
     records = book(result("ann", "w1", 90, 20, 25), earlier_results=[earlier])
@@ -114,7 +114,7 @@ def test_a_result_that_was_withdrawn_was_seen_before() -> None:
     assert agrees(at(25, records), assignments_submitted=0, score_last=np.nan, assignments_missed=1)
 
 
-def test_the_source_says_what_is_late() -> None:
+def test_the_source_states_what_is_late() -> None:
     records = book(
         result("ann", "w1", 80, 12, 12, late=False), result("bob", "w1", 80, 9, 9, late=True)
     )
@@ -162,9 +162,10 @@ def test_what_ifs_leave_out_what_does_not_count() -> None:
         result("ann", "w1", 80, 9, 9), result("ann", "w2", None, None, 12, status="exempt")
     )
     carried = Continuation(records, "now", (START + pd.Timedelta(days=20)).date())
-    assert [(one.assignment_id, one.weight) for one in carried.open_assignments("ann")] == [
-        ("w3", pytest.approx(100 * 50 / 70))
-    ]
+    assert [
+        (assignment.assignment_id, assignment.weight)
+        for assignment in carried.open_assignments("ann")
+    ] == [("w3", pytest.approx(100 * 50 / 70))]
 
 
 @st.composite

@@ -33,9 +33,9 @@ def test_what_was_written_is_read_in_order_of_course(tmp_path: Path) -> None:
     frames = Frames(str(tmp_path), DAY, PSEUDONYMS)
     for course in ("b/1 ü", "a"):
         frames.write(course, rows(course, level=np.float32([1, np.nan])))
-    found = frames.snapshots(None)
-    assert found["course_id"].astype(str).tolist() == ["a", "a", "b/1 ü", "b/1 ü"]
-    assert found["level"].dtype == "float32"
+    snapshots = frames.snapshots(None)
+    assert snapshots["course_id"].astype(str).tolist() == ["a", "a", "b/1 ü", "b/1 ü"]
+    assert snapshots["level"].dtype == "float32"
     assert frames.snapshots(["b/1 ü"])["cut_day"].tolist() == [1.0, 2.0]
 
 
@@ -63,15 +63,15 @@ def test_a_course_may_have_any_id(tmp_path: Path) -> None:
     frames = Frames(str(tmp_path), DAY, PSEUDONYMS)
     for course in ODD:
         frames.write(course, rows(course))
-    found = frames.snapshots(None)["course_id"].astype(str)
-    assert found.unique().tolist() == sorted(ODD)
+    courses = frames.snapshots(None)["course_id"].astype(str)
+    assert courses.unique().tolist() == sorted(ODD)
     assert set(frames.hashes(None)) == set(ODD)
     for course in ODD:
         assert set(frames.snapshots([course])["course_id"]) == {course}
 
 
 def kept_by_a_former_version(folder: Path, course: str, day: date, name: str) -> Path:
-    """Store the frame of a course as the only one, in the one file that there was of a course."""
+    """Store the frame of a course as the only frame, in the single file that a course had."""
     Frames(str(folder), day, PSEUDONYMS).write(course, rows(course))
     (file,) = (folder / "features" / SNAPSHOTS / file_name(course)).iterdir()
     table = parquet.read_table(file)
@@ -119,29 +119,31 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_day_knows_the_newest_frame_that_is_not_later(root: str) -> None:
-    """Whatever the order in which frames are written, a model of a dictionary says the same."""
+    """Whatever the order in which frames are written, a model of a dictionary gives the same."""
     draw = random.Random(0)
     known: dict[tuple[str, str], dict[int, int]] = {}
     for number in range(60):
         kind, course = draw.choice([SNAPSHOTS, SEQUENCES]), draw.choice(["a", "b"])
-        written, asked = draw.randrange(KEPT_DAYS), draw.randrange(KEPT_DAYS)
+        written, later = draw.randrange(KEPT_DAYS), draw.randrange(KEPT_DAYS)
         Frames(root, DAY + timedelta(days=written), PSEUDONYMS).write(
             course, rows(course, number=number), kind
         )
         known.setdefault((kind, course), {})[written] = number
-        frames = Frames(root, DAY + timedelta(days=asked), PSEUDONYMS)
+        frames = Frames(root, DAY + timedelta(days=later), PSEUDONYMS)
         for read, name in ((frames.snapshots, SNAPSHOTS), (frames.sequences, SEQUENCES)):
             expected = {
-                one: of[max(day for day in of if day <= asked)]
-                for (of_kind, one), of in sorted(known.items())
-                if of_kind == name and min(of) <= asked
+                course_id: frames_by_day[max(day for day in frames_by_day if day <= later)]
+                for (of_kind, course_id), frames_by_day in sorted(known.items())
+                if of_kind == name and min(frames_by_day) <= later
             }
             if expected:
-                found = read(None)
-                assert dict(zip(found["course_id"], found["number"], strict=True)) == expected
-            for one in {"a", "b"} - set(expected):
-                with pytest.raises(NotReadyError, match=f"of {one} "):
-                    read([one])
+                snapshots = read(None)
+                assert (
+                    dict(zip(snapshots["course_id"], snapshots["number"], strict=True)) == expected
+                )
+            for missing in {"a", "b"} - set(expected):
+                with pytest.raises(NotReadyError, match=f"of {missing} "):
+                    read([missing])
 
 
 def test_frames_are_kept_for_some_days_and_the_newest_always(root: str) -> None:
@@ -169,33 +171,38 @@ def test_who_reads_while_two_write_sees_a_whole_frame(tmp_path: Path) -> None:
             frames.write("a", pd.concat([rows("a", level=float(count))] * count))
 
     def read() -> set[tuple[int, float]]:
-        found = [frames.snapshots(["a"]) for _ in range(80)]
-        return {(len(one), level) for one in found for level in one["level"].unique()}
+        reads = [frames.snapshots(["a"]) for _ in range(80)]
+        return {
+            (len(snapshots), level) for snapshots in reads for level in snapshots["level"].unique()
+        }
 
     write(50)
     with ThreadPoolExecutor() as pool:
         writers = [pool.submit(write, count) for count in (50, 500)]
         seen = pool.submit(read).result()
-        for one in writers:
-            one.result()
+        for writer in writers:
+            writer.result()
     assert seen <= {(100, 50.0), (1000, 500.0)}
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
 
 
-def test_of_the_columns_asked_for_those_that_there_are_come(tmp_path: Path) -> None:
+def test_the_requested_columns_that_exist_are_read(tmp_path: Path) -> None:
     Frames(str(tmp_path), DAY, PSEUDONYMS).write("a", rows("a", level=[3.0, 4.0]))
-    found = Frames(str(tmp_path), DAY, PSEUDONYMS).snapshots(
+    snapshots = Frames(str(tmp_path), DAY, PSEUDONYMS).snapshots(
         ["a"], columns=["level", "section_id", "elsewhere"]
     )
-    assert sorted(found) == ["level", "section_id"] and found["level"].tolist() == [3.0, 4.0]
+    assert sorted(snapshots) == ["level", "section_id"] and snapshots["level"].tolist() == [
+        3.0,
+        4.0,
+    ]
 
 
 def test_the_same_rows_give_the_same_bytes_and_the_day_is_kept(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         Frames(str(tmp_path / folder), DAY, PSEUDONYMS).write("a", rows("a"))
-    one, two = sorted(tmp_path.rglob("*.parquet"))
-    assert one.read_bytes() == two.read_bytes()
-    assert parquet.read_metadata(one).metadata[b"as_of"] == b"2025-01-02"
+    first, second = sorted(tmp_path.rglob("*.parquet"))
+    assert first.read_bytes() == second.read_bytes()
+    assert parquet.read_metadata(first).metadata[b"as_of"] == b"2025-01-02"
 
 
 def test_a_second_write_replaces_the_first_and_leaves_nothing_beside(tmp_path: Path) -> None:
@@ -210,11 +217,11 @@ def test_an_attribute_may_be_a_number_in_one_course_and_a_text_in_another(tmp_pa
     texts = pd.Categorical(["north", None])
     frames.write("a", rows("a", attribute_region=np.float32([3, np.nan])))
     frames.write("b", rows("b", attribute_region=texts, attribute_age=np.float32([1, 2])))
-    found = frames.snapshots(None)
-    assert found["attribute_region"].astype(object).where(
-        found["attribute_region"].notna(), None
+    snapshots = frames.snapshots(None)
+    assert snapshots["attribute_region"].astype(object).where(
+        snapshots["attribute_region"].notna(), None
     ).tolist() == ["3", None, "north", None]
-    assert found["attribute_age"].isna().tolist() == [True, True, False, False]
+    assert snapshots["attribute_age"].isna().tolist() == [True, True, False, False]
 
 
 def test_what_was_never_computed_is_named(tmp_path: Path) -> None:
@@ -230,10 +237,10 @@ def test_of_more_rows_than_wanted_each_course_gives_the_same_share(tmp_path: Pat
     frames = Frames(str(tmp_path), DAY, PSEUDONYMS)
     for course, times in (("a", 50), ("b", 150)):
         frames.write(course, pd.concat([rows(course)] * times))
-    some = frames.snapshots(None, most=200)
-    assert some.equals(frames.snapshots(None, most=200))
-    assert 160 < len(some) < 240
-    assert (some["course_id"] == "b").mean() == pytest.approx(0.75, abs=0.08)
+    sample = frames.snapshots(None, most=200)
+    assert sample.equals(frames.snapshots(None, most=200))
+    assert 160 < len(sample) < 240
+    assert (sample["course_id"] == "b").mean() == pytest.approx(0.75, abs=0.08)
     assert len(frames.snapshots(None, most=400)) == 400
 
 

@@ -68,7 +68,7 @@ def test_two_rows_of_one_place_and_day_are_refused() -> None:
         with_surroundings(SNAPSHOTS, pd.concat([WIDE, WIDE]))
 
 
-def test_the_columns_of_a_source_are_told_apart() -> None:
+def test_the_columns_of_a_source_are_distinguished() -> None:
     seen = with_surroundings(SNAPSHOTS, WIDE)
     assert columns_of(seen, ["course_difficulty"]) == ["external_course_difficulty_points"]
     assert columns_of(seen, ["weather"]) == ["external_weather_temperature"]

@@ -63,13 +63,13 @@ def running() -> tuple[Panel, ...]:
 
 
 @cache
-def fitted() -> Fitted:
-    """Return what the light forecasters learn from the sections that have ended."""
-    return fit(ended(), frames()[1], seed=5, offered=LIGHT)
+def fitted(*more: Method) -> Fitted:
+    """Return what the light forecasters, and some more, learn from the sections that have ended."""
+    return fit(ended(), frames()[1], seed=5, offered=(*LIGHT, *more))
 
 
 @cache
-def said() -> Forecasts:
+def campus_forecasts() -> Forecasts:
     """Return today's forecasts."""
     return fitted().model.forecast(running(), frames()[1], TODAY)
 

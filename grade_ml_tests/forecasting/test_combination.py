@@ -1,4 +1,4 @@
-"""Weights go to what errs least, and bands hold what they promise."""
+"""Weights go to the methods with the smallest errors, and bands hold what they promise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAN = float("nan")
 
 
 def held_out(seed: int = 0, size: int = 6000) -> tuple[HeldOut, np.ndarray]:
-    """Return rows of two courses in which one method is good, and the true chances."""
+    """Return rows of two courses in which one method is good, and the true probabilities."""
     random = np.random.default_rng(seed)
     chance = random.beta(4, 1, size)
     level = random.normal(70, 12, size)
@@ -28,9 +28,9 @@ def held_out(seed: int = 0, size: int = 6000) -> tuple[HeldOut, np.ndarray]:
     truth = np.clip(level + random.normal(0, 8, size), 1, 100) * submitted
 
     def answer(noise: float) -> np.ndarray:
-        told = np.clip(chance + random.normal(0, noise / 50, size), 0, 1)
+        chances = np.clip(chance + random.normal(0, noise / 50, size), 0, 1)
         score = np.clip(level + random.normal(0, noise, size), 0, 100)
-        return np.stack([told * score, told], axis=1)
+        return np.stack([chances * score, chances], axis=1)
 
     answers = {
         Method.LAST: answer(40),
@@ -43,7 +43,7 @@ def held_out(seed: int = 0, size: int = 6000) -> tuple[HeldOut, np.ndarray]:
     return HeldOut(course, horizon, truth, submitted, answers), chance
 
 
-def test_the_good_method_has_the_weight_and_a_worse_than_naive_one_has_none():
+def test_the_good_method_has_the_weight_and_a_worse_than_naive_method_has_none():
     rows, _ = held_out()
     combination = Combination.learn(rows)
     table = combination.table.set_index(["course", "bucket", "method"])
@@ -58,12 +58,12 @@ def test_weights_are_shares_in_every_cell():
         assert np.allclose(values.sum(1), 1)
 
 
-def test_the_combination_errs_no_more_than_its_best_member():
+def test_the_combination_has_no_larger_error_than_its_best_member():
     combination = Combination.learn(held_out()[0])
     fresh, _ = held_out(seed=1)
-    found, dominant = combination.combine(fresh.answers, fresh.course, fresh.horizon)
+    combined, dominant = combination.combine(fresh.answers, fresh.course, fresh.horizon)
     errors = {name: _rmse(answer, fresh) for name, answer in fresh.answers.items()}
-    assert _rmse(found, fresh) <= min(errors.values()) * 1.01
+    assert _rmse(combined, fresh) <= min(errors.values()) * 1.01
     assert (dominant == "boosted").all()
 
 
@@ -76,20 +76,20 @@ def _rmse(answer: np.ndarray, rows: HeldOut) -> float:
     value=st.sampled_from([0.0, 1.0, 37.3, 99.99999999999999, 100.0]),
     chance=st.sampled_from([0.0, 0.1, 0.9999999999999999, 1.0]),
 )
-def test_what_all_methods_say_is_said_whatever_the_weights(weights, value, chance):
+def test_equal_answers_of_all_methods_are_the_result_for_any_weights(weights, value, chance):
     size = min(map(len, weights))
     methods = tuple(Method)[:size]
-    shares = np.array([one[:size] for one in weights])
+    shares = np.array([row[:size] for row in weights])
     total = shares.sum(1, keepdims=True)
     cell = np.divide(shares, total, out=np.full_like(shares, 1 / size), where=total > 0)
     combination = Combination(methods, (), {(ALL, 0): cell}, pd.DataFrame())
     answers = {name: np.array([[value, chance]]) for name in methods}
-    found, _ = combination.combine(answers, np.array(["x"], object), np.array([1]))
-    assert found[0] == pytest.approx([value, chance], rel=1e-12, abs=1e-300)
-    assert 0 <= found[0, 0] <= 100 and 0 <= found[0, 1] <= 1
+    combined, _ = combination.combine(answers, np.array(["x"], object), np.array([1]))
+    assert combined[0] == pytest.approx([value, chance], rel=1e-12, abs=1e-300)
+    assert 0 <= combined[0, 0] <= 100 and 0 <= combined[0, 1] <= 1
 
 
-def test_a_method_without_a_number_for_one_student_hands_on_its_weight_there_only():
+def test_a_method_without_a_number_for_a_student_hands_on_its_weight_there_only():
     methods = (Method.LAST, Method.MEAN, Method.BOOSTED)
     cell = np.array([[0.25, 0.25, 0.5]] * 2)
     combination = Combination(methods, (), {(ALL, 0): cell}, pd.DataFrame())
@@ -101,26 +101,28 @@ def test_a_method_without_a_number_for_one_student_hands_on_its_weight_there_onl
     for name in methods:
         answers[name][2, 0] = np.inf
     course, horizon = np.array(["x"] * 3, object), np.ones(3, int)
-    found, dominant = combination.combine(answers, course, horizon)
-    assert found[:, 0].tolist() == pytest.approx([60.0, 30.0, NAN], nan_ok=True)
-    assert found[:, 1].tolist() == [1.0, 1.0, 1.0]
+    combined, dominant = combination.combine(answers, course, horizon)
+    assert combined[:, 0].tolist() == pytest.approx([60.0, 30.0, NAN], nan_ok=True)
+    assert combined[:, 1].tolist() == [1.0, 1.0, 1.0]
     assert dominant.tolist()[:2] == ["boosted", "last"]
 
 
 @given(
     st.lists(
-        st.tuples(st.floats(0, 100), st.floats(0, 1)).map(lambda one: (one[0] * one[1], one[1])),
+        st.tuples(st.floats(0, 100), st.floats(0, 1)).map(
+            lambda pair: (pair[0] * pair[1], pair[1])
+        ),
         min_size=1,
         max_size=20,
     ),
     st.lists(st.floats(0, 1), min_size=2, max_size=2).map(sorted),
     st.integers(0, 50),
 )
-def test_bands_are_in_order_and_in_bounds_whatever_is_combined(told, ranks, seed):
+def test_bands_are_in_order_and_in_bounds_for_any_estimates(estimates, ranks, seed):
     errors = np.sort(np.random.default_rng(seed).normal(0, 15, (3, 100)), axis=1)
     bands = Bands(np.array([50.0, 80.0]), errors, (), {(ALL, 0): np.array(ranks)})
-    combined = np.array(told)
-    course, horizon = np.array(["x"] * len(told), object), np.ones(len(told), int)
+    combined = np.array(estimates)
+    course, horizon = np.array(["x"] * len(estimates), object), np.ones(len(estimates), int)
     low80, high80, low95, high95 = bands.bounds(combined, course, horizon).T
     rows = np.stack([low95, low80, bands.median(combined), high80, high95])
     assert (np.diff(rows, axis=0) >= 0).all()
@@ -131,8 +133,8 @@ def test_a_missing_method_hands_its_weight_on():
     rows, _ = held_out()
     combination = Combination.learn(rows)
     others = {name: rows.answers[name] for name in (Method.LAST, Method.MEAN)}
-    found, dominant = combination.combine(others, rows.course, rows.horizon)
-    assert np.isfinite(found).all()
+    combined, dominant = combination.combine(others, rows.course, rows.horizon)
+    assert np.isfinite(combined).all()
     assert set(dominant) <= {"last", "mean"}
 
 
@@ -140,8 +142,8 @@ def test_unknown_courses_and_far_horizons_have_the_nearest_weights():
     rows, _ = held_out()
     combination = Combination.learn(rows)
     course, horizon = np.array(["new"], dtype=object), np.array([99])
-    one = {name: answer[:1] for name, answer in rows.answers.items()}
-    assert np.isfinite(combination.combine(one, course, horizon)[0]).all()
+    single = {name: answer[:1] for name, answer in rows.answers.items()}
+    assert np.isfinite(combination.combine(single, course, horizon)[0]).all()
     assert (ALL, 0) in combination.weights
 
 
@@ -164,14 +166,14 @@ def test_half_of_the_scores_lie_on_either_side_of_the_median():
     rows, _ = held_out()
     bands = Bands.learn(rows, rows.answers[Method.BOOSTED])
     fresh, chance = held_out(seed=2)
-    said = fresh.answers[Method.BOOSTED]
-    median = bands.median(said)
+    own = fresh.answers[Method.BOOSTED]
+    median = bands.median(own)
     sure = chance > 0.9
     assert abs((fresh.truth < median)[sure].mean() - 0.5) < 0.03
-    assert (median[said[:, 1] < 0.5] == 0).all()
+    assert (median[own[:, 1] < 0.5] == 0).all()
 
 
-def test_the_median_errs_less_than_the_mean_where_scores_are_lopsided():
+def test_the_median_has_a_smaller_error_than_the_mean_where_scores_are_skewed():
     """Most score 90, one in five 20: half of the scores lie above the mean of 76."""
 
     def lopsided(seed: int) -> HeldOut:
@@ -184,9 +186,9 @@ def test_the_median_errs_less_than_the_mean_where_scores_are_lopsided():
         )
 
     rows, fresh = lopsided(0), lopsided(1)
-    said = fresh.answers[Method.MEAN]
-    median = Bands.learn(rows, rows.answers[Method.MEAN]).median(said)
-    assert np.abs(median - fresh.truth).mean() < np.abs(said[:, 0] - fresh.truth).mean() - 5
+    own = fresh.answers[Method.MEAN]
+    median = Bands.learn(rows, rows.answers[Method.MEAN]).median(own)
+    assert np.abs(median - fresh.truth).mean() < np.abs(own[:, 0] - fresh.truth).mean() - 5
 
 
 def test_bands_hold_no_more_than_they_promise_where_many_scores_are_full_marks():
@@ -201,7 +203,7 @@ def test_bands_hold_no_more_than_they_promise_where_many_scores_are_full_marks()
     assert 0.78 < inside.mean() < 0.86
 
 
-def test_bands_of_a_sure_student_are_narrow_and_of_a_doubtful_one_reach_down_to_zero():
+def test_bands_of_a_likely_submission_are_narrow_and_of_a_doubtful_submission_reach_down_to_zero():
     rows, _ = held_out()
     bands = Bands.learn(rows, rows.answers[Method.BOOSTED])
     answers = np.array([[79.0, 0.99], [40.0, 0.5]])
@@ -237,12 +239,13 @@ def test_learned_things_survive_as_plain_values():
     rows, _ = held_out(size=1500)
     combination, bands = Combination.learn(rows), _bands()
     again = Combination.from_dict(combination.to_dict())
-    found = [
-        one.combine(rows.answers, rows.course, rows.horizon)[0] for one in (combination, again)
+    results = [
+        method.combine(rows.answers, rows.course, rows.horizon)[0]
+        for method in (combination, again)
     ]
-    assert np.array_equal(*found)
-    same = Bands.from_dict(bands.to_dict()).bounds(found[0], rows.course, rows.horizon)
-    assert np.array_equal(same, bands.bounds(found[0], rows.course, rows.horizon))
+    assert np.array_equal(*results)
+    same = Bands.from_dict(bands.to_dict()).bounds(results[0], rows.course, rows.horizon)
+    assert np.array_equal(same, bands.bounds(results[0], rows.course, rows.horizon))
 
 
 def test_crps_of_a_point_is_the_absolute_error():
@@ -253,9 +256,11 @@ def test_crps_of_a_point_is_the_absolute_error():
 def test_folds_hold_out_whole_sections_of_different_courses():
     seen = []
     for known, held in folds(list(ended()), 3):
-        assert {one.section_id for one in known}.isdisjoint(one.section_id for one in held)
-        seen += [one.section_id for one in held]
-    assert set(seen) == {one.section_id for one in ended()}
+        assert {class_panel.section_id for class_panel in known}.isdisjoint(
+            class_panel.section_id for class_panel in held
+        )
+        seen += [class_panel.section_id for class_panel in held]
+    assert set(seen) == {class_panel.section_id for class_panel in ended()}
 
 
 def test_the_only_section_of_a_course_is_forecast_by_models_that_know_the_course():
@@ -267,27 +272,43 @@ def test_the_only_section_of_a_course_is_forecast_by_models_that_know_the_course
     sections = [section("twice", "t1"), section("twice", "t2"), section("once", "o1")]
     forecast = []
     for known, held in folds(sections, 3):
-        assert {one.course_id for one in held} <= {one.course_id for one in known}
-        both = {(one.section_id, s) for one in known for s in one.students}
-        own = {(one.section_id, s) for one in held for s in one.students}
+        assert {class_panel.course_id for class_panel in held} <= {
+            class_panel.course_id for class_panel in known
+        }
+        both = {(class_panel.section_id, s) for class_panel in known for s in class_panel.students}
+        own = {(class_panel.section_id, s) for class_panel in held for s in class_panel.students}
         assert own and both.isdisjoint(own)
-        forecast += [(one.section_id, s) for one in held for s in one.students]
-        assert all(len(one.students) == 6 for one in held if one.course_id == "twice")
+        forecast += [
+            (class_panel.section_id, s) for class_panel in held for s in class_panel.students
+        ]
+        assert all(
+            len(class_panel.students) == 6
+            for class_panel in held
+            if class_panel.course_id == "twice"
+        )
     assert len(forecast) == len(set(forecast)) == 18
 
 
 def test_a_single_section_is_divided_by_students():
-    only = [one for one in ended() if one.section_id == ended()[0].section_id]
+    only = [
+        class_panel for class_panel in ended() if class_panel.section_id == ended()[0].section_id
+    ]
     for known, held in folds(only, 3):
-        left, right = ({s for one in part for s in one.students} for part in (known, held))
+        left, right = (
+            {s for class_panel in part for s in class_panel.students} for part in (known, held)
+        )
         assert left and right and left.isdisjoint(right)
 
 
 def test_many_terms_are_forecast_forward_in_time():
     terms = [panel([[50, NAN]], [10, 20], 15, section=f"s{k}", truth=[[50, 60]]) for k in range(6)]
 
-    dated = [replace(one, started_on=19_000 + 180.0 * k) for k, one in enumerate(terms)]
-    found = list(folds(dated, 3))
-    assert len(found) == 3
-    for known, held in found:
-        assert max(one.started_on for one in known) < min(one.started_on for one in held)
+    dated = [
+        replace(class_panel, started_on=19_000 + 180.0 * k) for k, class_panel in enumerate(terms)
+    ]
+    splits = list(folds(dated, 3))
+    assert len(splits) == 3
+    for known, held in splits:
+        assert max(class_panel.started_on for class_panel in known) < min(
+            class_panel.started_on for class_panel in held
+        )

@@ -19,18 +19,18 @@ def parts(count: int = 3) -> list[HeldOut]:
     return [held_out(seed=seed)[0] for seed in range(count)]
 
 
-def test_a_good_forecaster_beats_the_naive_ones_and_bands_hold():
-    found = figures(parts())
-    assert found["rows"] == sum(len(one.truth) for one in parts())
-    assert found["rmse"] < 0.9 * found["naive_rmse"]
-    assert found["coverage80"] == pytest.approx(0.8, abs=0.05)
-    assert found["coverage95"] == pytest.approx(0.95, abs=0.03)
-    assert 0 < found["brier"] < 0.25
+def test_a_good_forecaster_is_better_than_the_naive_forecasters_and_bands_hold():
+    accuracy = figures(parts())
+    assert accuracy["rows"] == sum(len(part.truth) for part in parts())
+    assert accuracy["rmse"] < 0.9 * accuracy["naive_rmse"]
+    assert accuracy["coverage80"] == pytest.approx(0.8, abs=0.05)
+    assert accuracy["coverage95"] == pytest.approx(0.95, abs=0.03)
+    assert 0 < accuracy["brier"] < 0.25
 
 
 def test_the_naive_forecaster_alone_is_no_better_than_itself():
-    found = figures([one.only([Method.MEAN]) for one in parts()])
-    assert found["rmse"] == found["naive_rmse"]
+    accuracy = figures([part.only([Method.MEAN]) for part in parts()])
+    assert accuracy["rmse"] == accuracy["naive_rmse"]
 
 
 def test_without_another_part_nothing_is_known():
@@ -44,11 +44,11 @@ def test_without_another_part_nothing_is_known():
     assert figures([]) == figures(parts(1)) == figures([*parts(1), nothing]) == {}
 
 
-def test_a_part_does_not_speak_for_itself():
+def test_a_part_does_not_enter_its_own_evaluation():
     """Where the last part is odd, its errors are those of weights that the others taught."""
     first, second, last = parts()
     odd = replace(last, truth=100 - last.truth)
-    found = figures([first, second, odd])
+    accuracy = figures([first, second, odd])
     others = HeldOut.together([first, second])
     weights = Combination.learn(others)
     combined, _ = weights.combine(odd.answers, odd.course, odd.horizon)
@@ -56,5 +56,5 @@ def test_a_part_does_not_speak_for_itself():
     bounds = Bands.learn(others, taught).bounds(combined, odd.course, odd.horizon)
     inside = ((odd.truth >= bounds[:, 0]) & (odd.truth <= bounds[:, 1])).mean()
     assert inside < 0.8
-    assert found["coverage80"] < figures([first, second, last])["coverage80"]
-    assert found["rmse"] > figures([first, second, last])["rmse"]
+    assert accuracy["coverage80"] < figures([first, second, last])["coverage80"]
+    assert accuracy["rmse"] > figures([first, second, last])["rmse"]

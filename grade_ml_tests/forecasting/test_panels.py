@@ -35,16 +35,16 @@ def book(**changes: list[dict]) -> Gradebook:
     return gradebook(**(rows | changes))
 
 
-def on(number: float, some: Gradebook | None = None) -> Panel:
-    some = some or book()
+def on(number: float, records: Gradebook | None = None) -> Panel:
+    records = records or book()
     cuts = pd.DataFrame({"section_id": ["now"], "cut_day": [float(number)]})
     today = day(101).date()
-    found = panels(
-        score_sequences(some, ["math"], DEFAULTS),
-        grade_snapshots(some, cuts, today),
+    of_sections = panels(
+        score_sequences(records, ["math"], DEFAULTS),
+        grade_snapshots(records, cuts, today),
         truth_on=today,
     )
-    return next(found)
+    return next(of_sections)
 
 
 def same(left: Panel, right: Panel) -> bool:
@@ -53,7 +53,7 @@ def same(left: Panel, right: Panel) -> bool:
     return all(np.array_equal(a, b, equal_nan=np.asarray(a).dtype.kind == "f") for a, b in pairs)
 
 
-def test_a_missed_one_counts_zero_and_what_is_not_due_is_unknown():
+def test_a_missed_assignment_counts_zero_and_what_is_not_due_is_unknown():
     assert np.array_equal(on(20).score, [[80, np.nan, np.nan], [0, np.nan, np.nan]], equal_nan=True)
     assert on(20).remaining.tolist() == [1, 2]
 
@@ -74,30 +74,30 @@ def test_work_due_after_a_withdrawal_does_not_count():
     assert on(60, gone).students.tolist() == ["bob"]
 
 
-def test_a_result_of_an_earlier_section_says_nothing_before_it_is_due():
+def test_a_result_of_an_earlier_section_is_unknown_before_it_is_due():
     carried = result("ann", "a2", 90, -100, -100) | {"carried_over": True}
-    some = book(results=[carried])
-    assert np.isnan(on(20, some).submitted[0, 1])
-    assert on(41, some).score[0, 1] == 90
+    records = book(results=[carried])
+    assert np.isnan(on(20, records).submitted[0, 1])
+    assert on(41, records).score[0, 1] == 90
 
 
 def test_work_handed_in_ahead_of_time_is_known():
-    some = book(results=[result("ann", "a2", 90, 15, 20)])
-    assert on(20, some).submitted[0, 1] == 1
-    assert np.isnan(on(20, some).score[0, 1])
+    records = book(results=[result("ann", "a2", 90, 15, 20)])
+    assert on(20, records).submitted[0, 1] == 1
+    assert np.isnan(on(20, records).score[0, 1])
 
 
 def test_an_exam_and_a_result_for_unknown_work_are_left_out():
-    some = book(
+    records = book(
         assignments=[work("a1", 10, 100), work("a2", 40, 0), work("x", 99, 100, category="Exam")],
         results=[result("ann", "nowhere", 50, 1, 1)],
     )
-    assert on(20, some).assignments.tolist() == ["a1", "a2"]
+    assert on(20, records).assignments.tolist() == ["a1", "a2"]
 
 
 def test_work_without_a_date_is_due_at_the_end():
-    some = book(assignments=[work("a1", 10, 50), work("a2", None, 50)], results=[])
-    assert on(20, some).due_day.tolist() == [10, 100]
+    records = book(assignments=[work("a1", 10, 50), work("a2", None, 50)], results=[])
+    assert on(20, records).due_day.tolist() == [10, 100]
 
 
 def test_nothing_after_the_day_changes_what_a_panel_knows():
@@ -121,17 +121,17 @@ def test_shuffled_futures_leave_every_panel_as_it_was():
     sections = gradebook.sections[gradebook.sections["starts_on"] <= cut]
     age = (cut - sections["starts_on"]).dt.days.astype(float)
     cuts = pd.DataFrame({"section_id": sections["section_id"].astype(object), "cut_day": age})
-    found = [
+    runs = [
         list(
             panels(
-                score_sequences(one, gradebook.courses["course_id"], DEFAULTS),
-                grade_snapshots(one, cuts, cut.date()),
+                score_sequences(records, gradebook.courses["course_id"], DEFAULTS),
+                grade_snapshots(records, cuts, cut.date()),
             )
         )
-        for one in (gradebook, other)
+        for records in (gradebook, other)
     ]
-    assert found[0] and len(found[0]) == len(found[1])
-    for left, right in zip(*found, strict=True):
+    assert runs[0] and len(runs[0]) == len(runs[1])
+    for left, right in zip(*runs, strict=True):
         assert same(left, right)
         assert np.array_equal(left.features, right.features, equal_nan=True)
 
@@ -151,7 +151,7 @@ def test_origins_are_spread_over_a_section_without_its_first_day():
 
 def test_thinning_keeps_students_whole_and_the_class_as_it_was():
     panel = ended()[1]
-    (some,) = thinned([panel], panel.shape[0] * panel.shape[1] // 2, seed=1)
-    assert 0 < some.shape[0] < panel.shape[0]
-    assert some.shape[1] == panel.shape[1]
-    assert np.array_equal(some.class_score, panel.class_score, equal_nan=True)
+    (thin,) = thinned([panel], panel.shape[0] * panel.shape[1] // 2, seed=1)
+    assert 0 < thin.shape[0] < panel.shape[0]
+    assert thin.shape[1] == panel.shape[1]
+    assert np.array_equal(thin.class_score, panel.class_score, equal_nan=True)

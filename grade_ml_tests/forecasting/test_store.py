@@ -11,19 +11,23 @@ from sqlalchemy import Engine
 
 from grade_ml.core import database
 from grade_ml.core.frames import sound
+from grade_ml.early_warning.store import CourseRun, newest_run
 from grade_ml.forecasting import store
 from grade_ml.forecasting.contract import ACTIVITY, Forecasts, schema
+from grade_ml.forecasting.tables import course_run
 from grade_ml_tests.conftest import database_of
-from grade_ml_tests.forecasting.campus import TODAY, said
+from grade_ml_tests.forecasting.campus import TODAY, campus_forecasts
 
 YESTERDAY = TODAY - timedelta(days=1)
 
 
-def write(engine: Engine, found: Forecasts, as_of: date, courses: list[str] | None = None) -> None:
-    names = courses or sorted(found.forecasts["course_id"].unique())
-    on_day = replace(found, forecasts=found.forecasts.assign(as_of=pd.Timestamp(as_of)))
+def write(
+    engine: Engine, forecasts: Forecasts, as_of: date, courses: list[str] | None = None
+) -> None:
+    names = courses or sorted(forecasts.forecasts["course_id"].unique())
+    on_day = replace(forecasts, forecasts=forecasts.forecasts.assign(as_of=pd.Timestamp(as_of)))
     with engine.begin() as connection:
-        store.write(connection, names, as_of, on_day, version=3)
+        store.write(connection, names, as_of, on_day, 3, dict.fromkeys(names, "origin"))
 
 
 def read(engine: Engine, as_of: date, **chosen: object) -> pd.DataFrame:
@@ -31,54 +35,54 @@ def read(engine: Engine, as_of: date, **chosen: object) -> pd.DataFrame:
         return store.read_forecasts(connection, as_of, **chosen)
 
 
-def test_what_was_said_comes_back_as_it_was(engine: Engine):
-    write(engine, said(), TODAY)
+def test_stored_forecasts_are_read_back_unchanged(engine: Engine):
+    write(engine, campus_forecasts(), TODAY)
     keys = ["section_id", "student_id", "assignment_id"]
     rows = read(engine, TODAY)
     assert sound(rows, schema())[1].empty
     pd.testing.assert_frame_equal(
         rows.sort_values(keys, ignore_index=True),
-        said().forecasts.sort_values(keys, ignore_index=True),
+        campus_forecasts().forecasts.sort_values(keys, ignore_index=True),
     )
     with engine.connect() as connection:
         activity = store.read_activity(connection, TODAY)
-        assert (
-            store.newest_day(connection, TODAY + timedelta(days=5), rows["course_id"][0]) == TODAY
-        )
+        run = newest_run(connection, rows["course_id"][0], TODAY + timedelta(days=5))
+        assert run == CourseRun(TODAY, 3, campus_forecasts().degraded, "origin")
+        assert newest_run(connection, rows["course_id"][0], YESTERDAY) is None
     assert sound(activity, schema(ACTIVITY))[1].empty
-    assert len(activity) == len(said().activity)
+    assert len(activity) == len(campus_forecasts().activity)
 
 
 def test_a_day_replaces_itself_and_leaves_the_others(engine: Engine):
-    write(engine, said(), YESTERDAY)
+    write(engine, campus_forecasts(), YESTERDAY)
     before = read(engine, YESTERDAY)
-    write(engine, said(), TODAY)
-    fewer = replace(said(), forecasts=said().forecasts.head(10))
+    write(engine, campus_forecasts(), TODAY)
+    fewer = replace(campus_forecasts(), forecasts=campus_forecasts().forecasts.head(10))
     write(engine, fewer, TODAY, sorted(before["course_id"].unique()))
     write(engine, fewer, TODAY, sorted(before["course_id"].unique()))
     assert len(read(engine, TODAY)) == 10
     pd.testing.assert_frame_equal(read(engine, YESTERDAY), before)
 
 
-def test_one_course_or_student_can_be_asked_for(engine: Engine):
-    write(engine, said(), TODAY)
-    course, student = said().forecasts[["course_id", "student_id"]].iloc[0]
+def test_one_course_or_student_can_be_read(engine: Engine):
+    write(engine, campus_forecasts(), TODAY)
+    course, student = campus_forecasts().forecasts[["course_id", "student_id"]].iloc[0]
     assert set(read(engine, TODAY, courses=[course])["course_id"]) == {course}
     assert set(read(engine, TODAY, student=student)["student_id"]) == {student}
 
 
-def test_a_course_without_forecasts_says_why(engine: Engine):
+def test_a_course_without_forecasts_has_the_reason(engine: Engine):
     nothing = replace(
-        said(),
-        forecasts=said().forecasts.head(0),
-        activity=said().activity.head(0),
+        campus_forecasts(),
+        forecasts=campus_forecasts().forecasts.head(0),
+        activity=campus_forecasts().activity.head(0),
         nothing={"physics": "no section runs on this day"},
     )
     write(engine, nothing, TODAY, ["physics"])
     with engine.connect() as connection:
-        (row,) = connection.execute(store.course_run.select()).all()
+        (row,) = connection.execute(course_run.select()).all()
     assert row.nothing == "no section runs on this day"
-    assert row.fallbacks == dict(said().fallbacks)
+    assert row.fallbacks == dict(campus_forecasts().fallbacks)
 
 
 def test_a_model_serves_only_days_on_which_what_it_knows_had_ended(engine: Engine):

@@ -1,4 +1,4 @@
-"""The model as a whole: what it says of running enrollments, and that it keeps saying it."""
+"""The model as a whole: what it forecasts for running enrollments, and that it stays so."""
 
 from __future__ import annotations
 
@@ -15,39 +15,47 @@ from grade_ml.core.errors import ArtifactError, NotReadyError
 from grade_ml.core.frames import reasons, sound
 from grade_ml.forecasting.contract import ACTIVITY, schema
 from grade_ml.forecasting.trajectory import Trajectory, fit
-from grade_ml_tests.forecasting.campus import LIGHT, TODAY, ended, fitted, frames, running, said
+from grade_ml_tests.forecasting.campus import (
+    LIGHT,
+    TODAY,
+    campus_forecasts,
+    ended,
+    fitted,
+    frames,
+    running,
+)
 
 
 def test_every_running_enrollment_and_remaining_assignment_has_one_row():
-    assert sound(said().forecasts, schema())[1].empty
-    expected = sum(one.shape[0] * one.shape[1] for one in running())
-    rows = said().forecasts
+    assert sound(campus_forecasts().forecasts, schema())[1].empty
+    expected = sum(panel.shape[0] * panel.shape[1] for panel in running())
+    rows = campus_forecasts().forecasts
     assert len(rows) == expected > 0
     assert not rows.duplicated(["section_id", "student_id", "assignment_id"]).any()
     assert set(rows["method"]) <= {str(method) for method in LIGHT}
 
 
 def test_activity_is_forecast_for_the_weeks_to_come():
-    assert sound(said().activity, schema(ACTIVITY))[1].empty
-    rows = said().activity
-    weeks = {one.section_id: (one.day // 7, -(-one.length // 7)) for one in running()}
-    for section, some in rows.groupby("section_id"):
+    assert sound(campus_forecasts().activity, schema(ACTIVITY))[1].empty
+    rows = campus_forecasts().activity
+    weeks = {panel.section_id: (panel.day // 7, -(-panel.length // 7)) for panel in running()}
+    for section, weekly in rows.groupby("section_id"):
         now, last = weeks[section]
-        assert some["week"].min() == now + 1 and some["week"].max() == last
+        assert weekly["week"].min() == now + 1 and weekly["week"].max() == last
     assert (rows["low80"] <= rows["mean"]).all() and (rows["mean"] <= rows["high80"]).all()
 
 
-def test_the_same_seed_says_the_same():
+def test_the_same_seed_forecasts_the_same():
     again = fit(ended(), frames()[1], seed=5, offered=LIGHT).model
     other = again.forecast(running(), frames()[1], TODAY)
-    pd.testing.assert_frame_equal(said().forecasts, other.forecasts)
+    pd.testing.assert_frame_equal(campus_forecasts().forecasts, other.forecasts)
 
 
-def test_a_kept_model_says_what_it_said(tmp_path: Path):
+def test_a_loaded_model_forecasts_the_same(tmp_path: Path):
     fitted().model.save(tmp_path)
     again = Trajectory.load(tmp_path).forecast(running(), frames()[1], TODAY)
-    pd.testing.assert_frame_equal(said().forecasts, again.forecasts)
-    pd.testing.assert_frame_equal(said().activity, again.activity)
+    pd.testing.assert_frame_equal(campus_forecasts().forecasts, again.forecasts)
+    pd.testing.assert_frame_equal(campus_forecasts().activity, again.activity)
 
 
 def test_an_empty_folder_is_no_model(tmp_path: Path):
@@ -65,16 +73,16 @@ def test_a_model_of_an_earlier_version_is_not_read(tmp_path: Path):
         Trajectory.load(tmp_path)
 
 
-def test_nothing_to_learn_from_is_said():
+def test_nothing_to_learn_from_is_reported():
     blind = [
-        replace(one, truth=one.truth * np.nan, truth_submitted=one.truth * np.nan)
-        for one in ended()
+        replace(panel, truth=panel.truth * np.nan, truth_submitted=panel.truth * np.nan)
+        for panel in ended()
     ]
     with pytest.raises(NotReadyError, match="no ended section"):
         fit(blind, frames()[1], seed=0, offered=LIGHT)
 
 
-def test_nobody_to_forecast_is_an_empty_frame():
+def test_no_student_to_forecast_is_an_empty_frame():
     nothing = fitted().model.forecast([], frames()[1].head(0), TODAY)
     assert sound(nothing.forecasts, schema())[1].empty
     assert nothing.forecasts.empty and nothing.activity.empty
@@ -90,22 +98,24 @@ def test_a_course_without_activity_has_none():
 
 
 def test_a_moved_assignment_is_forecast_at_its_new_place():
-    one = running()[0]
-    place = one.remaining
-    moved_due = one.due_day.copy()
+    panel = running()[0]
+    place = panel.remaining
+    moved_due = panel.due_day.copy()
     moved_due[place[0]] += 1
-    moved = fitted().model.forecast([replace(one, due_day=moved_due)], frames()[1], TODAY).forecasts
-    named = moved[moved["assignment_id"] == one.assignments[place[0]]]
+    moved = (
+        fitted().model.forecast([replace(panel, due_day=moved_due)], frames()[1], TODAY).forecasts
+    )
+    named = moved[moved["assignment_id"] == panel.assignments[place[0]]]
     assert (named["due_day"] == moved_due[place[0]]).all()
 
 
 def test_fallbacks_in_training_and_forecasting_are_counted():
     assert any(reason.startswith("local: fewer") for reason in fitted().model.fallbacks)
-    assert all(number > 0 for number in said().fallbacks.values())
+    assert all(number > 0 for number in campus_forecasts().fallbacks.values())
 
 
 @pytest.mark.slow
-def test_all_forecasters_together_beat_the_naive_ones_on_a_term_they_have_not_seen():
+def test_all_forecasters_together_are_better_than_the_naive_on_a_term_they_have_not_seen():
     from grade_ml.campus import simulated
     from grade_ml.training.backtest import without_terms
     from grade_ml.training.forecast_backtest import backtest_forecasts
@@ -116,15 +126,15 @@ def test_all_forecasters_together_beat_the_naive_ones_on_a_term_they_have_not_se
     *train, test = sorted(ended_terms.index[ended_terms < pd.Timestamp(TODAY)])
     report = backtest_forecasts(without_terms(gradebook, [test]), gradebook, train, [test])
     naive = [report.methods[name] for name in ("last", "mean")]
-    assert report.figures["all"]["rmse"] < min(one["rmse"] for one in naive)
-    assert report.figures["all"]["mae"] < min(one["mae"] for one in naive)
+    assert report.figures["all"]["rmse"] < min(method_figures["rmse"] for method_figures in naive)
+    assert report.figures["all"]["mae"] < min(method_figures["mae"] for method_figures in naive)
     assert {"boosted", "prophet", "local"} <= set(report.methods)
     assert len({"lstm", "gru"} & set(report.methods)) == 1
     assert not report.degraded
     assert 0.7 < report.figures["all"]["coverage80"] < 0.9
-    told = report.to_dict()
-    assert {"all", "0.5", "h1", "methods", "seconds"} <= set(told)
-    assert {"mae", "rmse", "crps", "submit_brier", "coverage80"} <= set(told["h1"])
+    figures = report.to_dict()
+    assert {"all", "0.5", "h1", "methods", "seconds"} <= set(figures)
+    assert {"mae", "rmse", "crps", "submit_brier", "coverage80"} <= set(figures["h1"])
 
 
 @pytest.mark.parametrize(
@@ -138,16 +148,16 @@ def test_all_forecasters_together_beat_the_naive_ones_on_a_term_they_have_not_se
     ],
 )
 def test_what_is_wrong_with_one_enrollment_costs_the_others_nothing(column, value):
-    rows = said().forecasts.copy()
+    rows = campus_forecasts().forecasts.copy()
     odd = rows[["section_id", "student_id"]].iloc[len(rows) // 2]
     rows.loc[len(rows) // 2, column] = value
     kept, left_out = sound(rows, schema())
     is_odd = (rows[["section_id", "student_id"]] == odd).all(axis=1)
     pd.testing.assert_frame_equal(kept, rows[~is_odd].reset_index(drop=True))
     assert set(reasons(left_out).values()) == {1}
-    assert all(odd["student_id"] not in one for one in reasons(left_out))
+    assert all(odd["student_id"] not in reason for reason in reasons(left_out))
 
 
 def test_another_type_is_no_matter_of_one_enrollment():
     with pytest.raises(SchemaErrors):
-        sound(said().forecasts.astype({"mean": "float32"}), schema())
+        sound(campus_forecasts().forecasts.astype({"mean": "float32"}), schema())

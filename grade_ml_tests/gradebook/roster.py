@@ -168,7 +168,7 @@ def delta(folder: Path, rows: Rows) -> Path:
 
 
 def gone(row: Row) -> Row:
-    """Return the row as one that a delta deletes."""
+    """Return the row as a delta deletes it."""
     return {**row, "status": "tobedeleted"}
 
 

@@ -9,10 +9,9 @@ import pytest
 
 from grade_ml.campus import simulated
 from grade_ml.core.errors import ConfigurationError
-from grade_ml.gradebook import oulad
-from grade_ml.gradebook.attributes import CAMPUS, SOURCES, declarations
+from grade_ml.gradebook.attributes import SOURCES, declarations
+from grade_ml.gradebook.declared import CAMPUS, ONEROSTER, OULAD
 from grade_ml.gradebook.institution import Institution, Use, read
-from grade_ml.gradebook.oneroster import people
 
 #: The columns of demographics in OneRoster 1.1 and 1.2, beside those of every file.
 DEMOGRAPHICS = (
@@ -21,15 +20,17 @@ DEMOGRAPHICS = (
     *("hispanicOrLatinoEthnicity", "countryOfBirthCode", "stateOfBirthAbbreviation"),
     *("cityOfBirth", "publicSchoolResidenceStatus"),
 )
-TABLES = (oulad.ATTRIBUTES, people.ATTRIBUTES, CAMPUS)
+TABLES = (OULAD, ONEROSTER, CAMPUS)
 
 
 def test_each_source_declares_all_that_it_delivers() -> None:
-    assert {*DEMOGRAPHICS, "birthYear"} == set(people.ATTRIBUTES)
-    assert Use.USABLE not in people.ATTRIBUTES.values()
+    assert {*DEMOGRAPHICS, "birthYear"} == set(ONEROSTER)
+    assert Use.USABLE not in ONEROSTER.values()
     book = simulated.gradebook(simulated.CampusConfig(students=20, courses=1), date(2026, 1, 1))
-    told = [json.loads(text) for text in {*book.students.attributes, *book.enrollments.attributes}]
-    assert {name for row in told for name in row} == set(CAMPUS)
+    attributes = [
+        json.loads(text) for text in {*book.students.attributes, *book.enrollments.attributes}
+    ]
+    assert {name for row in attributes for name in row} == set(CAMPUS)
 
 
 def test_what_one_source_protects_is_protected_wherever_it_comes_from() -> None:
@@ -50,15 +51,15 @@ def test_an_institution_adds_and_restricts(tmp_path) -> None:
         '[attributes]\nentry_route = "usable"\nreligion = "protected"\nregion = "protected"\n'
         'imd_band = "identifying"\nsex = "protected"\n'
     )
-    found = declarations(read(file))
+    declared = declarations(read(file))
     assert SOURCES.use_of("entry_route") is None and SOURCES.use_of("region") is Use.USABLE
-    assert found.use_of("entry_route") is Use.USABLE
-    assert {name: found.use_of(name) for name in ("religion", "region", "sex")} == dict.fromkeys(
+    assert declared.use_of("entry_route") is Use.USABLE
+    assert {name: declared.use_of(name) for name in ("religion", "region", "sex")} == dict.fromkeys(
         ("religion", "region", "sex"), Use.PROTECTED
     )
-    assert found.use_of("imd_band") is Use.IDENTIFYING
-    assert found.use_of("studied_credits") is Use.USABLE
-    assert found.use_of("shoe_size") is None
+    assert declared.use_of("imd_band") is Use.IDENTIFYING
+    assert declared.use_of("studied_credits") is Use.USABLE
+    assert declared.use_of("shoe_size") is None
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def _read(data: bytes, **options: object) -> list[CsvRows]:
     return list(csv_files.read(lambda: io.BytesIO(data), "a.csv", ["x", "y"], **options))  # type: ignore[arg-type]
 
 
-def _one(data: bytes, **options: object) -> CsvRows:
+def _rows(data: bytes, **options: object) -> CsvRows:
     (rows,) = _read(data, **options)
     return rows
 
@@ -43,7 +43,7 @@ def _one(data: bytes, **options: object) -> CsvRows:
     ids=["plain", "bom", "mixed ends", "old mac ends", "quotes and blanks", "empty lines", "case"],
 )
 def test_the_ways_in_which_people_write_the_same_rows(data: bytes) -> None:
-    rows = _one(data, optional=())
+    rows = _rows(data, optional=())
     frame = rows.frame({"x": rows.number("x"), "y": rows.text("y")})
 
     assert frame["x"].tolist() == [1, 2]
@@ -102,11 +102,11 @@ def test_a_gzip_file_cut_short_or_not_gzip_is_an_error() -> None:
 
 def test_a_header_only_gives_no_rows() -> None:
     for data in (b"x,y", b"x,y\n", b"\xef\xbb\xbfx,y\r\n"):
-        assert len(_one(data).lines) == 0
+        assert len(_rows(data).lines) == 0
 
 
 def test_lines_with_too_many_or_few_values_are_set_aside_with_their_numbers() -> None:
-    rows = _one(b"x,y\n1,a\n2\n3,c,d\n4,d\n5\n")
+    rows = _rows(b"x,y\n1,a\n2\n3,c,d\n4,d\n5\n")
     rows.text("x")
 
     assert rows.frame({})["row"].tolist() == [2, 5]
@@ -118,7 +118,7 @@ def test_lines_with_too_many_or_few_values_are_set_aside_with_their_numbers() ->
 
 @given(st.lists(st.sampled_from([b"1,a\n", b"2\n", b"\n", b"3,4,5\r\n", b"6,b\r\n"]), max_size=40))
 def test_line_numbers_are_exact_among_faulty_and_empty_lines(lines: list[bytes]) -> None:
-    rows = _one(b"x,y\n" + b"".join(lines))
+    rows = _rows(b"x,y\n" + b"".join(lines))
     good = rows.frame({"x": rows.text("x")})["row"].tolist()
     bad = [] if rows.problems is None else rows.problems["row"].tolist()
 
@@ -140,7 +140,7 @@ def test_line_numbers_go_on_over_the_blocks_of_a_large_file() -> None:
 
 
 def test_a_nul_character_rejects_its_row_only() -> None:
-    rows = _one(b"x,y\n1,a\n2,b\0c\n")
+    rows = _rows(b"x,y\n1,a\n2,b\0c\n")
 
     assert rows.frame({"y": rows.text("y")})["y"].tolist() == ["a"]
     assert rows.problems is not None
@@ -155,7 +155,7 @@ def test_a_nul_character_rejects_its_row_only() -> None:
 def test_a_row_with_a_character_that_steers_is_rejected_and_no_other(text: str, at: int) -> None:
     values = ["a", "é\t\u2019b", "שלום\u200f", "\u2067c\u2069"]
     values.insert(at, text)
-    rows = _one(b"x,y\n" + b"".join(f'{n},"{v}"\n'.encode() for n, v in enumerate(values)))
+    rows = _rows(b"x,y\n" + b"".join(f'{n},"{v}"\n'.encode() for n, v in enumerate(values)))
 
     steers = bool(re.search(texts.STEERING, text.strip()))
     assert rows.rejected.tolist() == [steers and n == at for n in range(5)]
@@ -164,15 +164,15 @@ def test_a_row_with_a_character_that_steers_is_rejected_and_no_other(text: str, 
 
 
 @pytest.mark.security
-def test_a_character_that_steers_is_found_where_two_reads_meet() -> None:
+def test_a_control_character_is_detected_where_two_reads_meet() -> None:
     for gap in range(5):
         body = b"x,y\n1," + b"a" * (csv_files.HEADER_BYTES - 6 - gap) + "\u202e\n".encode()
-        assert _one(body).rejected.tolist() == [True]
+        assert _rows(body).rejected.tolist() == [True]
 
 
 @pytest.mark.security
 def test_a_row_that_steers_beside_a_line_with_too_many_values_is_rejected() -> None:
-    rows = _one(b"x,y\n1,a\x1b[2J\n2,b,c\n3,d\n")
+    rows = _rows(b"x,y\n1,a\x1b[2J\n2,b,c\n3,d\n")
 
     rows.required("y")
     assert sorted(rows.lines[rows.rejected]) == [2, 3]
@@ -259,7 +259,7 @@ def test_a_gzipped_file_unpacks_to_what_it_may(tmp_path: Path) -> None:
     ],
 )
 def test_values_are_read_exactly_or_rejected(text: str, kind: str, value: object) -> None:
-    rows = _one(f'x,y\n"{text}",a\n,b\n'.encode())
+    rows = _rows(f'x,y\n"{text}",a\n,b\n'.encode())
     read = getattr(rows, kind)("x")
 
     assert read.isna().tolist() == [value is None, True]
@@ -272,9 +272,9 @@ def test_values_are_read_exactly_or_rejected(text: str, kind: str, value: object
 
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "Unnamed: 1_level_0"])
-def test_a_column_without_a_name_is_ignored_and_told(name: str) -> None:
+def test_a_column_without_a_name_is_ignored_and_reported(name: str) -> None:
     for header, line in ((f"{name},x,y", "0,1,a"), (f"x,{name},y", "1,0,a"), ("x,y,", "1,a,")):
-        rows = _one(f"{header}\n{line}\n".encode(), optional=None)
+        rows = _rows(f"{header}\n{line}\n".encode(), optional=None)
 
         assert rows.names == ["x", "y"]
         assert rows.frame({"x": rows.text("x")})["x"].tolist() == ["1"]
@@ -283,7 +283,7 @@ def test_a_column_without_a_name_is_ignored_and_told(name: str) -> None:
 
 
 def test_a_rejected_row_whose_keys_are_readable_may_stay_as_unknown() -> None:
-    rows = _one(b"x,y,z\nk1,5,a\nk2,five,b\n,6,c\nk\x014,7,d\nk5,8,e,f\nk6\n", optional=["z"])
+    rows = _rows(b"x,y,z\nk1,5,a\nk2,five,b\n,6,c\nk\x014,7,d\nk5,8,e,f\nk6\n", optional=["z"])
     columns = {"x": rows.identifier("x"), "y": rows.number("y")}
     frame = rows.frame(columns, keys=["x"], unknown={"y": None, "status": "graded"})
 
@@ -301,7 +301,7 @@ def test_a_rejected_row_whose_keys_are_readable_may_stay_as_unknown() -> None:
     st.sampled_from(["false", "False", "n", "NO", "0", "0.0"]),
 )
 def test_yes_and_no_have_many_spellings(yes: str, no: str) -> None:
-    rows = _one(f"x,y\n{yes},a\n{no},b\n,c\nperhaps,d\n".encode())
+    rows = _rows(f"x,y\n{yes},a\n{no},b\n,c\nperhaps,d\n".encode())
 
     assert rows.boolean("x").tolist()[:2] == [True, False]
     assert rows.boolean("x").isna().tolist() == [False, False, True, True]
@@ -310,6 +310,6 @@ def test_yes_and_no_have_many_spellings(yes: str, no: str) -> None:
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
 def test_numbers_survive_reading(numbers: list[float]) -> None:
-    rows = _one(b"x,y\n" + "".join(f"{n!r},a\n" for n in numbers).encode())
+    rows = _rows(b"x,y\n" + "".join(f"{n!r},a\n" for n in numbers).encode())
 
     assert rows.number("x").tolist() == numbers

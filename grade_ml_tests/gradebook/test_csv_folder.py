@@ -53,7 +53,7 @@ def _read(engine: Engine) -> Gradebook:
         return frames.read(connection)
 
 
-def test_columns_may_be_left_out_and_further_ones_become_attributes(
+def test_columns_may_be_left_out_and_further_columns_become_attributes(
     engine: Engine, tmp_path: Path
 ) -> None:
     report = _load(engine, _write(tmp_path / "csv"))
@@ -267,7 +267,7 @@ def test_a_course_that_dagster_cannot_name_is_quarantined_with_the_reason(
     assert report.loaded["course"] == report.loaded["section"] == 1
     with engine.connect() as connection:
         reasons = connection.execute(text("select reason from gradebook.quarantine")).scalars()
-        assert any("control character" in one or "three dots" in one for one in reasons)
+        assert any("control character" in reason or "three dots" in reason for reason in reasons)
 
 
 @pytest.mark.parametrize("course", ["я" * 255, "😀" * 255, "%/..", "x, y", '"q"', "$(id)"])
@@ -313,5 +313,5 @@ def test_the_quarantine_keeps_nothing_of_columns_that_are_not_read(
             rows.date("submitted_on")
             rows.identifier("assignment_id")
             rows.whole("student_id")
-            found = rows.problems
-            assert found is None or "hunter2" not in found.to_csv()
+            problems = rows.problems
+            assert problems is None or "hunter2" not in problems.to_csv()

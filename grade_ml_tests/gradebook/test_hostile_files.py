@@ -1,4 +1,4 @@
-"""Deliveries that are made to stop, to fill or to fool whoever loads them."""
+"""Deliveries that are made to stop, to fill or to fool the program that loads them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_no_setting_waits_for_what_is_no_file(tmp_path, special):
         interventions.read_table(tmp_path / "interventions.csv")
 
 
-def test_an_institutions_file_is_read_as_far_as_it_can_be_one(tmp_path):
+def test_an_institutions_file_is_read_as_far_as_it_is_valid(tmp_path):
     path = tmp_path / "institution.toml"
     path.write_bytes(b"#" * (2 << 20))
     with pytest.raises(ConfigurationError, match="more than 1,048,576 bytes"):
@@ -141,7 +141,11 @@ def test_the_inbox_refuses_what_is_no_file_and_takes_the_next(take, tmp_path, sp
     special(place / "2-night.zip")
     write_zip(place / "3-night.zip", school(), "bulk")
     done = take()
-    assert [(one.name, bool(one.report)) for one in done.outcomes if "2-" not in one.name] == [
+    assert [
+        (outcome.name, bool(outcome.report))
+        for outcome in done.outcomes
+        if "2-" not in outcome.name
+    ] == [
         ("1-night", False),
         ("3-night.zip", True),
     ]
@@ -157,27 +161,29 @@ def test_a_folder_that_cannot_be_walked_keeps_no_other_from_being_loaded(take, t
         os.mkdir("d" * 200, dir_fd=opened[-1])
         opened.append(os.open("d" * 200, os.O_RDONLY, dir_fd=opened[-1]))
     done = take()
-    for one in opened:
-        os.close(one)
+    for descriptor in opened:
+        os.close(descriptor)
     subprocess.run(["rm", "-r", str(place / "1-deep")], check=False)
-    assert [one.name for one in done.outcomes if one.report] == ["2-night.zip"]
+    assert [outcome.name for outcome in done.outcomes if outcome.report] == ["2-night.zip"]
 
 
 @pytest.mark.parametrize("name", [b"a\xff.zip", b"a\x1b[2J.zip", "a\u202egnp".encode(), b"a\nb"])
-def test_a_name_that_steers_is_left_alone_and_told_in_plain_characters(take, tmp_path, name):
+def test_a_name_with_control_characters_is_left_alone_and_reported_in_plain_characters(
+    take, tmp_path, name
+):
     place = tmp_path / "inbox"
     write_zip(place / "b.zip", school(), "bulk")
     with open(os.path.join(os.fsencode(place), name), "wb"):
         pass
     done = take()
-    assert [one.name for one in done.outcomes if one.report] == ["b.zip"]
+    assert [outcome.name for outcome in done.outcomes if outcome.report] == ["b.zip"]
     (note,) = done.notes
     note.encode()
     assert "rename it" in note and not re.search(texts.STEERING + "|\n", note)
 
 
 def strangers(folder: Path, bad: int, good: int) -> Path:
-    """Write a CSV folder in which `bad` results are of unknown students, `good` say one thing."""
+    """Write a CSV folder in which `bad` results are of unknown students, `good` are equal."""
     rows = "".join(f"l1,x{n},80,2024-09-30,2024-10-05\n" for n in range(bad))
     rows += "l1,s1,80,2024-09-30,2024-10-05\n" * good
     return write_folder(folder, CSV | {"results": CSV["results"] + rows})
@@ -191,7 +197,7 @@ def bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("bounds")
 @pytest.mark.parametrize(
-    ("bad", "good", "says"),
+    ("bad", "good", "reason"),
     [
         (1001, 9000, "more than 1,000"),
         (300, 100, r"300 \(7\d%\)"),
@@ -201,13 +207,13 @@ def bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["number", "share", "few of many", "few"],
 )
 def test_a_delivery_of_which_too_much_is_refused_is_refused_whole(
-    engine, tmp_path, bad, good, says
+    engine, tmp_path, bad, good, reason
 ):
     folder = strangers(tmp_path / "csv", bad, good)
-    if not says:
+    if not reason:
         assert load_csv(engine, folder).quarantined == bad
         return
-    with pytest.raises(SourceError, match=says) as caught:
+    with pytest.raises(SourceError, match=reason) as caught:
         load_csv(engine, folder)
     assert "results.csv, row 3, student_id: [hidden] is no known student" in str(caught.value)
     assert is_empty(engine)
@@ -228,7 +234,7 @@ def test_a_manifest_has_so_many_lines_and_no_more(engine, tmp_path):
         load_oneroster(engine, folder)
 
 
-def test_what_is_kept_of_a_refused_value_is_what_it_can_be_found_by(engine, tmp_path):
+def test_a_refused_value_is_stored_shortened(engine, tmp_path):
     folder = write_folder(tmp_path / "csv", CSV)
     with (folder / "results.csv").open("a") as file:
         file.write("l1,s1,80" + "," * (1 << 20) + "\n" + "l1,s2," + "9" * (1 << 20) + "x,,\n")
@@ -274,13 +280,13 @@ def test_titles_in_any_script_with_line_ends_and_tabs_are_kept(engine, tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
-def test_a_load_that_goes_on_ends_when_it_is_told_to(engine, environment, tmp_path, signalled):
+def test_a_load_that_continues_ends_on_a_signal(engine, environment, tmp_path, signalled):
     folder = strangers(tmp_path / "csv", 0, 3_000_000)
     command = [sys.executable, "-m", "grade_ml.cli", "load", "csv", str(folder)]
     process = subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.DEVNULL)
     working = sa.text(
-        "select count(*) from pg_stat_activity "
-        "where pid <> pg_backend_pid() and query ilike 'copy%'"
+        "select count(*) from pg_stat_activity where datname = current_database() "
+        "and pid <> pg_backend_pid() and state = 'active' and query ilike 'copy%'"
     )
     with engine.connect() as connection:
         while process.poll() is None and not connection.execute(working).scalar_one():

@@ -88,8 +88,8 @@ def test_each_form_is_loaded_moved_and_reported(form, inbox, take, engine):
 def test_oulad_is_recognised(inbox):
     for name in ("courses", "assessments", "studentInfo", "studentAssessment"):
         write_folder(inbox / "x", {name: "a\n"})
-    (found,) = look(UPath(inbox)).deliveries
-    assert found.kind == "oulad"
+    (delivery,) = look(UPath(inbox)).deliveries
+    assert delivery.kind == "oulad"
 
 
 def test_what_cannot_be_read_is_refused_with_message_and_remedy_and_the_next_is_loaded(
@@ -104,9 +104,9 @@ def test_what_cannot_be_read_is_refused_with_message_and_remedy_and_the_next_is_
     write_folder(inbox / "3", CSV | {"grades": "a\n"})
     write_zip(inbox / "4.zip", school())
     outcomes = take().outcomes
-    assert [one.moved_to.split("/")[0] for one in outcomes] == [*["refused"] * 3, "done"]
-    said = json.loads((inbox / "refused" / "1.report.json").read_text())
-    assert "results.csv" in said["message"] and said["remedy"]
+    assert [outcome.moved_to.split("/")[0] for outcome in outcomes] == [*["refused"] * 3, "done"]
+    report = json.loads((inbox / "refused" / "1.report.json").read_text())
+    assert "results.csv" in report["message"] and report["remedy"]
     assert "neither a folder nor" in outcomes[1].message
     assert "grades.csv" in (inbox / "refused" / "3.report.txt").read_text()
     assert scores(engine) == [80]
@@ -117,7 +117,7 @@ def test_deliveries_are_loaded_in_the_order_of_their_names(inbox, take, engine):
         write_folder(
             inbox / f"night-{number}", CSV | {"results": CSV["results"].replace("80", str(number))}
         )
-    assert [one.name for one in take().outcomes] == ["night-9", "night-10", "night-11"]
+    assert [outcome.name for outcome in take().outcomes] == ["night-9", "night-10", "night-11"]
     assert scores(engine) == [11]
 
 
@@ -130,7 +130,7 @@ def test_what_is_still_being_written_waits_and_so_does_what_follows(inbox, take,
     assert waiting.outcomes == ()
     assert "1.zip has not arrived whole yet." in waiting.notes
     (inbox / "1.zip").write_bytes(whole)
-    assert [one.moved_to for one in take().outcomes] == ["done/1.zip", "done/2"]
+    assert [outcome.moved_to for outcome in take().outcomes] == ["done/1.zip", "done/2"]
     assert scores(engine) == [90]
 
 
@@ -185,9 +185,7 @@ def test_yesterdays_bundle_after_todays_is_refused(inbox, take, engine):
     assert scores(engine) == [90]
 
 
-def test_an_older_delta_after_a_newer_one_is_refused_and_another_systems_is_not(
-    inbox, take, engine
-):
+def test_a_delta_older_than_the_last_is_refused_and_another_systems_is_not(inbox, take, engine):
     write_zip(inbox / "1.zip", school(score=9, modified="2024-10-06T08:00:00Z"))
     take()
     results = {"results": school(score=8, modified="2024-10-05T08:00:00Z")["results"]}
@@ -215,7 +213,7 @@ def test_a_bundle_of_which_only_one_file_is_newer_is_no_older_one(inbox, take, e
     assert scores(engine) == [80]
 
 
-def test_files_without_dates_of_change_are_told_by_when_they_were_written(inbox, take, engine):
+def test_files_without_dates_of_change_are_compared_by_when_they_were_written(inbox, take, engine):
     for name, score, written in (("b", 90, 2_000_000), ("c", 80, 1_000_000)):
         folder = write_folder(
             inbox / name, CSV | {"results": CSV["results"].replace("80", str(score))}
@@ -227,7 +225,7 @@ def test_files_without_dates_of_change_are_told_by_when_they_were_written(inbox,
     assert scores(engine) == [90]
 
 
-def test_the_same_delivery_again_says_nothing_new_and_gets_a_name_of_its_own(inbox, take, engine):
+def test_the_same_delivery_again_changes_nothing_and_gets_a_name_of_its_own(inbox, take, engine):
     for _ in range(3):
         write_zip(inbox / "night.zip", school())
         (outcome,) = take().outcomes
@@ -246,7 +244,7 @@ def test_links_that_lead_anywhere_are_refused_and_pipes_left_alone(inbox, take, 
     (inbox / "piped" / "results.csv").unlink()
     os.mkfifo(inbox / "piped" / "results.csv")
     done = take()
-    assert {one.moved_to for one in done.outcomes} == {
+    assert {outcome.moved_to for outcome in done.outcomes} == {
         "refused/inside",
         "refused/link",
         "refused/piped",
@@ -270,14 +268,16 @@ def test_where_reports_cannot_be_written_nothing_is_lost_and_nothing_loaded_twic
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    assert [one.name for one in done.outcomes if "could not be moved" in one.problem] == [
+    assert [
+        outcome.name for outcome in done.outcomes if "could not be moved" in outcome.problem
+    ] == [
         "1.zip",
         "2.zip",
     ]
     assert {"1.zip", "2.zip"} <= names(inbox)
     assert scores(engine) == [90]
     again = take().outcomes
-    assert [one.moved_to for one in again] == ["done/1.zip", "done/2.zip"]
+    assert [outcome.moved_to for outcome in again] == ["done/1.zip", "done/2.zip"]
     assert "not again" in again[0].message
     assert again[0].report is not None and again[0].report.loaded["result"] == 1
     assert (scores(engine), loads(engine)) == ([90], 2)
@@ -354,7 +354,7 @@ def test_a_database_that_is_away_leaves_everything_in_place(inbox, settings):
     assert names(inbox) == {"night.zip"}
 
 
-def test_an_inbox_that_is_not_there_is_said(take, tmp_path):
+def test_an_inbox_that_does_not_exist_is_reported(take, tmp_path):
     with pytest.raises(ConfigurationError, match="no folder"):
         take(place=str(tmp_path / "typo"))
 
@@ -367,7 +367,10 @@ def test_an_object_store_is_an_inbox_too(take, engine, tmp_path):
         (root / "1" / path.name).write_bytes(path.read_bytes())
     whole = write_zip(tmp_path / "2.zip", school(score=9, modified="2024-10-07T08:00:00Z"))
     (root / "2.zip").write_bytes(whole.read_bytes())
-    assert [one.moved_to for one in take(place=str(root)).outcomes] == ["done/1", "done/2.zip"]
+    assert [outcome.moved_to for outcome in take(place=str(root)).outcomes] == [
+        "done/1",
+        "done/2.zip",
+    ]
     assert scores(engine) == [90]
     assert (root / "done" / "1" / "results.csv").exists()
     assert (root / "done" / "2.zip.report.txt").exists()
@@ -386,15 +389,15 @@ def test_numbers_in_names_count_by_their_value(parts):
 @given(st.lists(st.booleans()))
 def test_nothing_overtakes_what_has_not_arrived(arrived):
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    ages = [PATIENCE if one else timedelta() for one in arrived]
-    found = Inbox(
+    ages = [PATIENCE if is_whole else timedelta() for is_whole in arrived]
+    contents = Inbox(
         tuple(
             Delivery(str(n), UPath("x"), (), (now - age).timestamp(), True)
             for n, age in enumerate(ages)
         ),
         (),
     )
-    assert len(found.arrived(now)) == [*arrived, False].index(False)
+    assert len(contents.arrived(now)) == [*arrived, False].index(False)
 
 
 @pytest.mark.security
@@ -419,7 +422,7 @@ def test_a_member_of_a_day_that_never_was_stops_nothing(inbox, take):
             [parts[0], *(part[: place - 4] + b"\x00\x58" + part[place - 2 :] for part in parts[1:])]
         )
     (inbox / "night.zip").write_bytes(packed)
-    assert [one.moved_to for one in take().outcomes] == ["done/night.zip"]
+    assert [outcome.moved_to for outcome in take().outcomes] == ["done/night.zip"]
 
 
 @pytest.mark.security
@@ -430,6 +433,6 @@ def test_what_is_moved_follows_no_link(folder, inbox, take, tmp_path):
     (inbox / folder).symlink_to(victim)
     write_zip(inbox / "1.zip", school())
     write_folder(inbox / "2", CSV | {"grades": "a\n"})
-    told = [one.problem for one in take().outcomes]
+    reasons = [outcome.problem for outcome in take().outcomes]
     assert list(victim.iterdir()) == []
-    assert any("is a link, which is not followed" in words for words in told)
+    assert any("is a link, which is not followed" in words for words in reasons)

@@ -121,7 +121,7 @@ def test_a_value_may_become_missing(engine: Engine) -> None:
     assert _read(engine).results["score"].isna().all()
 
 
-def test_equal_rows_count_once_and_conflicting_ones_keep_the_first(engine: Engine) -> None:
+def test_equal_rows_count_once_and_of_conflicting_rows_the_first(engine: Engine) -> None:
     tables = _small()
     row = ("A", "s1", 50.0, DAY, DAY, False)
     tables["result"] = _frame(
@@ -304,7 +304,8 @@ def test_two_loads_at_once_wait_for_each_other(engine: Engine) -> None:
 
 def _wait_for_lock(engine: Engine) -> None:
     waiting = text(
-        "select exists (select from pg_locks where locktype = 'advisory' and not granted)"
+        "select exists (select from pg_locks join pg_database on pg_database.oid = database "
+        "where datname = current_database() and locktype = 'advisory' and not granted)"
     )
     with engine.connect() as connection:
         while not connection.execute(waiting).scalar():
@@ -357,7 +358,7 @@ def test_a_row_leaves_the_quarantine_a_set_time_after_its_last_delivery(engine: 
     def deliver(frames: dict[str, pd.DataFrame], days: int) -> list[str]:
         bundle = from_frames("csv", frames.items)
         report = load(engine, bundle, loaded_at=NOW + timedelta(days=days))
-        assert report.rejected_anew == (days == 0)
+        assert report.newly_rejected == (days == 0)
         return _quarantine(engine)["value"].tolist()
 
     assert deliver(tables, 0) == ["stranger"]

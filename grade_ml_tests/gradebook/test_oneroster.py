@@ -247,8 +247,10 @@ def test_a_delta_for_rows_that_do_not_exist_is_quarantined(engine: Engine, tmp_p
     report = _load(engine, _write(tmp_path / "delta", delta, "delta"))
 
     assert not any((*report.loaded.values(), *report.removed.values()))
-    found = {(file, row): (column, value) for file, row, column, value, _ in _quarantine(engine)}
-    assert found == {
+    quarantined = {
+        (file, row): (column, value) for file, row, column, value, _ in _quarantine(engine)
+    }
+    assert quarantined == {
         ("users.csv", 2): ("sourcedId", "nobody"),
         ("enrollments.csv", 2): ("classSourcedId", "k9"),
         ("enrollments.csv", 3): ("userSourcedId", "nobody"),

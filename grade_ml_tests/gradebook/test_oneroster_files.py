@@ -129,7 +129,7 @@ def test_manifests_as_programs_write_them(engine: Engine, tmp_path: Path, change
     assert report.unchanged["result"] == 8
 
 
-def test_files_that_the_manifest_does_not_list_are_told(engine: Engine, tmp_path: Path) -> None:
+def test_files_that_the_manifest_does_not_list_are_reported(engine: Engine, tmp_path: Path) -> None:
     path = write(tmp_path / "delivery", source())
     modes = dict.fromkeys(source(), "bulk") | {"categories": "absent"}
     (path / "manifest.csv").write_text(manifest(modes))

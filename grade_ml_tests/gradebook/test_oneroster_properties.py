@@ -109,7 +109,7 @@ def _source(chance: random.Random) -> Rows:
     return rows
 
 
-#: Large random sources are drawn by their seed: hypothesis itself prefers small ones.
+#: Large random sources are drawn by their seed: hypothesis itself prefers small sources.
 _seeds = st.integers(0, 2**32).map(random.Random)
 
 
@@ -182,10 +182,12 @@ def test_final_grades_are_those_of_a_plain_calculation(
     load_path(engine, roster.write(tmp_path / str(next(_folders)), rows))
     expected = _expected(rows)
 
-    found = grades(engine)
-    assert {k: v is None for k, v in found.items()} == {k: v is None for k, v in expected.items()}
+    final_grades = grades(engine)
+    assert {k: v is None for k, v in final_grades.items()} == {
+        k: v is None for k, v in expected.items()
+    }
     known = {k: v for k, v in expected.items() if v is not None}
-    assert {k: found[k] for k in known} == pytest.approx(known)
+    assert {k: final_grades[k] for k in known} == pytest.approx(known)
 
 
 def _spelt(value: object, chance: random.Random, column: str) -> str:
@@ -257,7 +259,7 @@ def test_every_spelling_loads_to_the_same_gradebook(
 
 
 def _content(engine: Engine) -> dict[str, list[tuple[object, ...]]]:
-    """Return the gradebook without what later attempts replaced, which tells how it came about."""
+    """Return the gradebook without what later attempts replaced, which shows how it came about."""
     book = roster.read(engine)
     return {
         field.name: [

@@ -91,7 +91,9 @@ def test_the_last_stint_may_end_early(engine: Engine, tmp_path: Path) -> None:
     assert at_risk(engine)[("alg", "u1")] is True
 
 
-def test_a_deleted_stint_takes_only_what_no_other_row_says(engine: Engine, tmp_path: Path) -> None:
+def test_a_deleted_stint_removes_only_what_no_other_row_states(
+    engine: Engine, tmp_path: Path
+) -> None:
     early = stint("a", "alg", "u1", "2025-08-18", "2025-09-10")
     late = stint("b", "alg", "u1", "2025-09-22")
     load_path(engine, write(tmp_path / "1", source(enrollments=[early, late])))
@@ -182,8 +184,8 @@ def test_what_a_result_can_be(
     report = load_path(engine, write(tmp_path / "bulk", rows))
 
     assert report.quarantined == 0
-    found = read(engine).results.set_index(["assignment_id", "student_id"])
-    assert found["status"][("l2", "u1")] == status
+    results = read(engine).results.set_index(["assignment_id", "student_id"])
+    assert results["status"][("l2", "u1")] == status
     assert grades(engine)[("alg", "u1")] == (None if grade is None else pytest.approx(grade))
 
 
@@ -349,7 +351,7 @@ def test_negative_weights_mean_not_weighted(engine: Engine, tmp_path: Path) -> N
         (-1, -1, 94 / 2),
     ],
 )
-def test_limits_that_are_not_set_are_the_usual_ones(
+def test_limits_that_are_not_set_are_the_usual_limits(
     engine: Engine, tmp_path: Path, lowest: object, highest: object, grade: float
 ) -> None:
     limits = {"resultValueMin": lowest, "resultValueMax": highest}
@@ -394,7 +396,9 @@ def test_letters_are_converted_by_their_scale(engine: Engine, tmp_path: Path, en
 
 
 @pytest.mark.parametrize("link", ["class", "lineItem", "result", "column of the line item"])
-def test_a_scale_is_found_however_it_is_linked(engine: Engine, tmp_path: Path, link: str) -> None:
+def test_a_scale_is_recognised_however_it_is_linked(
+    engine: Engine, tmp_path: Path, link: str
+) -> None:
     rows = source(results=_letters())
     rows["scoreScales"] = [
         {"sourcedId": "sc", "scoreScaleValue": "{A:95},{B:80}", "classSourcedId": "alg"},
@@ -460,7 +464,7 @@ def test_who_is_no_longer_named_has_left_on_that_day(engine: Engine, tmp_path: P
     assert _enrollment(engine, "alg", "u2")["withdrawn_on"] is None
 
 
-def test_a_whole_delivery_says_nothing_of_the_classes_of_another_system(
+def test_a_whole_delivery_does_not_affect_the_classes_of_another_system(
     engine: Engine, tmp_path: Path
 ) -> None:
     north, south = source(), source()
@@ -640,7 +644,7 @@ def test_a_session_that_moves_takes_its_classes_along(engine: Engine, tmp_path: 
     assert _enrollment(engine, "alg", "u1")["outcome"] is None
 
 
-def test_a_new_maximum_scores_anew(engine: Engine, tmp_path: Path) -> None:
+def test_a_new_maximum_changes_the_scores(engine: Engine, tmp_path: Path) -> None:
     load_path(engine, write(tmp_path / "1", source()))
     load_path(engine, delta(tmp_path / "2", {"lineItems": [item("l1", "alg", "hw", 20)]}))
 

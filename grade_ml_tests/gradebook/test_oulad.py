@@ -198,7 +198,7 @@ UNKNOWN_RESULTS = [
 ]
 
 
-def test_bad_rows_are_quarantined_and_the_good_ones_load(engine: Engine, tmp_path: Path) -> None:
+def test_bad_rows_are_quarantined_and_good_rows_load(engine: Engine, tmp_path: Path) -> None:
     good = _load(engine, write_oulad(tmp_path / "good"))
     folder = write_oulad(tmp_path / "bad")
     places = []
@@ -219,14 +219,14 @@ def test_bad_rows_are_quarantined_and_the_good_ones_load(engine: Engine, tmp_pat
     assert unknown["score"].isna().all()
     assert sum(report.unchanged.values()) == sum(good.loaded.values())
     with engine.connect() as connection:
-        found = {
+        rejected = {
             (q["file"], q["row"]): q
             for q in connection.execute(text("select * from gradebook.quarantine")).mappings()
         }
-    assert len(found) == len(bad)
+    assert len(rejected) == len(bad)
     for place, (_, _, column, value, reason) in zip(places, bad, strict=True):
-        assert (found[place]["column"], found[place]["value"]) == (column, value)
-        assert reason in found[place]["reason"]
+        assert (rejected[place]["column"], rejected[place]["value"]) == (column, value)
+        assert reason in rejected[place]["reason"]
     assert not _load(engine, folder).changed
     assert "65000" not in " ".join(map(str, report.problems))
 

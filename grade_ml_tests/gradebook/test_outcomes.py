@@ -33,16 +33,16 @@ def of(
             **rows,
         }
     )
-    found = outcomes(book, as_of, institution).set_index("student_id")
-    found = found.astype({"at_risk": object}).drop(columns="pass_mark")
-    return found.loc[student].to_dict() if student in found.index else None
+    by_student = outcomes(book, as_of, institution).set_index("student_id")
+    by_student = by_student.astype({"at_risk": object}).drop(columns="pass_mark")
+    return by_student.loc[student].to_dict() if student in by_student.index else None
 
 
 def test_a_final_grade_is_the_weighted_mean_with_missing_work_as_nothing() -> None:
     work_set = [work("a", 10, 30), work("b", 20, 10), work("c", 30, 10)]
     results = [result("ann", "a", 50, 9, 12), result("ann", "b", 100, 9, 12)]
-    found = of("ann", assignments=work_set, results=results)
-    assert found == {"section_id": "now", "final_grade": pytest.approx(50), "at_risk": False}
+    outcome = of("ann", assignments=work_set, results=results)
+    assert outcome == {"section_id": "now", "final_grade": pytest.approx(50), "at_risk": False}
 
 
 def test_weights_that_are_all_0_count_equally_even_beside_an_exam() -> None:
@@ -66,8 +66,8 @@ def test_an_exam_without_weight_never_counts() -> None:
 
 
 def test_without_coursework_there_is_no_grade() -> None:
-    found = of("ann")
-    assert pd.isna(found["final_grade"]) and found["at_risk"] is False
+    outcome = of("ann")
+    assert pd.isna(outcome["final_grade"]) and outcome["at_risk"] is False
 
 
 def test_nothing_is_known_of_a_section_that_runs_but_withdrawals() -> None:
@@ -87,18 +87,18 @@ def test_failing_and_withdrawing_are_at_risk(outcome: str, at_risk: bool) -> Non
 
 @pytest.mark.parametrize(("score", "at_risk"), [(39.9, True), (40.0, False)])
 def test_without_a_stated_outcome_the_pass_mark_decides(score: float, at_risk: bool) -> None:
-    found = of(
+    outcome = of(
         "ann",
         enrollments=[enrolled("ann")],
         assignments=[work("a", 10, 1)],
         results=[result("ann", "a", score, 9, 12)],
     )
-    assert found["at_risk"] is at_risk
+    assert outcome["at_risk"] is at_risk
 
 
 def test_without_outcome_and_grade_nothing_is_known() -> None:
-    found = of("ann", enrollments=[enrolled("ann")])
-    assert pd.isna(found["final_grade"]) and pd.isna(found["at_risk"])
+    outcome = of("ann", enrollments=[enrolled("ann")])
+    assert pd.isna(outcome["final_grade"]) and pd.isna(outcome["at_risk"])
 
 
 def test_a_score_graded_after_the_day_is_unknown_until_then() -> None:
@@ -122,16 +122,16 @@ TWO = [work("a", 10, 10), work("b", 20, 90)]
 )
 def test_a_grade_that_rests_on_an_unknown_score_is_unknown(unknown: dict[str, Any]) -> None:
     rows = {"enrollments": UNSTATED, "assignments": TWO}
-    found = of("ann", results=[result("ann", "a", 90, 9, 9), unknown], **rows)
-    assert pd.isna(found["final_grade"]) and pd.isna(found["at_risk"])
+    outcome = of("ann", results=[result("ann", "a", 90, 9, 9), unknown], **rows)
+    assert pd.isna(outcome["final_grade"]) and pd.isna(outcome["at_risk"])
     assert of("bob", results=[unknown], **rows)["final_grade"] == 0
 
 
 def test_an_unknown_score_that_does_not_count_leaves_the_grade_known() -> None:
     work_set = [work("a", 10, 10), work("b", 20, 0)]
     results = [result("ann", "a", 90, 9, 9), result("ann", "b", None, 19, None)]
-    found = of("ann", enrollments=UNSTATED, assignments=work_set, results=results)
-    assert (found["final_grade"], found["at_risk"]) == (pytest.approx(90), False)
+    outcome = of("ann", enrollments=UNSTATED, assignments=work_set, results=results)
+    assert (outcome["final_grade"], outcome["at_risk"]) == (pytest.approx(90), False)
 
 
 def test_an_exempt_assignment_is_in_no_ones_denominator_but_the_others() -> None:
@@ -146,15 +146,15 @@ def test_an_exempt_assignment_is_in_no_ones_denominator_but_the_others() -> None
 
 
 def test_who_is_exempt_from_everything_has_no_grade() -> None:
-    results = [result("ann", one, None, None, 5, status="exempt") for one in "ab"]
-    found = of("ann", enrollments=UNSTATED, assignments=TWO, results=results)
-    assert pd.isna(found["final_grade"]) and pd.isna(found["at_risk"])
+    results = [result("ann", assignment, None, None, 5, status="exempt") for assignment in "ab"]
+    outcome = of("ann", enrollments=UNSTATED, assignments=TWO, results=results)
+    assert pd.isna(outcome["final_grade"]) and pd.isna(outcome["at_risk"])
 
 
 def test_a_missing_assignment_counts_nothing() -> None:
     results = [result("ann", "a", 90, 9, 9), result("ann", "b", None, 20, 20, status="missing")]
-    found = of("ann", enrollments=UNSTATED, assignments=TWO, results=results)
-    assert (found["final_grade"], found["at_risk"]) == (pytest.approx(9), True)
+    outcome = of("ann", enrollments=UNSTATED, assignments=TWO, results=results)
+    assert (outcome["final_grade"], outcome["at_risk"]) == (pytest.approx(9), True)
 
 
 def test_extra_credit_adds_to_the_points_and_a_grade_ends_at_100() -> None:
@@ -167,7 +167,7 @@ def test_extra_credit_adds_to_the_points_and_a_grade_ends_at_100() -> None:
         result("ann", "a", 120, 9, 9),
         result("ann", "b", 50, 9, 9),
         result("ann", "x", 5, 9, 9),
-        *(result("bob", one, 150, 9, 9) for one in "abx"),
+        *(result("bob", assignment, 150, 9, 9) for assignment in "abx"),
     ]
     rows = {
         "sections": [section("now", 0, 100, policy="points")],
@@ -195,13 +195,13 @@ def test_the_sections_policy_makes_the_grade(policy: str, grade: float) -> None:
         work("c", 30, 60, category="test", max_score=10),
     ]
     results = [result("ann", "a", 50, 9, 9), result("ann", "b", 100, 9, 9)]
-    found = of(
+    outcome = of(
         "ann",
         sections=[section("now", 0, 100, policy=policy)],
         assignments=work_set,
         results=results,
     )
-    assert found["final_grade"] == pytest.approx(grade)
+    assert outcome["final_grade"] == pytest.approx(grade)
 
 
 def test_a_category_keeps_its_weight_when_some_of_it_does_not_count() -> None:
@@ -214,7 +214,7 @@ def test_a_category_keeps_its_weight_when_some_of_it_does_not_count() -> None:
         result("ann", "a", None, None, 9, status="exempt"),
         result("ann", "b", 50, 9, 9),
         result("ann", "c", 100, 9, 9),
-        *(result("bob", one, None, None, 9, status="exempt") for one in "ab"),
+        *(result("bob", assignment, None, None, 9, status="exempt") for assignment in "ab"),
         result("bob", "c", 70, 9, 9),
     ]
     rows = {
@@ -245,7 +245,7 @@ def test_leaving_after_the_end_is_no_withdrawal() -> None:
 
 
 def moved_book(**second: Any) -> dict[str, Any]:
-    """Ann begins in `old` (a, b), goes on in `new` (c, d) from day 30 on; bob and cid stay."""
+    """Ann begins in `old` (a, b), continues in `new` (c, d) from day 30; bob and cid stay."""
     return {
         "students": students("ann", "bob", "cid"),
         "sections": [section("old", 0, 100), section("new", 0, 100)],
@@ -264,8 +264,8 @@ def moved_book(**second: Any) -> dict[str, Any]:
         "results": [
             result("ann", "a", 80, 9, 12),
             result("ann", "d", 60, 49, 52),
-            *(result("bob", one, 90, 9, 52) for one in "cd"),
-            *(result("cid", one, 50, 9, 52) for one in "ab"),
+            *(result("bob", assignment, 90, 9, 52) for assignment in "cd"),
+            *(result("cid", assignment, 50, 9, 52) for assignment in "ab"),
         ],
     }
 
@@ -273,20 +273,20 @@ def moved_book(**second: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("begun", [31, 0, -5, None])
 def test_a_move_is_no_withdrawal_and_the_history_moves_along(begun: int | None) -> None:
     book = gradebook(courses=[{"course_id": "math"}], **moved_book(on=begun))
-    found = outcomes(book, AFTER, DEFAULTS).set_index(["section_id", "student_id"])
-    assert pd.isna(found.loc[("old", "ann"), "at_risk"])
-    assert pd.isna(found.loc[("old", "ann"), "final_grade"])
-    assert found.loc[("new", "ann"), "final_grade"] == pytest.approx(70)
-    assert found.loc[("new", "bob"), "final_grade"] == pytest.approx(90)
-    assert found.loc[("old", "cid"), "final_grade"] == pytest.approx(50)
+    by_enrollment = outcomes(book, AFTER, DEFAULTS).set_index(["section_id", "student_id"])
+    assert pd.isna(by_enrollment.loc[("old", "ann"), "at_risk"])
+    assert pd.isna(by_enrollment.loc[("old", "ann"), "final_grade"])
+    assert by_enrollment.loc[("new", "ann"), "final_grade"] == pytest.approx(70)
+    assert by_enrollment.loc[("new", "bob"), "final_grade"] == pytest.approx(90)
+    assert by_enrollment.loc[("old", "cid"), "final_grade"] == pytest.approx(50)
 
 
 def test_who_leaves_both_sections_has_withdrawn() -> None:
     rows = moved_book(withdrawn_on=day(60))
-    found = outcomes(gradebook(courses=[{"course_id": "math"}], **rows), AFTER, DEFAULTS)
-    found = found.set_index(["section_id", "student_id"])
-    assert pd.isna(found.loc[("old", "ann"), "at_risk"])
-    assert found.loc[("new", "ann"), "at_risk"]
+    known = outcomes(gradebook(courses=[{"course_id": "math"}], **rows), AFTER, DEFAULTS)
+    known = known.set_index(["section_id", "student_id"])
+    assert pd.isna(known.loc[("old", "ann"), "at_risk"])
+    assert known.loc[("new", "ann"), "at_risk"]
 
 
 def test_a_record_without_dates_is_known_when_the_work_was_due() -> None:

@@ -69,8 +69,8 @@ def sis(served: ProviderServer) -> Iterator[ProviderServer]:
 
 
 def settings_of(sis: ProviderServer, version: str = "1.2", **others: Any) -> OneRosterSettings:
-    said = oneroster.settings(sis.url, version)
-    named = {name.removeprefix(PREFIX).lower(): value for name, value in said.items()}
+    variables = oneroster.settings(sis.url, version)
+    named = {name.removeprefix(PREFIX).lower(): value for name, value in variables.items()}
     return OneRosterSettings(_env_file=None, **{"page_size": 100, **named, **others})
 
 
@@ -123,8 +123,8 @@ def college(day: date) -> dict[str, set[tuple[Any, ...]]]:
 
 
 def held(engine: Engine) -> dict[str, set[tuple[Any, ...]]]:
-    found = stored(engine)
-    enrollments, items, results = (found[n] for n in ("enrollment", "assignment", "result"))
+    gradebook = stored(engine)
+    enrollments, items, results = (gradebook[n] for n in ("enrollment", "assignment", "result"))
     return {
         "enrollment": rows_of(enrollments["section_id"], enrollments["student_id"]),
         "assignment": rows_of(items["assignment_id"], items["weight"]),
@@ -149,13 +149,13 @@ def test_both_versions_bring_the_whole_college(version, run, engine):
     }
 
 
-def test_a_night_brings_what_changed_and_equals_a_bulk_of_that_day(run, engine):
+def test_a_nightly_sync_brings_what_changed_and_equals_a_bulk_of_that_day(run, engine):
     run()
     for days in (1, 9, 10, 40):
         day = TODAY + timedelta(days=days)
         done = run(day)
         bulk = days in (9, 40)
-        # A week after the last bulk everything is read anew.
+        # A week after the last bulk everything is read again.
         assert (done.modes["users"] == "bulk") == bulk
         assert held(engine) == college(day)
         again = run(day, full=True)
@@ -163,7 +163,7 @@ def test_a_night_brings_what_changed_and_equals_a_bulk_of_that_day(run, engine):
         assert sum(again.report.loaded.values()) == 0
 
 
-def test_the_same_day_again_says_nothing_new(run, engine):
+def test_the_same_day_again_changes_nothing(run, engine):
     run()
     done = run()
     assert done.report is None or not done.report.changed
@@ -177,9 +177,9 @@ def test_a_term_that_appears_comes_whole_by_a_delta(run, engine):
     done = run(after)
     assert (done.modes["classes"], done.modes["results"]) == ("delta", "delta")
     # The oldest term is no longer served, and stays.
-    found, expected = held(engine), college(after)
-    assert all(expected[name] <= found[name] for name in expected)
-    assert not all(college(before)[name] == found[name] for name in found)
+    rows, expected = held(engine), college(after)
+    assert all(expected[name] <= rows[name] for name in expected)
+    assert not all(college(before)[name] == rows[name] for name in rows)
 
 
 RECOVERED = [
@@ -219,7 +219,7 @@ def test_what_goes_wrong_for_a_while_changes_nothing(mode, times, run, sis, engi
         "nulls",
     ],
 )
-def test_what_goes_on_going_wrong_is_a_typed_error_and_nothing_is_loaded(mode, run, sis, engine):
+def test_what_keeps_failing_is_a_typed_error_and_nothing_is_loaded(mode, run, sis, engine):
     sis.misbehave("oneroster", mode)
     with pytest.raises(ServiceError) as raised:
         run(parallel=1)
@@ -241,7 +241,7 @@ def test_silence_and_floods_are_bounded(mode, run, sis, engine, monkeypatch):
     assert is_empty(engine)
 
 
-def test_retry_after_is_kept_and_a_long_one_left_to_the_next_sync(engine, settings, sis):
+def test_retry_after_is_obeyed_and_a_long_wait_left_to_the_next_sync(engine, settings, sis):
     clock = Patience()
     sis.retry_after = 7
     sis.misbehave("oneroster", "too_many_requests", 1)
@@ -264,7 +264,7 @@ def test_a_token_that_ends_while_records_change_is_renewed_once(engine, settings
     chosen = settings_of(sis)
     now = datetime.combine(TODAY, time(23, 59), UTC)
     sync(engine, settings, chosen, now=now, on_progress=midnight, clock=Patience())
-    tokens = [one for one in sis.requests if one.provider == "oneroster-token"]
+    tokens = [request for request in sis.requests if request.provider == "oneroster-token"]
     assert len(tokens) == 2
     sync(engine, settings, chosen, now=now + timedelta(hours=1), clock=Patience())
     assert held(engine) == college(TODAY + timedelta(days=1))
@@ -286,13 +286,13 @@ def test_credentials_that_are_refused_are_a_setting_and_never_shown(run, engine,
         run(client_secret="do-not-tell")
     assert "CLIENT_SECRET" in raised.value.remedy
     run()
-    said = str(raised.value) + caplog.text
+    output = str(raised.value) + caplog.text
     coded = base64.b64encode(f"{oneroster.CLIENT_ID}:do-not-tell".encode()).decode()
-    assert "do-not-tell" not in said and coded not in said
+    assert "do-not-tell" not in output and coded not in output
 
 
 def test_what_is_not_set_is_named(engine, settings):
-    for said, named in (
+    for values, named in (
         ({}, "GRADE_ML_ONEROSTER_URL"),
         ({"url": "http://127.0.0.1:1", "client_id": "x"}, "GRADE_ML_ONEROSTER_CLIENT_SECRET"),
     ):
@@ -300,7 +300,7 @@ def test_what_is_not_set_is_named(engine, settings):
             sync(
                 engine,
                 settings,
-                OneRosterSettings(_env_file=None, **said),
+                OneRosterSettings(_env_file=None, **values),
                 now=datetime.now(UTC),
                 clock=Patience(),
             )
@@ -308,10 +308,10 @@ def test_what_is_not_set_is_named(engine, settings):
 
 
 def test_a_link_does_not_take_the_token_to_another_server(sis):
-    with Client(settings_of(sis), Patience()) as asked:
-        assert asked._same_server("/x?offset=1").startswith(sis.url)
+    with Client(settings_of(sis), Patience()) as client:
+        assert client._same_server("/x?offset=1").startswith(sis.url)
         with pytest.raises(ServiceError, match=r"example\.org"):
-            asked._same_server("https://example.org/x?offset=1")
+            client._same_server("https://example.org/x?offset=1")
 
 
 @pytest.mark.security
@@ -329,11 +329,11 @@ def test_no_redirect_takes_a_request_to_another_server_of_this_network(path):
             client_secret="hush",
         )
         with (
-            Client(settings, Patience()) as asked,
+            Client(settings, Patience()) as client,
             pytest.raises(ServiceError, match="leads") as raised,
         ):
-            asked.read("users", None, len)
-        assert neighbour.asked == [] and "hush" not in str(raised.value)
+            client.read("users", None, len)
+        assert neighbour.received == [] and "hush" not in str(raised.value)
 
 
 @pytest.mark.security
@@ -348,20 +348,20 @@ def test_a_page_of_half_characters_or_of_endless_depth_is_no_defect_of_ours(tmp_
             client_id="us",
             client_secret="hush",
         )
-        with Client(settings, Patience()) as asked:
+        with Client(settings, Patience()) as client:
             reading = _Reading("users", "1.2")
             reading.take(http_client._read(server.body, {}, "users").rows)
             reading.write(tmp_path)
             assert b"a?" in (tmp_path / "users.csv").read_bytes()
             server.body = b'{"access_token": "t", "users": ' + b"[" * 1_000_000
             with pytest.raises(ServiceError, match="no good page of users"):
-                asked.read("users", None, len)
+                client.read("users", None, len)
 
 
 def test_names_of_people_are_not_written_down(sis, tmp_path: Path):
-    with Client(settings_of(sis), Patience()) as asked:
+    with Client(settings_of(sis), Patience()) as client:
         for name in endpoints("1.2"):
-            download(asked, "1.2", name, None, tmp_path)
+            download(client, "1.2", name, None, tmp_path)
     written = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert {"users.csv", "roles.csv"} <= set(written)
     assert not [
@@ -414,9 +414,9 @@ def test_a_kill_at_any_moment_is_made_good_by_the_next_sync(at, run, sis, engine
     sis.requests.clear()
     run()
     assert held(engine) == college(TODAY)
-    asked = [one for one in sis.requests if one.provider == "oneroster"]
-    # What had been read whole is not asked for again.
-    assert bool(asked) == (at == "after commit")
+    requests = [request for request in sis.requests if request.provider == "oneroster"]
+    # What had been read whole is not requested again.
+    assert bool(requests) == (at == "after commit")
     with engine.connect() as connection:
         loads = connection.execute(sa.select(schema.load.c.id)).all()
     assert len(loads) == 1
@@ -431,7 +431,7 @@ def test_two_at_once_do_not_mix(run, engine):
 @given(st.integers(0, 50), st.integers(0, 5), st.integers(0, 5))
 def test_rows_that_come_are_allowed_and_rows_that_were_missed_are_not(rows, more, missed):
     counts = Counts(rows, rows + more)
-    assert all(counts.fit(rows + some) for some in range(more + 1))
+    assert all(counts.fit(rows + rest) for rest in range(more + 1))
     assert not counts.fit(rows + more + 1)
     assert counts.fit(rows - missed) == (missed == 0)
     assert Counts(None, None).fit(rows)

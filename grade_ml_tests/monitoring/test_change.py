@@ -19,13 +19,13 @@ def suspicion(assignments: int, shift: float, seed: int) -> Suspicion:
 
 
 def test_the_share_is_what_scores_lost():
-    found = changes({"a": suspicion(4, -15, 1), "b": suspicion(3, -15, 2)}, seed=0)
-    assert set(found) == {"a", "b"}
-    for one in found.values():
+    by_course = changes({"a": suspicion(4, -15, 1), "b": suspicion(3, -15, 2)}, seed=0)
+    assert set(by_course) == {"a", "b"}
+    for change in by_course.values():
         # 15 of some 60 points.
-        assert one.share == pytest.approx(-0.25, abs=0.06)
-        assert one.since == BEGAN and one.gained.is_sure
-    assert "points to come are -2" in str(found["a"])
+        assert change.share == pytest.approx(-0.25, abs=0.06)
+        assert change.since == BEGAN and change.gained.is_sure
+    assert "points to come are -2" in str(by_course["a"])
 
 
 def test_a_course_with_little_evidence_goes_with_those_that_changed_with_it():
@@ -36,11 +36,11 @@ def test_a_course_with_little_evidence_goes_with_those_that_changed_with_it():
 
 def test_what_other_assignments_do_not_bear_out_changes_nothing():
     assert changes({"a": suspicion(6, 0.0, 4)}, seed=0)["a"].share == 0
-    # One hard assignment says nothing about the next.
+    # One hard assignment is no evidence about the next.
     assert changes({"a": suspicion(1, -15, 5)}, seed=0) == {}
     assert changes({}, seed=0) == {}
 
 
 def test_nothing_is_left_where_everything_was_lost():
-    (one,) = changes({"a": suspicion(4, -400, 6)}, seed=0).values()
-    assert one.share == -1
+    (change,) = changes({"a": suspicion(4, -400, 6)}, seed=0).values()
+    assert change.share == -1

@@ -21,30 +21,30 @@ def rows(values: np.ndarray) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(("detector", "delay"), [("Page-Hinkley", 120), ("ADWIN", 300)])
-def test_a_detector_keeps_quiet_without_a_change_and_finds_one_of_half_a_deviation(detector, delay):
+def test_a_detector_is_silent_without_a_change_and_detects_half_a_deviation(detector, delay):
     """The benchmark `drift.py` has the exact figures."""
     make, size = concept.detectors()[detector], concept.SETTINGS.batch
     false, delays = 0, []
     for seed in range(STREAMS):
         values = np.random.default_rng(seed).standard_normal(3 * ROWS)
         values[2 * ROWS :] += 0.5 * np.sqrt(size)
-        found = list(concept.replay(make(), values))
-        false += any(ROWS <= place < 2 * ROWS for place in found)
-        after = (size * (place - 2 * ROWS + 1) for place in found if place >= 2 * ROWS)
+        alarms = list(concept.replay(make(), values))
+        false += any(ROWS <= place < 2 * ROWS for place in alarms)
+        after = (size * (place - 2 * ROWS + 1) for place in alarms if place >= 2 * ROWS)
         delays.append(next(after, 10 * delay))
     assert false <= 2
     assert np.median(delays) <= delay
 
 
-def test_an_alarm_tells_the_day_and_the_direction_and_is_not_repeated():
+def test_an_alarm_has_the_day_and_the_direction_and_is_not_repeated():
     random = np.random.default_rng(0)
     values = np.concatenate([random.normal(0, 1, 20), random.normal(-3, 1, 20)])
-    found = concept.alarms(random.standard_normal(40), rows(values))
-    first = found[0]
+    alarms = concept.alarms(random.standard_normal(40), rows(values))
+    first = alarms[0]
     assert first.detector == "Page-Hinkley" and first.direction == -1
     assert date(2025, 1, 21) <= first.on <= date(2025, 1, 28)
     assert first.since == date(2025, 1, 21)
-    assert [one.detector for one in found].count("Page-Hinkley") == 1
+    assert [alarm.detector for alarm in alarms].count("Page-Hinkley") == 1
 
 
 def test_a_shift_too_small_to_be_worth_a_training_is_no_alarm_however_long_it_lasts():
@@ -56,13 +56,13 @@ def test_a_shift_too_small_to_be_worth_a_training_is_no_alarm_however_long_it_la
 
 
 def test_replaying_part_by_part_gives_the_same_alarms():
-    """What is kept between runs are the rows: a longer stream only adds alarms."""
+    """Only rows are stored between runs: a longer stream only adds alarms."""
     random = np.random.default_rng(1)
     values = np.concatenate([random.normal(0, 1, 30), random.normal(2, 1, 30)])
     whole = concept.alarms([], rows(values))
     for length in (20, 40, 60):
         part = concept.alarms([], rows(values[:length]))
-        assert part == [one for one in whole if one.on < date(2025, 1, 1 + 0) + length * DAY]
+        assert part == [alarm for alarm in whole if alarm.on < date(2025, 1, 1 + 0) + length * DAY]
 
 
 DAY = pd.Timedelta(days=1).to_pytimedelta()
@@ -121,9 +121,9 @@ def test_rows_of_an_assignment_are_independent():
 def test_a_change_in_the_midst_of_marking_shows_in_the_same_assignment():
     expectation = concept.learn(scored(60, 30))
     assert expectation is not None
-    found = scored(60, 8, seed=2)
+    scores = scored(60, 8, seed=2)
     day = pd.Timestamp("2025-02-12")  # the third day on which the sixth assignment is scored
-    harsh = found.assign(score=found["score"] - 15 * (found["scored_on"] >= day))
+    harsh = scores.assign(score=scores["score"] - 15 * (scores["scored_on"] >= day))
     rows = concept.stream(harsh, expectation, None)
     sixth = rows[rows["assignment_id"] == "s2-05"].set_index("batch")["z"]
     assert abs(sixth[0]) < 2 and sixth.min() < -2
@@ -131,22 +131,22 @@ def test_a_change_in_the_midst_of_marking_shows_in_the_same_assignment():
     assert first.direction == -1 and first.on <= date(2025, 2, 20)
 
 
-def test_a_model_that_was_told_of_a_change_is_asked_for_no_more():
+def test_a_model_that_knows_of_a_change_is_not_trained_for_it_again():
     expectation = concept.learn(scored(60, 30))
     assert expectation is not None
     lower = scored(60, 12, seed=4)
     lower["score"] *= 0.75
     assert concept.stream(lower, expectation, None)["z"].mean() < -1.5
-    told = lower.assign(implied=0.75 * lower["implied"], share=-0.25)
-    assert abs(concept.stream(told, expectation, None)["z"].mean()) < 0.5
+    informed = lower.assign(implied=0.75 * lower["implied"], share=-0.25)
+    assert abs(concept.stream(informed, expectation, None)["z"].mean()) < 0.5
 
 
 def test_a_row_never_changes_once_it_has_matured():
     expectation = concept.learn(scored(60, 30))
     assert expectation is not None
-    found, day = scored(12, 8, seed=3), date(2025, 2, 10)
-    early = concept.stream(found[found["scored_on"] <= str(day)], expectation, day)
-    late = concept.stream(found, expectation, date(2025, 6, 1))
+    scores, day = scored(12, 8, seed=3), date(2025, 2, 10)
+    early = concept.stream(scores[scores["scored_on"] <= str(day)], expectation, day)
+    late = concept.stream(scores, expectation, date(2025, 6, 1))
     assert 0 < len(early) < len(late)
     pd.testing.assert_frame_equal(late.head(len(early)), early)
 

@@ -24,9 +24,9 @@ def judge(performance=GOOD, drift=STEADY, serving=SERVED, decision=QUIET) -> Hea
 
 
 def test_a_model_that_is_as_on_record_has_all_points():
-    found = judge()
-    assert found.score == 100 and not found.needs and found.worst == ""
-    assert set(found.parts) == {
+    state = judge()
+    assert state.score == 100 and not state.needs and state.worst == ""
+    assert set(state.parts) == {
         "performance",
         "calibration",
         "drift",
@@ -48,33 +48,33 @@ def test_a_model_that_is_as_on_record_has_all_points():
     ],
 )
 def test_each_part_costs_points_and_is_named(worse, part):
-    found = judge(**worse)
-    assert found.score is not None and found.score < 100
-    assert found.worst.startswith(f"{part}: ")
-    others = [one.points for name, one in found.parts.items() if name != part]
+    state = judge(**worse)
+    assert state.score is not None and state.score < 100
+    assert state.worst.startswith(f"{part}: ")
+    others = [part_health.points for name, part_health in state.parts.items() if name != part]
     assert others == [100] * 5
 
 
 def test_what_is_unknown_counts_neither_way():
-    found = judge(performance={"reason": "no model"}, drift={"reason": "no section runs"})
-    assert found.score == 100
-    unknown = [name for name, one in found.parts.items() if one.points is None]
+    state = judge(performance={"reason": "no model"}, drift={"reason": "no section runs"})
+    assert state.score == 100
+    unknown = [name for name, part_health in state.parts.items() if part_health.points is None]
     assert unknown == ["performance", "calibration", "drift", "quality"]
-    assert found.parts["performance"].says == "no model"
+    assert state.parts["performance"].says == "no model"
     nothing = judge({}, {}, Serving(0, 0, None, ()))
     assert nothing.score is None and not nothing.needs
 
 
 def test_courses_are_ordered_by_need():
     bad = judge(performance={**GOOD, "loss": {**GOOD["loss"], "value": 15.0}})
-    asked = judge(decision=Decision(True, "confirmed", TODAY))
+    requested = judge(decision=Decision(True, "confirmed", TODAY))
     unknown = judge({}, {}, Serving(0, 0, None, ()))
-    found = {"unknown": unknown, "fine": judge(), "bad": bad, "asked": asked}
-    assert by_need(found) == ["asked", "bad", "fine", "unknown"]
+    courses = {"unknown": unknown, "fine": judge(), "bad": bad, "asked": requested}
+    assert by_need(courses) == ["asked", "bad", "fine", "unknown"]
 
 
 def test_the_score_of_full_parts_is_100_whichever_are_known():
     for drift in ({}, STEADY):
         for performance in ({}, GOOD, {**GOOD, "ece": None}):
-            found = judge(performance, drift).score
-            assert found is not None and found <= 100
+            score = judge(performance, drift).score
+            assert score is not None and score <= 100

@@ -1,4 +1,4 @@
-"""Where there is nothing to compare with, every report says so, in frames as of any other day."""
+"""If there is nothing to compare with, every report gives the reason, in its usual frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from sqlalchemy import Engine
 
+from grade_ml.core.degradation import faults
 from grade_ml.core.plain import plain
+from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.monitoring import concept, detect_drift, estimation, records, store
 from grade_ml.monitoring.champion import Champions
 from grade_ml.monitoring.change import Suspicion, changes
@@ -27,12 +29,13 @@ from grade_ml.serving.implied import events
 from grade_ml_tests.factories import PSEUDONYMS
 from grade_ml_tests.monitoring.world import TODAY, World, world
 
+QUIET = Decision(False, "no report yet")
 pytestmark = pytest.mark.filterwarnings("error::FutureWarning")
 
 
 @pytest.fixture
 def empty_records(engine: Engine) -> records.Records:
-    """What is known of a course of which the gradebook holds nothing."""
+    """The records of a course without any row in the gradebook."""
     with engine.connect() as connection:
         sections = records.all_sections(connection, TODAY)
         assert records.serving(connection, sections, TODAY).empty
@@ -54,11 +57,24 @@ def champion(campus: World):
     return Champions(sections).of("no such course", served)
 
 
+def test_that_the_baseline_serves_is_no_fault(baseline_of_small: BaselineModel, campus: World):
+    version = SimpleNamespace(name="baseline", version=1)
+    served = SimpleNamespace(version=version, model=baseline_of_small, degraded=())
+    sections = campus.gradebook.sections.astype({"section_id": object})
+    champion = Champions(sections).of("c", served)
+    assert champion.degraded and not faults(champion.degraded)
+    assert health({}, {}, Serving(80, 80, TODAY, champion.degraded), QUIET, TODAY).score == 100
+
+
 def test_windows_without_records_or_snapshots(empty_records, champion, campus: World):
     for snapshots in (campus.snapshots, campus.snapshots.head(0)):
-        found = windows(snapshots, champion, empty_records)
-        assert found.reason and found.cut_on is None and found.output is None
-        compared = compare(found.features)
+        compared_windows = windows(snapshots, champion, empty_records)
+        assert (
+            compared_windows.reason
+            and compared_windows.cut_on is None
+            and compared_windows.output is None
+        )
+        compared = compare(compared_windows.features)
         assert compared.sizes == (0, 0)
         assert Usual.of([compared]).courses >= 0
 
@@ -66,16 +82,16 @@ def test_windows_without_records_or_snapshots(empty_records, champion, campus: W
 def test_performance_without_records(empty_records, champion, campus: World):
     for estimate in (None, estimation.fit(champion.everywhere, 0)):
         own = estimate.at(champion.places) if estimate else None
-        found = performance(champion, empty_records, campus.snapshots.head(0), None, own, 0)
-        assert found.loss is None and found.ece is None
-        assert plain(found.groups) == []
+        measured = performance(champion, empty_records, campus.snapshots.head(0), None, own, 0)
+        assert measured.loss is None and measured.ece is None
+        assert plain(measured.groups) == []
 
 
 def test_scores_of_courses_without_any(empty_records, champion, campus: World):
-    one = Course("c", champion, empty_records, campus.snapshots.head(0))
-    assert scores([]) == scores([one]) == {}
+    course = Course("c", champion, empty_records, campus.snapshots.head(0))
+    assert scores([]) == scores([course]) == {}
     everything = replace(champion, held_out=champion.everywhere)
-    assert scores([replace(one, champion=everything)]) == {}
+    assert scores([replace(course, champion=everything)]) == {}
 
 
 def test_concept_drift_without_events():
@@ -120,19 +136,19 @@ def test_drift_of_frames_without_rows_or_columns():
         (usual, usual.head(0)),
         (usual.head(0),) * 2,
     ):
-        found = detect_drift(reference, current)
-        assert not found.drifted and not found.conclusive
+        drift = detect_drift(reference, current)
+        assert not drift.drifted and not drift.conclusive
 
 
-def test_errors_that_nobody_can_estimate(campus: World):
+def test_too_few_rows_estimate_no_error(campus: World):
     assert estimation.fit(campus.model.held_out.head(3), 0) is None
 
 
 def test_health_of_a_course_of_which_nothing_is_known():
-    nobody = Serving(enrolled=0, predicted=0, newest=None, degraded=())
-    found = health({}, {}, nobody, Decision(False, "no report yet"), TODAY)
-    assert found.score is None or np.isfinite(found.score)
-    assert set(found.parts) >= {"performance", "drift", "serving"}
+    serving = Serving(enrolled=0, predicted=0, newest=None, degraded=())
+    state = health({}, {}, serving, QUIET, TODAY)
+    assert state.score is None or np.isfinite(state.score)
+    assert set(state.parts) >= {"performance", "drift", "serving"}
 
 
 def test_reports_of_no_course(engine: Engine):

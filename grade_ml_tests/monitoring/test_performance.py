@@ -18,7 +18,7 @@ TODAY = date(2025, 12, 1)
 
 
 def rows(students: int, spread: float, seed: int = 0, hard: float = 0.5) -> pd.DataFrame:
-    """Return predictions at 10 places; those with wide intervals err twice as much."""
+    """Return predictions at 10 places; those with wide intervals have twice the error."""
     random = np.random.default_rng(seed)
     size = students * 10
     student = np.repeat(np.arange(students), 10)
@@ -40,7 +40,7 @@ def rows(students: int, spread: float, seed: int = 0, hard: float = 0.5) -> pd.D
             **{f"lower{level}": grade - 10 * width * level / 80 for level in (80, 95)},
             **{f"upper{level}": grade + 10 * width * level / 80 for level in (80, 95)},
         }
-    ).assign(phase=lambda some: phases(some["progress"]))
+    ).assign(phase=lambda unphased: phases(unphased["progress"]))
 
 
 def measured(now: pd.DataFrame, outcomes: bool, held_out: pd.DataFrame) -> Performance:
@@ -52,8 +52,8 @@ def measured(now: pd.DataFrame, outcomes: bool, held_out: pd.DataFrame) -> Perfo
             "ends_on": [pd.Timestamp("2025-11-20" if outcomes else "2026-03-01")],
         }
     )
-    told = now.assign(section_id="new", on=pd.Timestamp("2025-11-01"))
-    truth = told[["section_id", "student_id", "final_grade", "at_risk"]].drop_duplicates(
+    predicted = now.assign(section_id="new", on=pd.Timestamp("2025-11-01"))
+    truth = predicted[["section_id", "student_id", "final_grade", "at_risk"]].drop_duplicates(
         ["section_id", "student_id"]
     )
     empty = pd.DataFrame()
@@ -61,7 +61,7 @@ def measured(now: pd.DataFrame, outcomes: bool, held_out: pd.DataFrame) -> Perfo
         TODAY,
         section,
         empty,
-        told.drop(columns=["final_grade", "at_risk", "fold", "phase"]),
+        predicted.drop(columns=["final_grade", "at_risk", "fold", "phase"]),
         truth if outcomes else truth.head(0),
         empty,
         None,
@@ -94,7 +94,7 @@ def held_out() -> pd.DataFrame:
     return rows(150, 8.0)
 
 
-def test_a_realised_rise_is_told_with_its_interval(held_out):
+def test_a_realised_rise_is_reported_with_its_interval(held_out):
     same = measured(rows(80, 8.0, seed=1), True, held_out).loss
     assert same and same.basis is Basis.OUTCOMES and not same.risen
     assert same.low < same.value < same.high
@@ -109,24 +109,24 @@ def test_a_realised_rise_is_told_with_its_interval(held_out):
     assert groups.loc["birthYear", "baseline_rmse"].to_dict() == {"over 2000": 7, "up to 2000": 7}
 
 
-def test_without_labels_the_estimate_speaks_and_sees_harder_students(held_out):
+def test_without_labels_the_estimate_counts_and_reflects_harder_students(held_out):
     same = measured(rows(80, 8.0, seed=2), False, held_out).loss
     assert same and same.basis is Basis.ESTIMATE and not same.risen
     harder = measured(rows(80, 8.0, seed=2, hard=1.0), False, held_out).loss
     assert harder and harder.risen
-    # What it cannot see is said in the documentation: an error that grew out of nothing.
+    # The documentation states what the estimate cannot see: an error that grows without a sign.
     blind = measured(rows(80, 14.0, seed=2), False, held_out).loss
     assert blind and not blind.risen
 
 
 def test_the_estimate_is_within_a_tenth_of_what_came_under_other_students(held_out):
-    found = measured(rows(300, 8.0, seed=3, hard=0.9), True, held_out)
-    assert found.estimate_ratio == pytest.approx(1, abs=0.1)
-    assert found.estimate_ratio_held_out == pytest.approx(1, abs=0.1)
+    result = measured(rows(300, 8.0, seed=3, hard=0.9), True, held_out)
+    assert result.estimate_ratio == pytest.approx(1, abs=0.1)
+    assert result.estimate_ratio_held_out == pytest.approx(1, abs=0.1)
 
 
 def test_nothing_known_is_no_number():
-    found = measured(rows(80, 8.0), False, pd.DataFrame())
-    assert found.loss is None and found.groups.empty and found.ece is None
+    result = measured(rows(80, 8.0), False, pd.DataFrame())
+    assert result.loss is None and result.groups.empty and result.ece is None
     few = measured(rows(5, 8.0), True, rows(150, 8.0))
     assert few.loss is None

@@ -1,4 +1,4 @@
-"""The page of a course shows what it is told as text."""
+"""The page of a course shows all given values as text."""
 
 from __future__ import annotations
 

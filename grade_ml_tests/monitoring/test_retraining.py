@@ -11,8 +11,8 @@ TODAY = date(2025, 10, 20)
 DRIFT, LOSS = "score_mean drifted", "error +20% against the record (scores)"
 
 
-def days_ago(days: int, **says) -> Evidence:
-    return Evidence(TODAY - timedelta(days=days), **says)
+def days_ago(days: int, **signals) -> Evidence:
+    return Evidence(TODAY - timedelta(days=days), **signals)
 
 
 both = {"drift": DRIFT, "loss": LOSS}
@@ -37,7 +37,7 @@ both = {"drift": DRIFT, "loss": LOSS}
         ([days_ago(-1, **both), days_ago(14, **both)], False, "next window"),
     ],
 )
-def test_only_confirmed_drift_asks_for_training(evidence, retrain, words):
+def test_only_confirmed_drift_requests_a_training(evidence, retrain, words):
     decision = decide(evidence, TODAY)
     assert decision.retrain is retrain and words in decision.reason
     assert decide(evidence[::-1], TODAY) == decision
@@ -46,7 +46,7 @@ def test_only_confirmed_drift_asks_for_training(evidence, retrain, words):
 YES = Decision(True, "because", TODAY)
 
 
-def asked(days: int, is_answered: bool = True) -> dict[str, Request]:
+def requested(days: int, is_answered: bool = True) -> dict[str, Request]:
     day = TODAY - timedelta(days=days)
     return {"A": Request("A", "because", day, day, "key", is_answered)}
 
@@ -56,22 +56,22 @@ def asked(days: int, is_answered: bool = True) -> dict[str, Request]:
     [
         ({}, (), True),
         ({}, ("A",), False),
-        (asked(60), ("A",), False),
-        (asked(60, is_answered=False), ("A",), False),
-        (asked(SETTINGS.cooldown_days - 1), (), False),
-        (asked(SETTINGS.cooldown_days), (), True),
-        (asked(0, is_answered=False), (), False),
-        (asked(1, is_answered=False), (), True),
+        (requested(60), ("A",), False),
+        (requested(60, is_answered=False), ("A",), False),
+        (requested(SETTINGS.cooldown_days - 1), (), False),
+        (requested(SETTINGS.cooldown_days), (), True),
+        (requested(0, is_answered=False), (), False),
+        (requested(1, is_answered=False), (), True),
     ],
 )
-def test_a_course_waits_while_one_is_in_flight_and_cools_down(requests, in_flight, acts):
+def test_a_course_waits_while_a_training_is_in_flight_and_cools_down(requests, in_flight, acts):
     act, wait = permitted({"A": YES}, requests, in_flight, TODAY)
     assert (list(act), list(wait)) == ((["A"], []) if acts else ([], ["A"]))
 
 
-def test_evidence_from_before_the_last_training_does_not_ask_again():
+def test_evidence_from_before_the_last_training_requests_no_other():
     old = Decision(True, "because", TODAY - timedelta(days=60))
-    assert permitted({"A": old}, asked(SETTINGS.cooldown_days + 1), (), TODAY)[0] == {}
+    assert permitted({"A": old}, requested(SETTINGS.cooldown_days + 1), (), TODAY)[0] == {}
 
 
 def test_no_more_than_so_many_courses_a_day():

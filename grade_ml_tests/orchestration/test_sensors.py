@@ -2,27 +2,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 from dagster import (
     AssetMaterialization,
+    DagsterEventType,
     DagsterInstance,
     DagsterRunStatus,
     Definitions,
     SensorResult,
     SkipReason,
-    build_schedule_context,
     build_sensor_context,
 )
+from dagster._core.storage.tags import MAX_RETRIES_TAG
 from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import Engine
 
+from grade_ml.core.clock import Clock
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook import schema
+from grade_ml.orchestration import never_started
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.catalog import synchronize
-from grade_ml.orchestration.partitions import RANGE_END, RANGE_START, course, range_tags
+from grade_ml.orchestration.partitions import course
+from grade_ml.orchestration.ranges import RANGE_END, RANGE_START, range_tags
+from grade_ml.orchestration.resources import Platform
+from grade_ml.orchestration.sequences import decided
+from grade_ml_tests.orchestration.conftest import Stopped, schedule_context
 
 IN_MEMORY = True
 
@@ -42,7 +50,7 @@ def _context(definitions: Definitions, instance: DagsterInstance, cursor: str | 
 def tick(
     definitions: Definitions, instance: DagsterInstance
 ) -> Iterator[Callable[..., SensorResult | SkipReason]]:
-    """Evaluate a sensor as the daemon would, applying what it asks of the partitions."""
+    """Evaluate a sensor as the daemon would, applying its requests for partitions."""
 
     def evaluate(name: str, cursor: str | None = None) -> SensorResult | SkipReason:
         with _context(definitions, instance, cursor) as context:
@@ -87,14 +95,47 @@ def test_a_partition_with_a_run_in_flight_stays(add_courses, engine, instance, t
     _drop_course(engine, "B")
     result = tick("course_catalog")
     assert isinstance(result, SkipReason)
-    assert "1 to remove" in str(result.skip_message)
+    assert "until their runs end: 1." in str(result.skip_message)
     assert _known(instance) == ["A", "B", "C"]
     instance.report_run_canceled(run)
     tick("course_catalog")
     assert _known(instance) == ["A", "C"]
 
 
-def test_a_failed_read_changes_nothing_and_says_why(
+def test_a_run_for_what_does_not_exist_ends_and_its_partition_goes(add_courses, instance, tick):
+    def record(job: str, first: str, last: str) -> str:
+        tags = range_tags(first, last)
+        return create_run_for_test(instance, job_name=job, tags=tags).run_id
+
+    add_courses("A", "B")
+    tick("course_catalog")
+    instance.add_dynamic_partitions(str(course.name), ["NOPE"])
+    why = {
+        record("monitor_model_performance", "A", "NADA"): "no course NADA. Known courses: A, B.",
+        record("collect_external_data", "2024-01-01", "soon"): "There is no day 'soon'.",
+    }
+    sound = record("monitor_model_performance", "A", "B")
+    tick("job_results")
+    for run_id, reason in why.items():
+        (entry,) = instance.all_logs(run_id, of_type=DagsterEventType.RUN_FAILURE)
+        assert reason in entry.message
+        assert instance.get_run_by_id(run_id).tags[MAX_RETRIES_TAG] == "0"
+    assert instance.get_run_by_id(sound).status is DagsterRunStatus.NOT_STARTED
+    tick("course_catalog")
+    assert _known(instance) == ["A", "B"]
+
+
+def test_a_run_that_was_never_submitted_ends_after_an_hour(add_courses, instance, settings):
+    add_courses("A")
+    run = create_run_for_test(instance, job_name="data_cleanup")
+    repository = build_defs(settings).get_repository_def()
+    for minutes, ended in ((59, 0), (61, 1)):
+        platform = Platform(settings, Stopped(datetime.now(UTC) + timedelta(minutes=minutes)))
+        assert never_started.end(instance, repository, platform) == ended
+    assert instance.get_run_by_id(run.run_id).status is DagsterRunStatus.FAILURE
+
+
+def test_a_failed_read_changes_nothing_and_gives_the_reason(
     add_courses, engine, instance, tick, settings: Settings
 ):
     add_courses("A", "B")
@@ -121,7 +162,7 @@ def test_a_table_that_is_missing_is_a_failed_read(add_courses, engine, instance,
     assert _known(instance) == ["A"]
 
 
-def test_a_load_asks_for_one_run_over_all_courses(add_courses, tick):
+def test_the_first_load_requests_one_run_that_fills_everything(add_courses, instance, tick):
     assert isinstance(tick("gradebook_changes"), SkipReason)
     add_courses("A", "B", "C")
     waiting = tick("gradebook_changes")
@@ -132,14 +173,16 @@ def test_a_load_asks_for_one_run_over_all_courses(add_courses, tick):
     first, again = tick("gradebook_changes"), tick("gradebook_changes")
     assert isinstance(first, SensorResult) and isinstance(again, SensorResult)
     (request,) = first.run_requests or ()
-    assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("A", "C")
-    # Nothing was ever trained: the first load is answered by training.
-    assert request.job_name == "train_traditional_models"
+    assert request.job_name == "first_day" and RANGE_START not in request.tags
     assert [same.run_key for same in again.run_requests or ()] == [request.run_key]
 
     assert isinstance(tick("gradebook_changes", first.cursor), SkipReason)
     add_courses("D")
     tick("course_catalog")
+    run = create_run_for_test(instance, job_name="first_day", status=DagsterRunStatus.STARTED)
+    waiting = tick("gradebook_changes", first.cursor)
+    assert isinstance(waiting, SkipReason) and "waits" in str(waiting.skip_message)
+    instance.report_run_canceled(run)
     second = tick("gradebook_changes", first.cursor)
     assert isinstance(second, SensorResult)
     assert [r.run_key for r in second.run_requests or ()] != [request.run_key]
@@ -166,7 +209,27 @@ def test_a_burst_of_loads_is_answered_by_one_run_over_what_changed(add_courses, 
     assert isinstance(tick("gradebook_changes", answer.cursor), SkipReason)
 
 
-def test_a_load_that_changed_no_course_asks_for_nothing(add_courses, instance, tick):
+def test_a_load_that_the_training_has_seen_starts_no_run(
+    add_courses, instance, tick, definitions, settings
+):
+    """The first day begins with a sync, which may bring courses."""
+    add_courses("A")
+    tick("course_catalog")
+    first = tick("gradebook_changes")
+    add_courses("B", changed=["A"])
+    instance.report_runless_asset_event(AssetMaterialization("baseline_model"))
+    job = "train_traditional_models"
+    _, seen = decided(instance, Platform(settings, Clock()), job)
+    create_run_for_test(instance, job_name=job, status=DagsterRunStatus.SUCCESS, tags=seen)
+    tick("course_catalog")
+    done = tick("gradebook_changes", first.cursor)
+    assert not done.run_requests and "was trained" in str(done.skip_reason.skip_message)
+    assert isinstance(tick("gradebook_changes", done.cursor), SkipReason)
+    add_courses(changed=["A"])
+    assert tick("gradebook_changes", done.cursor).run_requests
+
+
+def test_a_load_that_changed_no_course_requests_nothing(add_courses, instance, tick):
     add_courses("A")
     tick("course_catalog")
     first = tick("gradebook_changes")
@@ -176,12 +239,14 @@ def test_a_load_that_changed_no_course_asks_for_nothing(add_courses, instance, t
     assert not answer.run_requests and answer.cursor != first.cursor
 
 
-def test_the_schedule_asks_for_all_courses_in_one_run(add_courses, definitions, instance_in_files):
+def test_the_schedule_requests_all_courses_in_one_run(add_courses, definitions, instance):
     schedule = definitions.resolve_schedule_def("traditional_training")
-    empty = schedule.evaluate_tick(build_schedule_context(instance=instance_in_files))
+    platform = definitions.resources["platform"]
+    with schedule_context(instance, platform) as context:
+        empty = schedule.evaluate_tick(context)
     assert empty.run_requests == [] and "grade-ml load" in str(empty.skip_message)
     add_courses("B", "A", "C")
-    synchronize(instance_in_files, ["A", "B", "C"])
-    context = build_schedule_context(instance=instance_in_files)
-    (request,) = schedule.evaluate_tick(context).run_requests
+    synchronize(instance, ["A", "B", "C"])
+    with schedule_context(instance, platform) as context:
+        (request,) = schedule.evaluate_tick(context).run_requests
     assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("A", "C")

@@ -18,14 +18,14 @@ from grade_ml.orchestration.running import run_job
 TODAY = date(2026, 3, 20)
 
 
-def test_without_a_server_the_schedule_says_how_to_have_one(definitions, instance):
+def test_without_a_server_the_schedule_states_how_to_set_it(definitions, instance):
     schedule = definitions.resolve_schedule_def("gradebook_sync")
     tick = schedule.evaluate_tick(build_schedule_context(instance=instance))
     assert tick.run_requests == []
     assert "GRADE_ML_ONEROSTER_URL" in str(tick.skip_message)
 
 
-def test_with_a_server_the_schedule_asks_for_a_run(settings: Settings, instance):
+def test_with_a_server_the_schedule_requests_a_run(settings: Settings, instance):
     chosen = OneRosterSettings(_env_file=None, url="http://127.0.0.1:1")
     schedule = build_defs(settings, server=chosen).resolve_schedule_def("gradebook_sync")
     tick = schedule.evaluate_tick(build_schedule_context(instance=instance))
@@ -43,8 +43,8 @@ def test_the_command_syncs_an_empty_gradebook_and_then_only_what_changed(
         first = run_job(chosen, instance, "sync_gradebook")
         again = run_job(chosen, instance, "sync_gradebook")
     assert first.success and again.success, first.failures
-    assert first.assets[0].figures["course_loaded"] == 1
-    assert first.assets[0].figures["rows_read"] > again.assets[0].figures["rows_read"]
+    assert first.assets[0].figures["course loaded"] == 1
+    assert first.assets[0].figures["rows read"] > again.assets[0].figures["rows read"]
 
 
 def test_a_server_that_is_away_fails_the_run_with_its_reason(

@@ -10,7 +10,7 @@ import pytest
 from grade_ml.core.errors import ArtifactError
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.settings import Settings
-from grade_ml.ensemble.course import name_of
+from grade_ml.ensemble.names import name_of
 from grade_ml.gradebook.attributes import Declarations
 from grade_ml.gradebook.institution import Use
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
@@ -209,7 +209,7 @@ def test_a_storage_root_with_a_long_path(
 
 
 def without_secret(registry: Registry, version: ModelVersion) -> ModelVersion:
-    """Make `version` one that was registered before there were secrets."""
+    """Make `version` as if registered before there were secrets."""
     registry._client.delete_model_version_tag(version.name, str(version.version), "secret")
     return registry.at(version.name, version.version)
 

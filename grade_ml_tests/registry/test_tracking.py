@@ -1,4 +1,4 @@
-"""What people find in MLflow of an experiment, and that saying it twice changes nothing."""
+"""What MLflow shows of an experiment, and that publishing it twice changes nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_experiment_has_one_run_that_grows_with_its_looks(settings: Settings)
     assert ([run.to_dictionary() for run in runs(registry)], files(root)) == before
     (run,) = runs(registry)
     assert run.data.params["alpha"] == "0.05" and len(run.data.params["hypothesis"]) == 500
-    # What no number says is left out.
+    # What is no number is left out.
     assert run.data.metrics == {"difference": -1.5, "look": 1.0}
 
     later = replace(
@@ -58,7 +58,7 @@ def test_an_experiment_has_one_run_that_grows_with_its_looks(settings: Settings)
     track(registry, root, later)
     (run,) = runs(registry)
     history = registry._client.get_metric_history(run.info.run_id, "difference")
-    assert [(one.step, one.value) for one in history] == [(1, -1.5), (2, -2.0)]
+    assert [(metric.step, metric.value) for metric in history] == [(1, -1.5), (2, -2.0)]
     assert run.info.status == "FINISHED" and run.data.tags["grade_ml.state"] == "promoted"
     (place,) = [name for name in files(root) if name.endswith(REPORT)]
     assert Path(place).read_text() == "<p>two</p>"

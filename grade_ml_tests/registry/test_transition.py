@@ -16,8 +16,9 @@ from sqlalchemy import Engine
 from grade_ml.core import database
 from grade_ml.core.errors import StageError
 from grade_ml.core.settings import Settings
+from grade_ml.registry.history import Stage, transition
 from grade_ml.registry.registry import Alias
-from grade_ml.registry.transition import Stage, Stages, transition
+from grade_ml.registry.transition import Stages
 from grade_ml_tests.conftest import new_database
 from grade_ml_tests.killing import dying_at
 from grade_ml_tests.registry.versions import NOW, WHY, register, stages_of
@@ -40,7 +41,7 @@ def name() -> str:
     return f"model-{next(_numbers)}"
 
 
-def told(engine: Engine, name: str) -> list[tuple[int, str, str, int | None]]:
+def transitions_of(engine: Engine, name: str) -> list[tuple[int, str, str, int | None]]:
     """Return version, former stage, stage and replaced version of each record, in order."""
     table = transition.c
     query = sa.select(table.version, table.from_stage, table.to_stage, table.replaced)
@@ -50,9 +51,9 @@ def told(engine: Engine, name: str) -> list[tuple[int, str, str, int | None]]:
 
 
 def agree(stages: Stages, name: str) -> bool:
-    """Return whether every record is confirmed and the aliases say what is recorded."""
+    """Return whether every record is confirmed and the aliases agree with the records."""
     newest: dict[int, str] = {}
-    newest |= {version: stage for version, _, stage, _ in told(stages.engine, name)}
+    newest |= {version: stage for version, _, stage, _ in transitions_of(stages.engine, name)}
     recorded = {stage: version for version, stage in newest.items() if stage in set(Alias)}
     query = sa.select(sa.func.count()).where(transition.c.confirmed_at.is_(None))
     with stages.engine.connect() as connection:
@@ -75,8 +76,8 @@ def test_a_version_lives_from_candidate_to_retired_and_each_step_is_recorded(
     assert stages.registry.get(name, Alias.CHAMPION) == third
     stages.transition(third, Stage.RETIRED, WHY)
     assert stages.registry.aliases(name) == {}
-    assert [stages.of(one) for one in (first, second, third)] == [Stage.RETIRED] * 3
-    assert told(stages.engine, name) == [
+    assert [stages.of(version) for version in (first, second, third)] == [Stage.RETIRED] * 3
+    assert transitions_of(stages.engine, name) == [
         (1, "candidate", "challenger", None),
         (1, "challenger", "champion", None),
         (2, "candidate", "challenger", None),
@@ -94,7 +95,7 @@ def test_a_version_lives_from_candidate_to_retired_and_each_step_is_recorded(
     assert row.decided_at == row.confirmed_at == NOW
 
 
-def test_a_champion_that_is_rolled_back_gives_place_to_the_one_before(
+def test_a_champion_that_is_rolled_back_gives_place_to_its_predecessor(
     stages: Stages, name: str, tmp_path: Path
 ) -> None:
     serving = (Stage.CHALLENGER, Stage.CHAMPION)
@@ -124,10 +125,10 @@ def test_a_stage_that_does_not_follow_is_refused(
     stages: Stages, name: str, tmp_path: Path, through: tuple[Stage, ...], to: Stage
 ) -> None:
     version = register(stages, name, tmp_path, *through)
-    before = told(stages.engine, name)
+    before = transitions_of(stages.engine, name)
     with pytest.raises(StageError, match=f"cannot become {to}"):
         stages.transition(version, to, WHY)
-    assert told(stages.engine, name) == before and agree(stages, name)
+    assert transitions_of(stages.engine, name) == before and agree(stages, name)
 
 
 def test_a_version_is_retired_before_it_is_deleted(
@@ -210,7 +211,7 @@ def test_an_installation_of_the_former_version_keeps_models_aliases_and_promotio
     first, second, third = (register(stages, name, tmp_path) for _ in range(3))
     plain, dropped = (register(stages, f"{name}-{kind}", tmp_path) for kind in ("plain", "dropped"))
     # As the former version left them: the champion was challenger as well, the baseline without a
-    # record, and the course's champion was dropped without one.
+    # record, and the course's champion was dropped without a record.
     registry = stages.registry
     for alias, version in ((Alias.CHAMPION, second), (Alias.CHALLENGER, third)):
         registry._point(name, alias, version.version)
@@ -233,7 +234,7 @@ def test_an_installation_of_the_former_version_keeps_models_aliases_and_promotio
         database.migrate(engine)
         upgraded = Stages(engine, registry, NOW + timedelta(days=1))
         upgraded.reconcile()
-        assert told(engine, name) == [
+        assert transitions_of(engine, name) == [
             (1, "challenger", "champion", None),
             (2, "challenger", "champion", 1),
             (1, "champion", "retired", None),
@@ -243,7 +244,7 @@ def test_an_installation_of_the_former_version_keeps_models_aliases_and_promotio
             rows = connection.execute(sa.select(transition).order_by(transition.c.id)).all()
         assert rows[0].decided_at == rows[0].confirmed_at == NOW and rows[0].figures == {}
         assert rows[1].figures == {"improvement": 0.1, "high": 0.2, "rows": 10, "students": 5}
-        assert [upgraded.of(one) for one in (second, third, plain, dropped)] == [
+        assert [upgraded.of(registered) for registered in (second, third, plain, dropped)] == [
             Stage.CHAMPION,
             Stage.CHALLENGER,
             Stage.CHAMPION,

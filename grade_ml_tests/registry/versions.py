@@ -7,8 +7,9 @@ from pathlib import Path
 
 from grade_ml.core import database
 from grade_ml.core.settings import Settings
+from grade_ml.registry.history import Stage
 from grade_ml.registry.registry import ModelVersion, Registry
-from grade_ml.registry.transition import Evidence, Stage, Stages
+from grade_ml.registry.transition import Evidence, Stages
 from grade_ml_tests.factories import PSEUDONYMS
 
 NOW = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
@@ -21,7 +22,9 @@ def stages_of(settings: Settings) -> Stages:
     return Stages(database.connect(str(settings.database_url)), registry, NOW)
 
 
-def register(stages: Stages, name: str, folder: Path, *through: Stage) -> ModelVersion:
+def register(
+    stages: Stages, name: str, folder: Path, *through: Stage, **parameters: object
+) -> ModelVersion:
     """Register a version and bring it through stages."""
     (folder / "model").mkdir(exist_ok=True)
     (folder / "model" / "weights").write_bytes(b"weights")
@@ -29,7 +32,7 @@ def register(stages: Stages, name: str, folder: Path, *through: Stage) -> ModelV
         name,
         folder / "model",
         metrics={},
-        parameters={},
+        parameters=parameters,
         features=(),
         data_version="data",
         code_version="code",

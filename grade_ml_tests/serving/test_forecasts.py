@@ -13,19 +13,21 @@ from grade_ml_tests.ensemble.campus import store as fill
 from grade_ml_tests.forecasting.campus import TODAY, campus, compute, fitted, workspace
 
 
-def test_old_features_are_told_and_forecasts_of_an_earlier_day_stay(
+def test_old_features_are_reported_and_forecasts_of_an_earlier_day_stay(
     engine: Engine, settings: Settings
 ):
     fill(engine, campus())
     courses = compute(engine, settings, campus(), TODAY)
     served = ServedTrajectory(fitted().model, 1)
-    with workspace(engine, settings) as some:
-        said = forecast_running(some, courses, served)
-    assert len(said.forecasts) and not any("features of" in reason for reason in said.degraded)
-    assert not said.forecasts.duplicated(["section_id", "student_id", "assignment_id"]).any()
+    with workspace(engine, settings) as at:
+        forecast = forecast_running(at, courses, served)
+    assert len(forecast.forecasts) and not any(
+        "features of" in reason for reason in forecast.degraded
+    )
+    assert not forecast.forecasts.duplicated(["section_id", "student_id", "assignment_id"]).any()
 
-    with workspace(engine, settings, TODAY + timedelta(days=2)) as some:
-        stale = forecast_running(some, courses, served)
+    with workspace(engine, settings, TODAY + timedelta(days=2)) as at:
+        stale = forecast_running(at, courses, served)
         assert any("features of 2025-11-10" in reason for reason in stale.degraded)
-        kept = store.read_forecasts(some.connection, TODAY)
-    assert len(kept) == len(said.forecasts)
+        kept = store.read_forecasts(at.connection, TODAY)
+    assert len(kept) == len(forecast.forecasts)

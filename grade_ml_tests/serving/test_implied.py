@@ -26,17 +26,17 @@ def test_a_score_is_compared_with_what_was_predicted_before_it():
             "weight_remaining": [100.0, 80.0, 100.0],
         }
     )
-    found = events(scores, predictions).set_index("assignment_id")
+    compared = events(scores, predictions).set_index("assignment_id")
     # Not that of the day itself, which may have seen the score; none for the second student.
-    assert found["implied"].to_dict() == {"a": 60.0, "b": 50.0}
+    assert compared["implied"].to_dict() == {"a": 60.0, "b": 50.0}
 
 
 def test_what_little_is_to_come_implies_nothing():
-    found = implied(
+    scores = implied(
         pd.Series([60.0, 60.0, 60.0, None, 20.0, 90.0]),
         pd.Series([30.0, 59.5, 60.0, 10.0, 30.0, 10.0]),
         pd.Series([50.0, 1.0, 0.9, 50.0, 50.0, 50.0]),
     )
-    assert found[:2].tolist() == [60.0, 50.0]
-    assert found[2:4].isna().all()
-    assert found[4:].tolist() == [0.0, 100.0]
+    assert scores[:2].tolist() == [60.0, 50.0]
+    assert scores[2:4].isna().all()
+    assert scores[4:].tolist() == [0.0, 100.0]

@@ -85,21 +85,24 @@ def test_a_newer_version_replaces_the_rows_of_the_day(engine: Engine) -> None:
     assert rows["risk"].tolist() == [0.1, 0.1]
 
 
-def test_shadows_stand_beside_what_was_served(engine: Engine) -> None:
+def test_shadows_are_stored_beside_what_was_served(engine: Engine) -> None:
     days = [date(2026, 3, 1), date(2026, 3, 8)]
     write(engine, FRAME, days[0])
     ours, other = MODEL, replace(MODEL, version=4)
     with engine.begin() as connection:
         for day in days:
-            told = FRAME.assign(as_of=pd.Timestamp(day), implied=[55.0, None])
-            write_shadows(connection, told, model=ours)
-            write_shadows(connection, told.assign(risk=0.7), model=other)
-            write_shadows(connection, told.assign(risk=0.7), model=other)
-        found = {one.version: read_shadows(connection, one, as_of=days[0]) for one in (ours, other)}
+            shadows = FRAME.assign(as_of=pd.Timestamp(day), implied=[55.0, None])
+            write_shadows(connection, shadows, model=ours)
+            write_shadows(connection, shadows.assign(risk=0.7), model=other)
+            write_shadows(connection, shadows.assign(risk=0.7), model=other)
+        stored = {
+            version.version: read_shadows(connection, version, as_of=days[0])
+            for version in (ours, other)
+        }
         newest = read_shadows(connection, other, as_of=date(2026, 4, 1), sections=["A"])
         absent = read_shadows(connection, replace(MODEL, version=5), as_of=days[1])
-    assert [rows["risk"].tolist() for rows in found.values()] == [[0.25, 0.5], [0.7, 0.7]]
-    assert found[4]["implied"].tolist()[0] == 55 and found[4]["implied"].isna().tolist()[1]
+    assert [rows["risk"].tolist() for rows in stored.values()] == [[0.25, 0.5], [0.7, 0.7]]
+    assert stored[4]["implied"].tolist()[0] == 55 and stored[4]["implied"].isna().tolist()[1]
     assert newest["as_of"].tolist() == [pd.Timestamp(days[1])]
     assert absent.empty
     assert read(engine, days[1])["as_of"].tolist() == [pd.Timestamp(days[0])] * 2

@@ -1,4 +1,4 @@
-"""An installation whose stored predictions did not say which records they know."""
+"""An installation whose stored predictions did not state which records they know."""
 
 from __future__ import annotations
 

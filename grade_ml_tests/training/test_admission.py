@@ -21,7 +21,7 @@ Frames = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 def world(seed: int = 0, term_effect: float = 0) -> Frames:
     """Return (snapshots, outcomes, sections): difficulty lowers grades, other sources do not.
 
-    Terms differ by up to twice `term_effect` points, which the indicators tell and nothing else.
+    Terms differ by up to twice `term_effect` points, which the indicators show and nothing else.
     """
     rows, truth = snapshots(TERMS * COURSES, STUDENTS, WEEKS, seed)
     random = np.random.default_rng(seed + 1)
@@ -35,7 +35,7 @@ def world(seed: int = 0, term_effect: float = 0) -> Frames:
         }
     )
     difficulty = pd.Series(random.uniform(-15, 15, len(names)), names)
-    # The last term is like the one before it; any other would be as likely.
+    # The last term is like the term before it; any other would be as likely.
     level = pd.Series(term_effect * np.array([-1.0, 1.0, -1.0, 1.0, 1.0])[term], names)
     section = rows["section_id"].astype(object)
     start = section.map(sections.set_index("section_id")["starts_on"])
@@ -70,7 +70,7 @@ def test_a_source_with_an_effect_is_admitted_and_no_other(verdict: Admission) ->
     assert "no gain beyond chance" in trials[NOISE].reason
 
 
-def test_a_source_that_only_tells_the_term_is_not_admitted() -> None:
+def test_a_source_that_only_identifies_the_term_is_not_admitted() -> None:
     verdict = admission(*world(term_effect=8), seed=0)
     trial = next(trial for trial in verdict.trials if trial.source == PROXY)
     assert trial.error is not None and trial.error.is_gain

@@ -28,17 +28,17 @@ def report(gradebook: Gradebook, terms: list[str]) -> BacktestReport:
 
 
 def test_the_report_has_the_keys_of_the_protocol(report: BacktestReport, terms) -> None:
-    found = report.to_dict()
-    assert found["train_terms"] == terms[:2]
-    assert found["test_terms"] == terms[2:3]
-    assert list(found["cuts"]) == ["0.25", "0.5", "0.75"]
-    for cut in (*found["cuts"].values(), found["all"]):
+    body = report.to_dict()
+    assert body["train_terms"] == terms[:2]
+    assert body["test_terms"] == terms[2:3]
+    assert list(body["cuts"]) == ["0.25", "0.5", "0.75"]
+    for cut in (*body["cuts"].values(), body["all"]):
         assert set(cut) == {"n", "grade", "risk"}
         assert {"rmse", "mae", "coverage80", "coverage95", "width80"} <= set(cut["grade"])
         assert set(cut["risk"]) == {"auc", "ap", "brier", "ece"}
-    assert found["all"]["n"] == sum(cut["n"] for cut in found["cuts"].values())
-    assert set(found["models"]) == {"baseline", "naive"}
-    assert min(found["train_seconds"], found["predict_seconds"], found["peak_mb"]) > 0
+    assert body["all"]["n"] == sum(cut["n"] for cut in body["cuts"].values())
+    assert set(body["models"]) == {"baseline", "naive"}
+    assert min(body["train_seconds"], body["predict_seconds"], body["peak_mb"]) > 0
 
 
 def test_the_baseline_beats_the_naive_forecast(report: BacktestReport) -> None:
@@ -86,7 +86,7 @@ def test_what_happens_after_the_last_cut_changes_no_prediction(gradebook, terms,
         assert before.models["baseline"].cuts[cut].risk == after.models["baseline"].cuts[cut].risk
 
 
-def test_an_unknown_term_is_named_with_the_known_ones(gradebook, terms) -> None:
+def test_an_unknown_term_is_named_with_the_known_terms(gradebook, terms) -> None:
     with pytest.raises(NotFoundError, match="no term 1999X") as caught:
         backtest(gradebook, ["1999X"], terms[2:3])
     assert terms[0] in caught.value.remedy
@@ -97,7 +97,7 @@ def test_a_term_on_both_sides_is_refused(gradebook, terms) -> None:
         backtest(gradebook, terms[:2], terms[1:3])
 
 
-def test_an_empty_gradebook_says_what_to_do(gradebook) -> None:
+def test_an_empty_gradebook_raises_with_a_remedy(gradebook) -> None:
     empty = replace(gradebook, sections=gradebook.sections[:0])
     with pytest.raises(NotFoundError) as caught:
         backtest(empty, ["a"], ["b"])

@@ -12,13 +12,14 @@ from sqlalchemy import Engine
 
 from grade_ml.core.errors import ArtifactError
 from grade_ml.core.settings import Settings
-from grade_ml.ensemble.baseline import NAME
+from grade_ml.ensemble.names import BASELINE
 from grade_ml.ensemble.rows import NAIVE
 from grade_ml.features.store import Frames
 from grade_ml.gradebook.attributes import declarations
 from grade_ml.gradebook.institution import Institution, Use
+from grade_ml.registry.history import Stage, transition
 from grade_ml.registry.registry import Alias, Registry
-from grade_ml.registry.transition import Stage, Stages, transition
+from grade_ml.registry.transition import Stages
 from grade_ml.training.baseline import train
 from grade_ml.training.data import TrainingData
 from grade_ml_tests.ensemble.snapshots import coarse, snapshots
@@ -50,10 +51,10 @@ def test_a_champion_that_reads_what_none_may_is_replaced(
     data: Data, stages: Stages, registry: Registry, settings: Settings
 ) -> None:
     frame, truth = data
-    # As all frames were once, and some still are until the next night.
+    # As all frames were once, and some still are until the next nightly run.
     old = frame.assign(attribute_sex=frame["protected_gender"], attribute_mood=np.float32(1))
     first = train(TrainingData.of(old, truth, PSEUDONYMS), stages)
-    assert registry.get(NAME, Alias.CHAMPION) == first.version
+    assert registry.get(BASELINE, Alias.CHAMPION) == first.version
     with pytest.raises(ArtifactError) as caught:
         registry.fetch(first.version)
     assert "baseline 1" in caught.value.message
@@ -64,12 +65,12 @@ def test_a_champion_that_reads_what_none_may_is_replaced(
     frames.write("all", old)
     stored = TrainingData.stored(frames, truth, registry.declared)
     second = train(stored, stages)
-    assert second.fitted and registry.get(NAME, Alias.CHAMPION) == second.version
+    assert second.fitted and registry.get(BASELINE, Alias.CHAMPION) == second.version
     read = {name for name in second.model.features if name.startswith("attribute_")}
     assert read == {"attribute_region", "attribute_studied_credits"}
     assert not train(stored, stages).fitted
 
-    # From one day to the next the institution protects one that it did not.
+    # From one day to the next the institution protects an attribute that it did not.
     declared = declarations(Institution(attributes={"region": Use.PROTECTED}))
     stricter = Registry(registry.tracking_uri, settings.storage_root, PSEUDONYMS, declared)
     stored = TrainingData.stored(frames, truth, declared)
@@ -87,7 +88,7 @@ def test_the_first_good_model_becomes_champion_and_is_not_fitted_twice(
 ):
     first = train(TrainingData.of(*data, PSEUDONYMS), stages)
     assert first.fitted and first.accepted, first.verdicts
-    assert registry.get(NAME, Alias.CHAMPION) == first.version
+    assert registry.get(BASELINE, Alias.CHAMPION) == first.version
     frame, truth = data
     shuffled = frame.sample(frac=1, random_state=1), truth.sample(frac=1, random_state=1)
     again = train(TrainingData.of(*shuffled, PSEUDONYMS), stages)
@@ -109,13 +110,17 @@ def test_a_model_that_carrying_on_beats_does_not_become_champion(
     training = train(TrainingData.of(oracle, truth, PSEUDONYMS), stages)
     assert not passed(training)["better_than_naive"]
     assert training.version.version == champion.version.version + 1
-    assert registry.get(NAME, Alias.CHAMPION) == champion.version
+    assert registry.get(BASELINE, Alias.CHAMPION) == champion.version
     assert stages.of(training.version) is Stage.CANDIDATE
     with stages.engine.connect() as connection:
-        told = connection.execute(sa.select(transition).order_by(transition.c.id)).all()
-    assert [(one.version, one.to_stage) for one in told] == [(1, "challenger"), (1, "champion")]
+        transitions = connection.execute(sa.select(transition).order_by(transition.c.id)).all()
+    assert [(row.version, row.to_stage) for row in transitions] == [
+        (1, "challenger"),
+        (1, "champion"),
+    ]
     assert (
-        told[0].figures["better_than_naive_rmse"] < told[0].figures["better_than_naive_naive_rmse"]
+        transitions[0].figures["better_than_naive_rmse"]
+        < transitions[0].figures["better_than_naive_naive_rmse"]
     )
 
 
@@ -128,4 +133,4 @@ def test_a_champion_that_cannot_be_read_is_replaced(
         file.write_bytes(b"damaged")
     second = train(TrainingData.of(*data, PSEUDONYMS), stages)
     assert second.fitted
-    assert registry.get(NAME, Alias.CHAMPION) == second.version != first.version
+    assert registry.get(BASELINE, Alias.CHAMPION) == second.version != first.version

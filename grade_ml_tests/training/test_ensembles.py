@@ -22,16 +22,18 @@ from grade_ml.core.resampling import Improvement
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import baseline, pooled
 from grade_ml.ensemble.baseline import BaselineModel
-from grade_ml.ensemble.course import Change, CourseModel, name_of
-from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel
+from grade_ml.ensemble.course import Change, CourseModel
+from grade_ml.ensemble.names import POOLED, name_of
+from grade_ml.ensemble.pooled import Parameters, PooledModel
 from grade_ml.ensemble.rows import ENROLLMENT, NAIVE, as_text, section_versions
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import Frames
 from grade_ml.gradebook.attributes import declarations
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS, Institution, Use
+from grade_ml.registry.history import Stage, transition
 from grade_ml.registry.registry import Alias, ModelVersion, Registry
-from grade_ml.registry.transition import Evidence, Stage, Stages, transition
+from grade_ml.registry.transition import Evidence, Stages
 from grade_ml.registry.workspace import Opening, Workspace
 from grade_ml.serving.models import Models
 from grade_ml.serving.predictions import read_predictions, read_shadows
@@ -73,8 +75,8 @@ def world() -> World:
     gradebook = campus(students=120)
     weekly = grade_snapshots(gradebook, weekly_cuts(gradebook.sections, TODAY), TODAY)
     newest = weekly["cut_on"] == weekly["cut_on"].max()
-    some = weekly[newest | (weekly["cut_day"] // 7 % 6 == 2)].reset_index(drop=True)
-    return World(gradebook, some, finished(gradebook, TODAY, DEFAULTS))
+    chosen = weekly[newest | (weekly["cut_day"] // 7 % 6 == 2)].reset_index(drop=True)
+    return World(gradebook, chosen, finished(gradebook, TODAY, DEFAULTS))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +141,7 @@ def register(stages: Stages, model: PooledModel, *through: Stage) -> ModelVersio
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
         version = stages.registry.register(
-            NAME,
+            POOLED,
             Path(folder),
             metrics=model.evaluation.flat(),
             parameters={},
@@ -170,7 +172,7 @@ def corrected(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_worse_past(model: PooledModel) -> PooledModel:
-    """Return the model as if it had said of every held-out row what it said of another one."""
+    """Return the model as if its prediction of each held-out row were that of another row."""
     held = model.held_out
     order = np.random.default_rng(0).permutation(len(held))
     shuffled = held.assign(**{name: held[name].to_numpy()[order] for name in ("grade", "risk")})
@@ -181,10 +183,10 @@ def with_perfect_past(model: PooledModel, but_low_in: str = "") -> PooledModel:
     """Return the model as if it had foretold every outcome, 30 points too low in one course."""
     held = model.held_out
     low = 30 * (held["course_id"] == but_low_in)
-    told = held.assign(
+    exchanged = held.assign(
         raw_grade=(held["final_grade"] - low).clip(0), raw_risk=held["at_risk"] * 1.0
     )
-    return replace(model, held_out=told)
+    return replace(model, held_out=exchanged)
 
 
 Told = tuple[str, int | None, int]
@@ -205,14 +207,14 @@ def test_the_first_version_serves_and_unchanged_data_are_not_fitted_again(
     first = train(opened, world.snapshots, world.results)
     assert first.fitted and first.accepted, first.verdicts
     assert first.reason == "became champion: there was no champion"
-    assert registry.get(NAME, Alias.CHAMPION) == first.version
-    assert registry.get(NAME, Alias.CHALLENGER) is None
-    assert promotions(connection) == [(NAME, None, 1)]
+    assert registry.get(POOLED, Alias.CHAMPION) == first.version
+    assert registry.get(POOLED, Alias.CHALLENGER) is None
+    assert promotions(connection) == [(POOLED, None, 1)]
     assert {"all_rmse", "training_seconds", "peak_megabytes"} <= set(first.version.metrics)
     assert first.version.trained_at == NOW
     assert first.model.degraded == ("nothing was tuned",)
     assert first.version.parameters["grade.catboost.rounds"] == "60"
-    assert {one["source"] for one in first.model.choices["external"]["trials"]}
+    assert {trial["source"] for trial in first.model.choices["external"]["trials"]}
     assert {"grade", "risk"} == set(first.model.importance_spread["task"])
 
     shuffled = world.snapshots.sample(frac=1, random_state=1), world.results[::-1]
@@ -220,7 +222,7 @@ def test_the_first_version_serves_and_unchanged_data_are_not_fitted_again(
     assert not again.fitted and again.accepted
     assert again.reason == "version 1 is kept: nothing changed"
 
-    assert promotions(connection) == [(NAME, None, 1)]
+    assert promotions(connection) == [(POOLED, None, 1)]
 
 
 def test_a_little_change_keeps_the_model(
@@ -253,8 +255,8 @@ def test_a_new_version_becomes_challenger_however_good_it_looks(  # noqa: PLR091
     training = train(opened, world.snapshots, corrected(world.results))
     assert training.fitted and training.accepted
     assert training.reason.startswith("became challenger: an experiment decides")
-    assert registry.get(NAME, Alias.CHALLENGER) == training.version
-    assert registry.get(NAME, Alias.CHAMPION) == champion
+    assert registry.get(POOLED, Alias.CHALLENGER) == training.version
+    assert registry.get(POOLED, Alias.CHAMPION) == champion
     assert promotions(connection) == []
     again = train(opened, world.snapshots, corrected(world.results))
     assert again.reason == "version 2 is kept: nothing changed"
@@ -262,7 +264,7 @@ def test_a_new_version_becomes_challenger_however_good_it_looks(  # noqa: PLR091
     stages.transition(training.version, Stage.RETIRED, Evidence("it was no better"))
     again = train(opened, world.snapshots, corrected(world.results))
     assert (again.version, again.fitted) == (training.version, False)
-    assert registry.aliases(NAME)[NAME] == {Alias.CHAMPION: champion.version}
+    assert registry.aliases(POOLED)[POOLED] == {Alias.CHAMPION: champion.version}
 
 
 class StopError(Exception):
@@ -273,15 +275,9 @@ def test_no_transaction_is_open_while_a_model_is_fitted(
     world: World, engine: Engine, opened: Opening
 ) -> None:
     store(engine, world.gradebook)
-    open_ones = sa.text(
-        "select count(*) from pg_stat_activity where datname = current_database() "
-        "and backend_type = 'client backend' and xact_start is not null "
-        "and pid <> pg_backend_pid()"
-    )
 
     def look(*_: object) -> Tuned:
-        with engine.connect() as connection:
-            assert connection.execute(open_ones).scalar() == 0
+        assert engine.pool.checkedout() == 0
         raise StopError
 
     data = TrainingData.of(world.snapshots, world.results, PSEUDONYMS)
@@ -313,7 +309,7 @@ def test_a_challenger_that_a_dead_process_left_without_champion_serves(
     left = register(stages, replace(model, section_versions=versions), Stage.CHALLENGER)
     training = train(opened, world.ended, world.results)
     assert not training.fitted
-    assert registry.get(NAME, Alias.CHAMPION) == training.version == left
+    assert registry.get(POOLED, Alias.CHAMPION) == training.version == left
 
 
 def test_a_version_that_carrying_on_beats_has_no_alias(
@@ -324,15 +320,15 @@ def test_a_version_that_carrying_on_beats_has_no_alias(
         how="left",
         on=["section_id", "student_id"],
     )["final_grade"]
-    # The naive forecast is never wrong, and no member is told of it.
+    # The naive forecast is never wrong, and no member sees it.
     oracle = world.ended.assign(grade_if_nothing_more=0.0)
     oracle[NAIVE] = known.to_numpy("float32")
     training = train(opened, oracle, world.results)
     assert not training.accepted
     assert "better_than_naive" in training.reason
     assert training.reason.startswith("stays a candidate")
-    assert registry.get(NAME, Alias.CHALLENGER) is None
-    assert registry.get(NAME, Alias.CHAMPION) is None
+    assert registry.get(POOLED, Alias.CHALLENGER) is None
+    assert registry.get(POOLED, Alias.CHAMPION) is None
     assert promotions(connection) == []
 
 
@@ -354,8 +350,8 @@ def test_a_champion_that_cannot_be_read_is_replaced(  # noqa: PLR0917
     training = train(opened, world.snapshots, world.results)
     assert training.fitted
     assert training.reason.startswith("became champion: version 1 cannot serve")
-    assert registry.get(NAME, Alias.CHAMPION) == training.version
-    assert promotions(connection) == [(NAME, 1, training.version.version)]
+    assert registry.get(POOLED, Alias.CHAMPION) == training.version
+    assert promotions(connection) == [(POOLED, 1, training.version.version)]
 
 
 def test_verdicts_name_what_is_missing(model: PooledModel, plain: BaselineModel) -> None:
@@ -363,7 +359,7 @@ def test_verdicts_name_what_is_missing(model: PooledModel, plain: BaselineModel)
     evaluation = replace(model.evaluation, metrics={"all": poor | {"brier": 0.3}})
     metrics = plain.evaluation.flat()
     judged = of_pooled(replace(model, evaluation=evaluation), metrics, None)
-    assert {one.name: one.passed for one in judged} == {
+    assert {check.name: check.passed for check in judged} == {
         "better_than_naive": False,
         "better_than_baseline": False,
         "intervals_cover": False,
@@ -371,10 +367,18 @@ def test_verdicts_name_what_is_missing(model: PooledModel, plain: BaselineModel)
         "explanations_add_up": True,
     }
     unknown = replace(model, evaluation=replace(model.evaluation, metrics={"all": {"rmse": None}}))
-    assert all(one.passed for one in of_pooled(unknown, metrics, None))
+    assert all(check.passed for check in of_pooled(unknown, metrics, None))
 
 
-def test_the_next_in_line_serves_and_says_so(  # noqa: PLR0917
+def test_before_any_section_has_ended_the_ensemble_states_what_it_needs(
+    world: World, opened: Opening
+) -> None:
+    nothing = TrainingData.of(world.snapshots, world.results.head(0), PSEUDONYMS)
+    with pytest.raises(NotReadyError, match=r"at least 20 enrollments .* the gradebook has 0"):
+        training_of_pooled.train(nothing, opened, tune=lambda *_: Tuned({}))
+
+
+def test_the_next_in_line_serves_and_reports_it(  # noqa: PLR0917
     world: World,
     model: PooledModel,
     plain: BaselineModel,
@@ -400,8 +404,8 @@ def test_the_next_in_line_serves_and_says_so(  # noqa: PLR0917
     served = Models(registry).serving(MATHS)
     assert served.version.name == "baseline"
     assert len(served.degraded) == 1
-    each = Models(registry).serving_each([MATHS, "elsewhere"])
-    assert [(one.version, one.degraded) for one in each.values()] == [
+    served_models = Models(registry).serving_each([MATHS, "elsewhere"])
+    assert [(trained.version, trained.degraded) for trained in served_models.values()] == [
         (served.version, served.degraded)
     ] * 2
     assert "pooled version 1 cannot serve" in served.degraded[0]
@@ -428,9 +432,9 @@ def test_shadows_predict_beside_the_champion_and_cost_it_nothing(  # noqa: PLR09
     challenger = register(stages, replace(model, base_rate=0.1), Stage.CHALLENGER)
     broken = register(stages, model)
     damage(settings, broken)
-    compared = [(NAME, one.version) for one in (champion, challenger, broken)]
+    compared = [(POOLED, kept.version) for kept in (champion, challenger, broken)]
     with opened() as workspace:
-        scored = score_running(workspace, [MATHS, OTHER], [*compared, (NAME, 99)])
+        scored = score_running(workspace, [MATHS, OTHER], [*compared, (POOLED, 99)])
     pd.testing.assert_frame_equal(scored.predictions, alone.predictions)
     assert scored.models == (f"pooled {champion.version}",)
     assert scored.shadows == (f"pooled {champion.version}", f"pooled {challenger.version}")
@@ -452,8 +456,8 @@ def test_shadows_predict_beside_the_champion_and_cost_it_nothing(  # noqa: PLR09
         points = known["implied"] * known["weight_remaining"] / 100
         certain = known["grade_if_nothing_more"].fillna(0)
         assert np.allclose(points, known["grade"] - certain, atol=1e-3)
-    said = read_shadows(connection, champion, as_of=TODAY)
-    assert said["grade"].tolist() == served["grade"].tolist()
+    shadows = read_shadows(connection, champion, as_of=TODAY)
+    assert shadows["grade"].tolist() == served["grade"].tolist()
 
 
 def correct(
@@ -481,7 +485,7 @@ def test_a_model_that_reads_what_none_may_steps_aside_and_is_replaced(  # noqa: 
     make_champion(settings, plain, tmp_path / "plain")
     register(stages, model, *SERVING)
     assert "attribute_region" in model.features
-    assert Models(registry).serving(MATHS).version.name == NAME
+    assert Models(registry).serving(MATHS).version.name == POOLED
 
     declared = declarations(Institution(attributes={"region": Use.PROTECTED}))
     stricter = Registry(registry.tracking_uri, settings.storage_root, PSEUDONYMS, declared)
@@ -528,7 +532,7 @@ def test_a_model_whose_students_another_secret_hides_is_replaced_and_removed(  #
         training.version.run_id
     ]
     with pytest.raises(ArtifactError, match="no version 1"):
-        mine.at(NAME, old.version)
+        mine.at(POOLED, old.version)
 
 
 def test_a_course_is_corrected_once_and_serves_itself(  # noqa: PLR0917
@@ -560,18 +564,18 @@ def test_a_course_is_corrected_once_and_serves_itself(  # noqa: PLR0917
     assert promotions(connection) == [(name_of(MATHS), None, 1)]
 
     again = correct(opened, MATHS, OTHER)
-    assert [(one.kept, one.fitted) for one in again] == [(True, False), (False, False)]
-    assert all(one.reason.startswith("nothing changed: ") for one in again)
+    assert [(trained.kept, trained.fitted) for trained in again] == [(True, False), (False, False)]
+    assert all(trained.reason.startswith("nothing changed: ") for trained in again)
     assert registry.get(name_of(MATHS), Alias.CHAMPION) == version
 
     scored = score(opened, MATHS, OTHER)
     assert scored.models == (f"{name_of(MATHS)} 1", "pooled 1")
 
-    # Scores of the running section have changed: that comes on top, and stays the next night.
+    # Scores of the running section have changed: that comes on top, and stays in later runs.
     change = Change(date(2025, 11, 5), -0.3, Improvement(0.2, 0.1, 0.3, 100, 50))
-    (told,) = correct(opened, MATHS, changes={MATHS: change})
-    assert told.fitted and "points to come are -30%" in told.reason
-    assert told.model and first.model and told.model.changed_on == change.since
+    (outcome,) = correct(opened, MATHS, changes={MATHS: change})
+    assert outcome.fitted and "points to come are -30%" in outcome.reason
+    assert outcome.model and first.model and outcome.model.changed_on == change.since
     lower = score(opened, MATHS)
     assert lower.models == (f"{name_of(MATHS)} 2",)
     assert lower.of_course(MATHS)["mean_grade"] < scored.of_course(MATHS)["mean_grade"] - 1
@@ -586,4 +590,4 @@ def test_a_course_is_corrected_once_and_serves_itself(  # noqa: PLR0917
     assert gone.fitted and not gone.kept
     assert registry.get(name_of(MATHS), Alias.CHAMPION) is None
     assert stages.of(registry.at(name_of(MATHS), 2)) is Stage.RETIRED
-    assert Models(registry).serving(MATHS).version.name == NAME
+    assert Models(registry).serving(MATHS).version.name == POOLED

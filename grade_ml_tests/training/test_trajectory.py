@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from grade_ml.core.errors import NotReadyError
@@ -21,8 +20,9 @@ from grade_ml.forecasting.contract import Method
 from grade_ml.forecasting.loading import sections_where
 from grade_ml.forecasting.trajectory import NAME
 from grade_ml.gradebook.schema import section
+from grade_ml.registry.history import Stage
 from grade_ml.registry.registry import Alias, Registry
-from grade_ml.registry.transition import Stage, Stages
+from grade_ml.registry.transition import Stages
 from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.forecasts import serving
 from grade_ml.training.trajectory import train_trajectory, verdicts
@@ -40,7 +40,7 @@ from grade_ml_tests.forecasting.campus import (
 pytestmark = pytest.mark.slow
 
 Opener = Callable[[date], Callable[[], AbstractContextManager[Workspace]]]
-#: Together they beat the naive one of them.
+#: Together they are better than the naive method among them.
 GOOD = (Method.LAST, Method.SLOT)
 #: Alone it is no better than itself, so that its verdict is against it.
 NAIVE = (Method.MEAN,)
@@ -63,17 +63,17 @@ def stages(engine: Engine, settings: Settings) -> Stages:
 
 
 def champion(stages: Stages) -> int | None:
-    found = stages.registry.get(NAME, Alias.CHAMPION)
-    return found.version if found else None
+    version = stages.registry.get(NAME, Alias.CHAMPION)
+    return version.version if version else None
 
 
 def serves(opened: Callable[[], AbstractContextManager[Workspace]]) -> tuple[int, tuple[str, ...]]:
-    with opened() as some:
-        found = serving(some)
-        return found.version, found.degraded
+    with opened() as day_workspace:
+        served = serving(day_workspace)
+        return served.version, served.degraded
 
 
-def test_without_features_it_is_said_what_to_do(engine: Engine, settings: Settings):
+def test_without_features_the_error_names_the_remedy(engine: Engine, settings: Settings):
     fill(engine, campus())
     with pytest.raises(NotReadyError, match="No features"):
         train_trajectory(partial(workspace, engine, settings))
@@ -85,9 +85,7 @@ def test_a_model_that_meets_every_condition_becomes_champion_and_is_kept(
     waiting: list[int] = []
 
     def look(message: str) -> None:
-        query = "select count(*) from pg_stat_activity where state like 'idle in transaction%'"
-        with engine.connect() as connection:
-            waiting.append(connection.execute(sa.text(query)).scalar_one())
+        waiting.append(engine.pool.checkedout())
 
     first = train_trajectory(on(LATER), offered=GOOD, on_progress=look)
     # No transaction is open while a model is fitted.
@@ -113,7 +111,7 @@ def test_a_model_that_meets_every_condition_becomes_champion_and_is_kept(
     assert champion(stages) == serves(on(LATER))[0] == 1
     assert serves(on(TODAY))[0] == serves(on(LATER - timedelta(days=1)))[0] == 2
 
-    # A champion that cannot be read is replaced; until then another serves, and says so.
+    # A champion that cannot be read is replaced; until then another serves, reported as degraded.
     (stages.registry.fetch(version) / "trajectory.json").write_text("{}")
     number, degraded = serves(on(LATER))
     assert number == 2 and "version 1 of the model trajectory cannot serve" in degraded[0]
@@ -129,12 +127,12 @@ def test_where_a_gate_fails_the_former_model_serves_on(on: Opener, stages: Stage
     assert champion(stages) == 1
     assert stages.of(failed.version) is Stage.CANDIDATE
     assert serves(on(LATER)) == (1, ())
-    # It is not fitted again every night, and its verdicts are told every night.
+    # It is not fitted again in each nightly run, but each run reports its verdicts.
     again = train_trajectory(on(LATER), offered=NAIVE)
     assert not again.fitted and again.verdicts == failed.verdicts
 
 
-def test_where_no_model_passed_one_that_failed_serves_and_says_so(on: Opener, stages: Stages):
+def test_where_no_model_passed_a_failed_model_serves_and_is_degraded(on: Opener, stages: Stages):
     train_trajectory(on(LATER), offered=NAIVE)
     assert champion(stages) is None
     version, degraded = serves(on(LATER))
@@ -149,7 +147,7 @@ def test_the_newest_model_of_the_former_version_serves_on_and_becomes_champion(
     fitted().model.save(tmp_path)
     RiskModel.fit(fitted().forecasts, fitted().panels).save(tmp_path)
     for day in (TODAY, LATER):
-        with on(day)() as some:
+        with on(day)() as day_workspace:
             version = stages.registry.register(
                 NAME,
                 tmp_path,
@@ -160,14 +158,16 @@ def test_the_newest_model_of_the_former_version_serves_on_and_becomes_champion(
                 code_version="code",
                 trained_at=AT,
             )
-            ended = sections_where(some, section.c.ends_on < day)["section_id"]
+            ended = sections_where(day_workspace, section.c.ends_on < day)["section_id"]
             hashes = {
                 name: value
-                for of in some.frames.hashes(None, SEQUENCES).values()
-                for name, value in of.items()
+                for frame_hashes in day_workspace.frames.hashes(None, SEQUENCES).values()
+                for name, value in frame_hashes.items()
                 if name in set(ended)
             }
-            store.remember_model(some.connection, version.version, day, hashes, accepted=True)
+            store.remember_model(
+                day_workspace.connection, version.version, day, hashes, accepted=True
+            )
     assert serves(on(TODAY)) == (1, ())
     assert serves(on(LATER)) == (2, ())
     kept = train_trajectory(on(LATER), offered=GOOD)
@@ -193,4 +193,4 @@ def test_the_newest_model_of_the_former_version_serves_on_and_becomes_champion(
     ],
 )
 def test_verdicts_rest_on_what_is_known(figures: dict[str, float], passed: tuple[bool, bool]):
-    assert tuple(one.passed for one in verdicts(figures)) == passed
+    assert tuple(verdict.passed for verdict in verdicts(figures)) == passed

@@ -1,4 +1,4 @@
-"""An installation whose trainings kept what they were told in the text of their data."""
+"""An installation whose trainings stored the known change in the text of their data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grade_ml.training.course import changed_since, course_training
 from grade_ml_tests.conftest import database_of
 
 
-def test_what_a_course_was_told_is_kept(server):
+def test_the_recorded_change_of_a_course_is_retained(server):
     with database_of(server, "0016") as engine:
         with engine.begin() as connection:
             insert = (

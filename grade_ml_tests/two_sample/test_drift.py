@@ -33,7 +33,7 @@ def test_one_row_for_each_feature_with_all_that_was_promised():
     assert report.conclusive
 
 
-def test_a_shift_is_found_named_and_told_in_words():
+def test_a_shift_is_detected_named_and_described():
     report = detect_drift(normal(1, 500), normal(2, 100, shift=1.0))
     assert report.drifted
     features = by_feature(report)
@@ -101,7 +101,7 @@ def test_p_values_agree_with_those_of_scipy_where_these_hold():
 
 
 def test_tiny_chances_are_as_tiny_as_they_are():
-    """999 permutations alone could not say less than .001, too much among hundreds of columns."""
+    """999 permutations alone could not give less than .001, too much among hundreds of columns."""
     reference, current = normal(1, 1000), normal(2, 60, shift=0.75)
     row = by_feature(detect_drift(reference, current)).loc["feature_0"]
     exact = stats.cramervonmises_2samp(reference["feature_0"], current["feature_0"]).pvalue
@@ -230,7 +230,7 @@ def test_missing_values_and_new_categories_are_drift():
 
 
 @pytest.mark.parametrize(("rows", "status"), [(0, "no rows"), (1, "too few rows")])
-def test_a_window_that_says_nothing_says_so(rows, status):
+def test_a_window_without_information_is_reported_so(rows, status):
     reference = normal(1, 100, 2).set_axis(list("ab"), axis=1)
     report = detect_drift(reference, reference.head(rows))
     assert list(report.features["status"]) == [status] * 2
@@ -286,7 +286,7 @@ def test_dates_are_compared_as_days():
     assert row["wasserstein"] == pytest.approx(30, abs=0.1)
 
 
-def test_columns_of_one_name_are_told_and_not_tested():
+def test_columns_of_one_name_are_reported_and_not_tested():
     twice = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 3)), columns=["a", "a", "b"])
     features = by_feature(detect_drift(twice, twice))
     assert dict(features["status"]) == {"a": "duplicated name", "b": "tested"}

@@ -15,7 +15,7 @@ from grade_ml_tests.launch import Installation
 OUTPUT = REPOSITORY / "ci-output"
 SCREENSHOTS = OUTPUT / "screenshots"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-#: Without most of these, Chromium asks its maker's servers for news at every start.
+#: Without most of these, Chromium queries its maker's servers for news at every start.
 ARGUMENTS = (
     "--headless",
     "--no-sandbox",
@@ -28,21 +28,21 @@ ARGUMENTS = (
     # Names that a stranger owns lead to this machine, as after DNS rebinding.
     "--host-resolver-rules=MAP *.example 127.0.0.1",
 )
-#: A page of Dagster on a busy machine; what waits for a run says so itself.
+#: A page of Dagster on a busy machine; what waits for a run states its own limit.
 PAGE_SECONDS = 30
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
         pytest.fail(
             f"The UI test drives a browser, and none of {', '.join(BROWSERS)} is there. "
             "Install one: apt-get install chromium."
         )
     expect.set_options(timeout=PAGE_SECONDS * 1000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
         browser.close()
 

@@ -37,7 +37,7 @@ LOOK = f"""query {{
   partitionSets: assetNodeOrError(assetKey: {{path: ["grade_snapshots"]}}) {{
     ... on AssetNode {{ partitionKeys }} }}
 }}"""
-#: Everything that a page can send without being asked, to `ui`; returns what it could read.
+#: Everything that a page can send by itself to `ui`; returns what it could read.
 ATTACK = """async ({ui, get, forge}) => {
   const read = {};
   const seconds = (n) => new Promise((done) => setTimeout(() => done(null), n * 1000));
@@ -121,14 +121,14 @@ def traces(ui: str, forger: str) -> list[str]:
     assert "errors" not in answer, answer
     data = answer["data"]
     sensor = data["sensorOrError"]["sensorState"]["typeSpecificData"] or {}
-    found = {
+    changes = {
         "limit": forger in [x["concurrencyKey"] for x in data["instance"]["concurrencyLimits"]],
         "run": data["runsOrError"]["count"] > 0,
         "cursor": sensor.get("lastCursor") == forger,
         "partition": forger in data["partitionSets"]["partitionKeys"],
         "report": [forger] in [node["key"]["path"] for node in data["assetsOrError"]["nodes"]],
     }
-    return [what for what, changed in found.items() if changed]
+    return [trace for trace, changed in changes.items() if changed]
 
 
 LURE = b"<!doctype html><title>Win!</title><body>Win!"
@@ -147,7 +147,7 @@ class _Lure(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def stranger() -> Iterator[int]:
-    """The port of a stranger's site, which is really served: browsers tell where a page is from."""
+    """The port of a stranger's site, which is really served: browsers send the origin of a page."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Lure) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_address[1]
@@ -188,10 +188,10 @@ def test_a_page_of_another_origin_changes_and_reads_nothing(
     tab.goto(f"{origin}:{stranger}/")
     read = tab.evaluate(ATTACK.replace("NAME", forger), sent)
     assert traces(demo.url, forger) == []
-    told = {attempt: answer for attempt, answer in read.items() if answer}
+    readable = {attempt: answer for attempt, answer in read.items() if answer}
     # The error page of the browser counts as loaded; it is not the UI's.
-    assert told.pop("frame") == "loaded"
-    assert told == {}
+    assert readable.pop("frame") == "loaded"
+    assert readable == {}
     urls = [frame.url for frame in tab.frames[1:]]
     assert urls and not [url for url in urls if url.startswith(demo.url)], urls
     with tab.expect_popup() as opened:
@@ -200,7 +200,7 @@ def test_a_page_of_another_origin_changes_and_reads_nothing(
     assert traces(demo.url, forger) == []
 
 
-def test_a_name_that_was_bound_anew_to_this_machine_reads_nothing(tab: Page, demo: Installation):
+def test_a_name_that_was_bound_again_to_this_machine_reads_nothing(tab: Page, demo: Installation):
     ui = f"http://rebound.example:{demo.port}"
     forger = name(ui)
     # Whatever answers, the page has the origin that the stranger's would have.
@@ -225,5 +225,5 @@ def test_the_page_of_the_ui_itself_can_do_all_of_it(tab: Page, demo: Installatio
     assert json.loads(read["json"])["data"]["limit"] is True
     assert json.loads(read["socket"])["type"] == "connection_ack"
     assert "dagster_version" in read["versions"]
-    # The sensor goes on meanwhile, so its cursor may be its own again.
+    # The sensor continues meanwhile, so its cursor may be its own again.
     assert {"limit", "run", "partition", "report"} <= set(traces(demo.url, forger))

@@ -125,7 +125,7 @@ def test_an_asset_is_materialized_and_shows_its_plot(page: Page):
     assert see_end(page, SENSOR_SECONDS) == "Success"
     keep(page, "materialized")
     page.goto("/assets/results")
-    look_at_plot(page, "score_distribution")
+    look_at_plot(page, "score distribution")
 
 
 def look_at_plot(page: Page, key: str) -> None:
@@ -154,7 +154,11 @@ def test_one_course_is_materialized(page: Page):
 def test_all_courses_are_backfilled(page: Page):
     open_launch_dialog(page)
     page.get_by_text("All", exact=True).click()
-    expect(page.get_by_text(f"{COURSES} partitions selected", exact=True)).to_be_visible()
+    selected = page.get_by_text(re.compile(r"^\d+ partitions selected$"))
+    expect(selected).to_be_visible()
+    # The first day also reads the courses of the OneRoster server.
+    courses = int(selected.inner_text().split()[0])
+    assert courses >= COURSES
     keep(page, "launch_all_courses")
     button(page, "Launch backfill").click()
     view_launched(page, "Created backfill")
@@ -163,7 +167,7 @@ def test_all_courses_are_backfilled(page: Page):
     expect(status).to_contain_text("Succeeded")
     keep(page, "backfill")
     page.goto("/assets/grade_snapshots?view=partitions")
-    expect(page.get_by_text(f"Materialized ({COURSES})")).to_be_visible()
+    expect(page.get_by_text(f"Materialized ({courses})")).to_be_visible()
 
 
 def test_a_tick_of_the_schedule_collects_all_eight_sources(page: Page):
@@ -184,7 +188,8 @@ def test_a_tick_of_the_schedule_collects_all_eight_sources(page: Page):
         page.goto(f"/assets/{source}?view=checks")
         expect(page.get_by_text("Passed", exact=True).first).to_be_visible()
     page.goto("/assets/weather")
-    look_at_plot(page, "last_90_days")
+    # Of one day alone there is no picture: a sentence replaces it.
+    expect(page.get_by_role("row").filter(has_text="last 90 days").first).to_be_visible()
     page.goto("/assets/external_features")
     coverage = page.get_by_role("row").filter(has_text="coverage").first
     for source in NAMES:

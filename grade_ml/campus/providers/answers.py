@@ -1,4 +1,4 @@
-"""A request as the providers' modules see it, and what they answer. HTTP itself is in `server`."""
+"""Requests and answers of the providers' modules; `server` handles HTTP."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Query:
     parameters
         The query string; a parameter given several times has its values joined by commas.
     body
-        What was posted.
+        The body of a POST.
     headers
         The request's headers, their names in lower case.
     url
-        What was asked, without the query string.
+        The requested URL, without the query string.
     mode
-        How to misbehave, where that is the provider's own matter.
+        How to misbehave, if the provider itself implements it.
     """
 
     parts: tuple[str, ...]
@@ -51,7 +51,7 @@ class Answer:
 
 
 class RefusedError(Exception):
-    """The request cannot be met; carries the provider's own way of saying so."""
+    """The request cannot be met; has the answer with which the provider refuses it."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.body.decode())

@@ -1,8 +1,9 @@
 """The academic calendar and the campus's events, as iCalendar feeds.
 
-How many events a day has follows the campus's condition `campus_events`. They come in every shape
-that a feed may have (weekly with exceptions, moved, cancelled, all day, over several days, on the
-clock of a zone and of UTC), and only who reads all of them rightly counts `World.event_counts`.
+The number of events on a day follows the campus's condition `campus_events`. They come in every
+shape that a feed may have (weekly with exceptions, moved, cancelled, all day, over several days, on
+the clock of a zone and of UTC); only a client that reads all shapes correctly gets the counts of
+`World.event_counts`.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ _KINDS = ("Concert", "Debate", "Career fair", "Guest lecture", "Match", "Play", 
 
 def academic(world: World, query: Query) -> Answer:
     """Answer `academic.ics`: terms, deadlines, exam periods, reading weeks, holidays."""
-    found = _holidays()
+    calendar = _holidays()
     courses = [course(world.config, number) for number in range(world.config.courses)]
     for term in world.terms:
-        found += _term_events(world, term)
-        for one in courses:
-            found += _deadlines(term, one)
-    return Answer(ics.calendar("Academic calendar (simulated)", found), ICS)
+        calendar += _term_events(world, term)
+        for taught in courses:
+            calendar += _deadlines(term, taught)
+    return Answer(ics.calendar("Academic calendar (simulated)", calendar), ICS)
 
 
 def events(world: World, query: Query) -> Answer:
@@ -104,7 +105,7 @@ def _deadlines(term: Term, course: Course) -> list[ics.Event]:
 
 
 def _holidays() -> list[ics.Event]:
-    """Return the holidays, which come back every year."""
+    """Return the holidays, which recur every year."""
     stamp = date(2000, 1, 1)
     return [
         ics.event(
@@ -147,7 +148,7 @@ def _events_feed(world: World) -> bytes:
     first, last = world.terms[0].starts_on, world.today + timedelta(days=ANNOUNCED)
     days = days_between(first, last)
     left = world.event_counts(first, last)
-    found = [
+    calendar = [
         *_festivals(days, left),
         *_market(days, left),
         *(
@@ -156,7 +157,7 @@ def _events_feed(world: World) -> bytes:
             for event in _single_events(world, day, int(count))
         ),
     ]
-    return ics.calendar("Campus events (simulated)", found)
+    return ics.calendar("Campus events (simulated)", calendar)
 
 
 def _festivals(days: list[date], left: np.ndarray) -> list[ics.Event]:
@@ -180,8 +181,8 @@ def _festivals(days: list[date], left: np.ndarray) -> list[ics.Event]:
 def _market(days: list[date], left: np.ndarray) -> list[ics.Event]:
     """Return a weekly market with exceptions; takes its places from `left`.
 
-    It is left out in the winter closure and where the day has no place left; in March the first
-    one is cancelled, and in September the first one is held later that day.
+    It is left out in the winter closure and if the day has no place left; in March the first
+    market is cancelled, and in September the first market is held later that day.
     """
     wednesdays = [n for n, day in enumerate(days) if day.weekday() == _WEDNESDAY]
     if not wednesdays:
@@ -249,7 +250,7 @@ def _hours(start: datetime, hours: int) -> ics.Event:
 
 
 def _cancelled(world: World, day: date, kind: str, stamp: date) -> ics.Event:
-    """Return an event that does not take place, which shows only some days before."""
+    """Return a cancelled event; the cancellation shows only some days before."""
     known = day - timedelta(days=CANCELLED)
     is_off = world.today >= known
     return ics.event(

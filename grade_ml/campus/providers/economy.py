@@ -1,7 +1,7 @@
-"""Economy and jobs in the formats of the World Bank, FRED and BLS; none of it touches grades.
+"""Economy and jobs in the formats of the World Bank, FRED and BLS; they have no effect on grades.
 
-A figure appears some time after its period and is revised later, so what is answered depends on
-the world's today.
+A figure appears some time after its period and is revised later, so answers depend on the world's
+today.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from grade_ml.campus.providers.world import Stream, World, number
 
 @dataclass(frozen=True)
 class Series:
-    """How a published series looks.
+    """The properties of a published series.
 
     Parameters
     ----------
@@ -76,13 +76,13 @@ MONTHLY = {
     "JTS000000000000000JOL": Series("Job openings, total nonfarm", 8000.0, 1200.0, 35, 60, 0),
     "JTS000000000000000JOR": Series("Job openings rate, total nonfarm", 4.8, 0.7, 35, 60),
 }
-#: A first figure is off by this share of the series' swing (SD).
+#: The error of a first figure, as a share of the series' standard deviation.
 REVISION = 0.25
 _FIRST_YEAR = 1960
 
 
 def figure(world: World, name: str, series: Series, start: date, end: date) -> Figure | None:
-    """Return what is published about the period from `start` up to `end` (exclusive), if it is."""
+    """Return the published figure of the period from `start` to `end` (exclusive), if any."""
     released = end + timedelta(days=series.lag)
     if world.today < released:
         return None
@@ -123,15 +123,15 @@ def world_bank(world: World, query: Query) -> Answer:
 
 def _observation(world: World, name: str, code: str, year: int) -> dict[str, object]:
     series = INDICATORS[name]
-    found = figure(world, f"{code} {name}", series, date(year, 1, 1), date(year + 1, 1, 1))
+    published = figure(world, f"{code} {name}", series, date(year, 1, 1), date(year + 1, 1, 1))
     return {
         "indicator": {"id": name, "value": f"{series.title}, simulated"},
         "country": {"id": code[:2], "value": f"{code} (simulated)"},
         "countryiso3code": code,
         "date": str(year),
-        "value": found and found.value,
+        "value": published and published.value,
         "unit": "",
-        "obs_status": "E" if found and found.preliminary else "",
+        "obs_status": "E" if published and published.preliminary else "",
         "decimal": 1,
     }
 
@@ -142,11 +142,11 @@ def _last_release(today: date) -> date:
 
 
 def _years(query: Query, last: int) -> list[int]:
-    """Return the years asked for that exist, newest first."""
-    found = re.fullmatch(r"(\d{4})(?::(\d{4}))?", query.parameters.get("date", f"1960:{last}"))
-    if not found:
+    """Return the requested years that exist, newest first."""
+    match = re.fullmatch(r"(\d{4})(?::(\d{4}))?", query.parameters.get("date", f"1960:{last}"))
+    if not match:
         raise _invalid_value()
-    first, until = int(found[1]), int(found[2] or found[1])
+    first, until = int(match[1]), int(match[2] or match[1])
     return list(range(min(until, last), max(first, _FIRST_YEAR) - 1, -1))
 
 
@@ -172,18 +172,18 @@ def fred(world: World, query: Query) -> Answer:
     names = query.parameters.get("id", "").split(",")
     if query.parts != ("graph", "fredgraph.csv") or not set(names) <= set(MONTHLY):
         raise RefusedError(as_text("<html>Not found (simulated)</html>", "text/html", 404))
-    first = _date_asked(query, "cosd", date(_FIRST_YEAR, 1, 1))
-    last = _date_asked(query, "coed", world.today)
+    first = _requested_date(query, "cosd", date(_FIRST_YEAR, 1, 1))
+    last = _requested_date(query, "coed", world.today)
     lines = [",".join(["observation_date", *names])]
     for month in _months(first, last):
-        found = [figure(world, name, MONTHLY[name], month, _next_month(month)) for name in names]
-        if any(found):
-            values = ("" if one is None else f"{one.value}" for one in found)
+        figures = [figure(world, name, MONTHLY[name], month, _next_month(month)) for name in names]
+        if any(figures):
+            values = ("" if published is None else f"{published.value}" for published in figures)
             lines.append(",".join([month.isoformat(), *values]))
     return as_text("\n".join(lines) + "\n", "application/csv")
 
 
-def _date_asked(query: Query, name: str, default: date) -> date:
+def _requested_date(query: Query, name: str, default: date) -> date:
     text = query.parameters.get(name, default.isoformat())
     try:
         return date.fromisoformat(text)
@@ -195,14 +195,14 @@ def _date_asked(query: Query, name: str, default: date) -> date:
 def bls(world: World, query: Query) -> Answer:
     """Answer a POST to `/publicAPI/v2/timeseries/data/`, newest month first.
 
-    Without a registration key at most 10 years and 25 series, with one 20 and 50.
+    Without a registration key it answers at most 10 years and 25 series, with a key 20 and 50.
     """
     try:
-        asked = json.loads(query.body)
-        names, first, last = asked["seriesid"], int(asked["startyear"]), int(asked["endyear"])
+        request = json.loads(query.body)
+        names, first, last = request["seriesid"], int(request["startyear"]), int(request["endyear"])
     except (ValueError, KeyError, TypeError):
         return _bls_answer("REQUEST_NOT_PROCESSED", ["Your request is not valid (simulated)."], [])
-    most_years, most_series = (20, 50) if asked.get("registrationkey") else (10, 25)
+    most_years, most_series = (20, 50) if request.get("registrationkey") else (10, 25)
     if len(names) > most_series:
         return _bls_answer("REQUEST_NOT_PROCESSED", ["Too many series (simulated)."], [])
     messages = []
@@ -226,11 +226,11 @@ def _bls_data(world: World, name: str, first: int, last: int) -> list[dict[str, 
     rows: list[dict[str, object]] = []
     series = MONTHLY[name]
     for month in reversed(_months(date(first, 1, 1), date(last, 12, 31))):
-        found = figure(world, name, series, month, _next_month(month))
-        if found is None:
+        published = figure(world, name, series, month, _next_month(month))
+        if published is None:
             continue
         footnotes = [{"code": "S", "text": "simulated"}]
-        if found.preliminary:
+        if published.preliminary:
             footnotes.append({"code": "P", "text": "preliminary"})
         rows.append(
             {
@@ -238,7 +238,7 @@ def _bls_data(world: World, name: str, first: int, last: int) -> list[dict[str, 
                 "period": f"M{month.month:02d}",
                 "periodName": month_name[month.month],
                 **({} if rows or last < world.today.year else {"latest": "true"}),
-                "value": f"{found.value:.{series.decimals}f}",
+                "value": f"{published.value:.{series.decimals}f}",
                 "footnotes": footnotes,
             }
         )

@@ -1,4 +1,4 @@
-"""Text of iCalendar (RFC 5545): components in, folded lines out. What takes place is elsewhere."""
+"""Writes iCalendar text (RFC 5545): turns components into folded lines."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def calendar(name: str, events: Iterable[Event]) -> bytes:
 
 
 def event(uid: str, summary: str, stamp: date, *lines: str) -> Event:
-    """Return an event with what every event has; `stamp` is the day of its last change."""
+    """Return an event with the mandatory lines; `stamp` is the day of its last change."""
     return (
         f"UID:{uid}@simulated.grade-ml",
         f"DTSTAMP:{stamp:%Y%m%d}T000000Z",
@@ -56,7 +56,7 @@ def event(uid: str, summary: str, stamp: date, *lines: str) -> Event:
 
 
 def all_day(first: date, last: date) -> Event:
-    """Return the lines of an event that takes whole days, `last` included."""
+    """Return the lines of an event that lasts whole days, `last` included."""
     return (
         f"DTSTART;VALUE=DATE:{first:%Y%m%d}",
         f"DTEND;VALUE=DATE:{last + timedelta(days=1):%Y%m%d}",
@@ -69,7 +69,7 @@ def zoned(name: str, moment: datetime) -> str:
 
 
 def text(value: str) -> str:
-    """Return `value` with the characters escaped that separate."""
+    """Return `value` with separators escaped."""
     for character in "\\;,":
         value = value.replace(character, f"\\{character}")
     return value

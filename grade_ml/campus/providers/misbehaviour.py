@@ -1,4 +1,7 @@
-"""How a provider can go wrong, and what that does to a body. Sockets are in `server`."""
+"""The ways in which a provider can misbehave, and their effects on a body.
+
+`server` applies those that concern connections.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 
 class Mode(StrEnum):
-    """One way to misbehave."""
+    """A way to misbehave."""
 
     TOO_MANY_REQUESTS = "too_many_requests"
     """Status 429 with Retry-After."""
@@ -20,15 +23,15 @@ class Mode(StrEnum):
     WRONG_CONTENT_TYPE = "wrong_content_type"
     """The right body, called HTML."""
     HTML_PAGE = "html_page"
-    """A page that asks for patience, under status 200."""
+    """A page that requests patience, under status 200."""
     TRUNCATED = "truncated"
-    """The first half of the body as if it were all of it."""
+    """The first half of the body as if it were the whole."""
     HUGE = "huge"
     """The right body, then 50 MB of blanks, of no declared length."""
     CHANGED_FIELD = "changed_field"
-    """A field that everybody reads has a new name."""
+    """A field that every client reads has a new name."""
     OFF = "off"
-    """The connection is reset without a word."""
+    """The connection is reset without an answer."""
     NULLS = "nulls"
     """Values are missing: null, empty, or no events."""
     UNAUTHORIZED = "unauthorized"
@@ -38,16 +41,16 @@ class Mode(StrEnum):
     VANISHING_ROWS = "vanishing_rows"
     """OneRoster: after the first page a row is gone, and all others move up."""
     WRONG_TOTAL = "wrong_total"
-    """OneRoster: X-Total-Count is more than there is."""
+    """OneRoster: X-Total-Count is larger than the number of rows."""
     WITHOUT_TOTAL = "without_total"
     """OneRoster: there is no X-Total-Count, only links."""
     ENDLESS_PAGES = "endless_pages"
-    """OneRoster: every page leads to a next one, which says the same."""
+    """OneRoster: every page links to a next page, which is the same."""
     UNKNOWN_WORDS = "unknown_words"
     """OneRoster: the first row of a page has words that no version of the standard knows."""
 
 
-#: What only a provider that has pages can do; the others answer as ever.
+#: The modes of providers with pages; other providers answer as usual.
 OWN = (
     Mode.REPEATED_ROWS,
     Mode.VANISHING_ROWS,
@@ -60,12 +63,12 @@ HUGE_BYTES = 50 << 20
 
 
 def renamed(body: bytes, field: str) -> bytes:
-    """Return `body` with the name `field` changed wherever it stands."""
+    """Return `body` with every occurrence of the name `field` changed."""
     return re.sub(rf"\b{field}\b".encode(), f"{field}_v2".encode(), body)
 
 
 def emptied(body: bytes, content_type: str, field: str) -> bytes:
-    """Return `body` without values: those of `field` in JSON, all in CSV, no events at all."""
+    """Return `body` without the values of `field` in JSON, all values in CSV, all events in ICS."""
     if content_type.startswith("text/calendar"):
         return re.sub(rb"BEGIN:VEVENT.*END:VEVENT\r\n", b"", body, flags=re.DOTALL)
     if content_type.startswith("application/csv"):
@@ -75,12 +78,12 @@ def emptied(body: bytes, content_type: str, field: str) -> bytes:
 
 def _without(value: Any, field: str) -> Any:
     if isinstance(value, list):
-        return [_without(one, field) for one in value]
+        return [_without(element, field) for element in value]
     if not isinstance(value, dict):
         return value
     if field in value:
         return {**value, field: _nulls(value[field])}
-    return {name: _without(one, field) for name, one in value.items()}
+    return {name: _without(element, field) for name, element in value.items()}
 
 
 def _nulls(value: Any) -> Any:

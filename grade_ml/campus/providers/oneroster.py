@@ -1,8 +1,8 @@
-"""A OneRoster 1.1 and 1.2 server: a small college beside the campus, its records as of a day.
+"""A OneRoster 1.1 and 1.2 server for a small college, which is not part of the campus.
 
-It is another school than the campus, because OneRoster has neither days of submission nor outcomes
-nor activity: records of the campus, read by this way, would be worse than those it is loaded with.
-What is changed on a day has that day as `dateLastModified`.
+The college is a school of its own, because OneRoster has neither days of submission nor outcomes
+nor activity: records of the campus, read by OneRoster, would be worse than those of its own load.
+Rows that change on a day have that day as `dateLastModified`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from grade_ml.campus.simulated import Campus, CampusConfig
 from grade_ml.campus.simulated.calendar import AGE_AT_LEAST
 from grade_ml.core.hashing import checksum
 
-#: The path of everything here, and what a client has to know.
+#: The path of all endpoints, and the credentials of a client.
 ROOT = "/oneroster"
 CLIENT_ID, CLIENT_SECRET = "grade_ml", "simulated"
-#: Rows of a page: as many as the standard says unless asked, and at most.
+#: Rows of a page: the standard's default, and the most that a request gets.
 USUAL, MOST = 100, 10_000
 
 _ORG = "college"
@@ -49,18 +49,18 @@ def settings(url: str, version: str = "1.2") -> dict[str, str]:
 
 
 def bearer(world: World) -> str:
-    """Return the token of the day; that of another day has expired."""
-    said = f"{world.college}/{world.today}"
-    return f"simulated-{checksum(said.encode())[:32]}"
+    """Return the token of the day; tokens of other days have expired."""
+    identity = f"{world.college}/{world.today}"
+    return f"simulated-{checksum(identity.encode())[:32]}"
 
 
 def token(world: World, query: Query) -> Answer:
     """Answer a request for a token by OAuth 2 client credentials."""
-    asked = parse_qs(query.body.decode())
+    form = parse_qs(query.body.decode())
     known = base64.b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).decode()
     if query.headers.get("authorization") != f"Basic {known}":
         raise RefusedError(as_json({"error": "invalid_client (simulated)"}, 401))
-    if asked.get("grant_type") != ["client_credentials"]:
+    if form.get("grant_type") != ["client_credentials"]:
         raise RefusedError(as_json({"error": "unsupported_grant_type (simulated)"}, 400))
     return as_json({"access_token": bearer(world), "token_type": "Bearer", "expires_in": 3600})
 
@@ -83,7 +83,7 @@ class _Collection:
     days: np.ndarray
 
     def since(self, moment: np.datetime64 | None) -> np.ndarray:
-        """Return the places of the rows that were changed later than `moment`."""
+        """Return the positions of the rows that were changed later than `moment`."""
         if moment is None:
             return np.arange(len(self.days))
         return np.flatnonzero(self.days.astype("datetime64[s]") > moment)
@@ -134,14 +134,14 @@ def _headers(query: Query, offset: int, limit: int, total: int) -> Iterator[tupl
 
 
 def _refused(code: str, status: int) -> RefusedError:
-    said = {"imsx_codeMinorFieldName": "TargetEndSystem", "imsx_codeMinorFieldValue": code}
+    minor = {"imsx_codeMinorFieldName": "TargetEndSystem", "imsx_codeMinorFieldValue": code}
     return RefusedError(
         as_json(
             {
                 "imsx_codeMajor": "failure",
                 "imsx_severity": "error",
                 "imsx_description": f"{code} (simulated)",
-                "imsx_codeMinor": {"imsx_codeMinorField": [said]},
+                "imsx_codeMinor": {"imsx_codeMinorField": [minor]},
             },
             status,
         )
@@ -155,14 +155,14 @@ def _number(query: Query, name: str, usual: int) -> int:
     return int(value)
 
 
-def _moment(asked: str) -> np.datetime64 | None:
-    """Return the moment of a filter dateLastModified>'…'; others are refused."""
-    if not asked:
+def _moment(condition: str) -> np.datetime64 | None:
+    """Return the moment of a filter dateLastModified>'…'; other filters are refused."""
+    if not condition:
         return None
-    found = re.fullmatch(r"dateLastModified\s*>\s*'([^']+)'", asked)
+    match = re.fullmatch(r"dateLastModified\s*>\s*'([^']+)'", condition)
     try:
-        if found:
-            moment = datetime.fromisoformat(found[1].replace("Z", ""))
+        if match:
+            moment = datetime.fromisoformat(match[1].replace("Z", ""))
             return np.datetime64(moment.replace(tzinfo=None), "s")
     except ValueError:
         pass
@@ -180,7 +180,7 @@ def _places(
 
 
 def _collections(college: CampusConfig, today: date) -> dict[str, _Collection]:
-    # Requests come side by side; the college is drawn once.
+    # Requests arrive concurrently; the college is drawn once.
     with _making:
         return _draw(college, today)
 
@@ -205,12 +205,12 @@ def _with_appearance(campus: Campus) -> Iterator[tuple[np.datetime64, str, pd.Da
     shown = np.datetime64("NaT", "D")
     for table, frame in campus.batches():
         if table == "student":
-            # Those who come with a term stand before it.
+            # The students who come with a term precede it.
             before.append((table, frame))
             continue
         if table == "term":
             shown = np.datetime64(frame["starts_on"].iloc[0].date(), "D") + AGE_AT_LEAST
-        yield from ((shown, *one) for one in (*before, (table, frame)))
+        yield from ((shown, *batch) for batch in (*before, (table, frame)))
         before.clear()
 
 
@@ -224,7 +224,7 @@ def _collection(rows: pd.DataFrame) -> _Collection:
 
 
 def _split(table: str, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.Series]]:
-    """Yield endpoint, rows and the day of each one's last change (missing: as it appeared)."""
+    """Yield endpoint, rows and the day of each row's last change; missing if it never changed."""
     never = pd.Series(pd.NaT, frame.index)
     match table:
         case "student":
@@ -251,13 +251,13 @@ def _split(table: str, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame,
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows with dates as text and None for what is missing."""
+    """Return rows with dates as text and None for missing values."""
     columns: dict[str, list[Any]] = {}
     for name in frame.columns:
         column = frame[name]
         if column.dtype.kind == "M":
             column = column.dt.strftime("%Y-%m-%d")
-        columns[str(name)] = [None if pd.isna(one) else one for one in column.tolist()]
+        columns[str(name)] = [None if pd.isna(value) else value for value in column.tolist()]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

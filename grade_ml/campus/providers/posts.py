@@ -1,6 +1,6 @@
-"""What people write, in the formats of Hacker News search (Algolia) and GDELT's tone timeline.
+"""Posts, in the formats of Hacker News search (Algolia) and GDELT's tone timeline.
 
-The mood of both follows the campus's condition `sentiment`. Posts are about whatever is asked for.
+The mood of both follows the campus's condition `sentiment`. Posts are about any requested topic.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from grade_ml.campus.providers.world import Stream, World, days_between, number
 POSTS_PER_DAY = 8.0
 #: Standard deviation of one post's mood around the day's.
 SPREAD = 0.7
-#: As the real search, only so many hits of one query can be reached, whatever the page.
+#: As in the real search, only the first so many hits of a query can be reached by pages.
 REACHABLE = 1000
 FIRST_DAY = date(2007, 1, 1)
 #: Posts are written within these hours (UTC), so that nearby time zones agree on their day.
@@ -82,16 +82,16 @@ _COMPARE = {
 
 def search_by_date(world: World, query: Query) -> Answer:
     """Answer `/api/v1/search_by_date`: stories that pass the filters, newest first, in pages."""
-    asked = query.parameters
-    filters = _filters(asked.get("numericFilters", ""))
-    page = _number(asked.get("page", "0"))
-    per_page = min(_number(asked.get("hitsPerPage", "20")), REACHABLE)
+    parameters = query.parameters
+    filters = _filters(parameters.get("numericFilters", ""))
+    page = _number(parameters.get("page", "0"))
+    per_page = min(_number(parameters.get("hitsPerPage", "20")), REACHABLE)
     first, last = _bounds(filters, world.today)
     hits: list[dict[str, Any]] = []
-    if "story" in asked.get("tags", "story"):
+    if "story" in parameters.get("tags", "story"):
         hits = [
             hit
-            for hit in _posts(world, asked.get("query", ""), first, last)
+            for hit in _posts(world, parameters.get("query", ""), first, last)
             if all(_COMPARE[sign](hit[name], value) for name, sign, value in filters)
         ]
     reachable = hits[:REACHABLE]
@@ -103,7 +103,7 @@ def search_by_date(world: World, query: Query) -> Answer:
             "nbPages": math.ceil(len(reachable) / per_page) if per_page else 0,
             "hitsPerPage": per_page,
             "exhaustiveNbHits": True,
-            "query": asked.get("query", ""),
+            "query": parameters.get("query", ""),
             "params": "simulated",
             "processingTimeMS": 1,
         }
@@ -111,7 +111,7 @@ def search_by_date(world: World, query: Query) -> Answer:
 
 
 def _posts(world: World, subject: str, first: date, last: date) -> list[dict[str, Any]]:
-    """Return the posts of a stretch of days, newest first."""
+    """Return the posts of a range of days, newest first."""
     days = days_between(first, last)
     if not days:
         return []
@@ -160,10 +160,10 @@ def _filters(text: str) -> list[tuple[str, str, int]]:
     """Return field, comparison and value of each filter."""
     filters = []
     for part in filter(None, text.split(",")):
-        found = re.fullmatch(r"(created_at_i|points|num_comments)(<=|>=|<|>|=)(-?\d+)", part)
-        if not found:
+        match = re.fullmatch(r"(created_at_i|points|num_comments)(<=|>=|<|>|=)(-?\d+)", part)
+        if not match:
             raise _refused(f"invalid numericFilters: {part} (simulated)")
-        filters.append((found[1], found[2], int(found[3])))
+        filters.append((match[1], match[2], int(match[3])))
     return filters
 
 
@@ -190,12 +190,12 @@ def _refused(message: str) -> RefusedError:
 
 def tone(world: World, query: Query) -> Answer:
     """Answer `/api/v2/doc/doc?mode=timelinetone`: mean tone per day, of the last three months."""
-    asked = query.parameters
-    if asked.get("mode", "").lower() != "timelinetone" or asked.get("format") != "json":
+    parameters = query.parameters
+    if parameters.get("mode", "").lower() != "timelinetone" or parameters.get("format") != "json":
         raise RefusedError(as_text("Invalid mode or format (simulated).", "text/html"))
     earliest = world.today - timedelta(days=90)
-    first = max(_moment(asked.get("startdatetime"), earliest), earliest)
-    last = min(_moment(asked.get("enddatetime"), world.today), world.today)
+    first = max(_moment(parameters.get("startdatetime"), earliest), earliest)
+    last = min(_moment(parameters.get("enddatetime"), world.today), world.today)
     days = days_between(first, last)
     data = []
     if days:
@@ -207,7 +207,7 @@ def tone(world: World, query: Query) -> Answer:
     return as_json(
         {
             "query_details": {
-                "title": f"{asked.get('query', '')} (simulated)",
+                "title": f"{parameters.get('query', '')} (simulated)",
                 "date_resolution": "day",
             },
             "timeline": [{"series": "Average Tone", "data": data}],

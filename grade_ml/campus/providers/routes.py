@@ -1,4 +1,4 @@
-"""Which provider answers below which path."""
+"""Maps paths to the providers that answer them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from grade_ml.campus.providers.world import World
 
 
 class Provider(StrEnum):
-    """A provider, by the name under which it can be told to misbehave."""
+    """A provider, by the name under which it can be made to misbehave."""
 
     OPEN_METEO = "open-meteo"
     WORLD_BANK = "world-bank"
@@ -29,12 +29,12 @@ class Provider(StrEnum):
 
 @dataclass(frozen=True)
 class Route:
-    """A path and who answers it.
+    """A path and the function that answers it.
 
     Parameters
     ----------
     prefix
-        The path; what is asked below it is given to `answer` as `Query.parts`.
+        The path; `answer` gets the rest of a requested path as `Query.parts`.
     field
         The field that every reader of this format needs.
     """
@@ -81,8 +81,8 @@ ROUTES = (
 
 
 def route(path: str) -> Route | None:
-    """Return who answers `path`, if anybody."""
-    for one in ROUTES:
-        if f"{path}/".startswith(f"{one.prefix}/"):
-            return one
+    """Return the route of `path`, or None if there is none."""
+    for candidate in ROUTES:
+        if f"{path}/".startswith(f"{candidate.prefix}/"):
+            return candidate
     return None

@@ -1,6 +1,6 @@
-"""The HTTP server: the providers on loopback, with ETags, and misbehaving when told to.
+"""The HTTP server: serves the providers on loopback, with ETags, and misbehaves on request.
 
-Formats belong to the providers' modules; here are only connections.
+Formats belong to the providers' modules; this module only handles connections.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class Request(NamedTuple):
-    """A request that was seen: to whom, and its path with the query string."""
+    """A received request: its provider, and its path with the query string."""
 
     provider: Provider
     path: str
@@ -51,8 +51,8 @@ class _Plan:
 class ProviderServer(ThreadingHTTPServer):
     """All providers of one campus.
 
-    `today` may be set while it runs, and later revisions appear. `requests` has all that was
-    asked. `retry_after` is what a 429 asks for, in seconds.
+    `today` may be set while it runs, and later revisions appear. `requests` has all received
+    requests. `retry_after` is the pause, in seconds, that a 429 requires.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ProviderServer(ThreadingHTTPServer):
         return World(self.config, self.today, self.college)
 
     def misbehave(self, provider: str, mode: str, times: int | None = None) -> None:
-        """Let a provider answer its next `times` requests, or all to come, in a bad way."""
+        """Make a provider misbehave for its next `times` requests, or for all of them."""
         with self._lock:
             self._plans[Provider(provider)] = _Plan(Mode(mode), times)
 
@@ -88,12 +88,12 @@ class ProviderServer(ThreadingHTTPServer):
             self._plans.clear()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what went wrong; a client that hangs up is nothing wrong."""
+        """Log an unexpected error; a client that hangs up is not an error."""
         if not isinstance(sys.exception(), ConnectionError):
             logger.exception("A request could not be answered")
 
     def note(self, provider: Provider, path: str) -> Mode | None:
-        """Remember a request; return how to misbehave, if at all."""
+        """Record a request; return how to misbehave, if at all."""
         with self._lock:
             self.requests.append(Request(provider, path))
             plan = self._plans.get(provider)
@@ -126,11 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(as_text(f"Refused: {refusal.reason}", "text/plain", refusal.status))
             return
         url = urlsplit(self.path)
-        found = route(url.path)
-        if found is None:
+        matched = route(url.path)
+        if matched is None:
             self._send(_index() if url.path == "/" else as_text("Not found", "text/plain", 404))
             return
-        mode = self.server.note(found.provider, self.path)
+        mode = self.server.note(matched.provider, self.path)
         if mode is Mode.OFF:
             self._reset()
         elif mode is Mode.TOO_MANY_REQUESTS:
@@ -143,14 +143,14 @@ class _Handler(BaseHTTPRequestHandler):
         elif mode is Mode.HTML_PAGE:
             page = "<!doctype html><title>Please wait (simulated)</title><p>We will be back soon."
             self._send(as_text(page, "text/html"))
-        elif method != found.method:
+        elif method != matched.method:
             self._send(as_text("Method not allowed", "text/plain", 405))
         else:
-            self._send_as(mode, found, self._ask(found, body, mode))
+            self._send_as(mode, matched, self._ask(matched, body, mode))
 
-    def _ask(self, found: Route, body: bytes, mode: Mode | None) -> Answer:
+    def _ask(self, matched: Route, body: bytes, mode: Mode | None) -> Answer:
         url = urlsplit(self.path)
-        parts = url.path[len(found.prefix) :].split("/")
+        parts = url.path[len(matched.prefix) :].split("/")
         parameters = parse_qs(url.query, keep_blank_values=True)
         query = Query(
             parts=tuple(unquote(part) for part in parts if part),
@@ -161,11 +161,11 @@ class _Handler(BaseHTTPRequestHandler):
             mode=mode,
         )
         try:
-            return found.answer(self.server.world, query)
+            return matched.answer(self.server.world, query)
         except RefusedError as refused:
             return refused.answer
 
-    def _send_as(self, mode: Mode | None, found: Route, answer: Answer) -> None:
+    def _send_as(self, mode: Mode | None, matched: Route, answer: Answer) -> None:
         body, kind, status = answer.body, answer.content_type, answer.status
         if mode is None or mode in OWN:
             self._send_or_304(answer)
@@ -176,9 +176,9 @@ class _Handler(BaseHTTPRequestHandler):
             case Mode.TRUNCATED:
                 self._send(Answer(body[: len(body) // 2], kind, status))
             case Mode.CHANGED_FIELD:
-                self._send(Answer(renamed(body, found.field), kind, status))
+                self._send(Answer(renamed(body, matched.field), kind, status))
             case Mode.NULLS:
-                self._send(Answer(emptied(body, kind, found.field), kind, status))
+                self._send(Answer(emptied(body, kind, matched.field), kind, status))
             case Mode.TIMEOUT:
                 self._stall(answer)
             case Mode.HUGE:
@@ -190,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         tag = f'"{checksum(answer.body)[:32]}"'
         known = self.headers.get("If-None-Match", "")
-        if tag in [one.strip().removeprefix("W/") for one in known.split(",")]:
+        if tag in [given.strip().removeprefix("W/") for given in known.split(",")]:
             self._head(304, ("ETag", tag))
         else:
             self._send(answer, ("ETag", tag))
@@ -208,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _stall(self, answer: Answer) -> None:
-        """Send half, then wait until the client gives up."""
+        """Send half of the body, then wait until the client gives up."""
         length = ("Content-Length", str(len(answer.body)))
         self._head(answer.status, ("Content-Type", answer.content_type), length)
         self.wfile.write(answer.body[: len(answer.body) // 2])
@@ -236,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _index() -> Answer:
     lines = ["Simulated providers of grade_ml. Nothing here is real.", ""]
-    lines += [f"{one.method:<5} {one.prefix}" for one in ROUTES]
+    lines += [f"{served.method:<5} {served.prefix}" for served in ROUTES]
     return as_text("\n".join(lines) + "\n", "text/plain")
 
 
@@ -249,9 +249,9 @@ def serve(
     Parameters
     ----------
     port
-        Port on 127.0.0.1; 0 takes a free one, see `ProviderServer.url`.
+        Port on 127.0.0.1; 0 chooses a free port, see `ProviderServer.url`.
     college
-        The school of the OneRoster server, if not a small one.
+        The school of the OneRoster server, if not a small school.
 
     Raises
     ------
@@ -263,7 +263,7 @@ def serve(
     except OSError as error:
         raise ServiceError(
             f"Port {port} cannot be used: {error.strerror}.",
-            "Choose another one, or leave it out for a free one.",
+            "Choose another port, or 0 for a free port.",
         ) from error
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

@@ -1,6 +1,6 @@
 """Weather in the format of Open-Meteo: temperature follows the campus's condition `heat`.
 
-Whatever place is asked for has the weather of the campus.
+Any requested place has the weather of the campus.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from grade_ml.campus.providers.world import TIMEZONE, Stream, World, days_betwee
 
 #: Mean temperature in °C, and its change by one standard deviation of heat.
 WARMTH, BY_HEAT = 10.0, 6.0
-#: What the archive does not have yet (days), as with ERA5.
+#: Days by which the archive is behind, as ERA5 is.
 ARCHIVE_LAG = 5
 ARCHIVE_FROM = date(1940, 1, 1)
 FORECAST_BACK, FORECAST_AHEAD = 92, 15
@@ -88,10 +88,10 @@ def forecast(world: World, query: Query) -> Answer:
 
 
 def _error(world: World, day: date) -> float:
-    """Return the error, in °C, of what is said on the world's day about `day`."""
+    """Return the error, in °C, of the forecast for `day` that is issued on the world's day."""
     lead = max((day - world.today).days, 0)
-    told = min(day, world.today)
-    random = world.generator(Stream.FORECAST, told.toordinal(), lead)
+    issued = min(day, world.today)
+    random = world.generator(Stream.FORECAST, issued.toordinal(), lead)
     return float(FORECAST_ERROR * (0.3 + np.sqrt(lead)) * random.standard_normal())
 
 

@@ -1,7 +1,8 @@
-"""What happens around a simulated campus: a pure function of its seed and of the day.
+"""The surroundings of a simulated campus: pure functions of its seed and of the day.
 
-Formats of providers do not belong here. Weather, campus events and the mood of posts follow the
-campus's own conditions, which act on grades as its truth states; all else has no effect on grades.
+The modules of the providers write their formats. Weather, campus events and the mood of posts
+follow the campus's own conditions, which act on grades as its truth states; economy, jobs and page
+views have no effect on grades.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SHORTEST_YEARS, LONGEST_YEARS = 1.5, 12.0
 
 
 class Stream(IntEnum):
-    """What is drawn; the numbers stay apart from those of the campus (`seeds.Purpose`)."""
+    """The purpose of a generator; the numbers differ from those of the campus (`seeds.Purpose`)."""
 
     WEATHER = 101
     FORECAST = 102
@@ -45,11 +46,11 @@ class World:
     Parameters
     ----------
     config
-        The campus; of it only the seed, the courses and the number of terms matter here.
+        The campus; only its seed, courses and number of terms are used.
     today
-        What is published later cannot be seen yet.
+        Values that are published later are not visible yet.
     other_school
-        The school whose records the OneRoster server gives; without it, a small one.
+        The school whose records the OneRoster server serves; without it, a small college.
     """
 
     config: CampusConfig
@@ -58,7 +59,7 @@ class World:
 
     @property
     def college(self) -> CampusConfig:
-        """The school whose records the OneRoster server gives."""
+        """The school whose records the OneRoster server serves."""
         seed = self.config.seed + 1
         return self.other_school or CampusConfig(students=120, courses=3, terms=3, seed=seed)
 
@@ -68,9 +69,9 @@ class World:
         return frame[name].to_numpy()
 
     def event_counts(self, first: date, last: date) -> np.ndarray:
-        """Return how many campus events take place per day, from `first` to `last`."""
-        wanted = EVENTS_MEAN + EVENTS_BY_CONDITION * self.condition("campus_events", first, last)
-        return np.maximum(np.rint(wanted), 0).astype("int64")
+        """Return the number of campus events per day, from `first` to `last`."""
+        mean = EVENTS_MEAN + EVENTS_BY_CONDITION * self.condition("campus_events", first, last)
+        return np.maximum(np.rint(mean), 0).astype("int64")
 
     def slow(self, name: str, years: np.ndarray) -> np.ndarray:
         """Return a slow series at `years` (fractional), with mean 0 and SD 1, by its name."""
@@ -89,7 +90,7 @@ class World:
 
     @property
     def terms(self) -> list[Term]:
-        """The campus's terms, oldest first, and those announced: that start within a year."""
+        """The campus's terms, oldest first, and the announced terms, which start within a year."""
         newest = newest_term(self.today).number
         first = newest - self.config.terms + 1
         announced = self.today + timedelta(days=366)

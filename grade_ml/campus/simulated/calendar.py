@@ -1,8 +1,8 @@
 """When terms run.
 
 Terms start on the first Monday of February and of August and last 34 weeks, so that neighbours
-overlap. A term exists from its 42nd day on, when first work has been graded; the one before ends
-no earlier than the 48th, so the newest term runs on every day there is.
+overlap. A term exists from its 42nd day on, when first work has been graded; the term before ends
+no earlier than the 48th, so that the newest term runs on every day.
 """
 
 from __future__ import annotations

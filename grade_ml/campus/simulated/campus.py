@@ -1,4 +1,4 @@
-"""The campus as the gradebook sees it on a day: frames of what is known by then, and no more."""
+"""The campus as the gradebook sees it on a day: frames of everything recorded by then."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STUDENT_PREFIX = "sim-"
 
 @dataclass(frozen=True)
 class Section:
-    """One section with its students and what happens in it."""
+    """One section with its students and its events."""
 
     section_id: str
     term: Term
@@ -49,12 +49,12 @@ class Campus:
     Parameters
     ----------
     config
-        Size, seed, drift and intervention.
+        Size, seed, differences between terms, drift and intervention.
     today
-        Nothing recorded later exists yet. A later day of the same newest term adds records and
+        Records of later days do not exist yet. A later day of the same newest term adds records and
         fills in scores, grading days, withdrawals and outcomes that were empty; nothing else.
     help_
-        What was done for students up to today, which changes what they do from then on.
+        Help for students up to today, which changes their behaviour from then on.
     """
 
     def __init__(self, config: CampusConfig, today: date, help_: Help | None = None) -> None:
@@ -92,7 +92,7 @@ class Campus:
             "without_effect": WITHOUT_EFFECT,
         }
         return Truth(
-            # By way of text: dates become strings.
+            # Writing and reading JSON turns dates into strings.
             parameters=json.loads(json.dumps(parameters, default=str)),
             students=pd.concat(students, ignore_index=True),
             courses=pd.DataFrame(
@@ -108,35 +108,42 @@ class Campus:
     def _by_term(self) -> Iterator[tuple[Term, model.People, Iterator[Section]]]:
         """Yield each term, the students seen for the first time, and its sections."""
         first = self.terms[0].number
-        cohorts = [
-            model.cohort(self.config, Term(first - n)) for n in reversed(range(1, model.STAY))
-        ]
+        stay = self.config.stay
+        cohorts = [model.cohort(self.config, Term(first - n)) for n in reversed(range(1, stay))]
+        courses = self.courses
         for term in self.terms:
+            courses = [model.in_term(self.config, *each, term) for each in enumerate(courses)]
             cohorts.append(model.cohort(self.config, term))
-            people = model.People.concat(cohorts[-model.STAY :])
+            people = model.People.concat(cohorts[-stay:])
             newcomers = people if term.number == first else cohorts[-1]
-            yield term, newcomers, self._sections(term, people)
+            yield term, newcomers, self._sections(term, people, courses[: self._offered(term)])
             cohorts = cohorts[1:]
 
-    def _sections(self, term: Term, people: model.People) -> Iterator[Section]:
-        taken, sections = model.choices(self.config, term, self.courses, people)
+    def _offered(self, term: Term) -> int:
+        new = 0 if term in self.terms[-2:] else self.config.differences.new_courses
+        return len(self.courses) - new
+
+    def _sections(
+        self, term: Term, people: model.People, courses: list[model.Course]
+    ) -> Iterator[Section]:
+        course_counts, sections = model.choices(self.config, term, courses, people)
         for number, part, places in sections:
-            course, some = self.courses[number], people.take(places)
+            course, members = courses[number], people.take(places)
             suffix = f"-{part + 1}" if part else ""
             name = f"{course.course_id}_{term.code}{suffix}"
             yield Section(
                 section_id=name,
                 term=term,
                 course=course,
-                people=some,
-                credits=30 * taken[places],
+                people=members,
+                credits=30 * course_counts[places],
                 events=model.run_section(
                     self.config,
                     term,
                     course,
-                    some,
+                    members,
                     (number, part),
-                    None if self.help is None else _helped_on(self.help, name, some),
+                    None if self.help is None else _helped_on(self.help, name, members),
                     0.0 if self.help is None else self.help.rescued,
                 ),
             )
@@ -246,29 +253,29 @@ def _assignments(section: Section, assignment_id: Texts) -> pd.DataFrame:
 
 def _results(section: Section, student_id: Texts, assignment_id: Texts, now: int) -> pd.DataFrame:
     events = section.events
-    who, what = np.nonzero(events.submitted_on <= now)
-    graded_on = events.graded_on[who, what]
+    student, assignment = np.nonzero(events.submitted_on <= now)
+    graded_on = events.graded_on[student, assignment]
     return _frame(
         schema.result,
-        assignment_id=assignment_id.take(what),
-        student_id=student_id.take(who),
-        score=np.where(graded_on <= now, events.score[who, what], np.nan),
-        submitted_on=_dates(events.submitted_on[who, what], now),
+        assignment_id=assignment_id.take(assignment),
+        student_id=student_id.take(student),
+        score=np.where(graded_on <= now, events.score[student, assignment], np.nan),
+        submitted_on=_dates(events.submitted_on[student, assignment], now),
         graded_on=_dates(graded_on, now),
-        carried_over=np.zeros(len(who), dtype=bool),
+        carried_over=np.zeros(len(student), dtype=bool),
     )
 
 
 def _activity(section: Section, student_id: Texts, now: int) -> pd.DataFrame:
     events = section.events
-    who, week = np.nonzero((events.activity_count > 0) & (events.activity_day <= now))
+    student, week = np.nonzero((events.activity_count > 0) & (events.activity_day <= now))
     return _frame(
         schema.activity,
-        section_id=_same(section.section_id, len(who)),
-        student_id=student_id.take(who),
-        day=_dates(events.activity_day[who, week], now),
-        kind=_same("online", len(who)),
-        count=events.activity_count[who, week],
+        section_id=_same(section.section_id, len(student)),
+        student_id=student_id.take(student),
+        day=_dates(events.activity_day[student, week], now),
+        kind=_same("online", len(student)),
+        count=events.activity_count[student, week],
     )
 
 

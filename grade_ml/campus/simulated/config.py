@@ -1,4 +1,4 @@
-"""What can be asked of a simulated campus: its size, its seed, and two known disturbances."""
+"""The options of a simulated campus: size, seed, differences between terms, known disturbances."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Intervention:
         Share of the students who are helped, 0-1.
     rescued
         Share, 0-1, of the work that a helped student who still takes part would have missed and
-        now submits: a chance p of submitting becomes p + rescued (1 - p).
+        now submits: a probability p of submitting becomes p + rescued (1 - p).
     """
 
     on: date
@@ -63,15 +63,15 @@ class Intervention:
 
 @dataclass(frozen=True)
 class Help:
-    """What the campus's advisers did, and how much it helps.
+    """The help of the campus's advisers, and its effect.
 
     Parameters
     ----------
     since
         The first day of help by section_id and student_id.
     rescued
-        Share, 0-1, of the work handed in after that day that a helped student who still takes part
-        would have missed without.
+        Share, 0-1, of the work after that day that a helped student who still takes part would
+        have missed without help and now hands in.
     """
 
     since: Mapping[tuple[str, str], date]
@@ -83,19 +83,53 @@ class Help:
 
 
 @dataclass(frozen=True)
+class Differences:
+    """How much the terms of a campus differ beyond chance; with 0, in nothing.
+
+    Parameters
+    ----------
+    base_rate
+        SD, over terms, of the log hazard of leaving.
+    cohort
+        SD, over terms, of the mean ability (in SD) of the students who enter in a term.
+    policy
+        SD, over terms and courses, of the points by which all scores of a section are shifted.
+    redesigned
+        Chance, 0-1, that a course has other assignments, dates and weights from a term on.
+    new_courses
+        How many courses, the last ones, are offered only in the newest two terms.
+    """
+
+    base_rate: float = 0.0
+    cohort: float = 0.0
+    policy: float = 0.0
+    redesigned: float = 0.0
+    new_courses: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("base_rate", "cohort", "policy", "new_courses"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, less than 0")
+        if not 0 <= self.redesigned <= 1:
+            raise ValueError(f"redesigned is {self.redesigned}, not between 0 and 1")
+
+
+@dataclass(frozen=True)
 class CampusConfig:
     """The size and the seed of a campus.
 
     Parameters
     ----------
     students
-        Students over all terms; each takes 3 or 4 courses in each of up to 4 consecutive terms.
+        Students over all terms; each takes 3 or 4 courses in each of up to `stay` terms in a row.
     courses
-        Courses, each offered in every term.
+        Courses, each offered in every term, except for `differences.new_courses`.
     terms
         Terms up to and including the newest, which always runs.
     seed
         0 or more; the same configuration and day give the same bytes.
+    stay
+        Consecutive terms in which a student studies; 1: no term shares students with another.
     """
 
     students: int = 600
@@ -104,8 +138,19 @@ class CampusConfig:
     seed: int = 0
     drift: Drift | None = None
     intervention: Intervention | None = None
+    differences: Differences = Differences()
+    stay: int = 4
 
     def __post_init__(self) -> None:
-        for name, least in (("students", 1), ("courses", 1), ("terms", 1), ("seed", 0)):
+        for name, least in (
+            ("students", 1),
+            ("courses", 1),
+            ("terms", 1),
+            ("stay", 1),
+            ("seed", 0),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, less than {least}")
+        new = self.differences.new_courses
+        if new >= self.courses:
+            raise ValueError(f"new_courses is {new}, not less than {self.courses} courses")

@@ -1,7 +1,7 @@
 """How simulated students behave: every effect size, tuned so that the margins come near OULAD's.
 
-`docs/simulated-campus.md` compares them; `benchmarks/campus.py` makes that table. All of it is
-written into the truth. Propensities are on the logit scale; latent traits have mean 0 and SD 1.
+`docs/simulated-campus.md` compares them; `benchmarks/campus.py` makes that table. All effect sizes
+are written into the truth. Propensities are on the logit scale; latent traits have mean 0 and SD 1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Laws:
     prior_grade_noise: float = 7.0
     # Deprivation band (0 most deprived - 9): SD of ability per band, centred.
     ability_by_imd_band: float = 0.05
-    # Engagement in one section: from diligence, ability and what only this section has.
+    # Engagement in one section: from diligence, ability and noise of this section.
     engagement_by_diligence: float = 0.7
     engagement_by_ability: float = 0.3
     engagement_noise: float = 0.5
@@ -67,7 +67,7 @@ class Laws:
     score_by_assignment: float = 0.23
     score_noise: float = 0.67
     course_difficulty: float = 0.3
-    # Days from submission to grading: at least, and mean of what comes on top.
+    # Days from submission to grading: the minimum, and the mean of the additional days.
     grading_days_least: int = 3
     grading_days_more: float = 6.0
     # Final result: distinction and pass from these grades on, blurred by SD.

@@ -1,4 +1,4 @@
-"""Loading a campus into the gradebook, its truth kept beside it in the artifact store."""
+"""Loads a campus into the gradebook, and stores its truth in the artifact store."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def load_campus(  # noqa: PLR0913
     loaded_at: datetime,
     on_progress: Progress | None = None,
 ) -> LoadReport:
-    """Load the campus as it is on `settings`' today, then write its truth; return what changed.
+    """Load the campus as of the today of `settings`, then write its truth; return the changes.
 
-    The truth (see `Truth.read`) replaces that of an earlier load. When the load fails, the
-    gradebook and the truth are both as before.
+    The truth (see `Truth.read`) replaces that of an earlier load. If the load fails, gradebook and
+    truth both stay as before.
     """
     campus = Campus(config, settings.date_at(loaded_at), help_)
     bundle = from_frames("simulated", campus.batches)
@@ -40,20 +40,32 @@ def load_campus(  # noqa: PLR0913
 
 
 def example(connection: Connection, today: date) -> tuple[str, str] | None:
-    """Return student_id and course_id of an enrollment that runs on `today`; None: there is none.
+    """Return student_id and course_id of an enrollment that runs on `today`; None if there is none.
 
-    It is one of a simulated campus, never one of a real student beside it.
+    It is an enrollment of a simulated campus, never of a real student in the same gradebook, with
+    scores and with work to come, so that it can be predicted, explained and forecast.
     """
     enrollment, section = schema.enrollment.c, schema.section.c
+    assignment, result = schema.assignment.c, schema.result.c
+    own = assignment.section_id == enrollment.section_id
+    scored = sa.exists().where(
+        own,
+        result.assignment_id == assignment.assignment_id,
+        result.student_id == enrollment.student_id,
+        result.graded_on <= today,
+    )
     row = connection.execute(
         sa.select(enrollment.student_id, section.course_id)
         .join_from(schema.enrollment, schema.section)
         .where(
             enrollment.student_id.startswith(STUDENT_PREFIX),
             sa.literal(today).between(section.starts_on, section.ends_on),
+            enrollment.enrolled_on <= today,
             enrollment.withdrawn_on.is_(None),
+            scored,
+            sa.exists().where(own, assignment.due_on > today),
         )
-        .order_by(enrollment.student_id, section.course_id)
+        .order_by(section.starts_on.desc(), enrollment.student_id, section.course_id)
         .limit(1)
     ).one_or_none()
     return None if row is None else (row.student_id, row.course_id)

@@ -1,13 +1,13 @@
-"""What happens on the campus, as numpy arrays: people, courses, and the course of one section.
+"""Draws the events on the campus as numpy arrays: people, courses, and the course of a section.
 
 Days are int64 days since 1970-01-01. A section is always drawn to its end, without regard to
-today: what is not known yet is taken away later (`campus`), so that a later day only adds.
+today; `campus` removes what is not known yet, so that a later day only adds records.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -19,8 +19,6 @@ from grade_ml.campus.simulated.laws import LAWS
 from grade_ml.campus.simulated.seeds import Purpose, generator
 from grade_ml.gradebook import schema
 
-#: Consecutive terms in which a student studies.
-STAY = 4
 #: Students of a course beyond this number form parallel sections, which bounds a batch.
 SECTION_SIZE = 2000
 #: Never: a day beyond every term.
@@ -110,10 +108,10 @@ class Course:
 
 @dataclass(frozen=True)
 class SectionCourse:
-    """All that happens in one section; n enrollments (rows), m assignments (columns), w weeks.
+    """All events in one section; n enrollments (rows), m assignments (columns), w weeks.
 
     Days beyond a term are `NEVER`. `stopped_on` is the day on which a student stopped taking part,
-    formally or not; only the formal ones have `withdrawn_on`.
+    formally or not; only formal withdrawals have `withdrawn_on`.
     """
 
     due_on: np.ndarray
@@ -132,9 +130,9 @@ class SectionCourse:
 def first_number(config: CampusConfig, term: int) -> int:
     """Return the number of the first student who enters in `term`, or in the next non-empty one.
 
-    Over any `terms + STAY - 1` consecutive terms exactly `students` students enter.
+    Over any `terms + stay - 1` consecutive terms exactly `students` students enter.
     """
-    return term * config.students // (config.terms + STAY - 1)
+    return term * config.students // (config.terms + config.stay - 1)
 
 
 def cohort(config: CampusConfig, term: Term) -> People:
@@ -150,6 +148,7 @@ def cohort(config: CampusConfig, term: Term) -> People:
     drift = config.drift
     if drift and drift.kind is DriftKind.COHORT_MIX and term.starts_on >= drift.on:
         ability = ability + drift.shift
+    ability = ability + _shift(config, config.differences.cohort, Purpose.TERM_ABILITY, term.number)
     grade = LAWS.prior_grade_mean + LAWS.prior_grade_by_ability * ability
     grade = np.clip(grade + LAWS.prior_grade_noise * random.standard_normal(size), 0, 100)
     traits = {
@@ -167,9 +166,20 @@ def cohort(config: CampusConfig, term: Term) -> People:
     return People(np.arange(first, after), ability, diligence, treated, traits)
 
 
-def course(config: CampusConfig, number: int) -> Course:
-    """Return the course of that number, the same whatever the number of courses."""
-    random = generator(config.seed, Purpose.COURSE, number)
+def _shift(config: CampusConfig, scale: float, purpose: Purpose, *place: int) -> float:
+    """Return what a term, or a course in it, has of its own: mean 0 and SD `scale` over places."""
+    return scale * float(generator(config.seed, purpose, *place).standard_normal())
+
+
+def course(config: CampusConfig, number: int, *redesign: int) -> Course:
+    """Return the course of that number; it does not depend on the number of courses.
+
+    Parameters
+    ----------
+    redesign
+        The number of the term in which it was designed again; empty if it never was.
+    """
+    random = generator(config.seed, Purpose.COURSE, number, *redesign)
     code, subject = _SUBJECTS[number % len(_SUBJECTS)]
     level = number // len(_SUBJECTS)
     again = level // len(_TITLES)
@@ -197,26 +207,35 @@ def course(config: CampusConfig, number: int) -> Course:
     )
 
 
+def in_term(config: CampusConfig, number: int, before: Course, term: Term) -> Course:
+    """Return the course as it is from `term` on: as `before`, or redesigned."""
+    random = generator(config.seed, Purpose.REDESIGN, term.number, number)
+    if random.random() >= config.differences.redesigned:
+        return before
+    designed = course(config, number, term.number)
+    return replace(designed, difficulty=before.difficulty, popularity=before.popularity)
+
+
 def choices(
     config: CampusConfig, term: Term, courses: list[Course], people: People
 ) -> tuple[np.ndarray, Iterator[tuple[int, int, np.ndarray]]]:
     """Return courses taken per student, and (course, part, places of students) per section."""
     random = generator(config.seed, Purpose.CHOICE, term.number)
-    taken = np.minimum(3 + random.integers(0, 2, len(people)), len(courses))
+    course_counts = np.minimum(3 + random.integers(0, 2, len(people)), len(courses))
     liking = random.gumbel(size=(len(people), len(courses)))
-    liking += [one.popularity for one in courses]
+    liking += [course.popularity for course in courses]
     rank = (-liking).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
-    chosen = rank < taken[:, None]
+    chosen = rank < course_counts[:, None]
 
     def sections() -> Iterator[tuple[int, int, np.ndarray]]:
         for number in range(len(courses)):
             places = np.flatnonzero(chosen[:, number])
-            for part, some in enumerate(
+            for part, seats in enumerate(
                 np.array_split(places, max(1, -(-len(places) // SECTION_SIZE)))
             ):
-                yield number, part, some
+                yield number, part, seats
 
-    return taken, sections()
+    return course_counts, sections()
 
 
 def run_section(  # noqa: PLR0913, PLR0917
@@ -228,7 +247,7 @@ def run_section(  # noqa: PLR0913, PLR0917
     helped_on: np.ndarray | None = None,
     rescued: float = 0.0,
 ) -> SectionCourse:
-    """Draw what happens in one section from enrollment to outcome.
+    """Draw the events in one section from enrollment to outcome.
 
     Parameters
     ----------
@@ -237,9 +256,9 @@ def run_section(  # noqa: PLR0913, PLR0917
     place
         Number of the course and of the parallel section.
     helped_on
-        The day on which each student was first helped (`NEVER`: not); None: nobody was.
+        The day on which each student was first helped (`NEVER` if not); None if no student was.
     rescued
-        Share, 0-1, of the work that is handed in after it and would have been missed without.
+        Share, 0-1, of the work after that day that is handed in and would have been missed.
     """
     random = generator(config.seed, Purpose.SECTION, term.number, *place)
     start = day_number(term.starts_on)
@@ -251,7 +270,9 @@ def run_section(  # noqa: PLR0913, PLR0917
         + LAWS.engagement_noise * random.standard_normal(n)
     )
     enrolled_on = start + 14 - random.gamma(2.5, 25.0, n).astype("int64")
-    stopped_on, withdrawn_on = _departures(random, start, engagement, enrolled_on)
+    differences = config.differences
+    leaving = _shift(config, differences.base_rate, Purpose.TERM_LEAVING, term.number)
+    stopped_on, withdrawn_on = _departures(random, start, engagement, enrolled_on, leaving)
     weather = condition_values(config.seed, np.arange(start - 1, start + LENGTH + 1))
     effects = LAWS.conditions.values()
     submission_effect = weather @ [effect.submission for effect in effects]
@@ -286,6 +307,7 @@ def run_section(  # noqa: PLR0913, PLR0917
     drift = config.drift
     if drift and drift.kind is DriftKind.GRADING_POLICY:
         score = score + np.where(graded_on >= day_number(drift.on), drift.shift, 0.0)
+    score = score + _shift(config, differences.policy, Purpose.TERM_GRADING, term.number, place[0])
     score = np.clip(np.round(score), 0, 100)
     activity_day, activity_count = _activity(random, start, engagement, due_on)
     takes_part = (activity_day >= from_day[:, None]) & (activity_day < stopped_on[:, None])
@@ -305,11 +327,18 @@ def run_section(  # noqa: PLR0913, PLR0917
 
 
 def _departures(
-    random: np.random.Generator, start: int, engagement: np.ndarray, enrolled_on: np.ndarray
+    random: np.random.Generator,
+    start: int,
+    engagement: np.ndarray,
+    enrolled_on: np.ndarray,
+    log_hazard: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the days on which students stop taking part, and on which they withdraw."""
+    """Return the days on which students stop taking part, and on which they withdraw.
+
+    `log_hazard` is what the term adds to the log hazard of leaving.
+    """
     n = len(engagement)
-    hazard = LAWS.leave_hazard * np.exp(-LAWS.leave_by_engagement * engagement)
+    hazard = LAWS.leave_hazard * np.exp(log_hazard - LAWS.leave_by_engagement * engagement)
     time = (random.standard_exponential(n) / hazard) ** (1 / LAWS.leave_shape)
     share = LAWS.leave_from + (1 - LAWS.leave_from) * np.minimum(time, 1)
     day = start + (share * LENGTH).astype("int64")

@@ -1,4 +1,4 @@
-"""One random generator for each thing that is drawn, so that no draw depends on another's place."""
+"""A random generator for each purpose, so that no draw depends on the order of other draws."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Purpose(IntEnum):
-    """What a generator is for; the numbers are part of what a seed means."""
+    """The purpose of a generator; with other numbers, a seed would give another campus."""
 
     COHORT = 1
     COURSE = 2
@@ -18,6 +18,10 @@ class Purpose(IntEnum):
     TREATMENT = 6
     RESCUE = 7
     HELP = 8
+    TERM_ABILITY = 9
+    TERM_LEAVING = 10
+    TERM_GRADING = 11
+    REDESIGN = 12
 
 
 def generator(seed: int, purpose: Purpose, *place: int) -> np.random.Generator:

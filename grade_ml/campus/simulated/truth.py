@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from upath import UPath
 
 PARAMETERS_FILE = "parameters.json"
-#: What `grade-ml providers` also serves, made up and without any effect on what students do.
+#: Data of `grade-ml providers` that have no effect on students.
 WITHOUT_EFFECT = ("economy", "jobs", "page_views")
 FRAMES = ("students", "courses", "enrollments", "conditions")
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What no gradebook knows.
+    """The truth behind the records, which no gradebook holds.
 
     Parameters
     ----------
     parameters
-        `config`, `today`, `laws` (every effect size, see `laws.Laws`) and `without_effect` (what
-        surrounds the campus and acts on nobody), as JSON values.
+        `config`, `today`, `laws` (every effect size, see `laws.Laws`) and `without_effect`
+        (surroundings of the campus that affect no student), as JSON values.
     students
         student_id, ability, diligence (mean 0, SD 1), treated (by the intervention).
     courses

@@ -1,4 +1,4 @@
-"""CatBoost: symmetric trees, squared error or logistic loss, kept as cbm."""
+"""CatBoost: symmetric trees, squared error or logistic loss, stored as cbm."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ class Member(ABC):
 
     @classmethod
     def path(cls, folder: Path, task: Task, suffix: str) -> Path:
-        """Return the file in which a member of `task` is kept."""
+        """Return the file in which a member of `task` is stored."""
         return folder / f"{cls.name}_{task}.{suffix}"
 
 

@@ -1,4 +1,4 @@
-"""scikit-learn's random forest (Breiman 2001), kept by skops.
+"""scikit-learn's random forest (Breiman 2001), stored by skops.
 
 Its trees are explained by LightGBM's exact TreeSHAP, to which they are handed in its text format: a
 hundred times as quick as the shap library on the forest itself.
@@ -91,7 +91,7 @@ class Forest(Member):
         """See `Member.predict`."""
         filled = _filled(matrix)
         # What the library does, less its checks: a tenth of the time where there are few rows.
-        trees = (one.tree_ for one in self.forest.estimators_)
+        trees = (tree.tree_ for tree in self.forest.estimators_)
         total = sum(tree.predict(filled)[:, _output(self.task)] for tree in trees)
         mean = as_matrix(total / len(self.forest.estimators_))
         return mean if self.task is Task.GRADE else self.scale * mean - 2
@@ -110,8 +110,8 @@ class Forest(Member):
         """By how much the mean of the trees is stretched."""
         return 1.0 if self.task is Task.GRADE else 4.0
 
-    def says(self, tree: Any) -> Floats:
-        """Return what each node of one of its trees says, before it is stretched."""
+    def values_at(self, tree: Any) -> Floats:
+        """Return the value of each node of one of its trees, before it is stretched."""
         return as_matrix(tree.value[:, 0, _output(self.task)])
 
     @staticmethod
@@ -127,7 +127,7 @@ class Forest(Member):
     def _trees(self) -> Booster:
         import lightgbm
 
-        trees = [one.tree_ for one in self.forest.estimators_]
+        trees = [estimator.tree_ for estimator in self.forest.estimators_]
         last = self.forest.n_features_in_ - 1
         head = [
             "tree",

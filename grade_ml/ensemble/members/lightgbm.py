@@ -1,7 +1,7 @@
-"""LightGBM: trees leaf by leaf, absolute error or logistic loss, kept as text.
+"""LightGBM: trees leaf by leaf, absolute error or logistic loss, stored as text.
 
 The one member whose grade is a median: where half of the students miss the rest and the others go
-on, the mean is nobody's grade, and the stack weighs the two.
+on, the mean is no student's grade, and the stack weighs the two.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""scikit-learn's multilayer perceptron on standardised columns, kept by skops."""
+"""scikit-learn's multilayer perceptron on standardised columns, stored by skops."""
 
 from __future__ import annotations
 
@@ -153,5 +153,5 @@ def _location(matrix: Matrix) -> tuple[Floats, Floats]:
 
 
 def _scale(matrix: Matrix, centre: Floats, spread: Floats) -> Floats:
-    """Return standardised values; a missing one becomes the median."""
+    """Return standardised values; a missing value becomes the median."""
     return as_matrix(np.nan_to_num(((matrix - centre) / spread).clip(-_BOUND, _BOUND)))

@@ -1,4 +1,4 @@
-"""XGBoost: trees by histogram, squared error or logistic loss, kept as UBJSON."""
+"""XGBoost: trees by histogram, squared error or logistic loss, stored as UBJSON."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from grade_ml.forecasting.forecasters.recurrent import GRU, LSTM
 from grade_ml.forecasting.forecasters.seasonal import Seasonal
 from grade_ml.forecasting.forecasters.slot import SlotMean
 
-#: All of them, from the simplest to the dearest.
+#: All of them, from the simplest to the costliest.
 FORECASTERS: dict[Method, type[Forecaster]] = {
-    one.method: one for one in (Last, Mean, SlotMean, Local, Seasonal, LSTM, GRU, Boosted)
+    forecaster.method: forecaster
+    for forecaster in (Last, Mean, SlotMean, Local, Seasonal, LSTM, GRU, Boosted)
 }

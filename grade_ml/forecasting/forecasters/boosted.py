@@ -1,7 +1,7 @@
 """LightGBM over all students and remaining assignments: will it be handed in, and with what score.
 
-Scores have two humps, at 0 and near the student's level, so that the two questions are asked apart
-and mixed.
+Scores have two humps, at 0 and near the student's level, so each question has a model of its own,
+and the answers are mixed.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ class Boosted(Forecaster):
 
     @classmethod
     def fit(cls, panels: Sequence[Panel], *, seed: int, previous: Self | None = None) -> Self:
-        """See `Forecaster.fit`; it starts anew each time."""
+        """See `Forecaster.fit`; it starts from scratch each time."""
         slots = Slots.fit(panels)
         matrix = _matrix(panels, slots)
         handed_in = np.concatenate(
-            [one.truth_submitted[:, one.remaining].ravel() for one in panels]
+            [panel.truth_submitted[:, panel.remaining].ravel() for panel in panels]
         )
-        score = np.concatenate([one.truth[:, one.remaining].ravel() for one in panels])
+        score = np.concatenate([panel.truth[:, panel.remaining].ravel() for panel in panels])
         given = (handed_in == 1) & ~np.isnan(score)
-        asked = {"submit": (~np.isnan(handed_in), handed_in), "given": (given, score)}
+        questions = {"submit": (~np.isnan(handed_in), handed_in), "given": (given, score)}
         boosters = {
-            name: _train(name, matrix[some], target[some], seed)
-            for name, (some, target) in asked.items()
+            name: _train(name, matrix[chosen], target[chosen], seed)
+            for name, (chosen, target) in questions.items()
         }
         return cls(slots, boosters)
 
@@ -64,11 +64,11 @@ class Boosted(Forecaster):
             np.asarray(self.boosters[name].predict(matrix, num_threads=MOST)) for name in _QUESTIONS
         )
         given = np.clip(given, 0, 100)
-        ends = np.cumsum([one.shape[0] * one.shape[1] for one in panels])[:-1]
+        ends = np.cumsum([panel.shape[0] * panel.shape[1] for panel in panels])[:-1]
         parts = (np.split(values, ends) for values in (submit * given, submit))
         return [
-            Estimate.bounded(*(values.reshape(one.shape) for values in cut))
-            for one, *cut in zip(panels, *parts, strict=True)
+            Estimate.bounded(*(values.reshape(panel.shape) for values in cut))
+            for panel, *cut in zip(panels, *parts, strict=True)
         ]
 
     def save(self, folder: Path) -> None:
@@ -90,7 +90,7 @@ class Boosted(Forecaster):
 
 def _matrix(panels: Sequence[Panel], slots: Slots) -> Rows:
     """Return the rows of all panels under each other."""
-    parts = (rows(one, slots) for one in panels)
+    parts = (rows(panel, slots) for panel in panels)
     return np.concatenate([part.reshape(-1, part.shape[2]) for part in parts])
 
 

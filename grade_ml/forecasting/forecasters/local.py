@@ -1,7 +1,7 @@
 """One model per student where a series is long enough, else the slot's mean.
 
 4 to 11 results: the mean of Theta (Assimakopoulos & Nikolopoulos 2000) and exponential smoothing
-(ETS); 12 and more: ARIMA. With fewer, such a model says nothing that the slot's mean does not.
+(ETS); 12 and more: ARIMA. With fewer, such a model adds nothing to the slot's mean.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Local(Forecaster):
     """Forecasts of the score; the chance to hand in is the slot mean's."""
 
     method = Method.LOCAL
+    library = "statsforecast"
+    instead = "ARIMA replaces Theta and exponential smoothing"
     fallback: SlotMean
 
     @classmethod
@@ -70,17 +72,17 @@ def _forecast(series: Floats, ahead: int, counts: Counts) -> Floats:
     number = series.shape[1]
     if number >= SETTINGS.least_arima:
         return arima(series, ahead)
-    if not installed("statsforecast"):
+    if not installed(Local.library):
         counts.add(f"{Method.LOCAL}: statsforecast is missing, ARIMA", len(series))
         return arima(series, ahead)
     answer = series[:, -1:].repeat(ahead, 1)
     failed = []
     for row in np.flatnonzero(np.ptp(series, axis=1) > 0):
-        found = _theta_and_ets(series[row], ahead)
-        if found is None:
+        forecast = _theta_and_ets(series[row], ahead)
+        if forecast is None:
             failed.append(row)
         else:
-            answer[row] = found
+            answer[row] = forecast
     counts.add(f"{Method.LOCAL}: Theta and ETS did not converge, ARIMA", len(failed))
     if failed:
         answer[failed] = arima(series[failed], ahead)
@@ -88,18 +90,18 @@ def _forecast(series: Floats, ahead: int, counts: Counts) -> Floats:
 
 
 def _theta_and_ets(values: Floats, ahead: int) -> Floats | None:
-    """Return the mean of those that give finite numbers; None where none does."""
+    """Return the mean of those that give finite numbers; `None` if none does."""
     answers = []
     for model in _models():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                found = model.forecast(y=values, h=ahead)["mean"]
+                forecast = model.forecast(y=values, h=ahead)["mean"]
             except (ArithmeticError, ValueError, RuntimeError, np.linalg.LinAlgError):
-                # The library's ways of saying that a short series has no fit; the caller counts.
+                # The library's errors if a short series has no fit; the caller counts them.
                 continue
-        if np.isfinite(found).all():
-            answers.append(np.clip(found, 0, 100))
+        if np.isfinite(forecast).all():
+            answers.append(np.clip(forecast, 0, 100))
     return np.mean(answers, axis=0) if answers else None
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from grade_ml.forecasting.contract import Counts, Estimate, Floats, Forecaster, Method, Panel
 from grade_ml.forecasting.panels import mean_known
 
-#: What is said of a student without any result where the class has none either.
+#: The forecast of a student without any result if the class has none either.
 _UNKNOWN_SCORE, _UNKNOWN_SUBMIT = 50.0, 0.75
 
 
@@ -27,12 +27,15 @@ class _Naive(Forecaster):
         """See `Forecaster.forecast`; without a result of the student it is the class's level."""
         answers = []
         for panel in panels:
-            score, submit = (
-                self._level(values[:, panel.past]) for values in (panel.score, panel.submitted)
+            score, submit, *of_class = (
+                self._level(values[:, panel.past])
+                for values in (panel.score, panel.submitted, *panel.whole_class)
             )
             counts.add(f"{self.method}: no result yet, level of the class", np.isnan(score).sum())
-            score = _filled(score, _UNKNOWN_SCORE)[:, None].repeat(panel.shape[1], 1)
-            submit = _filled(submit, _UNKNOWN_SUBMIT)[:, None].repeat(panel.shape[1], 1)
+            score = _filled(score, of_class[0], _UNKNOWN_SCORE)[:, None].repeat(panel.shape[1], 1)
+            submit = _filled(submit, of_class[1], _UNKNOWN_SUBMIT)[:, None].repeat(
+                panel.shape[1], 1
+            )
             answers.append(Estimate.bounded(score, submit))
         return answers
 
@@ -50,13 +53,13 @@ class _Naive(Forecaster):
         return cls()
 
 
-def _filled(level: Floats, unknown: float) -> Floats:
-    middle = mean_known(level)
+def _filled(level: Floats, of_class: Floats, unknown: float) -> Floats:
+    middle = mean_known(of_class)
     return np.where(np.isnan(level), unknown if np.isnan(middle) else middle, level)
 
 
 class Last(_Naive):
-    """The last result again; a missed one counts 0."""
+    """The last result again; a missed assignment counts 0."""
 
     method = Method.LAST
 
@@ -70,7 +73,7 @@ class Last(_Naive):
 
 
 class Mean(_Naive):
-    """The mean of the results so far; a missed one counts 0."""
+    """The mean of the results so far; a missed assignment counts 0."""
 
     method = Method.MEAN
 

@@ -1,7 +1,7 @@
 """The process of the recurrent network: the only place where TensorFlow is imported.
 
 It reads one JSON line per task from its input, finds arrays and network in the folder that the line
-names, and answers with one line. What the arrays mean is said in `recurrent`.
+names, and answers with one line. `recurrent` defines what the arrays mean.
 """
 
 from __future__ import annotations
@@ -26,10 +26,15 @@ _HELD_OUT = 12
 _SCORE_WEIGHT = 4.0
 
 
+#: The network that answered last, by its file: an application repeats the same request, and
+#: loading it takes longer than its answer.
+_loaded: dict[bytes, Any] = {}
+
+
 def main() -> None:
     """Serve until the input ends."""
     out = os.fdopen(os.dup(1), "w")
-    # Whatever a library prints must not stand among the answers.
+    # No output of a library may be among the answers.
     os.dup2(2, 1)
     tf = _tensorflow(int(sys.argv[1]))
     for line in sys.stdin:
@@ -87,6 +92,7 @@ def _loss(tf: Any) -> Any:
 
 def _fit(tf: Any, request: dict[str, Any], folder: Path) -> dict[str, Any]:
     arrays = dict(np.load(folder / "arrays.npz"))
+    _loaded.clear()
     tf.keras.backend.clear_session()
     tf.keras.utils.set_random_seed(request["seed"])
     model = _build(tf, request["kind"], arrays, request["courses"])
@@ -99,8 +105,8 @@ def _fit(tf: Any, request: dict[str, Any], folder: Path) -> dict[str, Any]:
     held = len(order) * _HELD_OUT // 100
     inputs = ("history", "targets", "course")
     parts = [
-        ([arrays[name][some] for name in inputs], arrays["truth"][some])
-        for some in (order[held:], order[:held] if held else order)
+        ([arrays[name][places] for name in inputs], arrays["truth"][places])
+        for places in (order[held:], order[:held] if held else order)
     ]
     stop = tf.keras.callbacks.EarlyStopping(patience=request["patience"], restore_best_weights=True)
     past = model.fit(
@@ -119,8 +125,12 @@ def _fit(tf: Any, request: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _forecast(tf: Any, request: dict[str, Any], folder: Path) -> dict[str, Any]:
     arrays = dict(np.load(folder / "arrays.npz"))
-    tf.keras.backend.clear_session()
-    model = tf.keras.models.load_model(folder / "network.keras", compile=False)
+    content = (folder / "network.keras").read_bytes()
+    if content not in _loaded:
+        _loaded.clear()
+        tf.keras.backend.clear_session()
+        _loaded[content] = tf.keras.models.load_model(folder / "network.keras", compile=False)
+    model = _loaded[content]
     inputs = [arrays[name] for name in ("history", "targets", "course")]
     np.save(folder / "answers.npy", model.predict(inputs, batch_size=4096, verbose=0))
     return {"done": True}
@@ -145,7 +155,7 @@ def _renumbered(config: bytes) -> bytes:
     known: dict[bytes, bytes] = {}
     return re.sub(
         rb'(?<="shared_object_id": )\d+',
-        lambda found: known.setdefault(found[0], b"%d" % len(known)),
+        lambda match: known.setdefault(match[0], b"%d" % len(known)),
         config,
     )
 

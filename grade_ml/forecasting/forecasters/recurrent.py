@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -31,9 +32,12 @@ from grade_ml.forecasting.rows import names, rows
 from grade_ml.forecasting.settings import SETTINGS
 from grade_ml.forecasting.slots import Slots
 
-#: Steps of history that are read, the newest, and remaining assignments that are told apart.
+#: Steps of history that are read, the newest, and remaining assignments that are distinguished.
 STEPS, AHEAD = 24, 24
 _STEP_VALUES = 6
+#: The longest that a task takes before its process is ended: a fit of the most sequences takes
+#: minutes, a forecast of a term seconds, and the start of TensorFlow 5 s, or 30 on a busy machine.
+_SECONDS = {"fit": 3600, "forecast": 300}
 _NETWORK, _SCALER = "network.keras", "scaler.json"
 Arrays = dict[str, Any]
 
@@ -56,22 +60,22 @@ class _Recurrent(Forecaster):
     def fit(cls, panels: Sequence[Panel], *, seed: int, previous: Self | None = None) -> Self:
         """See `Forecaster.fit`; weights of `previous` are the start where its inputs are alike."""
         slots = Slots.fit(panels)
-        per_student = sum(one.shape[0] * one.shape[1] for one in panels) / sum(
-            one.shape[0] for one in panels
+        per_student = sum(panel.shape[0] * panel.shape[1] for panel in panels) / sum(
+            panel.shape[0] for panel in panels
         )
-        some = thinned(panels, int(SETTINGS.most_sequences * per_student), seed)
-        courses = tuple(sorted({one.course_id for one in panels}))
-        columns = tuple(names(some[0]))
-        raw = [rows(one, slots) for one in some]
+        sample = thinned(panels, int(SETTINGS.most_sequences * per_student), seed)
+        courses = tuple(sorted({panel.course_id for panel in panels}))
+        columns = tuple(names(sample[0]))
+        raw = [rows(panel, slots) for panel in sample]
         flat = np.concatenate([part.reshape(-1, part.shape[2]) for part in raw])
         centre, spread = _scale(flat)
-        arrays = _inputs(some, raw, centre, spread, courses) | _targets(some)
+        arrays = _inputs(sample, raw, centre, spread, courses) | _targets(sample)
         start = b""
         if previous and (previous.courses, previous.columns) == (courses, columns):
             start = previous.network
         request = {"kind": cls.kind, "seed": seed, "epochs": SETTINGS.epochs}
         request |= {"patience": SETTINGS.patience, "courses": len(courses) + 1}
-        answer = _process().ask("fit", request, arrays, start)
+        answer = _process().request("fit", request, arrays, start)
         return cls(
             slots, centre, spread, courses, columns, answer["network"], answer["held_out_loss"]
         )
@@ -80,15 +84,15 @@ class _Recurrent(Forecaster):
         """See `Forecaster.forecast`."""
         if not panels:
             return []
-        raw = [rows(one, self.slots) for one in panels]
+        raw = [rows(panel, self.slots) for panel in panels]
         arrays = _inputs(panels, raw, self.centre, self.spread, self.courses)
-        answer = _process().ask("forecast", {}, arrays, self.network)
-        ends = np.cumsum([one.shape[0] for one in panels])[:-1]
+        answer = _process().request("forecast", {}, arrays, self.network)
+        ends = np.cumsum([panel.shape[0] for panel in panels])[:-1]
         estimates = []
-        for panel, found in zip(panels, np.split(answer["answers"], ends), strict=True):
-            # What lies further ahead than the network tells apart is like the last that it does.
-            place = np.minimum(np.arange(panel.shape[1]), found.shape[1] - 1)
-            submit, given = found[:, place, 0], np.clip(100 * found[:, place, 1], 0, 100)
+        for panel, answers in zip(panels, np.split(answer["answers"], ends), strict=True):
+            # What lies further ahead than the network distinguishes is like the last that it does.
+            place = np.minimum(np.arange(panel.shape[1]), answers.shape[1] - 1)
+            submit, given = answers[:, place, 0], np.clip(100 * answers[:, place, 1], 0, 100)
             counts.add(
                 f"{self.method}: more than {AHEAD} remain, as the last",
                 panel.shape[0] * max(panel.shape[1] - AHEAD, 0),
@@ -100,22 +104,22 @@ class _Recurrent(Forecaster):
         """See `Forecaster.save`."""
         self.slots.save(folder)
         (folder / _NETWORK).write_bytes(self.network)
-        kept = {"centre": self.centre.tolist(), "spread": self.spread.tolist()}
-        kept |= {"courses": self.courses, "columns": self.columns, "loss": self.held_out_loss}
-        (folder / _SCALER).write_text(json.dumps(kept))
+        scaler = {"centre": self.centre.tolist(), "spread": self.spread.tolist()}
+        scaler |= {"courses": self.courses, "columns": self.columns, "loss": self.held_out_loss}
+        (folder / _SCALER).write_text(json.dumps(scaler))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """See `Forecaster.load`."""
-        kept = json.loads((folder / _SCALER).read_text())
+        scaler = json.loads((folder / _SCALER).read_text())
         return cls(
             Slots.load(folder),
-            np.array(kept["centre"]),
-            np.array(kept["spread"]),
-            tuple(kept["courses"]),
-            tuple(kept["columns"]),
+            np.array(scaler["centre"]),
+            np.array(scaler["spread"]),
+            tuple(scaler["courses"]),
+            tuple(scaler["columns"]),
             (folder / _NETWORK).read_bytes(),
-            kept["loss"],
+            scaler["loss"],
         )
 
 
@@ -140,6 +144,7 @@ def _scale(values: np.ndarray) -> tuple[Floats, Floats]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         centre, spread = np.nanmedian(values, axis=0), np.nanstd(values, axis=0)
+    # A column without a known value is 0 in every row of `_inputs`, whatever its scale.
     centre = np.nan_to_num(centre).astype(np.float64)
     return centre, np.where(np.nan_to_num(spread) > 1e-6, spread, 1.0).astype(np.float64)
 
@@ -151,8 +156,8 @@ def _inputs(
     spread: Floats,
     courses: tuple[str, ...],
 ) -> Arrays:
-    total = sum(one.shape[0] for one in panels)
-    ahead = min(max(one.shape[1] for one in panels), AHEAD)
+    total = sum(panel.shape[0] for panel in panels)
+    ahead = min(max(panel.shape[1] for panel in panels), AHEAD)
     history = np.zeros((total, STEPS, _STEP_VALUES), np.float32)
     targets = np.zeros((total, ahead, len(centre)), np.float32)
     course = np.zeros(total, np.int32)
@@ -160,9 +165,10 @@ def _inputs(
     for panel, values in zip(panels, raw, strict=True):
         stop = start + panel.shape[0]
         _fill_history(panel, history[start:stop])
-        some = values[:, :ahead]
-        scaled = np.nan_to_num(np.clip((some - centre) / spread, -4, 4))
-        targets[start:stop, : some.shape[1]] = scaled
+        nearest = values[:, :ahead]
+        # What is unknown of an assignment counts as usual: scaled, the median is 0.
+        scaled = np.nan_to_num(np.clip((nearest - centre) / spread, -4, 4))
+        targets[start:stop, : nearest.shape[1]] = scaled
         course[start:stop] = courses.index(panel.course_id) + 1 if panel.course_id in courses else 0
         start = stop
     return {"history": history, "targets": targets, "course": course}
@@ -188,23 +194,23 @@ def _fill_history(panel: Panel, history: np.ndarray) -> None:
 
 def _targets(panels: Sequence[Panel]) -> Arrays:
     """Return (n, ahead, 3): handed in, score/100 and what of it is known (0, 1: the first, 2)."""
-    total = sum(one.shape[0] for one in panels)
-    ahead = min(max(one.shape[1] for one in panels), AHEAD)
-    found = np.zeros((total, ahead, 3), np.float32)
+    total = sum(panel.shape[0] for panel in panels)
+    ahead = min(max(panel.shape[1] for panel in panels), AHEAD)
+    truth = np.zeros((total, ahead, 3), np.float32)
     start = 0
     for panel in panels:
         stop, places = start + panel.shape[0], panel.remaining[:ahead]
         handed_in, score = panel.truth_submitted[:, places], panel.truth[:, places]
-        own = found[start:stop, : len(places)]
+        own = truth[start:stop, : len(places)]
         own[..., 0] = np.nan_to_num(handed_in)
         own[..., 1] = np.nan_to_num(score / 100)
         own[..., 2] = np.where(np.isnan(handed_in), 0, np.where(np.isnan(score), 1, 2))
         start = stop
-    return {"truth": found}
+    return {"truth": truth}
 
 
 class NetworkProcess:
-    """The process in which Keras lives: started when first asked, ended with this one.
+    """The process in which Keras lives: started at the first request, ended with this one.
 
     A process of its own keeps a library of 500 MB, its threads and its crashes out of this one.
     """
@@ -231,10 +237,10 @@ class NetworkProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked."""
+        """Whether it can answer."""
         return self._process.poll() is None
 
-    def ask(
+    def request(
         self, task: str, request: dict[str, Any], arrays: Arrays, network: bytes
     ) -> dict[str, Any]:
         """Return the answer: `network` and `held_out_loss` of a fit, `answers` of a forecast.
@@ -253,6 +259,8 @@ class NetworkProcess:
             try:
                 stdin.write(line + "\n")
                 stdin.flush()
+                if not select.select([stdout], [], [], _SECONDS[task])[0]:
+                    self._process.kill()
                 answer = json.loads(stdout.readline() or "{}")
             except BrokenPipeError:
                 answer = {}
@@ -260,7 +268,7 @@ class NetworkProcess:
                 why = answer.get("error") or self._why()
                 raise ServiceError(
                     f"The recurrent network's process failed: {why}.",
-                    "Forecasts go on without it; see that TensorFlow runs on this machine.",
+                    "Forecasts continue without it; check that TensorFlow runs on this machine.",
                 )
             if task == "fit":
                 answer["network"] = (self._folder / _NETWORK).read_bytes()
@@ -288,8 +296,12 @@ class NetworkProcess:
 _running: list[NetworkProcess] = []
 
 
+_starting = Lock()
+
+
 def _process() -> NetworkProcess:
     """Return the one process of this process; another one where it has died."""
-    if not _running or not _running[-1].alive:
-        _running.append(NetworkProcess())
-    return _running[-1]
+    with _starting:
+        if not _running or not _running[-1].alive:
+            _running.append(NetworkProcess())
+        return _running[-1]

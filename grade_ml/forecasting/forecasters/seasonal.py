@@ -39,12 +39,12 @@ class Seasonal(Forecaster):
 
     @classmethod
     def fit(cls, panels: Sequence[Panel], *, seed: int, previous: Self | None = None) -> Self:
-        """See `Forecaster.fit`; Prophet itself is fitted when a forecast is asked for."""
-        last = {one.section_id: one for one in sorted(panels, key=lambda one: one.day)}
+        """See `Forecaster.fit`; Prophet itself is fitted when a forecast is requested."""
+        last = {panel.section_id: panel for panel in sorted(panels, key=lambda panel: panel.day)}
         weeks = [
-            (one.course_id, name, when, value)
-            for name, one in sorted(last.items())
-            for when, value in _weekly(one, mean_known(one.truth), len(one.due_day))
+            (panel.course_id, name, when, value)
+            for name, panel in sorted(last.items())
+            for when, value in _weekly(panel, mean_known(panel.truth), len(panel.due_day))
         ]
         return cls(weeks, SlotMean.fit(panels, seed=seed))
 
@@ -65,8 +65,8 @@ class Seasonal(Forecaster):
                 counts.add(f"{self.method}: did not converge, slot mean", panel.shape[0])
                 answers.append(start)
                 continue
-            past = panel.score[:, panel.past]
-            apart = past - mean_known(past)
+            of_class, _ = panel.whole_class
+            apart = (panel.score - mean_known(of_class))[:, panel.past]
             known = ~np.isnan(apart)
             own = np.where(known, apart, 0).sum(1) / (known.sum(1) + 1.0)
             mean = np.clip(level, 0, 100) + own[:, None]
@@ -79,10 +79,10 @@ class Seasonal(Forecaster):
             for course, section, when, value in self.weeks
             if course == panel.course_id
             and section != panel.section_id
-            # A section that runs at the same time is no more known than this one.
+            # A section that runs at the same time is no more known than this section.
             and when <= panel.started_on + panel.day
         }
-        class_mean = mean_known(panel.score)
+        class_mean = mean_known(panel.whole_class[0])
         known |= {
             (panel.section_id, when): value
             for when, value in _weekly(panel, class_mean, len(panel.past))
@@ -118,27 +118,27 @@ def _weekly(panel: Panel, means: Floats, first: int) -> list[tuple[float, float]
 def weekly_forecast(series: pd.DataFrame, days: Floats) -> Floats | None:
     """Return Prophet's forecast of a series (columns ds, y) on days since 1970-01-01.
 
-    None: its optimiser found no fit.
+    `None` if its optimiser did not converge.
     """
+    # Two log each fit, though a failure raises; one misses a library for plots that nobody draws.
+    for name in ("prophet", "prophet.plot", "cmdstanpy"):
+        logging.getLogger(name).disabled = True
     from prophet import Prophet
 
-    # Both tell of each fit; what fails raises.
-    for name in ("prophet", "cmdstanpy"):
-        logging.getLogger(name).disabled = True
     model = Prophet(
         n_changepoints=min(3, len(series) // 4),
         yearly_seasonality=False,
         weekly_seasonality=False,
         daily_seasonality=False,
-        # Its own intervals are not read: calibrated ones take their place.
+        # Its own intervals are not read: calibrated intervals replace them.
         uncertainty_samples=0,
     )
     ahead = pd.DataFrame({"ds": days.astype("int64").astype("datetime64[D]").astype("M8[ns]")})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = model.fit(series).predict(ahead)["yhat"].to_numpy(np.float64)
+            forecast = model.fit(series).predict(ahead)["yhat"].to_numpy(np.float64)
         except (RuntimeError, ValueError):
-            # How the optimiser says that it found no fit; the caller counts it.
+            # The optimiser's errors if it did not converge; the caller counts them.
             return None
-    return found if np.isfinite(found).all() else None
+    return forecast if np.isfinite(forecast).all() else None

@@ -1,4 +1,4 @@
-"""The mean of the course's earlier students in that slot, moved to where the student stands."""
+"""The mean of the course's earlier students in that slot, moved to the student's level."""
 
 from __future__ import annotations
 

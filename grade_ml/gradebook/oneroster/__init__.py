@@ -5,8 +5,8 @@ category. OneRoster names a score's date, not a submission's: that date serves f
 addresses and other columns of people that no prediction needs are not read.
 
 Every row of the source is remembered by its `sourcedId` (`tables`, `mirror`), and the gradebook's
-rows follow from all that is remembered (`deriving`): so it does not matter in which order, and in
-how many deliveries, the source says what it says.
+rows follow from all that is remembered (`deriving`): so the order and the number of the source's
+deliveries do not matter.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def bundle(
 ) -> Bundle:
     """Return a OneRoster delivery as a bundle.
 
-    `manifest.csv` says of each file whether it is bulk (all rows), delta (changed rows, with
+    `manifest.csv` states for each file whether it is bulk (all rows), delta (changed rows, with
     `status` active or tobedeleted) or absent. Rows marked tobedeleted are removed by a delta and
     left out of a bulk file. Enrollments that a bulk file no longer names end on the day of the
     delivery, its line items and results are withdrawn (see `vanishing`).
@@ -82,7 +82,7 @@ def bundle(
     path
         A folder or a zip file.
     delivered_on
-        The day on which the source was as the delivery says.
+        The day whose state of the source the delivery describes.
     institution
         Its texts are the scores that no scale of the source explains.
     vanishing_share
@@ -94,13 +94,13 @@ def bundle(
         `path` is neither a folder nor a zip file that can be trusted, two files have one name, the
         manifest is missing or of another version, or it and the files do not go together.
     """
-    found = files.find(path)
-    manifest = files.read_manifest(found)
+    members = files.find(path)
+    manifest = files.read_manifest(members)
     return Bundle(
         "oneroster",
         _ORIGINS,
         lambda connection: Delivery(
-            connection, found, manifest, delivered_on, institution.per_cent, vanishing_share
+            connection, members, manifest, delivered_on, institution.per_cent, vanishing_share
         ).batches(),
         delivered_on,
     )

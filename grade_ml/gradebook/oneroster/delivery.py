@@ -1,4 +1,4 @@
-"""One delivery: its files go into the mirror, and what follows from it goes to the loader."""
+"""One delivery: its files go into the mirror, and the derived rows go to the loader."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: Results that are held at a time.
 CHUNK = 250_000
-#: An attempt whose date cannot be read counts before others: it may be the last one.
+#: An attempt whose date cannot be read has priority over others: it may be the last attempt.
 _FOREMOST = 2**62
 _SOURCES = {source.name: source for source in SOURCES}
 _STRUCTURE = ("academicSessions", "classes", "categories", "lineItems")
@@ -104,11 +104,11 @@ class Delivery:
             optional=None if optional is None else [*optional, "status", "dateLastModified"],
             personal=[personal],
         ):
-            kept, gone = rows.split(rows.text("status").str.lower().eq("tobedeleted"))
+            kept, deleted = rows.split(rows.text("status").str.lower().eq("tobedeleted"))
             if mode is Mode.DELTA:
                 strange = ~kept.text("status").str.lower().eq("active").fillna(False)
                 kept.reject(strange, "status", "is no status; write active or tobedeleted")
-            yield kept, gone
+            yield kept, deleted
 
     def _take_in(self, source: Source) -> Iterator[Batch]:
         """Read a mirrored file into its temporary table; yield what cannot be read of it."""
@@ -117,14 +117,14 @@ class Delivery:
         self._mirror.prepare(source.table)
         personal = source.keys[1] if source.keys else ""
         assumed = 0
-        for kept, gone in self._read(source.name, source.required, source.optional, personal):
+        for kept, deleted in self._read(source.name, source.required, source.optional, personal):
             rows = kept
             if source.table is tables.enrollment:
                 rows, others = kept.split(kept.text("role").str.lower().ne(STUDENT))
                 self._stage_ids(source, others, Fate.DROP)
             self._stage(source, rows)
-            role = gone.text("role").str.lower()
-            others, ours = gone.split(role.eq(STUDENT) | role.isna())
+            role = deleted.text("role").str.lower()
+            others, ours = deleted.split(role.eq(STUDENT) | role.isna())
             self._stage_ids(source, others, Fate.DROP)
             self._stage_ids(source, ours, Fate.DELETE)
             if source.table is tables.line_item:
@@ -176,8 +176,8 @@ class Delivery:
                 "were left out.",
             )
         for rows, reason in outcome.objections():
-            found = problems(f"{name}.csv", rows[ROW], "sourcedId", rows["sourced_id"], reason)
-            yield Batch(source.owner.name, pd.DataFrame(), found)
+            faults = problems(f"{name}.csv", rows[ROW], "sourcedId", rows["sourced_id"], reason)
+            yield Batch(source.owner.name, pd.DataFrame(), faults)
         # What a gradebook holds from before there was a mirror is known by its key only.
         if source.keys or source.table is tables.line_item:
             unknown = outcome.unknown.rename(
@@ -187,12 +187,12 @@ class Delivery:
         if self._mode(name) is Mode.BULK and self._unreadable[name]:
             yield self._note(
                 source,
-                f"{self._unreadable[name]:,} lines of {name}.csv cannot be told apart, so nothing "
-                "that it does not name is taken to have left the source.",
+                f"{self._unreadable[name]:,} lines of {name}.csv cannot be distinguished, so "
+                "nothing that it does not name is taken to have left the source.",
             )
 
     def _is_whole(self, name: str) -> bool:
-        """Return whether a file says all that there is."""
+        """Return whether a file contains all rows of the source."""
         return self._mode(name) is Mode.BULK and not self._unreadable[name]
 
     @staticmethod
@@ -202,7 +202,7 @@ class Delivery:
     def _courses(self) -> Generator[Batch, None, set[str]]:
         """Yield the courses; return the ids of those that are or will be known."""
         known = set(read_table(self._connection, schema.course)["course_id"])
-        for kept, gone in self._read("courses", ("sourcedId", "title"), ("subjects",)):
+        for kept, deleted in self._read("courses", ("sourcedId", "title"), ("subjects",)):
             columns = {
                 "course_id": kept.identifier("sourcedId"),
                 "title": kept.text("title"),
@@ -212,22 +212,22 @@ class Delivery:
             known |= set(frame["course_id"])
             yield Batch("course", frame, kept.problems, notes=kept.notes)
             if self._mode("courses") is Mode.DELTA:
-                ids = {"course_id": gone.identifier("sourcedId")}
-                yield Batch("course", gone.frame(ids), gone.problems, delete=True)
+                ids = {"course_id": deleted.identifier("sourcedId")}
+                yield Batch("course", deleted.frame(ids), deleted.problems, delete=True)
         return known
 
     def _students(self) -> Iterator[Batch]:
         """Yield users with the role of a student; other users are none of ours."""
         facts: people.Facts = {}
-        for kept, gone in self._read("demographics", personal="sourcedId"):
-            facts |= people.demographics(kept, gone)
+        for kept, deleted in self._read("demographics", personal="sourcedId"):
+            facts |= people.demographics(kept, deleted)
             yield Batch("student", pd.DataFrame(), kept.problems, notes=kept.notes)
         students: set[str] = set()
         for kept, _ in self._read("roles", ("userSourcedId", "role"), (), "userSourcedId"):
             is_student = kept.text("role").str.lower().eq(STUDENT).fillna(False).astype(bool)
             students |= set(kept.required("userSourcedId")[is_student].dropna())
             yield Batch("student", pd.DataFrame(), kept.problems, notes=kept.notes)
-        for kept, gone in self._read("users", personal="sourcedId"):
+        for kept, deleted in self._read("users", personal="sourcedId"):
             ids = kept.identifier("sourcedId")
             known = self._attributes(ids.dropna())
             is_student = kept.text("role").str.lower().eq(STUDENT).fillna(False).astype(bool)
@@ -240,11 +240,11 @@ class Delivery:
             self._mirror.arrived(schema.student, frame["student_id"])
             yield Batch("student", frame, kept.problems, notes=kept.notes)
             if self._mode("users") is Mode.DELTA:
-                ids = gone.identifier("sourcedId")
-                is_student = gone.text("role").str.lower().eq(STUDENT).fillna(False).astype(bool)
+                ids = deleted.identifier("sourcedId")
+                is_student = deleted.text("role").str.lower().eq(STUDENT).fillna(False).astype(bool)
                 chosen = is_student | ids.isin(list(self._attributes(ids.dropna())))
-                frame = gone.frame({"student_id": ids}, chosen)
-                yield Batch("student", frame, gone.problems, delete=True)
+                frame = deleted.frame({"student_id": ids}, chosen)
+                yield Batch("student", frame, deleted.problems, delete=True)
         known = self._attributes(facts)
         attributes = [people.merged(had, facts[id_]) for id_, had in known.items()]
         yield Batch("student", pd.DataFrame({**people.table(known, attributes), ROW: 0}))
@@ -254,19 +254,19 @@ class Delivery:
         query = sa.text(
             "select student_id, attributes from gradebook.student where student_id = any(:ids)"
         )
-        found = self._connection.execute(query, {"ids": list(ids)})
-        return {row.student_id: row.attributes for row in found}
+        rows = self._connection.execute(query, {"ids": list(ids)})
+        return {row.student_id: row.attributes for row in rows}
 
     def _structure(self, courses: set[str]) -> Iterator[Batch]:
         """Yield terms, sections and assignments."""
         before = self._table(tables.line_item)
         if self._is_whole("lineItems"):
-            self._whole.ask(tables.line_item)
+            self._whole.find_scope(tables.line_item)
         for name in _STRUCTURE:
             yield from self._apply(name)
         if self._is_whole("lineItems"):
-            gone = self._whole.line_items()
-            notes = vanished(len(gone), tables.line_item, WITHDRAWN, self._day)
+            vanished_items = self._whole.line_items()
+            notes = vanished(len(vanished_items), tables.line_item, WITHDRAWN, self._day)
             yield Batch("assignment", pd.DataFrame(), notes=notes)
         self._items = self._table(tables.line_item, "lineItems")
         sections = read_table(self._connection, schema.section)
@@ -291,15 +291,15 @@ class Delivery:
         homeless = derived["term_id"].isna()
         lost = homeless & (derived[ROW] > 0)
         reason = "names no known session; deliver the session"
-        found = problems(
+        faults = problems(
             "classes.csv",
             derived.loc[lost, ROW],
             "termSourcedIds",
             classes["sessions"][lost],
             reason,
         )
-        yield Batch("section", pd.DataFrame(), found)
-        # Where a class was never delivered since there is a mirror, the gradebook tells of it.
+        yield Batch("section", pd.DataFrame(), faults)
+        # For a class that was never delivered since there is a mirror, the gradebook has its row.
         older = stored[~stored["section_id"].isin(classes["sourced_id"])]
         older = older[older["section_id"].isin(policy.index)].assign(**{ROW: 0})
         waits = (derived[ROW] == 0) & ~derived["course_id"].isin(list(courses))
@@ -315,11 +315,11 @@ class Delivery:
         yield Batch("section", news)
         for name, table in (("classes", schema.section), ("academicSessions", schema.term)):
             if self._mode(name) is Mode.DELTA:
-                gone = self._mirror.deleted_ids(_SOURCES[name].table)
-                gone = gone.rename(columns={"sourced_id": table.primary_key.columns[0].name})
+                deleted = self._mirror.deleted_ids(_SOURCES[name].table)
+                deleted = deleted.rename(columns={"sourced_id": table.primary_key.columns[0].name})
                 if table is schema.term:
-                    gone = gone[gone["term_id"].isin(known_terms["term_id"])]
-                yield Batch(table.name, gone, delete=True)
+                    deleted = deleted[deleted["term_id"].isin(known_terms["term_id"])]
+                yield Batch(table.name, deleted, delete=True)
         return pd.concat([stored, derived]).drop_duplicates("section_id", keep="last")
 
     def _assignments(
@@ -328,14 +328,14 @@ class Delivery:
         """Yield the assignments, and the removal of those that are gone, with their results."""
         stored = read_table(self._connection, schema.assignment)
         lost = before.loc[~before["sourced_id"].isin(self._items["sourced_id"]), "sourced_id"]
-        gone = stored.loc[stored["assignment_id"].isin(lost), ["assignment_id"]]
+        deleted = stored.loc[stored["assignment_id"].isin(lost), ["assignment_id"]]
         results = self._mirror.frame(
             f'select assignment_id, student_id, 0 as "{ROW}" from {schema.result} '
             "where assignment_id = any(:gone)",
-            gone=list(gone["assignment_id"]),
+            gone=list(deleted["assignment_id"]),
         )
         yield Batch("result", results, delete=True)
-        yield Batch("assignment", gone.assign(**{ROW: 0}), delete=True)
+        yield Batch("assignment", deleted.assign(**{ROW: 0}), delete=True)
         waits = (derived[ROW] == 0) & ~derived["section_id"].isin(sections)
         news = _news(derived[~waits], stored)
         self._mirror.arrived(schema.assignment, news["assignment_id"])
@@ -351,7 +351,7 @@ class Delivery:
         table, owner = tables.enrollment, schema.enrollment
         whole = self._is_whole("enrollments")
         if whole:
-            self._whole.ask(table)
+            self._whole.find_scope(table)
         yield from self._apply("enrollments")
         if whole:
             ending, not_begun = self._whole.enrollments()
@@ -372,12 +372,12 @@ class Delivery:
             yield from self._apply(name)
         whole = self._is_whole("results")
         if whole:
-            self._whole.ask(table)
+            self._whole.find_scope(table)
         yield from self._apply("results")
         if whole:
-            gone = self._whole.results()
-            notes = vanished(len(gone), table, WITHDRAWN, self._day)
-            yield Batch("result", gone, delete=True, notes=notes)
+            vanished_results = self._whole.results()
+            notes = vanished(len(vanished_results), table, WITHDRAWN, self._day)
+            yield Batch("result", vanished_results, delete=True, notes=notes)
         else:
             yield Batch("result", self._mirror.without_row(table, owner), delete=True)
         self._mirror.touch_texts(self._texts)
@@ -391,16 +391,16 @@ class Delivery:
             rows = self._attempts(first)
             rows["scale"] = rows["scale"].fillna(rows["assignment_id"].map(items["scale"]))
             frame, nothing = deriving.results(rows, items, entries, self._texts)
-            told = nothing & (rows[ROW] > 0)
-            found = problems(
+            of_file = nothing & (rows[ROW] > 0)
+            faults = problems(
                 "results.csv",
-                rows.loc[told, ROW],
+                rows.loc[of_file, ROW],
                 "score, textScore",
-                rows.loc[told, "words"],
+                rows.loc[of_file, "words"],
                 "is a text that neither a scale of scoreScales.csv nor [texts] of the "
                 "institution's file explains; deliver the scale, or add the text",
             )
-            yield Batch("result", frame, found)
+            yield Batch("result", frame, faults)
 
     def _scales(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the entries of all scales, and the line items by id, each with its scale."""
@@ -415,7 +415,7 @@ class Delivery:
         return scales.read(known), items
 
     def _attempts(self, first: int) -> pd.DataFrame:
-        """Return the rows of some of the results that are to be derived anew."""
+        """Return the rows of some of the results that are to be derived again."""
         derived = [c for c in tables.result.columns if c.name not in _NOT_DERIVED]
         numbers = [sa.column(name, sa.BigInteger()) for name in (ROW, RANK)]
         columns = [*(sa.column(c.name, c.type) for c in derived), *numbers]
@@ -457,9 +457,9 @@ def _news(derived: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
 
 
 def _differs(left: pd.Series, right: pd.Series) -> np.ndarray:
-    one, other = left.to_numpy(object), right.to_numpy(object)
-    both_missing = pd.isna(one) & pd.isna(other)
-    either_missing = pd.isna(one) | pd.isna(other)
-    same = np.array([a == b for a, b in zip(one, other, strict=True)], dtype=object)
+    left_values, right_values = left.to_numpy(object), right.to_numpy(object)
+    both_missing = pd.isna(left_values) & pd.isna(right_values)
+    either_missing = pd.isna(left_values) | pd.isna(right_values)
+    same = np.array([a == b for a, b in zip(left_values, right_values, strict=True)], dtype=object)
     same = np.where(either_missing, both_missing, same)
     return np.asarray(~same.astype(bool))

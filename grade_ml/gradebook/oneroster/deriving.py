@@ -42,12 +42,12 @@ def sections(classes: pd.DataFrame, sessions: pd.DataFrame) -> pd.DataFrame:
     spans = _spans(sessions)
     rows: list[tuple[Any, ...]] = []
     for names in classes["sessions"].fillna(""):
-        found = [spans[n.strip()] for n in names.split(",") if n.strip() in spans]
+        terms = [spans[n.strip()] for n in names.split(",") if n.strip() in spans]
         rows.append(
             (
-                found[0][0] if found else None,
-                min((start for _, start, _ in found if pd.notna(start)), default=pd.NaT),
-                max((end for *_, end in found if pd.notna(end)), default=pd.NaT),
+                terms[0][0] if terms else None,
+                min((start for _, start, _ in terms if pd.notna(start)), default=pd.NaT),
+                max((end for *_, end in terms if pd.notna(end)), default=pd.NaT),
             )
         )
     frame = pd.DataFrame(rows, columns=["term_id", "starts_on", "ends_on"], index=classes.index)
@@ -60,7 +60,7 @@ def sections(classes: pd.DataFrame, sessions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _spans(sessions: pd.DataFrame) -> dict[str, tuple[str, Any, Any]]:
-    """Return of each session the term (itself, or the first parent that is one) and its dates."""
+    """Return for each session its term (itself, or the first parent that is a term) and dates."""
     rows = {row["sourced_id"]: row for row in sessions.to_dict("records")}
 
     def is_term(name: str) -> bool:
@@ -100,7 +100,7 @@ def policies(items: pd.DataFrame, categories: pd.DataFrame) -> pd.Series:
 
 
 def is_extra_credit(items: pd.DataFrame) -> pd.Series:
-    """Return which line items are extra credit: nothing can be missed in them, or they say so."""
+    """Return which line items are extra credit: without a range of points, or marked as such."""
     without_range = items["min_score"] == items["max_score"]
     return without_range | items["extra_credit"].astype("boolean").fillna(False).astype(bool)
 
@@ -171,33 +171,33 @@ def enrollments(stints: pd.DataFrame, section_ends: pd.Series) -> pd.DataFrame:
 def results(
     rows: pd.DataFrame, items: pd.DataFrame, entries: pd.DataFrame, texts: Mapping[str, float]
 ) -> tuple[pd.DataFrame, pd.Series]:
-    """Return results with scores in per cent, and which of them have a text that says nothing.
+    """Return results with scores in per cent, and which of them have a text without a meaning.
 
     Parameters
     ----------
     rows
         The mirror's results with `row` and `rank`, and the scale of each.
     items
-        The mirror's line items, indexed by sourced_id; unknown ones give no score.
+        The mirror's line items, indexed by sourced_id; results of unknown items have no score.
     entries
         Of all scales (see `scales.read`).
     texts
         Per cent of the institution's texts.
     """
     low, high = scale_range(items)
-    lowest, highest = (rows["assignment_id"].map(one).astype("float64") for one in (low, high))
+    lowest, highest = (rows["assignment_id"].map(bound).astype("float64") for bound in (low, high))
     score = 100 * (rows["points"] - lowest) / (highest - lowest)
     worded = rows["words"].notna()
     nothing = pd.Series(False, rows.index, dtype=bool)
     if worded.any():
         words, base = rows.loc[worded, "words"], highest[worded]
-        found = scales.per_cent(words, rows.loc[worded, "scale"], base, entries, texts)
+        values = scales.per_cent(words, rows.loc[worded, "scale"], base, entries, texts)
         # A text that is neither in a scale nor a number stays unknown and is quarantined below.
         points = pd.to_numeric(words.astype(object), errors="coerce")
-        found = found.fillna(100 * (points - lowest[worded]) / (base - lowest[worded]))
-        found = found.where(np.isfinite(found))
-        score[worded] = found
-        nothing |= (found.isna() & base.notna()).reindex(rows.index, fill_value=False)
+        values = values.fillna(100 * (points - lowest[worded]) / (base - lowest[worded]))
+        values = values.where(np.isfinite(values))
+        score[worded] = values
+        nothing |= (values.isna() & base.notna()).reindex(rows.index, fill_value=False)
     graded, missing = (rows["status"] == s for s in (Status.GRADED, Status.MISSING))
     exempt, incomplete = (rows["status"] == s for s in (Status.EXEMPT, Status.INCOMPLETE))
     frame = pd.DataFrame(
@@ -206,7 +206,7 @@ def results(
             "student_id": rows["student_id"],
             "status": rows["status"],
             "score": score,
-            # OneRoster has no date of submission: the score's date stands for it.
+            # OneRoster has no date of submission: the score's date represents it.
             "submitted_on": rows["dated_on"].where(~(missing | exempt)),
             "graded_on": rows["dated_on"].where(
                 missing | exempt | ((graded | incomplete) & score.notna())

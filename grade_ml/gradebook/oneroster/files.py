@@ -1,4 +1,4 @@
-"""The files of a OneRoster delivery, in a folder or a zip file, and what its manifest says of them.
+"""The files of a OneRoster delivery, in a folder or a zip file, and its manifest.
 
 A zip file is read member by member under the member's own name and never unpacked, so that no path
 in it leads anywhere. What the files hold is read in `delivery`.
@@ -71,22 +71,22 @@ class Files:
 
     def opener(self, name: str) -> Opener | None:
         """Return an opener for the file of a name, None if the delivery has no such file."""
-        found = self.members.get(name.lower())
-        return None if found is None else found[1]
+        member = self.members.get(name.lower())
+        return None if member is None else member[1]
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a delivery says of itself.
+    """The manifest of a delivery.
 
     Attributes
     ----------
     modes
         That of every file in `READ`.
     notes
-        What is to be said of the other files.
+        Sentences on the other files.
     system
-        The system that the source names itself; empty: it names none.
+        The system that the source names itself; empty if it names none.
     """
 
     modes: Mapping[str, Mode]
@@ -172,26 +172,26 @@ def _in_archive(
 
 
 def _is_csv(name: str) -> bool:
-    # What begins with ._ is what macOS keeps of a file, not the file.
+    # A name that begins with ._ is metadata that macOS stores beside a file, not the file.
     return name.lower().endswith(".csv") and not name.startswith("._")
 
 
-def _by_name(place: Path, found: Iterable[tuple[str, Opener]]) -> dict[str, tuple[str, Opener]]:
+def _by_name(place: Path, entries: Iterable[tuple[str, Opener]]) -> dict[str, tuple[str, Opener]]:
     members: dict[str, tuple[str, Opener]] = {}
-    for path, opener in found:
+    for path, opener in entries:
         name = re.sub(r"\.csv(\.gz)?$", "", re.split(r"[/\\]", path)[-1].lower())
         if name in members:
             raise SourceError(
-                f"{place} has two files of one name, {members[name][0]} and {path}; "
+                f"{place} has two files with the same name, {members[name][0]} and {path}; "
                 "nothing was read.",
-                "Leave in the one that is meant.",
+                "Remove the wrong file.",
             )
         members[name] = path, opener
     return members
 
 
 def read_manifest(files: Files) -> Manifest:
-    """Return what `manifest.csv` says.
+    """Return the content of `manifest.csv`.
 
     Raises
     ------
@@ -203,7 +203,7 @@ def read_manifest(files: Files) -> Manifest:
     parts = re.fullmatch(r"v?(\d+\.\d+)(\.\d+)*", version, re.IGNORECASE)
     if parts is None or parts[1] not in VERSIONS:
         raise SourceError(
-            f"manifest.csv says oneroster.version {version}.",
+            f"manifest.csv states oneroster.version {version}.",
             f"Export the data as OneRoster {' or '.join(VERSIONS)}.",
         )
     modes: dict[str, Mode] = {}
@@ -213,7 +213,7 @@ def read_manifest(files: Files) -> Manifest:
                 modes[name.removeprefix("file.").removesuffix(".csv")] = Mode(word.lower())
             except ValueError as error:
                 raise SourceError(
-                    f"manifest.csv says {name} is {word}.", "Write bulk, delta or absent."
+                    f"manifest.csv states {name} is {word}.", "Write bulk, delta or absent."
                 ) from error
     listed = {name for name, mode in modes.items() if mode is not Mode.ABSENT}
     for name in READ:
@@ -247,7 +247,7 @@ def _properties(files: Files) -> dict[str, str]:
     if opener is None:
         raise SourceError(
             f"There is no manifest.csv in {files.place}.",
-            "A OneRoster delivery has one; export it again.",
+            "A OneRoster delivery has a manifest; export it again.",
         )
     properties: dict[str, str] = {}
     for rows in csv_files.read(opener, "manifest.csv", ["propertyName", "value"]):
@@ -260,7 +260,7 @@ def _properties(files: Files) -> dict[str, str]:
         for name, value in zip(names, rows.text("value").fillna(Mode.ABSENT), strict=True):
             if properties.setdefault(name, value) != value:
                 raise SourceError(
-                    f"manifest.csv says {name} is {properties[name]}, and {value}.",
-                    "Leave in one of the two lines.",
+                    f"manifest.csv states {name} is {properties[name]}, and {value}.",
+                    "Remove one of the two lines.",
                 )
     return properties

@@ -20,13 +20,13 @@ from grade_ml.gradebook.bundle import RANK, ROW
 from grade_ml.gradebook.oneroster import tables
 from grade_ml.gradebook.oneroster.files import Mode
 
-#: The gradebook's key of what a row is about, where several rows may be about one thing.
+#: The gradebook's key of the object of a row, if several rows may have the same object.
 KEYS: Mapping[Table, tuple[str, str]] = {
     tables.enrollment: ("section_id", "student_id"),
     tables.result: ("assignment_id", "student_id"),
 }
 FATE = "fate"
-#: Begins the ids that rows without one of their own are given; no sourcedId may hold it.
+#: First character of the ids for rows without an id of their own; no sourcedId may hold it.
 _OWN = "chr(31)"
 
 
@@ -36,24 +36,24 @@ class Fate(StrEnum):
     KEEP = "keep"
     DELETE = "delete"
     DROP = "drop"
-    """It is no longer one of ours; one that was never known is none to talk about."""
+    """It is no longer one of our rows; a row that was never known is not reported."""
     REJECT = "reject"
     """It cannot be read; what is known under its id stays."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What applying the rows of a file found out.
+    """The outcome of applying the rows of a file.
 
     Attributes
     ----------
     changed
         How many rows of the mirror are new, different or gone.
     conflicts
-        row and sourced_id of rows that say something else than an earlier row of their id.
+        row and sourced_id of rows that contradict an earlier row of their id.
     unmatched
         row, sourced_id and the key (if any) of rows to be deleted that were not known; `standing`
-        says of a row with a key that other rows of it stay.
+        is true for a row with a key of which other rows stay.
     stale
         How many rows were older than what was known.
     """
@@ -124,7 +124,7 @@ class Mirror:
             )
 
     def apply(self, table: Table, mode: Mode) -> Outcome:
-        """Make the mirror say what the delivered rows say; a bulk file takes nothing away here."""
+        """Apply the delivered rows to the mirror; a bulk file removes nothing here."""
         stage, keys = incoming(table), KEYS.get(table, ())
         if keys:
             self._name_those_without_id(table)
@@ -160,16 +160,16 @@ class Mirror:
         return self._connection.execute(sa.text(statement), values).rowcount
 
     def frame(self, query: str, **values: object) -> pd.DataFrame:
-        """Return the rows of a query that gives few."""
+        """Return the rows of a query that has few."""
         rows = self._connection.execute(sa.text(query), values)
         return pd.DataFrame(rows.all(), columns=list(rows.keys()))
 
     def number(self, query: str, **values: object) -> int:
-        """Return the one number that a query gives."""
+        """Return the single number that a query returns."""
         return int(self._connection.execute(sa.text(query), values).scalar_one())
 
     def _name_those_without_id(self, table: Table) -> None:
-        """Give rows without sourcedId one made of their key: they stand for all rows of the key."""
+        """Give rows without sourcedId an id made of their key: they represent all rows of it."""
         stage, keys = incoming(table), KEYS[table]
         nameless = f"sourced_id is null and {FATE} in ('{Fate.KEEP}', '{Fate.DELETE}')"
         if not self.number(f"select count(*) from {stage} where {nameless}"):
@@ -191,7 +191,7 @@ class Mirror:
         )
 
     def _settle_repeats(self, table: Table) -> pd.DataFrame:
-        """Keep one row of each id, the one last modified; return those that contradict it.
+        """Keep the last modified row of each id; return those that contradict it.
 
         A result that contradicts in its key, too, is none of the id's: it stays as unknown.
         """
@@ -201,14 +201,14 @@ class Mirror:
             "group by sourced_id having count(*) > 1 limit 1) repeated"
         ):
             return pd.DataFrame(columns=[ROW, "sourced_id"])
-        said = f"row({_of('i', [*(c.name for c in table.columns), FATE])})"
+        data = f"row({_of('i', [*(c.name for c in table.columns), FATE])})"
         key = f"row({_of('i', keys)})" if keys else "null"
         self.run(
             f"""
             create temp table repeat on commit drop as
             select * from (
                 select ctid as place, i."{ROW}", sourced_id, row_number() over best as number,
-                    {FATE} = '{Fate.REJECT}' or {said} is not distinct from first_value({said})
+                    {FATE} = '{Fate.REJECT}' or {data} is not distinct from first_value({data})
                         over best as same,
                     modified is distinct from first_value(modified) over best as older,
                     {key} is distinct from first_value({key}) over best as elsewhere
@@ -219,7 +219,7 @@ class Mirror:
             """
         )
         contradicts = "not same and not older" + (" or elsewhere and not same" if keys else "")
-        found = self.frame(f'select "{ROW}", sourced_id from repeat where {contradicts}')
+        contradicting = self.frame(f'select "{ROW}", sourced_id from repeat where {contradicts}')
         if table is tables.result:
             unknown = ("status", "points", "words"), ("'graded'", "null", "null")
             self.run(
@@ -234,7 +234,7 @@ class Mirror:
             self.run("delete from repeat where elsewhere and not same")
         self.run(f"delete from {stage} i using repeat where place = i.ctid")
         self.run("drop table repeat")
-        return found
+        return contradicting
 
     def _unmatched(self, table: Table) -> pd.DataFrame:
         """Return the rows to be deleted that are not known."""
@@ -252,7 +252,7 @@ class Mirror:
         )
 
     def _delete(self, table: Table) -> int:
-        """Delete what a delta says is gone; return how many rows were known."""
+        """Delete the rows that a delta marks as deleted; return how many were known."""
         keys = KEYS.get(table, ())
         deletion = (
             f"delete from {table} m using {incoming(table)} i where m.sourced_id = i.sourced_id "
@@ -315,7 +315,7 @@ class Mirror:
     # What follows from it
 
     def touch(self, table: Table, where: str, **values: object) -> None:
-        """Have all rows derived anew for which a condition holds."""
+        """Mark all rows for which a condition holds to be derived again."""
         self.run(
             f"insert into {affected(table)} select {', '.join(KEYS[table])} from {table} "
             f"where {where}",
@@ -323,9 +323,9 @@ class Mirror:
         )
 
     def touch_delivered(self, table: Table, owner: Table, where: str) -> int:
-        """Have delivered rows derived anew whose row of the gradebook (alias r) is none or bad.
+        """Mark delivered rows without a good row of the gradebook (alias r) to be derived again.
 
-        Returns how many delivered rows say nothing new.
+        Returns how many delivered rows contain nothing new.
         """
         if table not in self._prepared:
             return 0
@@ -366,7 +366,7 @@ class Mirror:
         )
 
     def touch_texts(self, texts: Mapping[str, float]) -> None:
-        """Have results derived anew whose text means something else than at the last delivery."""
+        """Mark results whose text has a new meaning since the last delivery for deriving again."""
         before = self.frame(f"select text, per_cent from {tables.text}")
         known = dict(zip(before["text"], before["per_cent"], strict=True))
         if known == texts:
@@ -392,7 +392,7 @@ class Mirror:
         self.run("drop table brought")
 
     def without_row(self, table: Table, owner: Table) -> pd.DataFrame:
-        """Return the keys of the gradebook of which the mirror no longer says anything."""
+        """Return the keys of the gradebook that the mirror no longer has."""
         keys = KEYS[table]
         return self.frame(
             f'select distinct {_of("i", keys)}, 0 as "{ROW}" from {affected(table)} i '
@@ -407,14 +407,14 @@ class Mirror:
         )
 
     def stints(self) -> pd.DataFrame:
-        """Return the enrollments to be derived anew, their stints folded.
+        """Return the enrollments to be derived again, their stints folded.
 
         section_id, student_id, enrolled_on (the earliest; missing where one is unknown), left_on
         (the latest; missing where one is open), row.
         """
         table = tables.enrollment
         keys = ", ".join(KEYS[table])
-        found = self.frame(
+        stints = self.frame(
             f"""
             select m.section_id, m.student_id,
                 case when bool_and(m.begins_on is not null) then min(m.begins_on) end
@@ -425,10 +425,10 @@ class Mirror:
             {self._lines(table)} group by 1, 2
             """
         )
-        return found.assign(**{n: pd.to_datetime(found[n]) for n in ("enrolled_on", "left_on")})
+        return stints.assign(**{n: pd.to_datetime(stints[n]) for n in ("enrolled_on", "left_on")})
 
     def attempts(self, foremost: int) -> int:
-        """Put the results to be derived anew into `attempt_row`; return how many there are.
+        """Put the results to be derived again into `attempt_row`; return how many there are.
 
         An attempt that cannot be read and has no date gets that of the latest one and the rank
         `foremost`.

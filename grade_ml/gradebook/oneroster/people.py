@@ -1,4 +1,4 @@
-"""Students: users with the role of one, and the attributes that demographics and metadata give."""
+"""Students: users with that role, and their attributes from demographics and metadata."""
 
 from __future__ import annotations
 
@@ -9,34 +9,15 @@ from typing import Any
 import pandas as pd
 
 from grade_ml.gradebook.csv_files import CsvRows
-from grade_ml.gradebook.institution import Use
-from grade_ml.gradebook.oneroster.reading import METADATA
+from grade_ml.gradebook.declared import METADATA
 
-#: What each column of demographics may be used for. Age, sex, race, ethnicity and national origin
-#: are protected by law in most places, and so is where who lives: it tells who is homeless.
-ATTRIBUTES = {
-    "birthYear": Use.PROTECTED,
-    "sex": Use.PROTECTED,
-    "americanIndianOrAlaskaNative": Use.PROTECTED,
-    "asian": Use.PROTECTED,
-    "blackOrAfricanAmerican": Use.PROTECTED,
-    "nativeHawaiianOrOtherPacificIslander": Use.PROTECTED,
-    "white": Use.PROTECTED,
-    "demographicRaceTwoOrMoreRaces": Use.PROTECTED,
-    "hispanicOrLatinoEthnicity": Use.PROTECTED,
-    "countryOfBirthCode": Use.PROTECTED,
-    "stateOfBirthAbbreviation": Use.PROTECTED,
-    "publicSchoolResidenceStatus": Use.PROTECTED,
-    "birthDate": Use.IDENTIFYING,
-    "cityOfBirth": Use.IDENTIFYING,
-}
 Facts = dict[str, dict[str, Any]]
 
 
-def demographics(kept: CsvRows, gone: CsvRows) -> Facts:
-    """Return what demographics.csv says of each user; None is to be forgotten."""
+def demographics(kept: CsvRows, deleted: CsvRows) -> Facts:
+    """Return the facts of each user in demographics.csv; None marks a fact to be deleted."""
     facts: Facts = {}
-    for rows, forget in ((kept, False), (gone, True)):
+    for rows, forget in ((kept, False), (deleted, True)):
         names = [n for n in rows.names if n not in ("sourcedId", "status", "dateLastModified")]
         frame = pd.DataFrame({name: rows.text(name) for name in names}, dtype=object)
         if "birthDate" in frame:
@@ -51,7 +32,7 @@ def demographics(kept: CsvRows, gone: CsvRows) -> Facts:
 
 
 def own_attributes(rows: CsvRows) -> list[dict[str, Any]]:
-    """Return what the source's own columns of users.csv say, in order; None is to be forgotten."""
+    """Return the source's own columns of users.csv, in order; None marks a fact to be deleted."""
     names = {n: n.removeprefix(METADATA) for n in rows.names if n.startswith(METADATA)}
     if not names:
         return [{} for _ in rows.lines]
@@ -67,7 +48,7 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def merged(*news: dict[str, Any]) -> str:
-    """Return attributes as JSON, the later ones in place of the earlier; None forgets.
+    """Return attributes as JSON; later values replace earlier values, and None deletes.
 
     >>> merged({"housing": "campus", "sex": "female"}, {"housing": None})
     '{"sex": "female"}'

@@ -15,11 +15,10 @@ from sqlalchemy import Table
 
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.csv_files import CsvRows
+from grade_ml.gradebook.declared import METADATA
 from grade_ml.gradebook.oneroster import tables
 from grade_ml.gradebook.schema import Status
 
-#: How the names of a source's own columns begin.
-METADATA = "metadata."
 STUDENT = "student"
 #: Words of scoreStatus, of which only the letters count, and what they mean.
 _STATUSES = {
@@ -52,7 +51,7 @@ class Source:
     keys
         The file's columns of the gradebook's key (see `mirror.KEYS`); sourcedId may be missing.
     unknown
-        What stands in rejected rows whose `keys` can be read.
+        The values of rejected rows whose `keys` can be read.
     """
 
     name: str
@@ -163,9 +162,9 @@ def _result(rows: CsvRows) -> dict[str, Any]:
 def _states(rows: CsvRows, points: pd.Series, words: pd.Series) -> dict[str, Any]:
     """Return status, points and words of results; only graded and incomplete ones have a score."""
     letters = rows.text("scoreStatus").str.casefold().str.replace(r"[^a-z]", "", regex=True)
-    said = letters.map({word: status.value for word, status in _STATUSES.items()})
+    named = letters.map({word: status.value for word, status in _STATUSES.items()})
     rows.reject(
-        rows.text("scoreStatus").notna() & said.isna(),
+        rows.text("scoreStatus").notna() & named.isna(),
         "scoreStatus",
         "is unknown; write exempt, fully graded, partially graded, not submitted or submitted",
     )
@@ -174,13 +173,13 @@ def _states(rows: CsvRows, points: pd.Series, words: pd.Series) -> dict[str, Any
         for names in (["missing"], ["incomplete", "inProgress"])
     )
     scored = (points.notna() | words.notna()).to_numpy(bool)
-    says = {status: said.eq(status.value).fillna(False).to_numpy(bool) for status in Status}
+    reported = {status: named.eq(status.value).fillna(False).to_numpy(bool) for status in Status}
     cases = {
-        Status.EXEMPT: says[Status.EXEMPT],
-        # Whoever has points handed something in.
-        Status.MISSING: (missing | says[Status.MISSING]) & ~(points > 0).to_numpy(bool),
-        Status.INCOMPLETE: unfinished | says[Status.INCOMPLETE],
-        Status.SUBMITTED: says[Status.SUBMITTED] | (~scored & ~says[Status.GRADED]),
+        Status.EXEMPT: reported[Status.EXEMPT],
+        # A student with points handed something in.
+        Status.MISSING: (missing | reported[Status.MISSING]) & ~(points > 0).to_numpy(bool),
+        Status.INCOMPLETE: unfinished | reported[Status.INCOMPLETE],
+        Status.SUBMITTED: reported[Status.SUBMITTED] | (~scored & ~reported[Status.GRADED]),
     }
     status = np.select(list(cases.values()), [s.value for s in cases], Status.GRADED.value)
     rows.reject(

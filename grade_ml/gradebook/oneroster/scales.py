@@ -1,4 +1,4 @@
-"""Scores that are texts: what scoreScales.csv, or the institution, says they are in per cent."""
+"""Scores that are texts: their per cent according to scoreScales.csv or the institution."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def entries(text: str) -> tuple[dict[str, float], float]:
     for pair in pairs:
         left, colon, right = (part.strip() for part in pair.partition(":"))
         sides = ((left, right), (right, left))
-        found = [(word, _RANGE.fullmatch(number)) for word, number in sides]
+        ranges = [(word, _RANGE.fullmatch(number)) for word, number in sides]
         usable = [
             (word, match)
-            for word, match in found
+            for word, match in ranges
             # A range is no text; a number may be one, of a range.
             if match and colon and word and (not _RANGE.fullmatch(word) or match[2])
         ]
@@ -64,29 +64,29 @@ def per_cent(
     words: pd.Series, scale: pd.Series, highest: pd.Series, scales: pd.DataFrame,
     texts: Mapping[str, float],
 ) -> pd.Series:  # fmt: skip
-    """Return scores in per cent of texts; NaN where nothing says what they are.
+    """Return scores in per cent of texts, NaN if their meaning is unknown.
 
     Parameters
     ----------
     words
         The texts.
     scale
-        The id of each one's scale, missing where there is none.
+        The id of each text's scale, missing if there is none.
     highest
-        The maximum of each one's assignment.
+        The maximum of each text's assignment.
     scales
         What `read` returns.
     texts
         Per cent of the institution's texts, case-folded; they count where no scale does.
     """
-    asked = pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "scale": scale.astype(object).to_numpy(),
             "text": words.str.casefold().astype(object).to_numpy(),
             "highest": highest.to_numpy(np.float64),
         }
     )
-    known = asked.merge(
+    known = rows.merge(
         scales.astype({"scale": object, "text": object}), on=["scale", "text"], how="left"
     )
     top, most = known["top"], known["highest"]

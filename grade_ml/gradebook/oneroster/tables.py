@@ -1,8 +1,8 @@
-"""The tables of the mirror: what the source says, row by row, known by its `sourcedId`.
+"""The tables of the mirror: the rows of the source, identified by `sourcedId`.
 
-`mirror` keeps them, `deriving` makes the gradebook's rows of them. Ids are those of the gradebook:
-a class is a section, a line item an assignment. References may lead nowhere until a later delivery
-brings what they name.
+`mirror` maintains them, `deriving` makes the gradebook's rows of them. Ids are those of the
+gradebook: a class is a section, a line item an assignment. References may lead nowhere until a
+later delivery brings what they name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a bulk file no longer names: it is whole, so what it leaves out has left the source.
 
-Sources export the current year: a class of which a file names nothing keeps everything, unless it
-runs on the day of the delivery. How much may vanish before a delivery is taken for a cut one is a
-setting.
+Sources export the current year: a class of which a file names nothing retains all rows, unless it
+runs on the day of the delivery. A setting limits how much may vanish before a delivery counts as
+truncated.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OF_SECTION = {
     tables.result: f"m.assignment_id in (select sourced_id from {tables.line_item} "
     "where section_id in (select section_id from {0}))",
 }
-#: What becomes of one, and of several, that are no longer named.
+#: What happens to rows that are no longer named: the words for one, and for several.
 ENDED = "ends", "end"
 WITHDRAWN = "was withdrawn", "were withdrawn"
 REMOVED = "was removed, not having begun,", "were removed, not having begun,"
@@ -52,11 +52,11 @@ class Whole:
     mirror
         Of the load.
     day
-        On which the source was as the delivery says.
+        Whose state of the source the delivery describes.
     share
         More than this share of what a file should name may not be missing from it, 0-1.
     system
-        The source's; a file says nothing of the classes of another.
+        The source's; a file does not describe the classes of another system.
     """
 
     mirror: Mirror
@@ -64,7 +64,7 @@ class Whole:
     share: float
     system: str
 
-    def ask(self, table: Table) -> None:
+    def find_scope(self, table: Table) -> None:
         """Find the classes in question, before the file's rows are applied."""
         scope = _scope(table)
         self.mirror.run(
@@ -167,8 +167,8 @@ class Whole:
         if gone > self.share * (gone + kept):
             raise SourceError(
                 f"{gone:,} of {gone + kept:,} {_WORDS[table]}s would vanish, because the delivery "
-                f"says that it is whole and does not name them; {self.share:.0%} may. Nothing was "
-                "loaded.",
+                f"states that it is whole and does not name them; {self.share:.0%} may. Nothing "
+                "was loaded.",
                 "If the source is right, load it with --allow-vanishing, or raise "
                 "GRADE_ML_VANISHING_SHARE. If the files hold changes only, the manifest must say "
                 "delta; if they are cut, export them again.",
@@ -178,7 +178,7 @@ class Whole:
 def vanished(count: int, table: Table, fate: tuple[str, str], day: date) -> tuple[str, ...]:
     """Return the note on what is no longer in the source, none if nothing is.
 
-    `fate` is what becomes of one, and of several.
+    `fate` is what happens to them: the words for one, and for several.
     """
     if not count:
         return ()

@@ -25,7 +25,7 @@ from grade_ml.gradebook.rest.settings import PREFIX, OneRosterSettings
 Row = dict[str, Any]
 
 ATTEMPTS = 6
-#: A Retry-After beyond this ends the sync; the next one goes on.
+#: A Retry-After beyond this ends the sync; the next sync continues.
 PATIENCE = timedelta(minutes=10)
 #: Seconds without a byte, and for one page altogether.
 SILENCE_S, TOTAL_S = 60.0, 300.0
@@ -38,7 +38,7 @@ MOST_PAGES = 1_000_000
 #: A token is renewed so long before it ends.
 EARLY = timedelta(seconds=30)
 
-#: What reading JSON of another shape raises, or of one that is nested too deep.
+#: Errors of reading JSON of another shape, or of JSON that is nested too deep.
 _NOT_AS_SAID = (ValueError, KeyError, TypeError, RecursionError)
 _SERVICES = {
     "1.1": ("/ims/oneroster/v1p1", "/ims/oneroster/v1p1"),
@@ -56,7 +56,7 @@ class _Page:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many rows the server said there are, on the first and on the last page; None: nothing."""
+    """The server's counts of rows, on the first and on the last page; `None` if it gave none."""
 
     first: int | None
     last: int | None
@@ -73,7 +73,7 @@ class Counts:
 
 
 class Client:
-    """One server, asked by several threads at most.
+    """A client of one server, used by several threads at most.
 
     Parameters
     ----------
@@ -105,30 +105,32 @@ class Client:
         Parameters
         ----------
         since
-            Only rows that were changed later; None: all.
+            Only rows that were changed later; `None` means all.
         take
             Returns how many rows of the page it had not seen before.
 
         Raises
         ------
         ServiceError
-            The server does not give what the standard says, at each of some attempts.
+            The server does not answer by the standard, at each of some attempts.
         """
         base = self._url(endpoint)
-        asked: dict[str, str] = {"sort": "sourcedId", "orderBy": "asc"}
+        params: dict[str, str] = {"sort": "sourcedId", "orderBy": "asc"}
         if since is not None:
-            asked["filter"] = f"dateLastModified>'{since:%Y-%m-%dT%H:%M:%S.000Z}'"
+            params["filter"] = f"dateLastModified>'{since:%Y-%m-%dT%H:%M:%S.000Z}'"
         limit = self._settings.page_size
 
         def page(offset: int) -> _Page | None:
-            return self._page(base, endpoint, {**asked, "limit": str(limit), "offset": str(offset)})
+            return self._page(
+                base, endpoint, {**params, "limit": str(limit), "offset": str(offset)}
+            )
 
         first = page(0)
         if first is None:
             return None
         take(first.rows)
         if first.total is not None and (first.next is None or "offset=" in first.next):
-            # Servers may give fewer rows than asked for; further pages then begin earlier.
+            # Servers may send fewer rows than requested; further pages then begin earlier.
             step = min(limit, len(first.rows)) or limit
             last, same = first, 0
             for last in self._side_by_side(page, range(step, first.total, step)):
@@ -140,7 +142,7 @@ class Client:
         return Counts(first.total, self._one_by_one(page, endpoint, first, take))
 
     def _side_by_side(self, page: Callable[[int], _Page | None], offsets: range) -> Iterator[_Page]:
-        """Yield the pages in order, some being asked for meanwhile."""
+        """Yield the pages in order, while further pages are being requested."""
         waiting: deque[Future[_Page | None]] = deque()
         left = iter(offsets)
         with ThreadPoolExecutor(self._settings.parallel) as pool:
@@ -148,15 +150,15 @@ class Client:
                 for offset in itertools.islice(left, 2 * self._settings.parallel):
                     waiting.append(pool.submit(page, offset))
                 while waiting:
-                    found = waiting.popleft().result()
-                    if found is None or not found.rows:
+                    received = waiting.popleft().result()
+                    if received is None or not received.rows:
                         # The count promised more; the caller sees that it does not fit.
                         return
                     waiting.extend(pool.submit(page, n) for n in itertools.islice(left, 1))
-                    yield found
+                    yield received
             finally:
-                for one in waiting:
-                    one.cancel()
+                for future in waiting:
+                    future.cancel()
 
     def _one_by_one(
         self,
@@ -165,28 +167,28 @@ class Client:
         first: _Page,
         take: Callable[[list[Row]], int],
     ) -> int | None:
-        """Follow the links or, without any, go on until a page is empty; return the last count."""
+        """Follow the links or, without any, read until a page is empty; return the last count."""
         last, linked = first, first.next is not None
         offset, same, pages = len(first.rows), 0, 1
         while last.next if linked else last.rows:
             if linked:
-                found = self._page(self._same_server(str(last.next)), endpoint, None)
+                received = self._page(self._same_server(str(last.next)), endpoint, None)
             else:
-                found = page(offset)
-            if found is None:
+                received = page(offset)
+            if received is None:
                 raise ServiceError(
-                    f"The OneRoster server gave some pages of {endpoint} and then refused one.",
-                    "Report it to whoever runs the server; nothing was loaded.",
+                    f"The OneRoster server sent some pages of {endpoint} and then refused one.",
+                    "Report it to the server's administrator; nothing was loaded.",
                 )
-            last = found
+            last = received
             offset += len(last.rows)
             new = take(last.rows)
             same, pages = 0 if new or not last.rows else same + 1, pages + 1
             if same == SAME_PAGES or pages > MOST_PAGES:
                 raise ServiceError(
                     f"The pages of {endpoint} never end: after {pages}, the last {same} without a "
-                    "new row, there is a next one.",
-                    "Report it to whoever runs the server; nothing was loaded.",
+                    "new row, there is a next page.",
+                    "Report it to the server's administrator; nothing was loaded.",
                 )
         return last.total
 
@@ -196,20 +198,20 @@ class Client:
 
     def _same_server(self, link: str) -> str:
         """Return the absolute URL of a link, which must not take the token elsewhere."""
-        here = httpx.URL(str(self._settings.url))
-        there = here.join(link)
-        if (here.scheme, here.host, here.port) != (there.scheme, there.host, there.port):
+        own = httpx.URL(str(self._settings.url))
+        target = own.join(link)
+        if (own.scheme, own.host, own.port) != (target.scheme, target.host, target.port):
             raise ServiceError(
-                f"A page leads to another server: {there.host}.",
+                f"A page leads to another server: {target.host}.",
                 f"Set {PREFIX}URL to the address that the server calls itself by.",
             )
-        return str(there)
+        return str(target)
 
-    def _page(self, url: str, endpoint: str, asked: dict[str, str] | None) -> _Page | None:
+    def _page(self, url: str, endpoint: str, params: dict[str, str] | None) -> _Page | None:
         """Return a page, or None if the server does not offer the endpoint to us."""
 
         def attempt() -> _Page | None:
-            reply = self._send(url, asked)
+            reply = self._send(url, params)
             return None if reply is None else _read(reply[0], reply[1], endpoint)
 
         try:
@@ -227,12 +229,12 @@ class Client:
             ) from error
 
     def _send(
-        self, url: str, asked: dict[str, str] | None, renewed: bool = False
+        self, url: str, params: dict[str, str] | None, renewed: bool = False
     ) -> tuple[bytes, httpx.Headers] | None:
         token = self._bearer()
         self._wait()
         request = self._http.build_request(
-            "GET", url, params=asked, headers={"Authorization": f"Bearer {token}"}
+            "GET", url, params=params, headers={"Authorization": f"Bearer {token}"}
         )
         reply = self._sent(request)
         try:
@@ -240,7 +242,7 @@ class Client:
             if status == httpx.codes.UNAUTHORIZED and not renewed:
                 reply.close()
                 self._forget(token)
-                return self._send(url, asked, renewed=True)
+                return self._send(url, params, renewed=True)
             if status in (httpx.codes.NOT_FOUND, httpx.codes.FORBIDDEN):
                 return None
             self._require_success(reply)
@@ -272,11 +274,11 @@ class Client:
         )
 
     def _postpone(self, pause: timedelta) -> None:
-        """Let no thread ask before the pause is over."""
+        """Let no thread send a request before the pause is over."""
         if pause > PATIENCE:
             raise ServiceError(
                 f"The OneRoster server allows the next request only in {pause}.",
-                "The next sync asks again; nothing was loaded.",
+                "The next sync tries again; nothing was loaded.",
             )
         with self._lock:
             self._not_before = max(self._not_before, self._clock.now() + pause)
@@ -293,7 +295,7 @@ class Client:
                 self._token = ""
 
     def _bearer(self) -> str:
-        """Return a token that is valid for a while, a new one if need be."""
+        """Return a token that is valid for a while, a new token if necessary."""
         with self._lock:
             if not self._token or self._clock.now() >= self._token_ends:
                 self._token, seconds = self._new_token()
@@ -303,14 +305,14 @@ class Client:
             return self._token
 
     def _new_token(self) -> tuple[str, float]:
-        one = self._settings
-        assert one.token_url and one.client_id and one.client_secret
+        settings = self._settings
+        assert settings.token_url and settings.client_id and settings.client_secret
         request = self._http.build_request(
             "POST",
-            one.token_url,
-            data={"grant_type": "client_credentials", "scope": one.scopes},
+            settings.token_url,
+            data={"grant_type": "client_credentials", "scope": settings.scopes},
         )
-        auth = httpx.BasicAuth(one.client_id, one.client_secret.get_secret_value())
+        auth = httpx.BasicAuth(settings.client_id, settings.client_secret.get_secret_value())
         reply = self._sent(request, auth)
         try:
             if reply.status_code == httpx.codes.TOO_MANY_REQUESTS or reply.is_server_error:
@@ -319,13 +321,13 @@ class Client:
                 )
             if not reply.is_success:
                 raise ConfigurationError(
-                    f"{one.token_url} refuses a token with the status {reply.status_code}.",
+                    f"{settings.token_url} refuses a token with the status {reply.status_code}.",
                     f"Check {PREFIX}CLIENT_ID, {PREFIX}CLIENT_SECRET and {PREFIX}SCOPE.",
                 )
-            said = json.loads(http.body(reply, MAX_BYTES))
-            return str(said["access_token"]), float(said.get("expires_in") or 3600)
+            answer = json.loads(http.body(reply, MAX_BYTES))
+            return str(answer["access_token"]), float(answer.get("expires_in") or 3600)
         except (*_NOT_AS_SAID, AttributeError, http.AnswerError) as error:
-            raise http.TryAgainError("its token endpoint gives no token") from error
+            raise http.TryAgainError("its token endpoint returns no token") from error
         finally:
             reply.close()
 

@@ -1,7 +1,7 @@
-"""Writes what a OneRoster server says as OneRoster CSV, so that one reader serves both.
+"""Writes the answers of a OneRoster server as OneRoster CSV, so that one reader serves both.
 
-Of each row the columns of the CSV binding that the gradebook reads are kept; names, addresses and
-comments are not written down.
+It writes only the columns of the CSV binding that the gradebook reads; it does not write names,
+addresses and comments.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ READINGS = 3
 MOST_METADATA = 100
 
 _HEAD = ("sourcedId", "status", "dateLastModified")
-#: The columns of each file and where they stand in a row: `a` is a value or a list of values, `a.b`
+#: The columns of each file and where a row has them: `a` is a value or a list of values, `a.b`
 #: a value of the object `a`, `a[].b` one of each object in the list `a`.
 COLUMNS: dict[str, dict[str, str]] = {
     "academicSessions": {
@@ -153,7 +153,7 @@ class _File:
         )
 
     def write(self, path: Path) -> None:
-        """Write the rows, of each `sourcedId` the last one."""
+        """Write the last row of each `sourcedId`."""
         import pyarrow as pa
         from pyarrow import csv
 
@@ -181,15 +181,15 @@ class _Reading:
 
     @property
     def is_nameless(self) -> bool:
-        """Whether there are rows and not one of them says which it is."""
+        """Whether there are rows and none of them has a sourcedId."""
         return bool(self._nameless) and not self._seen
 
     def take(self, rows: list[Row]) -> int:
         """Add a page; return how many of its rows are new."""
         before = len(self._seen)
         ids = [row.get("sourcedId") for row in rows]
-        self._seen.update(str(one) for one in ids if one)
-        self._nameless += sum(not one for one in ids)
+        self._seen.update(str(id_) for id_ in ids if id_)
+        self._nameless += sum(not id_ for id_ in ids)
         if rows:
             self._rows.add(_columns(rows, self._endpoint, self._version))
             if self._endpoint == "users" and self._version == "1.2":
@@ -211,14 +211,14 @@ def download(
     Parameters
     ----------
     since
-        Only rows that were changed later; None: all. Without any row no file is written.
+        Only rows that were changed later; `None` means all. Without any row no file is written.
 
     Raises
     ------
     ServiceError
-        The server does not give all rows that it says it has.
+        The server does not send all rows that it counts.
     """
-    told = ""
+    problem = ""
     for _ in range(READINGS):
         reading = _Reading(endpoint, version)
         counts = client.read(endpoint, since, reading.take)
@@ -227,21 +227,21 @@ def download(
         if reading.is_nameless:
             raise ServiceError(
                 f"No row of {endpoint} on the OneRoster server has a sourcedId.",
-                "Report it to whoever runs the server; nothing was loaded.",
+                "Report it to the server's administrator; nothing was loaded.",
             )
         if counts.fit(len(reading)):
             reading.write(folder)
             return len(reading)
-        told = f"says that there are {counts.first} {endpoint} and gives {len(reading)}"
+        problem = f"states that there are {counts.first} {endpoint} and sends {len(reading)}"
     raise ServiceError(
-        f"The OneRoster server {told}, at each of {READINGS} readings.",
-        "Report it to whoever runs the server, or sync when fewer records change; nothing was "
+        f"The OneRoster server {problem}, at each of {READINGS} readings.",
+        "Report it to the server's administrator, or sync when fewer records change; nothing was "
         "loaded.",
     )
 
 
 def write_manifest(folder: Path, version: str, modes: Mapping[str, str], system: str) -> None:
-    """Write the manifest; `modes` says bulk, delta or absent of each file."""
+    """Write the manifest; `modes` is bulk, delta or absent for each file."""
     lines = [
         "propertyName,value",
         "manifest.version,1.0",
@@ -268,18 +268,18 @@ def _columns(rows: list[Row], endpoint: str, version: str) -> dict[str, list[str
 
 
 def _metadata(row: Row) -> Row:
-    found = row.get("metadata")
-    return found if isinstance(found, dict) else {}
+    metadata = row.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _roles(rows: list[Row]) -> dict[str, list[str | None]]:
-    """Return the roles of users, which the CSV binding keeps in a file of their own."""
-    found = []
+    """Return the roles of users, which have a file of their own in the CSV binding."""
+    role_rows = []
     for row in rows:
         roles = row.get("roles") or ([{"role": row["role"]}] if row.get("role") else [])
-        for number, role in enumerate(one for one in roles if isinstance(one, dict)):
+        for number, role in enumerate(item for item in roles if isinstance(item, dict)):
             org = role.get("org")
-            found.append(
+            role_rows.append(
                 {
                     **{name: row.get(name) for name in _HEAD},
                     **{name: role.get(name) for name in _ROLE_COLUMNS},
@@ -289,7 +289,7 @@ def _roles(rows: list[Row]) -> dict[str, list[str | None]]:
                 }
             )
     return {
-        name: [_text(one[name]) for one in found]
+        name: [_text(role_row[name]) for role_row in role_rows]
         for name in dict.fromkeys((*_HEAD, *_ROLE_COLUMNS))
     }
 
@@ -336,5 +336,5 @@ def _text(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        return ",".join(_text(one) or "" for one in value)
+        return ",".join(_text(item) or "" for item in value)
     return json.dumps(value) if isinstance(value, dict) else str(value)

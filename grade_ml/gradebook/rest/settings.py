@@ -20,9 +20,9 @@ _SCOPES = {
 
 
 class OneRosterSettings(EnvironmentSettings):
-    """The server, the credentials, and how much is asked for at once.
+    """The server, the credentials, and the size of requests.
 
-    `url` is what stands before `/ims/oneroster`. `scope` is what the token is asked for; unset:
+    `url` is the part before `/ims/oneroster`. `scope` is requested with the token; unset means
     the standard's scopes for reading.
     """
 
@@ -34,14 +34,14 @@ class OneRosterSettings(EnvironmentSettings):
     client_secret: SecretStr | None = None
     scope: str | None = None
     version: Literal["1.1", "1.2"] = "1.2"
-    #: Rows of a page; servers give fewer if they want to.
+    #: Rows of a page; servers may send fewer.
     page_size: int = Field(default=1000, ge=1, le=100_000)
     #: Requests at the same time.
     parallel: int = Field(default=4, ge=1, le=16)
 
     @property
     def scopes(self) -> str:
-        """The scopes to ask for, separated by blanks."""
+        """The scopes to request, separated by blanks."""
         if self.scope is not None:
             return self.scope
         place = f"https://purl.imsglobal.org/spec/or/v{self.version.replace('.', 'p')}/scope"

@@ -1,4 +1,4 @@
-"""Keeps the gradebook up to date with a OneRoster server: everything at first, then what changed.
+"""Keeps the gradebook up to date with a OneRoster server: first all records, then changes.
 
 Up to when each endpoint was read is in `gradebook.oneroster_sync`, written by the transaction
 that loads the rows; so a sync that is killed at any moment is only done again.
@@ -34,10 +34,10 @@ from grade_ml.gradebook.schema import oneroster_sync as table
 
 #: A delta begins so long before the last sync began: clocks differ, and rows are written late.
 OVERLAP = timedelta(hours=1)
-#: Then everything is read anew, since a delta does not name what a server has forgotten. Some hours
-#: less than a week, so that it is the same night's sync that does it.
+#: After this, all records are read again, since a delta does not name what a server has forgotten.
+#: Some hours less than a week, so that the sync of the same weekday does it.
 BULK_EVERY = timedelta(days=7) - timedelta(hours=12)
-#: What a sync that failed has read whole is used by the next one, up to this age.
+#: The next sync uses the files that a failed sync has read completely, up to this age.
 RESUME = timedelta(hours=6)
 
 
@@ -52,7 +52,7 @@ class Synced:
     modes
         bulk, delta or absent by endpoint.
     report
-        What the load did; None: nothing had changed on the server.
+        What the load did; `None` if nothing had changed on the server.
     """
 
     rows: Mapping[str, int]
@@ -76,9 +76,9 @@ def sync(  # noqa: PLR0913 - one for each thing that differs
     Parameters
     ----------
     now
-        The moment of the sync; the next one asks for what changed after it.
+        The moment of the sync; the next sync requests what changed after it.
     full
-        Read everything, as it is done at first and once a week.
+        Read all records, as the first sync does, and one sync a week.
 
     Raises
     ------
@@ -87,9 +87,9 @@ def sync(  # noqa: PLR0913 - one for each thing that differs
     AlreadyRunningError
         Another process syncs.
     ServiceError
-        The server does not give what it should; nothing was loaded.
+        The server does not answer as it should; nothing was loaded.
     SourceError
-        What it gives cannot be loaded; nothing was loaded.
+        Its answers cannot be loaded; nothing was loaded.
     """
     server.require()
     url = str(server.url)
@@ -132,7 +132,7 @@ class _Plan:
 
 
 def _since(connection: Connection, url: str, now: datetime) -> dict[str, datetime]:
-    """Return from when on each endpoint is to be read; one that is missing is read whole."""
+    """Return from when on each endpoint is to be read; a missing endpoint is read whole."""
     known = list(connection.execute(sa.select(table).where(table.c.url == url)))
     if any(now - row.bulk_at >= BULK_EVERY for row in known):
         return {}
@@ -142,8 +142,8 @@ def _since(connection: Connection, url: str, now: datetime) -> dict[str, datetim
 def _prepare(
     folder: Path, server: OneRosterSettings, since: Mapping[str, datetime], now: datetime
 ) -> _Plan:
-    """Return the plan, with the files of a sync that failed a while ago if it had the same one."""
-    said = {
+    """Return the plan, with the files of a recently failed sync if it had the same plan."""
+    content = {
         "url": server.url,
         "version": server.version,
         "since": {name: moment.isoformat() for name, moment in since.items()},
@@ -152,14 +152,14 @@ def _prepare(
     try:
         known = json.loads(plan.read_text())
         began = datetime.fromisoformat(known.pop("began"))
-        if known == said and timedelta() <= now - began <= RESUME:
+        if known == content and timedelta() <= now - began <= RESUME:
             return _Plan(folder, began, since)
     except (FileNotFoundError, ValueError, KeyError, AttributeError):
         # There was none, or it was being written when its process was killed.
         pass
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
-    plan.write_text(json.dumps(said | {"began": now.isoformat()}))
+    plan.write_text(json.dumps(content | {"began": now.isoformat()}))
     return _Plan(folder, now, since)
 
 
@@ -190,7 +190,7 @@ def _download(
 
 
 def _mode(name: str, rows: Mapping[str, int], plan: _Plan) -> str:
-    """Return the mode of a file: an empty bulk says as little as an empty delta."""
+    """Return the mode of a file: an empty bulk counts as an empty delta."""
     if not rows.get(name):
         return "absent"
     return "delta" if name in plan.since else "bulk"

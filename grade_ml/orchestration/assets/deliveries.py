@@ -1,4 +1,7 @@
-"""The assets that bring records in by themselves: from the inbox and from a OneRoster server."""
+"""The group `deliveries`: loads of records, from the inbox and from a OneRoster server.
+
+Apart from the tables: without inbox and server these assets fail, and "Materialize all" with them.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,7 +21,7 @@ from pydantic import Field
 from grade_ml.core import texts
 from grade_ml.gradebook.rest.settings import OneRosterSettings
 from grade_ml.orchestration.resources import Platform
-from grade_ml.orchestration.retrying import retried
+from grade_ml.orchestration.steps import step
 
 if TYPE_CHECKING:
     from grade_ml.gradebook.loading import LoadReport
@@ -27,39 +30,39 @@ OWNERS = ["team:data-engineering"]
 
 
 @asset(
-    group_name="gradebook",
+    group_name="deliveries",
     kinds={"postgres"},
     owners=OWNERS,
     code_version="1",
     metadata={"dagster/table_name": "gradebook.delivery"},
 )
-@retried
+@step
 def inbox_deliveries(platform: ResourceParam[Platform]) -> Iterator[MaterializeResult[None]]:
-    """Load what is in GRADE_ML_INBOX, in order, and move it to done or refused.
+    """Load the deliveries in GRADE_ML_INBOX, in order, and move each to done or refused.
 
-    The run fails, after all else was loaded, where a delivery was refused or could not be moved.
+    The run fails, after the rest was loaded, if a delivery was refused or could not be moved.
     """
     from grade_ml.gradebook import inbox
 
     done = inbox.empty(platform.engine, platform.settings, now=platform.clock.now())
-    reports = [one.report for one in done.outcomes if one.report]
-    told = "\n".join(str(one) for one in done.outcomes) + "\n".join(done.notes)
+    reports = [outcome.report for outcome in done.outcomes if outcome.report]
+    summary = "\n".join(str(outcome) for outcome in done.outcomes) + "\n".join(done.notes)
     yield MaterializeResult(
         metadata={
             "deliveries": len(reports),
             "refused": len(done.outcomes) - len(reports),
-            "summary": MetadataValue.md(texts.block(told)),
+            "summary": MetadataValue.md(texts.block(summary)),
             **counts(reports),
         }
     )
-    wrong = [one.problem for one in done.outcomes if one.problem]
-    wrong += [str(one) for one in done.outcomes if not one.report]
-    if wrong:
-        raise Failure(" ".join(wrong), allow_retries=False)
+    problems = [outcome.problem for outcome in done.outcomes if outcome.problem]
+    problems += [str(outcome) for outcome in done.outcomes if not outcome.report]
+    if problems:
+        raise Failure(" ".join(problems), allow_retries=False)
 
 
 class SyncConfig(Config):
-    """What is read: what changed since the last sync (once a week everything), or everything."""
+    """The extent of a sync: the changes since the last sync (once a week everything), or all."""
 
     full: bool = Field(default=False, description="Read everything, not only what changed.")
 
@@ -68,13 +71,13 @@ def gradebook_sync_asset(server: OneRosterSettings) -> AssetsDefinition:
     """Return the asset `gradebook_sync`, which reads from `server`."""
 
     @asset(
-        group_name="gradebook",
+        group_name="deliveries",
         kinds={"http", "postgres"},
         owners=OWNERS,
         code_version="1",
         metadata={"dagster/table_name": "gradebook.oneroster_sync"},
     )
-    @retried
+    @step
     def gradebook_sync(
         config: SyncConfig, platform: ResourceParam[Platform]
     ) -> MaterializeResult[None]:
@@ -102,7 +105,7 @@ def gradebook_sync_asset(server: OneRosterSettings) -> AssetsDefinition:
 
 
 def counts(reports: Iterable["LoadReport"]) -> dict[str, Any]:
-    """Return rows by table as numbers that the UI plots over time, and what loads said besides."""
+    """Return rows by table as numbers that the UI plots over time, and the notes of loads."""
     total: Counter[str] = Counter()
     notes: dict[str, None] = {}
     for report in reports:

@@ -1,18 +1,16 @@
-"""The group `experiments`: who is in which arm, what each look says, and what follows from it."""
+"""The group `experiments`: the students of each arm, looks, allocations and promotions."""
 
 from functools import partial
 
 from dagster import AssetCheckSpec, MaterializeResult, ResourceParam, asset
 
 from grade_ml.orchestration.degradation import complete, is_complete
+from grade_ml.orchestration.queue import EXPERIMENTS
 from grade_ml.orchestration.reporting import experiments as reporting
 from grade_ml.orchestration.resources import Platform
-from grade_ml.orchestration.retrying import retried
+from grade_ml.orchestration.steps import step
 
-#: One run at a time moves experiments; trainings are not waited for: the stages have a lock.
-POOL = "experiments"
-
-#: What says how students fare on whom the actions of an experiment take effect.
+#: The records that show how the actions of an experiment affect students.
 _FARES = [
     *("experiment_assignments", "interventions"),
     *("sections", "enrollments", "assignments", "results"),
@@ -23,7 +21,7 @@ _experiments = partial(
     group_name="experiments",
     owners=["team:ml-engineering"],
     code_version="1",
-    pool=POOL,
+    pool=EXPERIMENTS,
 )
 
 
@@ -38,17 +36,17 @@ _experiments = partial(
         AssetCheckSpec(
             "arms_as_planned",
             asset="experiment_assignments",
-            description="The arms of each split have the sizes that were planned: chance makes "
-            "such sizes more often than once in a thousand.",
+            description="The arms of each split have the planned sizes: such deviations happen by "
+            "chance more often than once in a thousand.",
         )
     ],
 )
-@retried
+@step
 def experiment_assignments(platform: ResourceParam[Platform]) -> MaterializeResult:  # type: ignore[type-arg]
-    """Give each student of a split or bandit an arm, for good: a salted hash of the id decides.
+    """Assign each student of a split or bandit to an arm, permanently, by a salted hash of the id.
 
-    Where students are not divided (both versions of a model score everybody), there is nothing to
-    give. Later ticks add students who came; who has an arm keeps it.
+    If students are not divided (both versions of a model score all students), there is nothing to
+    assign. Later ticks add new students; a student who has an arm keeps it.
     """
     from grade_ml.experiments import nightly, overview
 
@@ -72,17 +70,17 @@ def experiment_assignments(platform: ResourceParam[Platform]) -> MaterializeResu
         AssetCheckSpec(
             "looked_at",
             asset="experiment_results",
-            description="Every running experiment could be looked at; one that could not names "
-            "the reason, and nothing follows from it.",
+            description="Every running experiment could be evaluated; one that could not has a "
+            "reason, and no decision follows from it.",
         ),
     ],
 )
-@retried
+@step
 def experiment_results(platform: ResourceParam[Platform]) -> MaterializeResult:  # type: ignore[type-arg]
-    """Look at each running experiment, if new labels have arrived, and say what they decide.
+    """Evaluate each running experiment, if new labels have arrived, and state the decision.
 
-    The decision holds however often one looks: bounds by Lan and DeMets where it is planned how
-    many labels there will be, else a confidence sequence.
+    The decision is valid for any number of looks: bounds by Lan and DeMets if the number of labels
+    is planned, otherwise a confidence sequence.
     """
     from grade_ml.experiments import nightly, overview
 
@@ -101,16 +99,16 @@ def experiment_results(platform: ResourceParam[Platform]) -> MaterializeResult: 
     metadata={"dagster/table_name": "experiments.allocation"},
     check_specs=[complete("bandit_allocations")],
 )
-@retried
+@step
 def bandit_allocations(platform: ResourceParam[Platform]) -> MaterializeResult:  # type: ignore[type-arg]
-    """Say which share of the students to come each arm of a bandit gets, by what was seen."""
+    """Compute the share of new students that each arm of a bandit gets, from the rewards so far."""
     from grade_ml.experiments import nightly
 
     with platform.workspace() as workspace:
         allocated = nightly.allocations(workspace)
     return MaterializeResult(
         metadata={**_day(platform), **reporting.of_shares(allocated)},
-        check_results=[is_complete(one.reason for one in allocated if one.reason)],
+        check_results=[is_complete(bandit.reason for bandit in allocated if bandit.reason)],
     )
 
 
@@ -119,13 +117,13 @@ def bandit_allocations(platform: ResourceParam[Platform]) -> MaterializeResult: 
     kinds={"mlflow", "postgres"},
     check_specs=[complete("promotions")],
 )
-@retried
+@step
 def promotions(platform: ResourceParam[Platform]) -> MaterializeResult:  # type: ignore[type-arg]
-    """Do what was decided: promote, retire or roll back versions, and open what is due.
+    """Carry out the decisions: promote, retire or roll back versions, and open due experiments.
 
     A challenger that passed its checks gets an experiment against the champion; after a promotion,
-    the former champion is watched beside the new one. Each experiment's page is written, and
-    MLflow brought in step.
+    the former champion is monitored beside the new one. Each experiment's page is written,
+    and MLflow is synchronized.
     """
     from grade_ml.experiments import nightly
 

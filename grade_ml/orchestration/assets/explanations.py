@@ -1,10 +1,11 @@
-"""The group `explanations`: why each current prediction says what it says."""
+"""The group `explanations`: the reasons of each current prediction."""
 
 from dagster import AssetCheckSpec, MaterializeResult
 
 from grade_ml.orchestration.assets.reads import RECORDS, SERVED, SURROUNDINGS
 from grade_ml.orchestration.courses import Courses, course_asset
 from grade_ml.orchestration.degradation import complete
+from grade_ml.orchestration.queue import ML_TASKS
 from grade_ml.orchestration.resources import Platform
 
 
@@ -14,18 +15,19 @@ from grade_ml.orchestration.resources import Platform
     kinds={"xgboost", "lightgbm", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
+    pool=ML_TASKS,
     metadata={"dagster/table_name": "explanations.attribution"},
     check_specs=[
         AssetCheckSpec(
             "adds_up",
             asset="shap_explanations",
-            description="The contributions of every row add up to the number that is served.",
+            description="The contributions of every row add up to the served prediction.",
         ),
         complete("shap_explanations"),
     ],
 )
 def shap_explanations(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
-    """Take each current prediction apart into what each feature adds to an average one."""
+    """Split each current prediction into the contributions of features to the baseline value."""
     from grade_ml.explanations import nightly
     from grade_ml.orchestration.reporting import explanations as reporting
 
@@ -44,24 +46,26 @@ def shap_explanations(courses: Courses, platform: Platform) -> MaterializeResult
     kinds={"lightgbm", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
+    pool=ML_TASKS,
     metadata={"dagster/table_name": "explanations.importance"},
     check_specs=[
+        complete("feature_importance"),
         AssetCheckSpec(
             "importance_in_band",
             asset="feature_importance",
-            description="No feature is more or less important than in training terms, beyond what "
-            "students and fits on unchanged data let expect.",
+            description="No feature is more or less important than in training terms, beyond the "
+            "variation over students and fits on unchanged data.",
         ),
         AssetCheckSpec(
             "groups_fare_alike",
             asset="feature_importance",
             description="No protected group is predicted worse, selected or missed more often than "
-            "all others by more than is allowed, beyond chance.",
+            "all others by more than the allowed gap, beyond chance.",
         ),
     ],
 )
 def feature_importance(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
-    """Weigh the features of each course, watch for change, and compare groups of students."""
+    """Measure the importance of features by course, its change, and compare groups of students."""
     from grade_ml.explanations import nightly
     from grade_ml.orchestration.reporting import explanations as reporting
 
@@ -83,11 +87,12 @@ def feature_importance(courses: Courses, platform: Platform) -> MaterializeResul
     kinds={"scikitlearn", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
+    pool=ML_TASKS,
     metadata={"dagster/table_name": "explanations.decision_path"},
     check_specs=[complete("decision_paths")],
 )
 def decision_paths(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
-    """Lead each current row through a small tree like the model, and through one of the model."""
+    """Trace each current row through a small surrogate tree, and through a tree of the model."""
     from grade_ml.explanations import nightly
     from grade_ml.orchestration.reporting import explanations as reporting
 
@@ -105,11 +110,12 @@ def decision_paths(courses: Courses, platform: Platform) -> MaterializeResult:  
     kinds={"python", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
+    pool=ML_TASKS,
     metadata={"dagster/table_name": "explanations.advice"},
     check_specs=[complete("lime_explanations")],
 )
 def lime_explanations(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
-    """Ask for a second opinion on predictions at risk, near a threshold, or in dispute."""
+    """Compute a second opinion on predictions at risk, near a threshold, or in dispute."""
     from grade_ml.explanations import nightly
     from grade_ml.orchestration.reporting import explanations as reporting
 
@@ -127,11 +133,12 @@ def lime_explanations(courses: Courses, platform: Platform) -> MaterializeResult
     kinds={"python", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
+    pool=ML_TASKS,
     metadata={"dagster/table_name": "explanations.advice"},
     check_specs=[complete("counterfactuals")],
 )
 def counterfactuals(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
-    """Find out what students at risk, or close below a goal, could do to reach it."""
+    """Search what students at risk, or close below a goal, could do to reach it."""
     from grade_ml.explanations import nightly
     from grade_ml.orchestration.reporting import explanations as reporting
 
@@ -149,18 +156,19 @@ def counterfactuals(courses: Courses, platform: Platform) -> MaterializeResult: 
     kinds={"python", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
+    pool=ML_TASKS,
     metadata={"dagster/table_name": "explanations.advice"},
     check_specs=[
         AssetCheckSpec(
             "traceable",
             asset="narratives",
-            description="Every number, sign and theme of every narrative is the stored one.",
+            description="Every number, sign and theme of every narrative agrees with storage.",
         ),
         complete("narratives"),
     ],
 )
 def narratives(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
-    """Tell each prediction in two to four sentences to student, adviser and analyst."""
+    """Explain each prediction in two to four sentences to student, adviser and analyst."""
     from grade_ml.explanations import nightly
     from grade_ml.orchestration.reporting import explanations as reporting
 

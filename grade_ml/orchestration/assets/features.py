@@ -1,4 +1,4 @@
-"""The group `features`: point-in-time snapshots and score sequences, kept per course."""
+"""The group `features`: point-in-time snapshots and score sequences, stored per course."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -39,8 +39,8 @@ def grade_snapshots(courses: Courses, platform: Platform) -> MaterializeResult[N
     from grade_ml.features.refresh import refresh
 
     with platform.workspace() as workspace:
-        found = refresh(workspace.connection, workspace.frames, courses.keys, platform.declared)
-    return _told(courses, platform, found)
+        refreshed = refresh(workspace.connection, workspace.frames, courses.keys, platform.declared)
+    return _reported(courses, platform, refreshed)
 
 
 @course_asset(
@@ -56,28 +56,28 @@ def grade_snapshots(courses: Courses, platform: Platform) -> MaterializeResult[N
     },
 )
 def score_sequences(courses: Courses, platform: Platform) -> MaterializeResult[None]:
-    """List each enrollment's coursework with the day from which on each thing is known."""
+    """List each enrollment's coursework with the day from which each value is known."""
     from grade_ml.features.refresh import refresh_sequences
 
     with platform.workspace() as workspace:
-        found = refresh_sequences(
+        refreshed = refresh_sequences(
             workspace.connection, workspace.frames, courses.keys, platform.institution
         )
-    return _told(courses, platform, found)
+    return _reported(courses, platform, refreshed)
 
 
-def _told(
-    courses: Courses, platform: Platform, found: "Mapping[str, Refreshed]"
+def _reported(
+    courses: Courses, platform: Platform, refreshed: "Mapping[str, Refreshed]"
 ) -> MaterializeResult[None]:
-    """Tell of each course how many rows are stored, and whether an earlier run made them."""
-    for key, one in found.items():
-        figures = {"dagster/row_count": one.rows, "unchanged": one.unchanged}
-        odd = {"left_out": dict(one.left_out)} if one.left_out else {}
-        courses.add_asset_metadata(figures | odd, partition_key=key)
+    """Report how many rows of each course are stored, and whether an earlier run made them."""
+    for key, course in refreshed.items():
+        figures = {"dagster/row_count": course.rows, "unchanged": course.unchanged}
+        left_out = {"left_out": dict(course.left_out)} if course.left_out else {}
+        courses.add_asset_metadata(figures | left_out, partition_key=key)
     return MaterializeResult(
         metadata={
             "as_of": platform.as_of.isoformat(),
-            "computed": sum(not one.unchanged for one in found.values()),
+            "computed": sum(not course.unchanged for course in refreshed.values()),
         }
     )
 

@@ -1,13 +1,14 @@
-"""The group `forecasts`: every score that is still to come, and what follows from it."""
+"""The group `forecasts`: remaining scores, risk periods, interventions and anomalies."""
 
 from dagster import MaterializeResult
 
 from grade_ml.orchestration.courses import Courses, course_asset
 from grade_ml.orchestration.degradation import complete, is_complete
+from grade_ml.orchestration.queue import ML_TASKS
 from grade_ml.orchestration.reporting import forecasts as reporting
 from grade_ml.orchestration.resources import Platform
 
-#: What panels of running sections are made of.
+#: The assets from which panels of running sections are made.
 _PANELS = ["grade_snapshots", "score_sequences", "sections"]
 
 
@@ -17,23 +18,24 @@ _PANELS = ["grade_snapshots", "score_sequences", "sections"]
     kinds={"lightgbm", "tensorflow", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
+    pool=ML_TASKS,
     metadata={"dagster/table_name": "forecasts.assignment_forecast"},
     check_specs=[complete("trajectory_forecasts")],
 )
 def trajectory_forecasts(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
-    """Forecast each remaining score of each running enrollment, with bands that hold."""
+    """Forecast each remaining score of each running enrollment, with calibrated bands."""
     from grade_ml.serving.forecasts import forecast_running, serving
 
     with platform.workspace() as workspace:
         served = serving(workspace)
-        found = forecast_running(workspace, courses.keys, served)
+        forecasts = forecast_running(workspace, courses.keys, served)
     return MaterializeResult(
         metadata={
             "as_of": platform.as_of.isoformat(),
             "model_version": served.version,
-            **reporting.of_forecasts(found, courses),
+            **reporting.of_forecasts(forecasts, courses),
         },
-        check_results=[is_complete(found.degraded)],
+        check_results=[is_complete(forecasts.degraded)],
     )
 
 
@@ -43,6 +45,7 @@ def trajectory_forecasts(courses: Courses, platform: Platform) -> MaterializeRes
     kinds={"scipy", "matplotlib", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
+    pool=ML_TASKS,
     metadata={"dagster/table_name": "forecasts.risk_period"},
     check_specs=[complete("risk_periods")],
 )
@@ -51,10 +54,10 @@ def risk_periods(courses: Courses, platform: Platform) -> MaterializeResult:  # 
     from grade_ml.early_warning.nightly import keep_periods
 
     with platform.workspace() as workspace:
-        found = keep_periods(workspace, courses.keys)
+        outlook = keep_periods(workspace, courses.keys)
     return MaterializeResult(
-        metadata={"as_of": platform.as_of.isoformat(), **reporting.of_periods(found, courses)},
-        check_results=[is_complete(found.degraded)],
+        metadata={"as_of": platform.as_of.isoformat(), **reporting.of_periods(outlook, courses)},
+        check_results=[is_complete(outlook.degraded)],
     )
 
 
@@ -64,14 +67,15 @@ def risk_periods(courses: Courses, platform: Platform) -> MaterializeResult:  # 
     kinds={"csv", "postgres"},
     owners=["team:ml-engineering"],
     code_version="2",
+    pool=ML_TASKS,
     metadata={"dagster/table_name": "forecasts.intervention"},
     check_specs=[complete("interventions")],
 )
 def interventions(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
-    """Plan who may do what this week about risk periods, and list what there is no time for.
+    """Plan the interventions of this week for risk periods, and list those without time.
 
-    Where an experiment asks what helps, each student's arm says which table holds; what an arm
-    withholds is listed, with the reason.
+    If an experiment compares interventions, the arm of a student selects the table; interventions
+    that an arm withholds are listed, with the reason.
     """
     from grade_ml.early_warning.interventions import DEFAULT_TABLE, read_table
     from grade_ml.early_warning.nightly import keep_interventions
@@ -80,17 +84,17 @@ def interventions(courses: Courses, platform: Platform) -> MaterializeResult:  #
     rules = read_table(platform.settings.interventions or DEFAULT_TABLE)
     load = platform.settings.adviser_load
     with platform.workspace() as workspace:
-        wanted = actions(workspace, courses.keys, rules)
-        found = keep_interventions(workspace, courses.keys, rules, load, wanted.exceptions)
-        expose(workspace, wanted)
+        exposures = actions(workspace, courses.keys, rules)
+        planned = keep_interventions(workspace, courses.keys, rules, load, exposures.exceptions)
+        expose(workspace, exposures)
     return MaterializeResult(
         metadata={
             "as_of": platform.as_of.isoformat(),
             "rules": len(rules),
-            "exposed": reporting.of_exposures(wanted),
-            **reporting.of_interventions(found, courses, load),
+            "exposed": reporting.of_exposures(exposures),
+            **reporting.of_interventions(planned, courses, load),
         },
-        check_results=[is_complete(wanted.skipped)],
+        check_results=[is_complete(exposures.skipped)],
     )
 
 
@@ -100,16 +104,17 @@ def interventions(courses: Courses, platform: Platform) -> MaterializeResult:  #
     kinds={"scipy", "postgres"},
     owners=["team:ml-engineering"],
     code_version="1",
+    pool=ML_TASKS,
     metadata={"dagster/table_name": "forecasts.anomaly"},
 )
 def performance_anomalies(courses: Courses, platform: Platform) -> MaterializeResult[None]:
-    """Tell what happened in the last days that was not to be expected of a student."""
+    """List events of the last days that the forecast of a student made unlikely."""
     from grade_ml.early_warning.nightly import keep_anomalies
 
     with platform.workspace() as workspace:
-        found = keep_anomalies(workspace, courses.keys)
+        anomalies = keep_anomalies(workspace, courses.keys)
     return MaterializeResult(
-        metadata={"as_of": platform.as_of.isoformat(), **reporting.of_anomalies(found, courses)}
+        metadata={"as_of": platform.as_of.isoformat(), **reporting.of_anomalies(anomalies, courses)}
     )
 
 

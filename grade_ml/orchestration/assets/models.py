@@ -16,20 +16,21 @@ from dagster import (
 from grade_ml.orchestration.assets.reads import OUTCOMES, SERVED, SURROUNDINGS
 from grade_ml.orchestration.courses import Courses, course_asset
 from grade_ml.orchestration.degradation import complete, is_complete
+from grade_ml.orchestration.queue import ML_TASKS
 from grade_ml.orchestration.reporting import forecasts, models
 from grade_ml.orchestration.resources import Platform
-from grade_ml.orchestration.retrying import retried
+from grade_ml.orchestration.steps import step
 
 if TYPE_CHECKING:
     from grade_ml.registry.registry import ModelVersion
 
 _DESCRIPTIONS = {
-    "better_than_naive": "On sections it had not seen, it errs less than the points so far do.",
-    "better_than_baseline": "On sections it had not seen, it errs less than the baseline does.",
-    "intervals_cover": "On sections it had not seen, the intervals hold what they promise.",
-    "calibrated": "On sections it had not seen, of those with a risk of 30% about 30% are at risk.",
-    "explanations_add_up": "The contributions of the features add up to each member's number.",
-    "keeps_up_with_champion": "On the sections that both know, it is not clearly worse than the "
+    "better_than_naive": "On unseen sections, it has a smaller error than the points so far.",
+    "better_than_baseline": "On unseen sections, it has a smaller error than the baseline.",
+    "intervals_cover": "On unseen sections, the intervals have their nominal coverage.",
+    "calibrated": "On unseen sections, of those with a risk of 30% about 30% are at risk.",
+    "explanations_add_up": "The contributions of the features add up to each member's prediction.",
+    "keeps_up_with_champion": "On the sections common to both, it is not clearly worse than the "
     "champion.",
 }
 
@@ -41,8 +42,8 @@ def _conditions(model: str, *names: str, blocking: bool) -> list[AssetCheckSpec]
     ]
 
 
-#: A version that fails one of these is registered but does not serve. Where it is not blocking,
-#: the run goes on with the earlier champion; where it is, the run stops, and champion and
+#: A version that fails one of these is registered but does not serve. If it is not blocking,
+#: the run continues with the earlier champion; if it is, the run stops, and champion and
 #: predictions stay as they were.
 _BASELINE = [
     *_conditions("baseline_model", "better_than_naive", "intervals_cover", blocking=True),
@@ -59,12 +60,12 @@ _POOLED = [
     ),
     *_conditions("pooled_ensemble", "better_than_baseline", blocking=False),
 ]
-#: Not blocking: where one fails, the model before it serves on.
+#: Not blocking: if one fails, the earlier model continues to serve.
 _TRAJECTORY = [
     AssetCheckSpec(
         "better_than_naive",
         asset="trajectory_model",
-        description="On sections it had not seen, it errs less than the best naive forecaster.",
+        description="On unseen sections, it has a smaller error than the best naive forecaster.",
     ),
     *_conditions("trajectory_model", "intervals_cover", blocking=False),
 ]
@@ -77,9 +78,9 @@ _TRAJECTORY = [
     kinds={"scikitlearn", "mlflow"},
     owners=["team:ml-engineering"],
     code_version="1",
-    pool="training",
+    pool=ML_TASKS,
 )
-@retried
+@step
 def baseline_model(platform: ResourceParam[Platform]) -> MaterializeResult:  # type: ignore[type-arg]
     """Train the traditional model of final grade and risk, one for all courses."""
     from grade_ml.training import baseline
@@ -107,9 +108,9 @@ def _data_version(version: "ModelVersion") -> DataVersion:
     kinds={"xgboost", "lightgbm", "catboost", "scikitlearn", "mlflow"},
     owners=["team:ml-engineering"],
     code_version="1",
-    pool="training",
+    pool=ML_TASKS,
 )
-@retried
+@step
 def pooled_ensemble(
     context: AssetExecutionContext, platform: ResourceParam[Platform]
 ) -> MaterializeResult:  # type: ignore[type-arg]
@@ -145,15 +146,15 @@ def pooled_ensemble(
     kinds={"scipy", "mlflow"},
     owners=["team:ml-engineering"],
     code_version="1",
-    pool="training",
+    pool=ML_TASKS,
     metadata={"feedback": "concept_drift, drift_report and model_health of earlier days"},
 )
 def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[None]:
-    """Correct the pooled ensemble for a course, and keep the correction only where it wins.
+    """Correct the pooled ensemble for a course, and use the correction only if it is better.
 
-    It answers what was asked of it in `training.request`. Of a course whose change is confirmed it
-    also reads what `concept_drift` and `drift_report` of earlier days say: the way back from
-    monitoring to training, which the graph cannot show, since monitoring follows on predictions.
+    It answers the requests in `training.request`. If the change of a course is confirmed, it also
+    reads `concept_drift` and `drift_report` of earlier days: the feedback from monitoring to
+    training, which the graph cannot show, since monitoring comes after predictions.
     """
     from grade_ml.monitoring import feedback
     from grade_ml.training import course, requests
@@ -161,7 +162,9 @@ def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[N
     with platform.workspace() as workspace:
         changes = feedback.changes(workspace, platform.models)
     outcomes = list(course.train(courses.keys, platform.workspace, changes))
-    answers = [requests.Answer(one.course_id, one.reason, one.version) for one in outcomes]
+    answers = [
+        requests.Answer(outcome.course_id, outcome.reason, outcome.version) for outcome in outcomes
+    ]
     with platform.workspace() as workspace:
         requests.answer(workspace.connection, answers, courses.run_id, platform.clock.now())
     return MaterializeResult(metadata=models.of_corrections(outcomes, courses))
@@ -180,7 +183,10 @@ def course_ensemble(courses: Courses, platform: Platform) -> MaterializeResult[N
     check_specs=[complete("grade_predictions")],
 )
 def grade_predictions(courses: Courses, platform: Platform) -> MaterializeResult:  # type: ignore[type-arg]
-    """Predict grade, intervals and risk of every running enrollment; shadows predict beside."""
+    """Predict grade, intervals and risk of every running enrollment, also by shadow versions.
+
+    Predictions of shadow versions are compared with those of the champion and serve nobody.
+    """
     from grade_ml.experiments import store
     from grade_ml.serving.scoring import score_running
 
@@ -203,13 +209,13 @@ def grade_predictions(courses: Courses, platform: Platform) -> MaterializeResult
     kinds={"lightgbm", "tensorflow", "mlflow"},
     owners=["team:ml-engineering"],
     code_version="1",
-    pool="training",
+    pool=ML_TASKS,
 )
-@retried
+@step
 def trajectory_model(
     context: AssetExecutionContext, platform: ResourceParam[Platform]
 ) -> MaterializeResult:  # type: ignore[type-arg]
-    """Train the forecasters of remaining scores, their bands and risk, where much has changed."""
+    """Train the forecasters of remaining scores, their bands and risk, if much has changed."""
     from grade_ml.training.trajectory import train_trajectory
 
     training = train_trajectory(platform.workspace, on_progress=context.log.info)

@@ -1,7 +1,7 @@
 """The group `monitoring`: drift, performance, concept drift and health of each course's model.
 
-What is found here leads back to training: what is confirmed becomes a request, which the sensor
-`drift_retraining` makes, and what scores say of it is given to `course_ensemble`.
+The results lead back to training: the sensor `drift_retraining` requests a training for confirmed
+drift, and `course_ensemble` reads the reports.
 """
 
 from dagster import AssetCheckSpec, MaterializeResult
@@ -12,7 +12,7 @@ from grade_ml.orchestration.degradation import complete, is_complete
 from grade_ml.orchestration.reporting import monitoring as reporting
 from grade_ml.orchestration.resources import Platform
 
-#: Predictions, the records beside them, and the models that made them.
+#: Predictions, the records with which they are compared, and the models that made them.
 _WATCHED = ["grade_predictions", "sections", "enrollments", "assignments", "results", *SERVED]
 
 
@@ -27,8 +27,8 @@ _WATCHED = ["grade_predictions", "sections", "enrollments", "assignments", "resu
         AssetCheckSpec(
             "data_quality",
             asset="drift_report",
-            description="Values, gaps, sizes and delays are such as there have been in training; "
-            "what is odd is named by source and load.",
+            description="Values, gaps, sizes and delays are like those in training; deviations are "
+            "listed by source and load.",
         ),
         complete("drift_report"),
     ],
@@ -38,12 +38,14 @@ def drift_report(courses: Courses, platform: Platform) -> MaterializeResult:  # 
     from grade_ml.monitoring import nightly
 
     with platform.workspace() as workspace:
-        found = nightly.drift(workspace, platform.models, courses.keys)
+        reports = nightly.drift(workspace, platform.models, courses.keys)
     return MaterializeResult(
-        metadata=reporting.tell(courses, found, reporting.drift_figures, platform.as_of),
+        metadata=reporting.metadata_by_course(
+            courses, reports, reporting.drift_figures, platform.as_of
+        ),
         check_results=[
-            reporting.data_quality(found),
-            is_complete(why for one in found.values() for why in one.degraded),
+            reporting.data_quality(reports),
+            is_complete(why for report in reports.values() for why in report.degraded),
         ],
     )
 
@@ -57,13 +59,15 @@ def drift_report(courses: Courses, platform: Platform) -> MaterializeResult:  # 
     metadata={"dagster/table_name": "monitoring.report"},
 )
 def performance_report(courses: Courses, platform: Platform) -> MaterializeResult[None]:
-    """Set realised and expected errors beside those on record when the model was promoted."""
+    """Compare realised and expected errors with those on record when the model was promoted."""
     from grade_ml.monitoring import nightly
 
     with platform.workspace() as workspace:
-        found = nightly.performance(workspace, platform.models, courses.keys)
+        reports = nightly.performance(workspace, platform.models, courses.keys)
     return MaterializeResult(
-        metadata=reporting.tell(courses, found, reporting.performance_figures, platform.as_of)
+        metadata=reporting.metadata_by_course(
+            courses, reports, reporting.performance_figures, platform.as_of
+        )
     )
 
 
@@ -76,16 +80,18 @@ def performance_report(courses: Courses, platform: Platform) -> MaterializeResul
     metadata={"dagster/table_name": "monitoring.matured_error"},
 )
 def concept_drift(courses: Courses, platform: Platform) -> MaterializeResult[None]:
-    """Watch whether scores still follow from the predictions that were made before them.
+    """Monitor whether scores still agree with the predictions that were made before them.
 
     The next training of a course whose alarm is confirmed reads these reports.
     """
     from grade_ml.monitoring import nightly
 
     with platform.workspace() as workspace:
-        found = nightly.concept(workspace, platform.models, courses.keys)
+        reports = nightly.concept(workspace, platform.models, courses.keys)
     return MaterializeResult(
-        metadata=reporting.tell(courses, found, reporting.concept_figures, platform.as_of)
+        metadata=reporting.metadata_by_course(
+            courses, reports, reporting.concept_figures, platform.as_of
+        )
     )
 
 
@@ -101,19 +107,21 @@ def concept_drift(courses: Courses, platform: Platform) -> MaterializeResult[Non
     metadata={"dagster/table_name": "monitoring.report"},
 )
 def model_health(courses: Courses, platform: Platform) -> MaterializeResult[None]:
-    """Say in one number how each course's model is, why, and which course needs care first."""
+    """Rate the health of each course's model in one number, with reasons, the worst first."""
     from grade_ml.monitoring import health, nightly
 
     with platform.workspace() as workspace:
-        found = nightly.health(workspace, platform.models, courses.keys)
-        order = health.by_need(found)
+        reports = nightly.health(workspace, platform.models, courses.keys)
+        order = health.by_need(reports)
         pages = reporting.pages(workspace, order)
         alerts = reporting.alerts(workspace)
-    for key, one in found.items():
-        figures = reporting.health_figures(one)
+    for key, report in reports.items():
+        figures = reporting.health_figures(report)
         courses.add_asset_metadata({**figures, **pages.get(key, {})}, partition_key=key)
     as_of = platform.as_of.isoformat()
-    return MaterializeResult(metadata={"as_of": as_of, **reporting.by_need(order, found), **alerts})
+    return MaterializeResult(
+        metadata={"as_of": as_of, **reporting.by_need(order, reports), **alerts}
+    )
 
 
 MONITORING_ASSETS = [drift_report, performance_report, concept_drift, model_health]

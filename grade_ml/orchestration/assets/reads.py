@@ -1,4 +1,4 @@
-"""What several assets read alike, by the names of the assets that make it.
+"""The dependencies that several assets share, by the names of the assets.
 
 `test_lineage` compares every list of dependencies with what is read.
 """
@@ -9,9 +9,9 @@ from dagster import AllPartitionMapping, AssetDep
 OUTCOMES = ["terms", "courses", "sections", "enrollments", "assignments", "results"]
 #: The tables of `gradebook.frames.read`.
 RECORDS = ["students", *OUTCOMES, "activity"]
-#: The models of which one serves a course, and what they may read beside the features.
+#: The models, of which one serves a course, and what they may read besides the features.
 SERVED = ["baseline_model", "pooled_ensemble", "course_ensemble"]
 SURROUNDINGS = [
-    # Its days are no courses: without a mapping a backfill by course looks for days of their names.
+    # Without a mapping, a backfill by course would look for days with the names of courses.
     AssetDep("external_features", partition_mapping=AllPartitionMapping())
 ]

@@ -1,6 +1,6 @@
-"""What explanations look like in Dagster: figures, tables, checks and pictures.
+"""Metadata of explanations: figures, tables, checks and pictures.
 
-Whoever sees the UI reads them: none of them is about a single student.
+All users of the UI see them: none of them is about a single student.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
-from dagster import AssetCheckResult, AssetCheckSeverity, MaterializeResult, TableRecord
+from dagster import AssetCheckResult, AssetCheckSeverity, MaterializeResult
 
 from grade_ml.explanations import pictures, store
 from grade_ml.explanations.advice import Advice
 from grade_ml.explanations.effects import Effect
+from grade_ml.explanations.fairness import lacks
 from grade_ml.explanations.importance import Weighed
 from grade_ml.explanations.nightly import Explained, Ways
 from grade_ml.orchestration import plots
@@ -24,10 +25,10 @@ from grade_ml.orchestration.courses import Courses
 from grade_ml.orchestration.degradation import is_complete
 from grade_ml.registry.workspace import Workspace
 
-#: Pictures cost a quarter of a second each: so many courses get them.
+#: Courses that get pictures, which cost a quarter of a second each.
 PAGES = 20
-#: Rows of a table, and days of the picture of importance.
-SHOWN, DAYS = 200, 120
+#: Days of the picture of importance.
+DAYS = 120
 
 Figures = Mapping[str, Any]
 
@@ -36,8 +37,8 @@ def swarms(workspace: Workspace, courses: Sequence[str]) -> Mapping[str, Figures
     """Return a picture of each course that has enough students for none to stand out."""
     drawn = {}
     for name in courses[:PAGES]:
-        told = store.read_explanations(workspace.connection, [name], workspace.as_of)
-        known = [one for one in told if one.grade is not None]
+        stored = store.read_explanations(workspace.connection, [name], workspace.as_of)
+        known = [explanation for explanation in stored if explanation.grade is not None]
         if len(known) >= plots.FEWEST:
             parts = store.matrix_of(known, "grade")
             swarm = plots.embed(pictures.beeswarm(*parts, "points"), "beeswarm")
@@ -51,38 +52,42 @@ def attributions(
     explained: Mapping[str, Explained],
     drawn: Mapping[str, Figures],
 ) -> MaterializeResult[None]:
-    """Tell how much is explained, how much of it anew, and whether it adds up."""
-    for key, one in explained.items():
-        figures = {"dagster/row_count": one.rows, "explained_anew": one.fresh}
-        errors = {"largest_error": one.grade_error, "largest_risk_error": one.risk_error}
+    """Report the explained rows, the new rows among them, and whether contributions add up."""
+    for key, course in explained.items():
+        figures = {"dagster/row_count": course.rows, "explained_anew": course.fresh}
+        errors = {"largest_error": course.grade_error, "largest_risk_error": course.risk_error}
         courses.add_asset_metadata({**figures, **errors, **drawn.get(key, {})}, partition_key=key)
     degraded = _degraded(explained)
     return MaterializeResult(
         metadata={
             "as_of": as_of.isoformat(),
-            "rows": sum(one.rows for one in explained.values()),
-            "explained_anew": sum(one.fresh for one in explained.values()),
+            "rows": sum(course.rows for course in explained.values()),
+            "explained_anew": sum(course.fresh for course in explained.values()),
             "degraded": degraded,
         },
         check_results=[_adds_up(explained), is_complete(degraded)],
     )
 
 
-def _degraded(found: Mapping[str, Explained | Ways | Advice]) -> list[str]:
-    return list(dict.fromkeys(why for one in found.values() for why in one.degraded))
+def _degraded(by_course: Mapping[str, Explained | Ways | Advice]) -> list[str]:
+    return list(dict.fromkeys(why for course in by_course.values() for why in course.degraded))
 
 
 def _adds_up(explained: Mapping[str, Explained]) -> AssetCheckResult:
-    wrong = [name for name, one in explained.items() if not one.adds_up]
+    wrong = [name for name, course in explained.items() if not course.adds_up]
     return AssetCheckResult(
         check_name="adds_up",
         passed=not wrong,
         severity=AssetCheckSeverity.ERROR,
         metadata={
-            "rows": sum(one.rows for one in explained.values()),
-            "largest_error": max((one.grade_error for one in explained.values()), default=0.0),
-            "largest_risk_error": max((one.risk_error for one in explained.values()), default=0.0),
-            "courses": wrong[:SHOWN],
+            "rows": sum(course.rows for course in explained.values()),
+            "largest_error": max(
+                (course.grade_error for course in explained.values()), default=0.0
+            ),
+            "largest_risk_error": max(
+                (course.risk_error for course in explained.values()), default=0.0
+            ),
+            "courses": wrong[: plots.ROWS],
         },
     )
 
@@ -105,7 +110,7 @@ def importances(workspace: Workspace, courses: Sequence[str]) -> Mapping[str, Fi
 def overall(main: pd.DataFrame, effects: Sequence[Effect]) -> dict[str, Any]:
     """Return the main features of all courses and how predictions move with them."""
     table = [
-        TableRecord({"feature": name, "points": points, "share": share})
+        {"feature": name, "mean_contribution": points, "share": share}
         for name, points, share in zip(
             *(main[name].tolist() for name in ("feature", "importance", "share")), strict=True
         )
@@ -114,7 +119,7 @@ def overall(main: pd.DataFrame, effects: Sequence[Effect]) -> dict[str, Any]:
     return {"everywhere": plots.table(table), **drawn}
 
 
-def importance(  # noqa: PLR0913, PLR0917 - what the asset says
+def importance(  # noqa: PLR0913, PLR0917 - the results of the asset
     courses: Courses,
     as_of: date,
     weighed: Mapping[str, Weighed],
@@ -122,20 +127,27 @@ def importance(  # noqa: PLR0913, PLR0917 - what the asset says
     everywhere: Figures,
     fairness: tuple[pd.DataFrame, str],
 ) -> MaterializeResult[None]:
-    """Tell which features count, whether that changed, and how groups of students fare."""
-    for key, one in weighed.items():
-        told = {"alarms": list(one.alarms), **({"band": one.reason} if one.reason else {})}
-        courses.add_asset_metadata({**told, **drawn.get(key, {})}, partition_key=key)
+    """Report the importance of features, its change, and the comparison of groups of students."""
+    for key, course in weighed.items():
+        figures = {
+            "alarms": list(course.alarms),
+            **({"no_band": course.reason} if course.reason else {}),
+        }
+        courses.add_asset_metadata({**figures, **drawn.get(key, {})}, partition_key=key)
     return MaterializeResult(
         metadata={"as_of": as_of.isoformat(), **everywhere, **_groups(fairness[0])},
-        check_results=[_in_band(weighed), _alike(*fairness)],
+        check_results=[
+            is_complete(filter(None, [lacks()])),
+            _in_band(weighed),
+            _alike(*fairness),
+        ],
     )
 
 
 def _in_band(weighed: Mapping[str, Weighed]) -> AssetCheckResult:
-    alarms = {name: list(one.alarms) for name, one in weighed.items() if one.alarms}
+    alarms = {name: list(course.alarms) for name, course in weighed.items() if course.alarms}
     rows = [
-        TableRecord({"course": name, "feature": feature})
+        {"course": name, "feature": feature}
         for name, features in sorted(alarms.items())
         for feature in features
     ]
@@ -144,16 +156,17 @@ def _in_band(weighed: Mapping[str, Weighed]) -> AssetCheckResult:
         passed=not alarms,
         severity=AssetCheckSeverity.WARN,
         metadata={
-            "courses_judged": sum(not one.reason for one in weighed.values()),
-            "alarms": plots.table(rows[:SHOWN]),
+            "courses_judged": sum(not course.reason for course in weighed.values()),
+            "alarms": len(rows),
+            "first_alarms": plots.table(rows[: plots.ROWS]),
         },
     )
 
 
 def _alike(groups: pd.DataFrame, reason: str) -> AssetCheckResult:
-    """Fail on a gap that is too large; what could not be measured warns."""
+    """Fail on a gap that is too large; warn if a gap could not be measured."""
     wrong = groups[groups["exceeds"].astype(bool)]
-    told = [
+    gaps = [
         f"{row.attribute} {row.group_name}: {row.metric} {row.gap:+.3f}, allowed {row.most:g}"
         for row in wrong.itertuples()
     ]
@@ -161,7 +174,7 @@ def _alike(groups: pd.DataFrame, reason: str) -> AssetCheckResult:
         check_name="groups_fare_alike",
         passed=wrong.empty and not reason,
         severity=AssetCheckSeverity.WARN if reason else AssetCheckSeverity.ERROR,
-        metadata={"gaps": told, "compared": len(groups), **({"reason": reason} if reason else {})},
+        metadata={"gaps": gaps, "compared": len(groups), **({"reason": reason} if reason else {})},
     )
 
 
@@ -169,34 +182,41 @@ def _groups(groups: pd.DataFrame) -> dict[str, Any]:
     if groups.empty:
         return {}
     columns = ("attribute", "group_name", "metric", "students", "value", "gap", "most")
-    rows = groups[[*columns]].astype({"students": int}).round(4).to_dict("records")
-    shown = [TableRecord({str(name): value for name, value in row.items()}) for row in rows]
+    # The gaps nearest to the allowed gap, or beyond it.
+    order = (groups["gap"].abs() / groups["most"]).sort_values(ascending=False).index
+    rows = groups.loc[order[: plots.ROWS], [*columns]].astype({"students": int})
     return {
         "groups": plots.embed(pictures.gaps(groups), "gaps of groups"),
-        "fairness": plots.table(shown[:SHOWN]),
+        "largest_gaps": plots.table(plots.records(rows)),
     }
 
 
 def paths(courses: Courses, as_of: date, ways: Mapping[str, Ways]) -> MaterializeResult[None]:
-    """Tell the questions that are asked of enough students, and how good the surrogate is."""
-    for key, one in ways.items():
-        fidelity = next((p.fidelity for *_, p in one.paths if p.fidelity is not None), None)
+    """Report the questions that concern enough students, and the fidelity of the surrogate."""
+    for key, of_course in ways.items():
+        fidelity = next((p.fidelity for *_, p in of_course.paths if p.fidelity is not None), None)
         figures = {} if fidelity is None else {"surrogate_r2": fidelity}
-        asked = Counter(
-            (path.tree, pictures.question(step)) for *_, path in one.paths for step in path.steps
+        questions = Counter(
+            (path.tree, pictures.question(step))
+            for *_, path in of_course.paths
+            for step in path.steps
         )
         rows = [
-            TableRecord({"tree": tree, "question": words, "asked of": number})
-            for (tree, words), number in asked.most_common(SHOWN)
+            {"tree": tree, "question": words, "students_asked": number}
+            for (tree, words), number in questions.most_common(plots.ROWS)
             if number >= plots.FEWEST
         ]
-        told = {"dagster/row_count": len(one.paths), **figures, "questions": plots.table(rows)}
-        courses.add_asset_metadata(told, partition_key=key)
+        metadata = {
+            "dagster/row_count": len(of_course.paths),
+            **figures,
+            "questions": plots.table(rows),
+        }
+        courses.add_asset_metadata(metadata, partition_key=key)
     degraded = _degraded(ways)
     return MaterializeResult(
         metadata={
             "as_of": as_of.isoformat(),
-            "paths": sum(len(one.paths) for one in ways.values()),
+            "paths": sum(len(course.paths) for course in ways.values()),
             "degraded": degraded,
         },
         check_results=[is_complete(degraded)],
@@ -206,8 +226,8 @@ def paths(courses: Courses, as_of: date, ways: Mapping[str, Ways]) -> Materializ
 def second_opinions(
     courses: Courses, as_of: date, advice: Mapping[str, Advice]
 ) -> MaterializeResult[None]:
-    """Tell how many second opinions there are, and how far they are the first ones."""
-    bodies = [body for one in advice.values() for body in one.bodies]
+    """Report how many second opinions there are, and how far they agree with the contributions."""
+    bodies = [body for course in advice.values() for body in course.bodies]
     shown = [body for body in bodies if not body["hidden"]]
     means = {
         name: fmean(known)
@@ -220,16 +240,16 @@ def second_opinions(
 def what_ifs(
     courses: Courses, as_of: date, advice: Mapping[str, Advice]
 ) -> MaterializeResult[None]:
-    """Tell what became of how many goals."""
-    statuses = Counter(body["status"] for one in advice.values() for body in one.bodies)
+    """Report how many goals have each status."""
+    statuses = Counter(body["status"] for course in advice.values() for body in course.bodies)
     return _advised(courses, as_of, advice, statuses)
 
 
 def narratives(
     courses: Courses, as_of: date, advice: Mapping[str, Advice]
 ) -> MaterializeResult[None]:
-    """Tell how many narratives there are, and whether all of what they say is stored."""
-    bodies = [body for one in advice.values() for body in one.bodies]
+    """Report how many narratives there are, and whether all their content is stored."""
+    bodies = [body for course in advice.values() for body in course.bodies]
     problems = [problem for body in bodies for problem in body["problems"]]
     check = AssetCheckResult(
         check_name="traceable",
@@ -251,16 +271,16 @@ def _advised(
     more: Figures,
     *checks: AssetCheckResult,
 ) -> MaterializeResult[None]:
-    """Tell how much is stored of each course, and how much of it is new."""
-    for key, one in advice.items():
-        told = {"dagster/row_count": len(one.bodies), "made_anew": one.fresh}
-        courses.add_asset_metadata(told, partition_key=key)
+    """Report how many rows are stored for each course, and how many are new."""
+    for key, course in advice.items():
+        figures = {"dagster/row_count": len(course.bodies), "made_anew": course.fresh}
+        courses.add_asset_metadata(figures, partition_key=key)
     degraded = _degraded(advice)
     return MaterializeResult(
         metadata={
             "as_of": as_of.isoformat(),
-            "rows": sum(len(one.bodies) for one in advice.values()),
-            "made_anew": sum(one.fresh for one in advice.values()),
+            "rows": sum(len(course.bodies) for course in advice.values()),
+            "made_anew": sum(course.fresh for course in advice.values()),
             "degraded": degraded,
             **more,
         },

@@ -1,10 +1,11 @@
-"""What Dagster shows of the trainings of grade and risk, and of what they predict."""
+"""Metadata of the trainings of grade and risk, and of their predictions."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, MetadataValue, TableRecord
+from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, MetadataValue
 
+from grade_ml.core import quantities
 from grade_ml.core.process import peak_megabytes
 from grade_ml.orchestration import plots
 from grade_ml.orchestration.courses import Courses
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
 
 
 def of_training(training: "Training[Any]", seconds: float) -> dict[str, Any]:
-    """Return what became of a training that took so many seconds, and the model's figures."""
+    """Return the outcome of a training that took this many seconds, and the model's figures."""
     version, evaluation = training.version, training.model.evaluation
-    overall = {f"all_{name}": value for name, value in _known(evaluation.metrics["all"]).items()}
     return {
         "model_version": version.version,
         "champion": training.accepted,
@@ -29,7 +29,7 @@ def of_training(training: "Training[Any]", seconds: float) -> dict[str, Any]:
         "outcome": training.reason or "fitted",
         **_pictures(evaluation),
         "phases": _phases(evaluation),
-        **overall,
+        **evaluation.metrics["all"],
         "sections": len(training.model.sections),
         "features": len(training.model.features),
         "feature_list": ", ".join(training.model.features),
@@ -41,7 +41,7 @@ def of_training(training: "Training[Any]", seconds: float) -> dict[str, Any]:
 
 
 def of_ensemble(training: "Training[PooledModel]", seconds: float) -> dict[str, Any]:
-    """Return the same of the ensemble, with its card and how its parameters were found."""
+    """Return the same for the ensemble, with its card and the search for its parameters."""
     from grade_ml.training.card import card
 
     model = training.model
@@ -50,24 +50,23 @@ def of_ensemble(training: "Training[PooledModel]", seconds: float) -> dict[str, 
         **_searches(training.studies),
         "model_card": MetadataValue.md(card(model, training.version)),
         "degraded": list(model.degraded),
-        "choices": dict(model.choices),
     }
 
 
 def of_corrections(outcomes: "Sequence[CourseOutcome]", courses: Courses) -> dict[str, Any]:
-    """Return how many courses are corrected, and tell `courses` what became of each."""
-    for one in outcomes:
-        figures = {"kept": one.kept, "fitted": one.fitted, "outcome": one.reason}
-        courses.add_asset_metadata(figures, partition_key=one.course_id)
+    """Return how many courses are corrected, and add the outcome of each to `courses`."""
+    for outcome in outcomes:
+        figures = {"kept": outcome.kept, "fitted": outcome.fitted, "outcome": outcome.reason}
+        courses.add_asset_metadata(figures, partition_key=outcome.course_id)
     return {
         "courses": len(outcomes),
-        "corrected": sum(one.kept for one in outcomes),
-        "fitted": sum(one.fitted for one in outcomes),
+        "corrected": sum(outcome.kept for outcome in outcomes),
+        "fitted": sum(outcome.fitted for outcome in outcomes),
     }
 
 
 def of_predictions(scored: "Scored", courses: Courses) -> dict[str, Any]:
-    """Return which models answered, and tell `courses` their figures."""
+    """Return the models that predicted, and add figures of each course to `courses`."""
     for key in courses.keys:
         figures = scored.of_course(key)
         rows = figures.pop("rows")
@@ -79,14 +78,13 @@ def of_predictions(scored: "Scored", courses: Courses) -> dict[str, Any]:
     }
 
 
-def _known(figures: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: value for name, value in figures.items() if value is not None}
-
-
 def _phases(evaluation: "Evaluation") -> MetadataValue:
-    """Return one row for each third of a section."""
+    """Return a row for each figure, with a column for each third of a section."""
+    from grade_ml.ensemble.evaluation import PHASES
+
+    # A stored evaluation has its phases in alphabetical order.
     return plots.table(
-        [TableRecord({"phase": phase, **figures}) for phase, figures in evaluation.metrics.items()]
+        quantities.turned({phase: evaluation.metrics[phase] for phase in (*PHASES, "all")})
     )
 
 
@@ -117,7 +115,7 @@ def _searches(studies: "Sequence[Study]") -> dict[str, Any]:
     }
     return {
         "tuning": plots.histories("Loss of the best parameters so far", history),
-        "tuning_importance": plots.shares("What told good parameters from bad", importance),
+        "tuning_importance": plots.shares("Parameters that mattered", importance),
         "tuning_trials": sum(study.trials for study in studies),
     }
 
@@ -125,7 +123,7 @@ def _searches(studies: "Sequence[Study]") -> dict[str, Any]:
 def check_results(
     training: "Training[Any]", conditions: Collection[AssetCheckSpec]
 ) -> list[AssetCheckResult]:
-    """Return a training's verdicts; one whose condition is blocking is an error where it failed."""
+    """Return a training's verdicts; a failed verdict is an error if its condition is blocking."""
     blocking = {spec.name for spec in conditions if spec.blocking}
     return [
         AssetCheckResult(

@@ -1,49 +1,77 @@
-"""Someone is told once when something begins to be wrong, and once when it is over.
+"""Sends one notice when something begins to be wrong, and one when it is over.
 
-What is to be told and by which channel it is still to be sent is kept by the room `alerts`.
+The package `alerts` stores the notices and the channels by which each is still to be sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from dagster import (
-    DagsterInstance,
-    DagsterRun,
-    DagsterRunStatus,
     DefaultSensorStatus,
+    RepositoryDefinition,
     ResourceParam,
-    RunsFilter,
     SensorDefinition,
     SensorEvaluationContext,
     SkipReason,
-    sensor,
 )
 
+from grade_ml.alerts import decisions
+from grade_ml.core import texts
 from grade_ml.core.settings import AlertSettings
-from grade_ml.orchestration.in_flight import covered
-from grade_ml.orchestration.jobs import JOBS
-from grade_ml.orchestration.partitions import course
+from grade_ml.orchestration.degradation import completeness
+from grade_ml.orchestration.reading import UNREADABLE, unreadable
 from grade_ml.orchestration.resources import Platform
-from grade_ml.orchestration.sensors.reading import UNREADABLE, unreadable
+from grade_ml.orchestration.sensors import facts
+from grade_ml.orchestration.sensors.decorator import sensor
+
+#: How the subjects of courses' and assets' alerts begin, and that of the installation.
+HEALTH_OF, DEGRADED, SYSTEM = "health of ", "degraded ", "system health"
+#: The subjects that each sensor watches: a subject that is no longer wrong is over.
+_RUNS = (facts.JOB, facts.MATERIALIZATION, facts.BACKFILL, decisions.TICKS)
+_STATE = (DEGRADED, decisions.SCHEDULE, decisions.FRESHNESS)
+#: Characters of why an asset is degraded; its check has the whole text.
+_REASONS = 1000
+#: Unsent notices that a tick names.
+_UNSENT_SHOWN = 10
 
 
 def alert_sensors(settings: AlertSettings) -> list[SensorDefinition]:
-    """Return the sensors that tell by the channels of `settings`."""
+    """Return the sensors that send notices by the channels of `settings`."""
 
     @sensor(default_status=DefaultSensorStatus.RUNNING, minimum_interval_seconds=300)
     def health_alerts(
         context: SensorEvaluationContext, platform: ResourceParam[Platform]
     ) -> SkipReason:
-        """Tell once when a course's model needs care, and once when it no longer does."""
+        """Send alerts of poor health, degraded or stale assets, missed ticks, and of their end."""
+        from grade_ml.maintenance import history
         from grade_ml.monitoring.store import newest_health
 
+        now = platform.clock.now()
+        schedules = [*facts.schedule_records(context.instance, _repository(context), now)]
+        incomplete = completeness(context.instance)
         try:
             with platform.connection() as connection:
-                found = newest_health(connection, platform.as_of)
-            wrong = {f"{HEALTH_OF}{name}": says for name, says in found.items() if says}
-            current = {f"{HEALTH_OF}{name}" for name in found}
-            return _alerting(platform, settings, wrong, current.__contains__)
+                health = newest_health(connection, platform.as_of)
+                system = history.newest(connection)
+            courses = {f"{HEALTH_OF}{name}": course for name, course in health.items()}
+            wrong = {
+                **{subject: course.says for subject, course in courses.items() if course.needs},
+                **({SYSTEM: system.says} if system and system.needs else {}),
+                **{
+                    f"{DEGRADED}{name}": texts.readable(" ".join(reasons), _REASONS)
+                    for name, reasons in incomplete.items()
+                    if reasons
+                },
+                **decisions.missed(schedules, now),
+                **decisions.stale(schedules, now),
+            }
+            return _alerting(
+                platform,
+                settings,
+                wrong,
+                lambda subject: subject in {*courses, SYSTEM} or subject.startswith(_STATE),
+            )
         except UNREADABLE as error:
             return unreadable(error, "state of alerts")
 
@@ -51,14 +79,31 @@ def alert_sensors(settings: AlertSettings) -> list[SensorDefinition]:
     def run_failure_alerts(
         context: SensorEvaluationContext, platform: ResourceParam[Platform]
     ) -> SkipReason:
-        """Tell once when a job failed, and once when it has worked again for the same courses."""
-        wrong = _failed_jobs(context.instance)
+        """Send alerts of runs, backfills and ticks that failed, and of their repair."""
+        instance, repository = context.instance, _repository(context)
+        runs = facts.ended_runs(instance, repository, platform.clock.now())
+        failed = decisions.unrepaired(runs)
         try:
-            return _alerting(platform, settings, wrong, lambda subject: subject.startswith(JOB))
+            with platform.connection() as connection:
+                why = facts.reasons(connection, instance, [run.run_id for run in failed.values()])
+            wrong = {
+                **{
+                    subject: f"Run {run.run_id} failed: {why[run.run_id]}"
+                    for subject, run in failed.items()
+                },
+                **facts.failed_backfills(instance),
+                **decisions.failing(facts.tickers(instance, repository)),
+            }
+            return _alerting(platform, settings, wrong, lambda subject: subject.startswith(_RUNS))
         except UNREADABLE as error:
             return unreadable(error, "state of alerts")
 
     return [health_alerts, run_failure_alerts]
+
+
+def _repository(context: SensorEvaluationContext) -> RepositoryDefinition:
+    assert context.repository_def is not None
+    return context.repository_def
 
 
 def _alerting(
@@ -67,58 +112,16 @@ def _alerting(
     wrong: Mapping[str, str],
     watched: Callable[[str], bool],
 ) -> SkipReason:
-    """Record what is wrong, then send what is due, whoever recorded it."""
-    from grade_ml.alerts import channels, conditions, outbox
+    """Record what is wrong, then send all due notices, also those of other processes."""
+    from grade_ml.alerts.notifying import notify
 
-    configured, now = channels.configured(settings), platform.clock.now()
-    with platform.connection() as connection:
-        notices = conditions.record(connection, wrong, watched, configured, now)
-    outbox.deliver(platform.connection, configured, now)
-    with platform.connection() as connection:
-        problems = outbox.unsent(connection, now)
-    first = [f"{len(wrong)} wrong, {len(notices)} told.", *map(str, problems[:_UNSENT_SHOWN])]
+    notified = notify(platform.connection, settings, wrong, watched, platform.clock.now())
+    problems = notified.unsent
+    first = [
+        f"Open problems: {len(wrong)}. New notices: {len(notified.notices)}.",
+        *map(str, problems[:_UNSENT_SHOWN]),
+    ]
     more = len(problems) - _UNSENT_SHOWN
-    return SkipReason("\n".join([*first, *([f"{more} more were not sent."] if more > 0 else [])]))
-
-
-def _failed_jobs(instance: DagsterInstance) -> dict[str, str]:
-    known = instance.get_dynamic_partitions(str(course.name))
-    wrong = {}
-    for job in JOBS:
-        filters = RunsFilter(
-            job_name=job.name, statuses=[DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
-        )
-        records = instance.get_run_records(filters, limit=_RUNS)
-        failed = unrepaired([record.dagster_run for record in records], known)
-        if failed:
-            wrong[f"{JOB}{job.name}"] = f"Run {failed.run_id} failed; the UI shows its log."
-    return wrong
-
-
-def unrepaired(runs: Sequence[DagsterRun], known: Sequence[str]) -> DagsterRun | None:
-    """Return the newest failed run of a job after which not all of its courses had a success.
-
-    Parameters
-    ----------
-    runs
-        Finished runs of one job, the newest first.
-    known
-        The courses that have a partition, in the order of the set. Runs over none of them (days,
-        or no partition) repair each other.
-    """
-    repaired: set[str] = set()
-    for run in runs:
-        courses = covered(known, run.tags) & set(known) or {""}
-        if run.status is DagsterRunStatus.SUCCESS:
-            repaired |= courses
-        elif courses - repaired:
-            return run
-    return None
-
-
-#: Notices that a tick names which could not be sent.
-_UNSENT_SHOWN = 10
-#: Runs of a job that are looked at; 100 courses go into one, so these are a backfill of 5,000.
-_RUNS = 50
-#: How the subjects of alerts begin.
-HEALTH_OF, JOB = "health of ", "job "
+    return SkipReason(
+        "\n".join([*first, *([f"{more} more notices were not sent."] if more > 0 else [])])
+    )

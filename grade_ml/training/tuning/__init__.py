@@ -1,8 +1,8 @@
-"""Which parameters the ensemble's members are fitted with: a search each night, kept in PostgreSQL.
+"""Which parameters the ensemble's members are fitted with: a search per run, stored in PostgreSQL.
 
 One Optuna study per task and member (tree-structured Parzen estimator, Bergstra et al. 2011). Each
-starts from last night's parameters and the defaults, and what it returns is last night's or better
-on each of the same folds. What the parameters mean and how far they may go is the members' matter.
+starts from the last run's parameters and the defaults, and returns those or parameters that are
+better on each of the same folds. The members define what the parameters mean and their ranges.
 
 On each fold, and not only on average: sections differ more than students do, and the best of many
 trials is the luckiest. On OULAD (480 s, five to nine trials each) seven members found a lower
@@ -21,6 +21,7 @@ from time import monotonic
 
 import pandas as pd
 
+from grade_ml.core.degradation import expected
 from grade_ml.core.optional import family
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.threads import limited_threads
@@ -39,9 +40,9 @@ __all__ = ["Study", "Tuned", "tune"]
 
 @dataclass(frozen=True)
 class Tuned:
-    """Parameters of every task and member, and how they were found.
+    """Parameters of every task and member, and the searches that gave them.
 
-    `degraded` says in words what was not tuned and why; empty: everything was.
+    `degraded` states what was not tuned and why; it is empty if everything was.
     """
 
     parameters: Parameters
@@ -49,7 +50,7 @@ class Tuned:
     degraded: tuple[str, ...] = ()
 
 
-def tune(  # noqa: PLR0913 - a night's search and its bounds
+def tune(  # noqa: PLR0913 - one search and its bounds
     snapshots: pd.DataFrame,
     results: pd.DataFrame,
     previous: Parameters | None,
@@ -63,16 +64,17 @@ def tune(  # noqa: PLR0913 - a night's search and its bounds
 ) -> Tuned:
     """Search better parameters than `previous` until the time is over.
 
-    The studies take turns, one trial each. A search on the same data, program and seed goes on
-    where the last one ended, killed or not; two at the same time are not foreseen. Equal seeds and
-    numbers of trials give equal parameters, however often the search was interrupted.
+    The studies take turns, one trial each. A search on the same data, program and seed continues
+    where the last search ended, killed or not; two searches at the same time are not supported.
+    Equal seeds and numbers of trials give equal parameters, however often the search was
+    interrupted.
 
     Parameters
     ----------
     snapshots, results
         As for `pooled.fit`.
     previous
-        Last night's parameters. Members and parameters that it lacks have their defaults; values
+        The last run's parameters. Members and parameters that it lacks have their defaults; values
         outside a member's space are drawn in.
     storage_url
         SQLAlchemy URL of our database (`DatabaseUrls.grade_ml`).
@@ -84,14 +86,12 @@ def tune(  # noqa: PLR0913 - a night's search and its bounds
     trials
         Most trials per study.
     on_progress
-        Is told of each trial.
+        Receives a message after each trial.
 
     Raises
     ------
     NotReadyError
         No section has ended or too few enrollments have an outcome.
-    OutOfMemoryError
-        The machine has too little memory left.
     ServiceError
         The database does not answer.
     """
@@ -110,7 +110,7 @@ def tune(  # noqa: PLR0913 - a night's search and its bounds
         for task in Task:
             contest, problem = contest_of(Workload.of(task, rows, views), seed)
             if problem:
-                degraded.append(problem)
+                degraded.append(expected(problem))
                 continue
             for kind in MEMBERS:
                 if not kind.available():
@@ -121,16 +121,16 @@ def tune(  # noqa: PLR0913 - a night's search and its bounds
                 )
                 searches.append(search)
         degraded += take_turns(searches, deadline, trials, on_progress)
-        found = {task: dict(members) for task, members in start.items()}
+        parameters = {task: dict(members) for task, members in start.items()}
         for search in searches:
-            found[search.task][search.kind.name] = search.winner
-        found_by = tuple(search.summary() for search in searches)
+            parameters[search.task][search.kind.name] = search.winner
+        searched = tuple(search.summary() for search in searches)
         studies.forget(storage, {search.study.study_name for search in searches})
-    return Tuned(found, found_by, tuple(dict.fromkeys(degraded)))
+    return Tuned(parameters, searched, tuple(dict.fromkeys(degraded)))
 
 
 def _missing() -> str:
-    """Return in words that the library of the search is not installed, or nothing."""
+    """Return that the library of the search is not installed, or an empty text."""
     if absent := family("tuning").missing():
         return (
             f"{', '.join(absent)} (extra tuning) is not installed: "

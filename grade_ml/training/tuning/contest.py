@@ -43,8 +43,8 @@ class Contest:
             score[held_out] = member.predict(load.matrices[kind.view(load.task)][held_out])
             judged |= held_out
             so_far, here = (
-                mean_loss(score[some], load.target[some], load.weight[some], load.task)
-                for some in (judged, held_out)
+                mean_loss(score[places], load.target[places], load.weight[places], load.task)
+                for places in (judged, held_out)
             )
             if not np.isfinite([so_far, here]).all():
                 raise ValueError("the loss is not a number")
@@ -78,12 +78,12 @@ def _log_odds(score: Floats, target: Floats) -> Floats:
         )
 
     # Beyond e**-10 a probability is a certainty; without bounds one outcome alone has no optimum.
-    found = minimize(cost, np.array([1.0, 0.0]), jac=True, bounds=[(0, 30), (-10, 10)]).x
-    return np.asarray(found[0] * unit + found[1])
+    best = minimize(cost, np.array([1.0, 0.0]), jac=True, bounds=[(0, 30), (-10, 10)]).x
+    return np.asarray(best[0] * unit + best[1])
 
 
 def contest_of(load: Workload, seed: int) -> tuple[Contest, str]:
-    """Return where the trials of a task are compared, and in words why they cannot be."""
+    """Return where the trials of a task are compared, and why they cannot be, or an empty text."""
     hashes = pd.util.hash_pandas_object(load.rows["student_id"].astype(object), index=False)
     judging = (hashes % SETTINGS.judges == 0).to_numpy()
     folds = []
@@ -91,14 +91,14 @@ def contest_of(load: Workload, seed: int) -> tuple[Contest, str]:
     for number, (train, held_out) in enumerate(
         validation_folds(load.rows, pooled.SETTINGS.folds, seed)
     ):
-        some = np.flatnonzero(train & ~judging & load.usable)
-        if len(some) > SETTINGS.max_rows:
+        learning = np.flatnonzero(train & ~judging & load.usable)
+        if len(learning) > SETTINGS.max_rows:
             random = np.random.default_rng([seed, number])
-            some = random.choice(some, SETTINGS.max_rows, replace=False)
+            learning = random.choice(learning, SETTINGS.max_rows, replace=False)
         judged = held_out & judging & load.usable
-        if len(some) and judged.any():
+        if len(learning) and judged.any():
             learned = np.zeros(len(load.rows), bool)
-            learned[some] = True
+            learned[learning] = True
             folds.append((learned, judged))
             seen |= judged
     contest = Contest(load, folds)

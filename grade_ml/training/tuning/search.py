@@ -1,7 +1,7 @@
-"""One study while it runs: which trials it makes, and what it came to.
+"""One study while it runs: its trials and their outcome.
 
-Each starts from last night's parameters and the defaults, and what it returns is last night's or
-better on each of the same folds.
+Each starts from the last run's parameters and the defaults, and returns those or parameters that
+are better on each of the same folds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from grade_ml.core.errors import OutOfMemoryError
 from grade_ml.core.threads import MOST, threads
 from grade_ml.ensemble.members import Member, Task
 from grade_ml.ensemble.pooled import Progress
@@ -32,22 +31,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: What is kept of a trial: why it failed, its loss after each fold, and its loss on each.
+#: What is stored of a trial: why it failed, its loss after each fold, and its loss on each.
 _PROBLEM, _LOSSES, _FOLDS = "problem", "losses", "folds"
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a night's search came to for one task and member.
+    """The outcome of one search for one task and member.
 
     Attributes
     ----------
     trials, stopped
         How many came to an end, over all runs on the same data; how many of them early.
     loss
-        Of the parameters that are returned; None where no trial was completed.
+        Of the parameters that are returned; None if no trial was completed.
     start
-        Loss of what it started from: last night's parameters, or the defaults without any.
+        Loss of what it started from: the last run's parameters, or the defaults.
     default
         Loss of the defaults.
     history
@@ -55,8 +54,8 @@ class Study:
     better
         Numbers of the trials that were better than the start on each fold.
     importance
-        Share (0-1) of each tuned parameter in what tells good trials from bad; empty where trials
-        are too few.
+        Share (0-1) of each tuned parameter in the differences between trials; empty if there are
+        too few trials.
     seconds
         Mean time of a completed trial.
     """
@@ -87,8 +86,8 @@ class Study:
         if not self.start:
             return []
         better = set(self.better)
-        taken = [value if number in better else self.start for number, value in self.history]
-        least = np.minimum.accumulate(taken)
+        values = [value if number in better else self.start for number, value in self.history]
+        least = np.minimum.accumulate(values)
         numbers = (number for number, _ in self.history)
         return [(n, 100 * (float(v) / self.start)) for n, v in zip(numbers, least, strict=True)]
 
@@ -97,8 +96,8 @@ class Study:
 class Search:
     """One study while it runs.
 
-    `first` are the parameters that are tried before any other: those of the start (last night's, if
-    any) and the defaults.
+    `first` are the parameters that are tried before any other: those of the start (the last run's,
+    if any) and the defaults.
     """
 
     contest: Contest
@@ -152,7 +151,7 @@ class Search:
 
     @property
     def winner(self) -> dict[str, float]:
-        """The best parameters; those at the start unless others beat them on each fold."""
+        """The best parameters; those at the start unless others are better on each fold."""
         better = self.better
         return self._whole(min(better, key=_value).params) if better else self.first[0]
 
@@ -167,25 +166,27 @@ class Search:
         return float(np.mean(times)) if times else 0.0
 
     def advance(self) -> str:
-        """Make one more trial, and return in words what came of it."""
+        """Make one more trial, and return its outcome as text."""
         from optuna.samplers import TPESampler
         from optuna.trial import TrialState
 
         # A sampler for each trial: it depends on the trials before and nothing else, so a search
-        # that was interrupted goes on as if it had not been.
+        # that was interrupted continues as if it had not been.
         place = f"{self.seed} {self.task} {self.kind.name} {self._count()}"
         self.study.sampler = TPESampler(
             seed=zlib.crc32(place.encode()), n_startup_trials=SETTINGS.startup_trials
         )
-        waiting = next((one for one in self.first if self.loss_of(one) is None), None)
+        waiting = next(
+            (parameters for parameters in self.first if self.loss_of(parameters) is None), None
+        )
         if waiting:
             self.study.enqueue_trial(self._tuned(waiting))
         trial = self.study.ask(dict(self.space))
         try:
             return self._try(trial, may_stop=waiting is None)
         except BaseException as error:
-            # Goes on below; an interrupt as well must not leave the trial running for ever.
-            if isinstance(error, Exception) and not isinstance(error, OutOfMemoryError):
+            # Raised again below; an interrupt as well must not leave the trial running for ever.
+            if isinstance(error, Exception):
                 trial.set_user_attr(_PROBLEM, f"{error}")
             self.study.tell(trial, state=TrialState.FAIL)
             raise
@@ -198,13 +199,13 @@ class Search:
         done = self.completed
         before = done[0].user_attrs[_LOSSES] if done else None
         losses: list[float] = []
-        each: list[float] = []
+        of_folds: list[float] = []
         name = f"tuning {self.task} {self.kind.name}: trial {trial.number}"
         folds = len(self.contest.folds)
         parameters = self._whole(trial.params)
-        for value, here in self.contest.losses(self.kind, parameters, self.seed):
+        for value, loss in self.contest.losses(self.kind, parameters, self.seed):
             losses.append(value)
-            each.append(here)
+            of_folds.append(loss)
             step = len(losses) - 1
             # Relative to the first trial: folds differ in how hard they are, and the pruner takes
             # the best of a trial's values, whichever fold it is from.
@@ -214,13 +215,13 @@ class Search:
                 best = _short(min(map(_value, done)))
                 return f"{name}, stopped after fold {len(losses)} of {folds} (best {best})"
         trial.set_user_attr(_LOSSES, losses)
-        trial.set_user_attr(_FOLDS, each)
+        trial.set_user_attr(_FOLDS, of_folds)
         self.study.tell(trial, losses[-1])
         best = _short(min([*map(_value, done), losses[-1]]))
         return f"{name}, loss {_short(losses[-1])} (best {best})"
 
     def _count(self) -> int:
-        """Return how many trials had their chance; those of a process that died had none."""
+        """Return how many trials were made; those of a process that died do not count."""
         lost = sum(_PROBLEM in trial.user_attrs for trial in self.trials)
         return len(self.completed) + len(self.stopped) + lost
 
@@ -231,17 +232,17 @@ class Search:
         return {**self.kind.defaults(self.task), **tuned}
 
     def summary(self) -> Study:
-        """Return what the search came to."""
-        found = self.completed
+        """Return the outcome of the search."""
+        completed = self.completed
         return Study(
             task=self.task,
             member=self.kind.name,
-            trials=len(found) + len(self.stopped),
+            trials=len(completed) + len(self.stopped),
             stopped=len(self.stopped),
             loss=self.loss_of(self.winner),
             start=self.loss_of(self.first[0]),
             default=self.loss_of(self.first[-1]),
-            history=tuple((trial.number, _value(trial)) for trial in found),
+            history=tuple((trial.number, _value(trial)) for trial in completed),
             better=tuple(trial.number for trial in self.better),
             importance=self._importance(),
             seconds=self.mean_seconds(),
@@ -269,7 +270,7 @@ def take_turns(
     """Make trials until the time is over, and return which searches ended early and why.
 
     A trial has too few rows for two threads, so two searches work side by side instead. Each makes
-    one trial at a time, so what it finds does not depend on the others.
+    one trial at a time, so its result does not depend on the others.
     """
     waiting, problems = deque(searches), []
     running: dict[Future[str], Search] = {}
@@ -285,15 +286,13 @@ def take_turns(
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 search = running.pop(future)
                 try:
-                    told = future.result()
+                    message = future.result()
                     waiting.append(search)
-                except OutOfMemoryError:
-                    raise
                 except Exception as error:
-                    # Each library has kinds of its own. None vanishes: it is logged, told, and
-                    # is in `Tuned.degraded`; the member keeps the parameters it had.
-                    told = f"{search.kind.name} could not be tuned ({search.task}): {error}"
-                    logger.warning("Tuning goes on without %s: %r", search.kind.name, error)
-                    problems.append(told)
-                on_progress(told)
+                    # Each library has kinds of its own. No error vanishes: it is logged, reported,
+                    # and in `Tuned.degraded`; the member keeps the parameters it had.
+                    message = f"{search.kind.name} could not be tuned ({search.task}): {error}"
+                    logger.warning("Tuning continues without %s: %r", search.kind.name, error)
+                    problems.append(message)
+                on_progress(message)
     return problems

@@ -74,7 +74,7 @@ def study_of(  # noqa: PLR0913, PLR0917 - what a study must not be mixed up by
         "seed": seed,
         "settings": asdict(SETTINGS),
         "ensemble": asdict(pooled.SETTINGS),
-        "space": {name: asdict(one) for name, one in kind.space(task).items()},
+        "space": {name: asdict(range_) for name, range_ in kind.space(task).items()},
         "defaults": kind.defaults(task),
     }
     study = optuna.create_study(
@@ -83,16 +83,16 @@ def study_of(  # noqa: PLR0913, PLR0917 - what a study must not be mixed up by
         pruner=optuna.pruners.MedianPruner(n_startup_trials=SETTINGS.startup_trials),
         load_if_exists=True,
     )
-    # What a dead process had asked for but not begun becomes a trial, and no trial of it goes on.
+    # Trials that a dead process had enqueued or begun are marked as failed.
     for _ in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         study.ask()
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
     space: dict[str, BaseDistribution] = {
-        name: IntDistribution(int(one.low), int(one.high), log=one.log)
-        if one.whole
-        else FloatDistribution(one.low, one.high, log=one.log)
-        for name, one in kind.space(task).items()
+        name: IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+        if dimension.whole
+        else FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+        for name, dimension in kind.space(task).items()
     }
     default = within(kind, task, {})
     first = [dict(start)] if start == default else [dict(start), default]
@@ -104,20 +104,20 @@ def study_of(  # noqa: PLR0913, PLR0917 - what a study must not be mixed up by
 def within(kind: type[Member], task: Task, values: Mapping[str, float]) -> dict[str, float]:
     """Return `values` drawn into a member's space, with defaults for what they lack."""
     space = kind.space(task)
-    found = {}
+    parameters = {}
     for name, default in kind.defaults(task).items():
-        found[name] = default
+        parameters[name] = default
         if name in space:
             value = min(max(values.get(name, default), space[name].low), space[name].high)
-            found[name] = round(value) if space[name].whole else float(value)
-    return found
+            parameters[name] = round(value) if space[name].whole else float(value)
+    return parameters
 
 
-def forget(storage: RDBStorage, kept: set[str]) -> None:
+def forget(storage: RDBStorage, running: set[str]) -> None:
     """Delete the oldest studies beyond `TuningSettings.kept_studies`, and none of `kept`."""
     import optuna
 
     names = optuna.get_all_study_names(storage)
     for name in names[: -SETTINGS.kept_studies]:
-        if name not in kept:
+        if name not in running:
             optuna.delete_study(study_name=name, storage=storage)

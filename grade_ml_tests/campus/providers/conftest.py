@@ -1,4 +1,4 @@
-"""One server for the room's tests, and a small client that knows nothing of the product's."""
+"""One server for the tests of this folder, and a small client without the product's code."""
 
 from __future__ import annotations
 
@@ -36,10 +36,12 @@ class Client:
         self._server = server
         self._http = http
 
-    def get(self, path: str, headers: dict[str, str] | None = None, **asked: Any) -> httpx.Response:
+    def get(
+        self, path: str, headers: dict[str, str] | None = None, **parameters: Any
+    ) -> httpx.Response:
         let_in = {"Authorization": f"Bearer {oneroster.bearer(self._server.world)}"}
         return self._http.get(
-            self._server.url + path, params=asked or None, headers=let_in | (headers or {})
+            self._server.url + path, params=parameters or None, headers=let_in | (headers or {})
         )
 
     def token(self) -> httpx.Response:
@@ -49,24 +51,24 @@ class Client:
             auth=(oneroster.CLIENT_ID, oneroster.CLIENT_SECRET),
         )
 
-    def weather(self, kind: str = "archive", **asked: Any) -> httpx.Response:
+    def weather(self, kind: str = "archive", **parameters: Any) -> httpx.Response:
         place = {"latitude": 51.5, "longitude": -0.1, "timezone": "Europe/London"}
         place["daily"] = "temperature_2m_mean,precipitation_sum,sunshine_duration"
-        return self.get(f"/open-meteo/v1/{kind}", **{**place, **asked})
+        return self.get(f"/open-meteo/v1/{kind}", **{**place, **parameters})
 
-    def indicator(self, name: str = "SL.UEM.TOTL.ZS", **asked: Any) -> httpx.Response:
+    def indicator(self, name: str = "SL.UEM.TOTL.ZS", **parameters: Any) -> httpx.Response:
         path = f"/world-bank/v2/country/GBR/indicator/{name}"
-        return self.get(path, **{"format": "json", **asked})
+        return self.get(path, **{"format": "json", **parameters})
 
-    def posts(self, **asked: Any) -> httpx.Response:
+    def posts(self, **parameters: Any) -> httpx.Response:
         query = {"query": "university", "tags": "story", "hitsPerPage": 1000}
-        return self.get("/hn/api/v1/search_by_date", **{**query, **asked})
+        return self.get("/hn/api/v1/search_by_date", **{**query, **parameters})
 
-    def jobs(self, *series: str, **asked: Any) -> httpx.Response:
+    def jobs(self, *series: str, **parameters: Any) -> httpx.Response:
         years = {"startyear": "2024", "endyear": "2026"}
         return self._http.post(
             f"{self._server.url}/bls/publicAPI/v2/timeseries/data/",
-            json={"seriesid": list(series), **years, **asked},
+            json={"seriesid": list(series), **years, **parameters},
         )
 
     def views(self, title: str, first: str, last: str) -> httpx.Response:

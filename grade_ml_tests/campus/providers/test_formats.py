@@ -49,8 +49,8 @@ def test_forecasts_go_two_weeks_ahead_and_come_nearer_to_what_is_observed(
     seen = client.weather("forecast", **later).json()["daily"]["temperature_2m_mean"]
     actual = client.weather(**later).json()["daily"]["temperature_2m_mean"]
 
-    def error(told: list[float]) -> float:
-        return sum((a - b) ** 2 for a, b in zip(told, actual, strict=True))
+    def error(temperatures: list[float]) -> float:
+        return sum((a - b) ** 2 for a, b in zip(temperatures, actual, strict=True))
 
     assert None not in far
     assert error(seen) < error(far) / 4
@@ -59,7 +59,7 @@ def test_forecasts_go_two_weeks_ahead_and_come_nearer_to_what_is_observed(
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "days",
     [
         {**MARCH, "end_date": "2026-03-11"},
         {**MARCH, "end_date": "2026-02-11"},
@@ -71,8 +71,8 @@ def test_forecasts_go_two_weeks_ahead_and_come_nearer_to_what_is_observed(
     ],
     ids=str,
 )
-def test_weather_that_cannot_be_told_is_refused_with_a_reason(client: Client, asked: Days):
-    answer = client.weather(**asked)
+def test_weather_that_cannot_be_known_is_refused_with_a_reason(client: Client, days: Days):
+    answer = client.weather(**days)
     assert answer.status_code == 400
     assert answer.json()["error"] is True
     assert answer.json()["reason"]
@@ -81,14 +81,14 @@ def test_weather_that_cannot_be_told_is_refused_with_a_reason(client: Client, as
 def test_indicators_come_in_pages_newest_first(client: Client):
     rows = []
     for page in (1, 2, 3):
-        meta, some = client.indicator(date="2010:2025", per_page=6, page=page).json()
+        meta, page_rows = client.indicator(date="2010:2025", per_page=6, page=page).json()
         assert {name: meta[name] for name in ("page", "pages", "per_page", "total")} == {
             "page": page,
             "pages": 3,
             "per_page": 6,
             "total": 16,
         }
-        rows += some
+        rows += page_rows
     assert [row["date"] for row in rows] == [str(year) for year in range(2025, 2009, -1)]
     assert rows[0]["value"] is None
     assert all(isinstance(row["value"], float) for row in rows[1:])
@@ -118,8 +118,8 @@ def test_an_unknown_indicator_is_refused_under_status_200(client: Client):
 
 
 def test_fred_is_csv_with_a_column_per_series(client: Client):
-    asked = {"id": "UNRATE,UMCSENT", "cosd": "2025-11-01", "coed": "2026-03-01"}
-    answer = client.get("/fred/graph/fredgraph.csv", **asked)
+    parameters = {"id": "UNRATE,UMCSENT", "cosd": "2025-11-01", "coed": "2026-03-01"}
+    answer = client.get("/fred/graph/fredgraph.csv", **parameters)
     lines = [line.split(",") for line in answer.text.splitlines()]
     assert lines[0] == ["observation_date", "UNRATE", "UMCSENT"]
     months = ["2025-11-01", "2025-12-01", "2026-01-01", "2026-02-01"]
@@ -157,7 +157,7 @@ def test_job_figures_are_monthly_text_preliminary_at_first(client: Client, serve
 def test_jobs_say_what_they_do_not_answer(client: Client):
     unknown = client.jobs("NOSUCH", "LNS14000036").json()
     assert unknown["message"] == ["Series does not exist for Series NOSUCH"]
-    assert [bool(one["data"]) for one in unknown["Results"]["series"]] == [False, True]
+    assert [bool(series["data"]) for series in unknown["Results"]["series"]] == [False, True]
     long = client.jobs("LNS14000036", startyear="2000", endyear="2026").json()
     assert "limit of 10 years" in long["message"][0]
     assert long["Results"]["series"][0]["data"][0]["year"] == "2009"
@@ -191,7 +191,7 @@ def test_only_a_thousand_posts_of_a_query_can_be_reached(client: Client):
     assert client.posts(numericFilters=year, page=1).json()["hits"] == []
 
 
-def test_nothing_of_tomorrow_is_told(client: Client, server: ProviderServer):
+def test_nothing_of_tomorrow_is_answered(client: Client, server: ProviderServer):
     tomorrow = f"created_at_i>={moment(TODAY + timedelta(days=1))}"
     assert client.posts(numericFilters=tomorrow).json()["hits"] == []
     assert client.posts(tags="comment").json()["hits"] == []

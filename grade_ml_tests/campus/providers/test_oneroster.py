@@ -17,9 +17,9 @@ V11 = "/oneroster/ims/oneroster/v1p1"
 
 
 def test_only_who_has_the_token_of_the_day_is_let_in(client: Client, server: ProviderServer):
-    said = client.token().json()
-    assert said["token_type"] == "Bearer"
-    let_in = {"Authorization": f"Bearer {said['access_token']}"}
+    token = client.token().json()
+    assert token["token_type"] == "Bearer"
+    let_in = {"Authorization": f"Bearer {token['access_token']}"}
     assert client.get(f"{V11}/orgs", headers=let_in).status_code == 200
     assert client.get(f"{V11}/orgs", headers={"Authorization": "Bearer x"}).status_code == 401
     server.today = date(2026, 3, 11)
@@ -28,9 +28,9 @@ def test_only_who_has_the_token_of_the_day_is_let_in(client: Client, server: Pro
 
 @pytest.mark.parametrize("wrong", [("x", oneroster.CLIENT_SECRET), (oneroster.CLIENT_ID, "x")])
 def test_wrong_credentials_get_no_token(wrong, server: ProviderServer):
-    asked = {"grant_type": "client_credentials"}
+    form = {"grant_type": "client_credentials"}
     with httpx.Client(trust_env=False) as http:
-        assert http.post(f"{server.url}/oneroster/token", data=asked, auth=wrong).status_code == 401
+        assert http.post(f"{server.url}/oneroster/token", data=form, auth=wrong).status_code == 401
 
 
 def test_pages_follow_each_other_and_make_the_whole(client: Client, server: ProviderServer):
@@ -51,25 +51,25 @@ def test_the_filter_gives_what_changed_later(client: Client, server: ProviderSer
     before = {row["sourcedId"]: row for row in _all(client, "results")}
     server.today = date(2026, 3, 17)
     after = {row["sourcedId"]: row for row in _all(client, "results")}
-    asked = "dateLastModified>'2026-03-10T23:59:59.000Z'"
-    changed = {row["sourcedId"]: row for row in _all(client, "results", filter=asked)}
+    later_only = "dateLastModified>'2026-03-10T23:59:59.000Z'"
+    changed = {row["sourcedId"]: row for row in _all(client, "results", filter=later_only)}
     assert changed == {name: row for name, row in after.items() if before.get(name) != row}
     assert changed
 
 
-def _all(client: Client, name: str, **asked: str) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = client.get(f"{GRADEBOOK}/{name}", limit=10_000, **asked).json()[
-        name
-    ]
+def _all(client: Client, name: str, **parameters: str) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = client.get(
+        f"{GRADEBOOK}/{name}", limit=10_000, **parameters
+    ).json()[name]
     return rows
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "parameters",
     [{"filter": "score>'1'"}, {"filter": "dateLastModified>'soon'"}, {"limit": "x"}, {"sort": "y"}],
 )
-def test_what_it_does_not_understand_it_refuses_in_the_standards_words(asked, client: Client):
-    refused = client.get(f"{V11}/results", **asked)
+def test_what_it_does_not_understand_it_refuses_in_the_standards_words(parameters, client: Client):
+    refused = client.get(f"{V11}/results", **parameters)
     assert refused.status_code == 400
     assert refused.json()["imsx_codeMajor"] == "failure"
     assert client.get(f"{V11}/wishes").status_code == 404

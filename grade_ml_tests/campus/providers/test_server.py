@@ -58,7 +58,7 @@ def test_no_hash_of_the_process_enters():
         "from grade_ml.campus.providers import world as w;"
         "print(w.World(CampusConfig(), date(2026, 3, 1)).slow('Nursing', [20.5]))"
     )
-    said = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", code],
             env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
@@ -67,7 +67,7 @@ def test_no_hash_of_the_process_enters():
         ).stdout
         for seed in ("1", "2")
     }
-    assert len(said) == 1
+    assert len(outputs) == 1
 
 
 @each
@@ -84,7 +84,7 @@ def test_what_was_observed_stays(provider: Provider, client: Client, server: Pro
 
 
 @each
-def test_every_answer_says_that_it_is_simulated(provider: Provider, client: Client):
+def test_every_answer_states_that_it_is_simulated(provider: Provider, client: Client):
     answer = CALLS[provider](client)
     assert answer.status_code == 200
     assert answer.headers["X-Simulated"] == "grade_ml"
@@ -109,21 +109,21 @@ def test_an_answer_that_is_known_is_not_sent_again(
     assert (other.status_code, other.content) == (200, first.content)
 
 
-def test_what_was_asked_is_remembered(client: Client, server: ProviderServer):
+def test_requests_are_remembered(client: Client, server: ProviderServer):
     client.get("/calendar/academic.ics")
     client.views("X", "20260301", "20260302")
     assert server.requests[0] == Request(Provider.ACADEMIC_CALENDAR, "/calendar/academic.ics")
     assert server.requests[1].provider == "wikimedia"
 
 
-def test_the_root_says_what_there_is_and_all_else_is_not_found(client: Client):
+def test_the_root_lists_what_there_is_and_all_else_is_not_found(client: Client):
     assert "Nothing here is real" in client.get("/").text
     assert client.get("/calendar/academic.icsx").status_code == 404
     assert client.get("/bls/publicAPI/v2/timeseries/data/").status_code == 405
 
 
 @each
-def test_429_asks_for_patience(provider: Provider, client: Client, server: ProviderServer):
+def test_429_requires_a_wait(provider: Provider, client: Client, server: ProviderServer):
     server.retry_after = 7
     server.misbehave(provider, "too_many_requests", times=2)
     answers = [CALLS[provider](client) for _ in range(3)]
@@ -140,7 +140,8 @@ def test_500_then_success(provider: Provider, client: Client, server: ProviderSe
 @each
 def test_silence_in_the_middle_of_the_body(provider: Provider, server: ProviderServer):
     server.misbehave(provider, Mode.TIMEOUT)
-    with httpx.Client(timeout=0.3, trust_env=False) as http, pytest.raises(httpx.ReadTimeout):
+    patience = httpx.Timeout(20, read=0.3)
+    with httpx.Client(timeout=patience, trust_env=False) as http, pytest.raises(httpx.ReadTimeout):
         CALLS[provider](Client(server, http))
 
 
@@ -240,7 +241,7 @@ def test_unknown_names_are_errors(server: ProviderServer):
         server.misbehave(Provider.BLS, "sulk")
 
 
-def test_a_port_in_use_is_said(server: ProviderServer):
+def test_a_port_in_use_is_reported(server: ProviderServer):
     port = int(server.url.rsplit(":", 1)[1])
     with (
         pytest.raises(ServiceError, match=f"Port {port} cannot be used"),

@@ -1,4 +1,4 @@
-"""What the campus's truth says about its surroundings can be found from what the providers tell."""
+"""The campus's truth about its surroundings can be recovered from the providers' answers."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def truth(first: date = FIRST, last: date = LAST) -> pd.DataFrame:
 
 
 def temperature(client: Client, first: date, last: date) -> pd.Series:
-    asked = {"start_date": first.isoformat(), "end_date": last.isoformat()}
-    daily = client.weather(**asked).json()["daily"]
+    days = {"start_date": first.isoformat(), "end_date": last.isoformat()}
+    daily = client.weather(**days).json()["daily"]
     return pd.Series(daily["temperature_2m_mean"], index=pd.to_datetime(daily["time"]))
 
 
@@ -115,44 +115,44 @@ def test_a_cancellation_shows_three_days_before(client: Client, server: Provider
 def test_terms_exams_and_holidays_are_in_the_academic_calendar(client: Client):
     calendar = icalendar.Calendar.from_ical(client.get("/calendar/academic.ics").content)
     events = recurring_ical_events.of(calendar).between(date(2020, 1, 1), date(2027, 12, 31))
-    found = [
+    entries = [
         (str(event["CATEGORIES"].cats[0]), event.start, event.end - timedelta(days=1))
         for event in events
     ]
     for term in World(CONFIG, TODAY).terms:
-        assert ("TERM", term.starts_on, term.ends_on) in found
+        assert ("TERM", term.starts_on, term.ends_on) in entries
         exams = [
             (first, last)
-            for kind, first, last in found
+            for kind, first, last in entries
             if kind == "EXAM" and term.starts_on < first and last < term.ends_on
         ]
         due = term.ends_on - timedelta(days=14)
         assert any(first <= due <= last for first, last in exams)
-    holidays = {first for kind, first, _ in found if kind == "HOLIDAY"}
+    holidays = {first for kind, first, _ in entries if kind == "HOLIDAY"}
     assert {date(2020, 2, 29), date(2024, 2, 29), date(2020, 5, 8), date(2026, 5, 4)} <= holidays
     assert not {date(2021, 2, 28), date(2025, 2, 28), date(2020, 5, 4)} & holidays
 
 
 def test_posts_have_the_sign_of_the_mood(client: Client):
     sentiment = truth()["sentiment"]
-    told = mood(client, FIRST, LAST).reindex(sentiment.index)
-    clear = (sentiment.abs() > 0.5) & told.notna()
-    assert (np.sign(told[clear]) == np.sign(sentiment[clear])).mean() > 0.97
-    assert sentiment.corr(told) > 0.9
+    moods = mood(client, FIRST, LAST).reindex(sentiment.index)
+    clear = (sentiment.abs() > 0.5) & moods.notna()
+    assert (np.sign(moods[clear]) == np.sign(sentiment[clear])).mean() > 0.97
+    assert sentiment.corr(moods) > 0.9
 
 
 def test_tone_has_the_sign_of_the_mood(client: Client):
     points = client.tone().json()["timeline"][0]["data"]
-    told = pd.Series(
+    tone = pd.Series(
         [point["value"] for point in points],
         index=pd.to_datetime([point["date"][:8] for point in points]),
     )
-    assert truth(told.index[0].date(), TODAY)["sentiment"].corr(told) > 0.9
+    assert truth(tone.index[0].date(), TODAY)["sentiment"].corr(tone) > 0.9
 
 
 def test_work_is_due_within_two_days_of_the_calendar(client: Client, records: Gradebook):
     feed = icalendar.Calendar.from_ical(client.get("/calendar/academic.ics").content)
-    told = pd.DataFrame(
+    deadlines = pd.DataFrame(
         [
             (str(event["UID"]).split("@")[0], pd.Timestamp(event.start))
             for event in feed.walk("VEVENT")
@@ -163,7 +163,7 @@ def test_work_is_due_within_two_days_of_the_calendar(client: Client, records: Gr
     work = records.assignments
     section = work["section_id"].str.replace("_", "-")
     work = work.assign(uid="due-" + section + "-" + work["title"].str.replace(" ", "-"))
-    both = work.merge(told, on="uid")
+    both = work.merge(deadlines, on="uid")
     assert len(both) == len(work)
     assert (both["due_on"] - both["planned"]).abs().max() <= pd.Timedelta(days=2)
 
@@ -173,16 +173,16 @@ def records() -> Gradebook:
     return gradebook(CAMPUS, TODAY)
 
 
-def test_effects_on_scores_are_found(client: Client, records: Gradebook):
+def test_effects_on_scores_are_recovered(client: Client, records: Gradebook):
     """By least squares within students and assignments; what 0 and 100 cut off weakens it."""
     first, last = records.terms["starts_on"].min().date(), TODAY - timedelta(days=5)
     known = truth(first, last)
-    told = mood(client, first, last).reindex(known.index)
-    slope = np.polyfit(known["sentiment"][told.notna()], told.dropna(), 1)[0]
+    moods = mood(client, first, last).reindex(known.index)
+    slope = np.polyfit(known["sentiment"][moods.notna()], moods.dropna(), 1)[0]
     results = records.results.dropna(subset=["score"])
     results = results.assign(
         heat=(temperature(client, first, last) / 6).reindex(results["submitted_on"]).to_numpy(),
-        sentiment=(told / slope).reindex(results["submitted_on"]).to_numpy(),
+        sentiment=(moods / slope).reindex(results["submitted_on"]).to_numpy(),
     ).dropna(subset=["heat", "sentiment"])
     columns = ["score", "heat", "sentiment"]
     for _ in range(8):
@@ -197,12 +197,12 @@ def test_effects_on_scores_are_found(client: Client, records: Gradebook):
 
 
 @pytest.mark.slow
-def test_effects_on_submitting_are_found(client: Client, records: Gradebook):
+def test_effects_on_submitting_are_recovered(client: Client, records: Gradebook):
     """By logistic regression; that engagement differs between students weakens it."""
     first, last = records.terms["starts_on"].min().date(), TODAY - timedelta(days=40)
     days = pd.date_range(first, last, freq="D")
     events = pd.Series((np.array(event_counts(client, first, last)) - 4) / 1.5, index=days)
-    told = mood(client, first, last).reindex(days).fillna(0)
+    moods = mood(client, first, last).reindex(days).fillna(0)
     work = records.assignments.merge(records.sections, on="section_id")
     work = work[work["due_on"] <= pd.Timestamp(last)]
     stopped = Campus(CAMPUS, TODAY).truth().enrollments[["section_id", "student_id", "stopped_on"]]
@@ -216,7 +216,7 @@ def test_effects_on_submitting_are_found(client: Client, records: Gradebook):
             np.ones(len(due)),
             (due - expected["starts_on"]).dt.days / 238,
             events.reindex(due),
-            (told / told.std()).reindex(due),
+            (moods / moods.std()).reindex(due),
         ]
     )
     effects = logistic(design, expected["submitted_on"].notna().to_numpy("float64"))
@@ -235,7 +235,7 @@ def logistic(design: np.ndarray, happened: np.ndarray) -> np.ndarray:
     return coefficients
 
 
-def test_the_truth_says_what_has_no_effect():
+def test_the_truth_states_what_has_no_effect():
     parameters = Campus(CampusConfig(students=20, courses=1, terms=1), TODAY).truth().parameters
     assert parameters["without_effect"] == ["economy", "jobs", "page_views"]
     assert not set(parameters["without_effect"]) & set(parameters["laws"]["conditions"])

@@ -1,4 +1,4 @@
-"""Where a student's latest enrollment in a course stood on a day, from the gradebook's dates."""
+"""The status of a student's latest enrollment in a course on a day, from the gradebook's dates."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from datetime import date
 from operator import index
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping
@@ -48,34 +49,34 @@ def course_id(value: object) -> str:
     return _id(value, UnknownCourse, "course")
 
 
-def _id(value: object, error: type[NotFoundError], what: str) -> str:
+def _id(value: object, error: type[NotFoundError], kind: str) -> str:
     from grade_ml.gradebook.rules import LONGEST_ID, can_be_id
 
-    remedy = "Ask for an id as it stands in the gradebook: a text, or a whole number."
+    remedy = "Pass an id as the gradebook has it: a text, or a whole number."
     if isinstance(value, str):
         if len(value) > LONGEST_ID:
-            raise error(f"No {what} has an id of {len(value):,} characters.", remedy)
+            raise error(f"No {kind} has an id of {len(value):,} characters.", remedy)
         if not can_be_id(value):
             raise error(
-                f"{value!r} is no id: it holds a control character, or is not UTF-8.", remedy
+                f"{value!r} is no id: it contains a control character, or is not UTF-8.", remedy
             )
         return str(value)
     try:
         if not isinstance(value, bool):
             return str(index(value))  # type: ignore[arg-type]
     except TypeError:
-        pass  # no whole number either: said below
-    raise error(f"A value of type {type(value).__name__} is no id of a {what}.", remedy)
+        pass  # no whole number either: raised below
+    raise error(f"A value of type {type(value).__name__} is no id of a {kind}.", remedy)
 
 
 def standings(
     connection: Connection, students: Collection[str], course: str, as_of: date
 ) -> tuple[dict[str, GradePrediction], dict[str, NotFoundError]]:
-    """Return where each student's latest enrollment stands, and why others have none.
+    """Return the status of each student's latest enrollment, and why other students have none.
 
-    A section that has started comes before one that the student has only signed up for.
+    A section that has started comes before a section that the student has only signed up for.
     """
-    found: defaultdict[str, list[RowMapping]] = defaultdict(list)
+    rows: defaultdict[str, list[RowMapping]] = defaultdict(list)
     query = (
         sa.select(*_ENROLLMENT)
         .join_from(schema.section, schema.enrollment)
@@ -84,44 +85,56 @@ def standings(
         .order_by(schema.section.c.section_id)
     )
     for row in connection.execute(query).mappings():
-        found[row["student_id"]].append(row)
-    stand: dict[str, GradePrediction] = {}
+        rows[row["student_id"]].append(row)
+    standings: dict[str, GradePrediction] = {}
     refused: dict[str, NotFoundError] = {}
     for student in students:
-        enrollments = found.get(student, [])
+        enrollments = rows.get(student, [])
         visible = [row for row in enrollments if _enrolled_on(row) <= as_of]
         if visible:
             latest = max(visible, key=lambda row: (row["starts_on"] <= as_of, row["starts_on"]))
-            stand[student] = _standing(latest, as_of)
+            standings[student] = _standing(latest, as_of)
         elif enrollments:
             first = min(map(_enrolled_on, enrollments))
             refused[student] = NotEnrolled(
                 f"On {as_of} the student {student} was not enrolled in the course {course} yet.",
-                f"Ask for {first} or a later day.",
+                f"Choose {first} or a later day.",
             )
         else:
             refused[student] = _unknown(connection, student, course)
-    return stand, refused
+    return standings, refused
 
 
 def running(
     connection: Connection, courses: Collection[str] | None, as_of: date
 ) -> list[GradePrediction]:
     """Return every enrollment that is open in a running section of `courses`, or of all."""
-    section, enrollment = schema.section.c, schema.enrollment.c
-    query = (
-        sa.select(*_ENROLLMENT)
-        .join_from(schema.section, schema.enrollment)
-        .where(
-            sa.literal(as_of).between(section.starts_on, section.ends_on),
-            sa.func.coalesce(enrollment.enrolled_on, section.starts_on) <= as_of,
-            sa.func.coalesce(enrollment.withdrawn_on > as_of, True),
-        )
-        .order_by(section.section_id, enrollment.student_id)
-    )
+    query = _running(as_of)
     if courses is not None:
-        query = query.where(section.course_id.in_(sorted(courses)))
+        query = query.where(schema.section.c.course_id.in_(sorted(courses)))
     return [_standing(row, as_of) for row in connection.execute(query).mappings()]
+
+
+def running_courses(connection: Connection, student: str, as_of: date) -> list[str]:
+    """Return the courses in which the student takes part on a day, sorted.
+
+    Raises
+    ------
+    UnknownStudent
+        The gradebook has no such student.
+    NotEnrolled
+        There is no such course.
+    """
+    query = _running(as_of).where(schema.enrollment.c.student_id == student)
+    courses = {row["course_id"] for row in connection.execute(query).mappings()}
+    if courses:
+        return sorted(courses)
+    if not _exists(connection, schema.student.c.student_id == student):
+        raise _not_there(UnknownStudent, [f"student {student}"])
+    raise NotEnrolled(
+        f"On {as_of} the student {student} takes part in no running course.",
+        "Choose another student, or another day (GRADE_ML_AS_OF).",
+    )
 
 
 def courses_of(connection: Connection, students: Collection[str]) -> dict[str, set[str]]:
@@ -132,22 +145,37 @@ def courses_of(connection: Connection, students: Collection[str]) -> dict[str, s
         .join_from(schema.section, schema.enrollment)
         .where(schema.enrollment.c.student_id.in_(sorted(students)))
     )
-    found: defaultdict[str, set[str]] = defaultdict(set)
+    courses: defaultdict[str, set[str]] = defaultdict(set)
     for student, course in connection.execute(query):
-        found[student].add(course)
-    return found
+        courses[student].add(course)
+    return courses
 
 
 def require_course(connection: Connection, course: str) -> None:
-    """Do nothing where the gradebook has the course.
+    """Do nothing if the gradebook has the course.
 
     Raises
     ------
     UnknownCourse
-        It does not.
+        The gradebook does not have the course.
     """
     if not _exists(connection, schema.course.c.course_id == course):
         raise _not_there(UnknownCourse, [f"course {course}"])
+
+
+def _running(as_of: date) -> sa.Select[Any]:
+    """Return the query of every enrollment that is open in a running section."""
+    section, enrollment = schema.section.c, schema.enrollment.c
+    return (
+        sa.select(*_ENROLLMENT)
+        .join_from(schema.section, schema.enrollment)
+        .where(
+            sa.literal(as_of).between(section.starts_on, section.ends_on),
+            sa.func.coalesce(enrollment.enrolled_on, section.starts_on) <= as_of,
+            sa.func.coalesce(enrollment.withdrawn_on > as_of, True),
+        )
+        .order_by(section.section_id, enrollment.student_id)
+    )
 
 
 def _standing(row: RowMapping, as_of: date) -> GradePrediction:
@@ -164,7 +192,7 @@ def _standing(row: RowMapping, as_of: date) -> GradePrediction:
 
 
 def _unknown(connection: Connection, student: str, course: str) -> NotFoundError:
-    """Return the error that says which of the two does not exist."""
+    """Return the error that names which of the two does not exist."""
     course_there = _exists(connection, schema.course.c.course_id == course)
     missing = [] if course_there else [f"course {course}"]
     if not _exists(connection, schema.student.c.student_id == student):
@@ -173,7 +201,7 @@ def _unknown(connection: Connection, student: str, course: str) -> NotFoundError
         return _not_there(UnknownCourse, missing)
     return NotEnrolled(
         f"The student {student} is not enrolled in the course {course}.",
-        "Check both ids; the courses of a student stand in gradebook.enrollment.",
+        "Check both ids; the courses of a student are in gradebook.enrollment.",
     )
 
 

@@ -1,0 +1,73 @@
+"""Checks that Dagster's daemon works, for `grade-ml up` and `status`; without it no sensor runs."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from grade_ml.cli.supervision import Child
+from grade_ml.core import database
+from grade_ml.core.clock import Clock
+from grade_ml.core.settings import AlertSettings, Settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+#: Between two checks by `grade-ml up`.
+LOOK_SECONDS = 60
+
+
+def reported_at(instance: DagsterInstance) -> datetime | None:
+    """Return when a daemon reported last, as it does every 30 seconds; None if none ever did."""
+    beats = [heartbeat.timestamp for heartbeat in instance.get_daemon_heartbeats().values()]
+    return datetime.fromtimestamp(max(beats), UTC) if beats else None
+
+
+class Watch:
+    """Checks the daemon `child` at intervals; reports a daemon that hangs, and restarts it."""
+
+    def __init__(self, settings: Settings, child: Child, clock: Clock) -> None:
+        self._settings, self._child, self._clock = settings, child, clock
+        self._alerts = AlertSettings.from_environment()
+        self._due = time.monotonic() + LOOK_SECONDS
+
+    def tend(self) -> None:
+        """Check the daemon if a check is due.
+
+        Raises
+        ------
+        ServiceError
+            A database does not answer.
+        """
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + LOOK_SECONDS
+        self.look()
+
+    def look(self) -> None:
+        """Send alerts about what began or ended; kill a daemon that hangs, so that it restarts."""
+        from grade_ml.alerts import decisions
+        from grade_ml.alerts.notifying import notify
+        from grade_ml.orchestration.instance import open_instance
+
+        now = self._clock.now()
+        with open_instance(self._settings) as instance:
+            reported = reported_at(instance)
+        seen = filter(None, [reported, self._child.started_at])
+        wrong = decisions.silent(max(seen, default=None), now)
+        # A daemon that was restarted may hang again.
+        reports = not decisions.silent(reported, now)
+        engine = database.connect(database.start(self._settings).grade_ml)
+        notified = notify(
+            lambda: database.reachable(engine),
+            self._alerts,
+            wrong,
+            lambda subject: reports and subject == decisions.DAEMON,
+            now,
+        )
+        engine.dispose()
+        for notice in notified.notices:
+            self._child.say(f"{notice.title}. {notice.message}")
+        if wrong:
+            self._child.kill()
