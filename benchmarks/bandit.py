@@ -1,4 +1,4 @@
-"""The part of `experiments.py` about bandits: what it costs to learn which arm is the best.
+"""The part of `experiments.py` about bandits: the cost of learning which arm is the best.
 
 Nothing is run from here; `python benchmarks/experiments.py --only bandit` does.
 """
@@ -30,10 +30,10 @@ _DAY = date(2026, 11, 30)
 def bandit(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the regret of Thompson sampling at the first mark, and its slope after the second.
 
-    The slope, Δregret/Δln T, is held against the constant of Lai & Robbins (1985), below which no
+    The slope, Δregret/Δln T, is compared with the constant of Lai & Robbins (1985), below which no
     policy stays in the long run.
     """
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     runs = min(arguments.simulations, _MOST)
     for name, means in SETS.items():
         ours, theirs = (
@@ -41,12 +41,12 @@ def bandit(arguments: argparse.Namespace) -> dict[str, Any]:
             for run in (_ours, _theirs)
         )
         slope = (ours[:, 2] - ours[:, 1]) / math.log(MARKS[2] / MARKS[1])
-        found |= _with_error(f"regret_{name}", ours[:, 0])
-        found |= _with_error(f"slope_{name}", slope)
-        found |= _with_error(f"mabwiser_{name}", theirs[:, 0])
-        found[f"lai_robbins_{name}"] = round(lai_robbins(means), 3)
-        found[f"slope_ratio_{name}"] = round(float(slope.mean()) / lai_robbins(means), 3)
-    return {"bandit": found | {"runs": runs}}
+        figures |= _with_error(f"regret_{name}", ours[:, 0])
+        figures |= _with_error(f"slope_{name}", slope)
+        figures |= _with_error(f"mabwiser_{name}", theirs[:, 0])
+        figures[f"lai_robbins_{name}"] = round(lai_robbins(means), 3)
+        figures[f"slope_ratio_{name}"] = round(float(slope.mean()) / lai_robbins(means), 3)
+    return {"bandit": figures | {"runs": runs}}
 
 
 def _with_error(name: str, values: np.ndarray[Any, Any]) -> dict[str, float]:
@@ -61,12 +61,12 @@ def lai_robbins(means: tuple[float, ...]) -> float:
     1.63
     """
     best = max(means)
-    return sum((best - one) / _divergence(one, best) for one in means if one < best)
+    return sum((best - mean) / _divergence(mean, best) for mean in means if mean < best)
 
 
 def _divergence(first: float, second: float) -> float:
-    one = first * math.log(first / second)
-    return one + (1 - first) * math.log((1 - first) / (1 - second))
+    success = first * math.log(first / second)
+    return success + (1 - first) * math.log((1 - first) / (1 - second))
 
 
 def _ours(means: tuple[float, ...], seed: int) -> list[float]:

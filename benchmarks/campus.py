@@ -1,4 +1,4 @@
-"""How near the simulated campus comes to OULAD: the margins of both, side by side.
+"""How similar the simulated campus is to OULAD: the margins of both, side by side.
 
 Usage: `python benchmarks/campus.py [--oulad DIR] [--students N]`. OULAD is loaded by the project's
 loader into an embedded PostgreSQL of its own; the campus is made in memory. Only finished sections
@@ -11,19 +11,17 @@ import argparse
 import json
 import time
 from collections import Counter
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
 
 from grade_ml.campus.simulated import Campus, CampusConfig, gradebook
-from grade_ml.gradebook import frames, oulad, schema
+from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
-from grade_ml.gradebook.loading import load
-from installation import temporary_installation
+from out_of_time import OULAD, read_oulad
 
 TODAY = date(2026, 11, 24)
-REPOSITORY = Path(__file__).resolve().parents[1]
 ENROLLMENT = ["section_id", "student_id"]
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
@@ -31,13 +29,13 @@ QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 def main() -> None:
     """Print both columns, then everything as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--oulad", type=Path, default=REPOSITORY / "../shared/data/oulad")
+    parser.add_argument("--oulad", type=Path, default=OULAD)
     parser.add_argument("--students", type=int, default=4000)
     arguments = parser.parse_args()
     config = CampusConfig(students=arguments.students, courses=24, terms=6)
     table = pd.DataFrame(
         {
-            "OULAD": margins(_oulad(arguments.oulad)),
+            "OULAD": margins(read_oulad(arguments.oulad)),
             "simulated": margins(gradebook(config, TODAY)),
         }
     )
@@ -125,13 +123,6 @@ def _autocorrelation(frame: pd.DataFrame, values: pd.Series) -> float:
 
 def _quantiles(name: str, values: pd.Series) -> dict[str, float]:
     return {f"{name}, {100 * q:.0f} %": values.quantile(q) for q in QUANTILES}
-
-
-def _oulad(folder: Path) -> Gradebook:
-    with temporary_installation() as (_, engine):
-        load(engine, oulad.bundle(folder), loaded_at=datetime.now(UTC))
-        with engine.connect() as connection:
-            return frames.read(connection)
 
 
 def _speed() -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How often drift is seen where there is none, and where there is some; speed beside a peer.
+"""How often drift is reported without and with drift; speed in comparison with a peer.
 
 Usage: `python benchmarks/drift.py [--only PART,…] [--reports 1000] [--seeds 40]
 [--monitored 100,1000]`. Each share comes with its Monte-Carlo standard error. `evidently_ratio`
@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ensemble import TODAY
-from ensemble import _oulad as oulad_gradebook
 from loop import loop
 from monitor import courses
 from streams import streams
@@ -34,6 +33,7 @@ from grade_ml.core.process import peak_megabytes
 from grade_ml.features.catalogue import NUMERIC_FEATURES
 from grade_ml.features.snapshots import grade_snapshots
 from grade_ml.monitoring import detect_drift
+from out_of_time import read_oulad
 
 HERE = Path(__file__).resolve().parent
 OULAD = HERE.parents[1] / "shared" / "data" / "oulad"
@@ -67,16 +67,18 @@ def main() -> None:
 
 
 def false_alarm(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the share of reports that say drift where nothing differs."""
+    """Return the share of reports that report drift if nothing differs."""
     draws: dict[str, tuple[Callable[[int], Frames], str | None]] = {
         **{f"n{size}": (partial(independent, size=size), None) for size in (60, 120, 300)},
         "clustered": (clustered, "student"),
     }
-    found = {name: shares(draw, arguments.reports, *rest) for name, (draw, *rest) in draws.items()}
+    shares_of = {
+        name: shares(draw, arguments.reports, *rest) for name, (draw, *rest) in draws.items()
+    }
     return {
-        "false_alarm": {name: share["reports"] for name, share in found.items()},
-        "false_alarm_se": {name: share["reports_se"] for name, share in found.items()},
-        "false_alarm_together": {name: share["together"] for name, share in found.items()},
+        "false_alarm": {name: share["reports"] for name, share in shares_of.items()},
+        "false_alarm_se": {name: share["reports_se"] for name, share in shares_of.items()},
+        "false_alarm_together": {name: share["together"] for name, share in shares_of.items()},
     }
 
 
@@ -93,17 +95,17 @@ def oulad_split(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def power(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return how often 3 of 25 shifted features are seen: by the report, and each of them."""
+    """Return how often 3 of 25 shifted features are detected: by the report, and each of them."""
     cases = {"d05_n60": (60, 0.5), "d03_n120": (120, 0.3), "d03_n300": (300, 0.3)}
-    found = {
+    shares_of = {
         name: shares(partial(independent, size=size, shift=shift), arguments.reports)
         for name, (size, shift) in cases.items()
     }
     return {
-        "power": {name: share["reports"] for name, share in found.items()},
-        "power_se": {name: share["reports_se"] for name, share in found.items()},
-        "power_by_feature": {name: share["shifted"] for name, share in found.items()},
-        "false_features": {name: share["others"] for name, share in found.items()},
+        "power": {name: share["reports"] for name, share in shares_of.items()},
+        "power_se": {name: share["reports_se"] for name, share in shares_of.items()},
+        "power_by_feature": {name: share["shifted"] for name, share in shares_of.items()},
+        "false_features": {name: share["others"] for name, share in shares_of.items()},
     }
 
 
@@ -135,7 +137,7 @@ def clustered(seed: int) -> Frames:
 
 def same_weeks(folder: Path) -> list[pd.DataFrame]:
     """Return the snapshots of both terms of each course that has them, week by week."""
-    gradebook = oulad_gradebook(folder)
+    gradebook = read_oulad(folder)
     terms = gradebook.sections["term_id"].isin(["2013B", "2013J"])
     sections = gradebook.sections[terms & gradebook.sections["course_id"].duplicated(keep=False)]
     cuts = pd.MultiIndex.from_product(
@@ -166,12 +168,18 @@ def halves(seed: int, paths: list[Path]) -> Frames:
 def shares(
     draw: Callable[[int], Frames], reports: int, cluster: str | None = None
 ) -> dict[str, float]:
-    """Return how many of `reports` see drift, how many of its features, and the standard error."""
+    """Return how many of `reports` detect drift, and features, with the standard error."""
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        found = np.array(
-            list(pool.map(partial(_one, draw=draw, cluster=cluster), range(reports), chunksize=10))
+        rates = np.array(
+            list(
+                pool.map(
+                    partial(_report_of_draw, draw=draw, cluster=cluster),
+                    range(reports),
+                    chunksize=10,
+                )
+            )
         )
-    mean = found.mean(axis=0)
+    mean = rates.mean(axis=0)
     error = np.sqrt(mean[0] * (1 - mean[0]) / reports)
     return {
         "reports": round(float(mean[0]), 4),
@@ -182,7 +190,7 @@ def shares(
     }
 
 
-def _one(
+def _report_of_draw(
     seed: int, draw: Callable[[int], Frames], cluster: str | None
 ) -> tuple[float, float, float, float]:
     with threadpool_limits(1):
@@ -205,19 +213,19 @@ def large(seed: int = 0) -> Frames:
 def seconds(_: argparse.Namespace) -> dict[str, Any]:
     """Return what one report of 8,000 against 8,000 rows takes in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        taken, peak = pool.submit(_seconds).result()
-    return {"seconds": round(taken, 2), "peak_mb": round(peak)}
+        median, peak = pool.submit(_seconds).result()
+    return {"seconds": round(median, 2), "peak_mb": round(peak)}
 
 
 def _seconds() -> tuple[float, float]:
     frames = large()
     detect_drift(frames[0][:100], frames[1][:100])
-    taken = []
+    durations = []
     for _ in range(3):
         started = time.perf_counter()
         detect_drift(*frames)
-        taken.append(time.perf_counter() - started)
-    return float(np.median(taken)), peak_megabytes()
+        durations.append(time.perf_counter() - started)
+    return float(np.median(durations)), peak_megabytes()
 
 
 #: One report for each of the statistics that both know, as a library without a choice of several

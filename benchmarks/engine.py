@@ -1,12 +1,13 @@
-"""What an application waits for when it asks the engine, with an ensemble as champion.
+"""How long an application waits for answers of the engine, with an ensemble as champion.
 
 Usage: `python benchmarks/engine.py [--oulad DIR] [--rows 4000] [--calls 300]`. Loads OULAD, fits an
 ensemble of the usual size on some rows of the ended sections (how fast it answers depends on its
-trees, not on what it learned), scores the sections that run on 15 May 2014, and asks a process of
-its own: the first answer after the start, stored and computed answers one by one, 200 callers at
-once, 30,000 enrollments in one call (the running ones several times under other ids), and how long
-a promotion takes to be seen. Beside the time by the clock stands that of the processor (`_cpu`),
-which other work on the machine changes less. The last line is one JSON object.
+trees, not on what it learned), trains the forecasters as the job does, scores and forecasts the
+sections that run on 15 May 2014, and measures in a process of its own: the first answer after the
+start, stored and computed answers and forecasts one by one, 200 callers at once, 30,000 enrollments
+in one call (the running enrollments several times under other ids), and how long a promotion takes
+to serve. Each time by the clock comes with the time of the processor (`_cpu`), which other work on
+the machine changes less. The last line is one JSON object.
 """
 
 # ruff: noqa: PLC0415 - the process that measures loads what the engine loads, and no more
@@ -19,8 +20,9 @@ import multiprocessing
 import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -48,29 +50,29 @@ def main() -> None:
         today = settings.model_copy(update={"as_of": TODAY})
         prepare(today, engine, arguments.oulad, arguments.rows)
         spawn = multiprocessing.get_context("spawn")
-        there, here = spawn.Pipe()
+        sender, receiver = spawn.Pipe()
         with engine.connect() as connection:
             pairs = people(connection)
-        asked = (today, pairs, arguments.calls, time.time(), there)
-        child = spawn.Process(target=measure, args=asked)
+        inputs = (today, pairs, arguments.calls, time.time(), sender)
+        child = spawn.Process(target=measure, args=inputs)
         child.start()
-        while (told := here.recv()) != "done":
-            if told == "load":
+        while (message := receiver.recv()) != "done":
+            if message == "load":
                 change_every_course(engine)
-            elif told == "copies":
+            elif message == "copies":
                 copy_enrollments(engine)
-            elif told == "promote":
+            elif message == "promote":
                 promote(today, engine)
             else:
-                print(json.dumps(told))
-            here.send(time.time())
+                print(json.dumps(message))
+            receiver.send(time.time())
         child.join()
 
 
 def prepare(settings: Settings, engine: sa.Engine, folder: Path, rows: int) -> None:
     """Load, fit, register and score."""
     from grade_ml.ensemble import pooled
-    from grade_ml.features.refresh import refresh
+    from grade_ml.features.refresh import refresh, refresh_sequences
     from grade_ml.features.snapshots import fraction_cuts, grade_snapshots
     from grade_ml.gradebook import frames, oulad
     from grade_ml.gradebook.catalog import course_ids
@@ -78,7 +80,9 @@ def prepare(settings: Settings, engine: sa.Engine, folder: Path, rows: int) -> N
     from grade_ml.gradebook.loading import load
     from grade_ml.gradebook.outcomes import outcomes
     from grade_ml.registry.workspace import Workspace
+    from grade_ml.serving.forecasts import forecast_running, serving
     from grade_ml.serving.scoring import score_running
+    from grade_ml.training.trajectory import train_trajectory
 
     load(engine, oulad.bundle(folder), loaded_at=NOW)
     registry = registry_of(settings)
@@ -87,22 +91,32 @@ def prepare(settings: Settings, engine: sa.Engine, folder: Path, rows: int) -> N
         courses = course_ids(connection)
     truth = outcomes(book, TODAY, DEFAULTS)
     ended = book.sections[book.sections["ends_on"].dt.date < TODAY]
-    told("loaded")
+    report("loaded")
     snapshots = grade_snapshots(book, fraction_cuts(ended, [0.25, 0.5, 0.75]), TODAY)
-    some = snapshots.sample(min(rows, len(snapshots)), random_state=0)
-    told(f"fitting {len(some)} rows")
-    model = pooled.fit(some, truth, seed=0, pseudonyms=registry.pseudonyms)
+    sample = snapshots.sample(min(rows, len(snapshots)), random_state=0)
+    report(f"fitting {len(sample)} rows")
+    model = pooled.fit(sample, truth, seed=0, pseudonyms=registry.pseudonyms)
     with tempfile.TemporaryDirectory() as made:
         model.save(Path(made))
         make_champion(engine, registry, Path(made), model.features)
-    told("scoring")
-    with engine.begin() as connection:
-        workspace = Workspace(connection, registry, settings.storage_root, TODAY, NOW)
-        refresh(connection, workspace.frames, courses)
+
+    @contextmanager
+    def opened() -> Iterator[Workspace]:
+        with engine.begin() as connection:
+            yield Workspace(connection, registry, settings.storage_root, TODAY, NOW)
+
+    report("scoring")
+    with opened() as workspace:
+        refresh(workspace.connection, workspace.frames, courses)
+        refresh_sequences(workspace.connection, workspace.frames, courses, DEFAULTS)
         score_running(workspace, courses)
+    train_trajectory(opened, on_progress=report)
+    report("forecasting")
+    with opened() as workspace:
+        forecast_running(workspace, courses, serving(workspace))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("vacuum analyze"))
-    told("ready")
+    report("ready")
 
 
 def registry_of(settings: Settings) -> Any:
@@ -115,11 +129,12 @@ def registry_of(settings: Settings) -> Any:
 
 def make_champion(engine: sa.Engine, registry: Any, folder: Path, features: Any) -> None:
     """Register a version of the ensemble and let it serve."""
-    from grade_ml.ensemble.pooled import NAME
-    from grade_ml.registry.transition import Evidence, Stage, Stages
+    from grade_ml.ensemble.names import POOLED
+    from grade_ml.registry.history import Stage
+    from grade_ml.registry.transition import Evidence, Stages
 
     version = registry.register(
-        NAME,
+        POOLED,
         folder,
         metrics={},
         parameters={},
@@ -134,11 +149,11 @@ def make_champion(engine: sa.Engine, registry: Any, folder: Path, features: Any)
 
 def promote(settings: Settings, engine: sa.Engine) -> None:
     """Let a second version of the same model serve."""
-    from grade_ml.ensemble.pooled import NAME
+    from grade_ml.ensemble.names import POOLED
     from grade_ml.registry.registry import Alias
 
     registry = registry_of(settings)
-    now = registry.get(NAME, Alias.CHAMPION)
+    now = registry.get(POOLED, Alias.CHAMPION)
     with tempfile.TemporaryDirectory() as copied:
         for path in registry.fetch(now).rglob("*"):
             if path.is_file() and path.name != "manifest.json":
@@ -198,51 +213,57 @@ def copy_enrollments(engine: sa.Engine) -> None:
 def measure(
     settings: Settings, pairs: list[tuple[str, str]], calls: int, started: float, pipe: Any
 ) -> None:
-    """Ask, and send what it took; the parent changes the installation when told to."""
+    """Measure, and send the figures; the parent changes the installation on request."""
     from grade_ml.engine import PredictiveAnalyticsEngine
 
     def parent(word: Any) -> float:
         pipe.send(word)
         return float(pipe.recv())
 
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     engine = PredictiveAnalyticsEngine(settings)
     first = engine.predict_final_grade(*pairs[0])
-    found["cold_s"] = round(time.time() - started, 2)
-    found["cold_cpu_s"] = round(time.process_time(), 2)
+    figures["cold_s"] = round(time.time() - started, 2)
+    figures["cold_cpu_s"] = round(time.process_time(), 2)
     assert first.stored
-    found["rss_stored_mb"] = resident()
+    figures["rss_stored_mb"] = resident()
     several = random.Random(0).choices(pairs, k=calls)
-    found |= spread("warm", lambda pair: engine.predict_final_grade(*pair), several)
-    found |= spread(
-        "explained", lambda pair: engine.get_model_explanations(*pair), several[: calls // 10]
-    )
+    figures |= spread("warm", lambda pair: engine.predict_final_grade(*pair), several)
+    few = several[: calls // 10]
+    figures |= spread("explained", lambda pair: engine.get_model_explanations(*pair), few)
+    figures |= spread("forecast", lambda pair: engine.generate_time_series_forecast(*pair), few)
     with ThreadPoolExecutor(CALLERS) as threads:
-        found |= at_once("stored", engine, threads, pairs)
+        figures |= at_once("stored", engine, threads, pairs)
         parent("copies")
         begin, cpu = time.perf_counter(), time.process_time()
-        every = engine.predict_final_grades()
-        found["batch_30k_s"] = round(time.perf_counter() - begin, 2)
-        found["batch_30k_cpu_s"] = round(time.process_time() - cpu, 2)
-        found["batch_enrollments"] = len(every.answers)
-        assert all(one.stored for one in every.answers) and not every.refused
+        predictions = engine.predict_final_grades()
+        figures["batch_30k_s"] = round(time.perf_counter() - begin, 2)
+        figures["batch_30k_cpu_s"] = round(time.process_time() - cpu, 2)
+        figures["batch_enrollments"] = len(predictions.answers)
+        assert all(answer.stored for answer in predictions.answers) and not predictions.refused
         parent("load")
         begin = time.perf_counter()
         assert not engine.predict_final_grade(*pairs[0]).stored
-        found["first_computed_s"] = round(time.perf_counter() - begin, 2)
+        figures["first_computed_s"] = round(time.perf_counter() - begin, 2)
         for pair in {course: (student, course) for student, course in pairs}.values():
             engine.predict_final_grade(*pair)
-        found |= spread("computed", lambda pair: engine.predict_final_grade(*pair), several)
-        found |= at_once("computed", engine, threads, pairs)
-    found["rss_mb"] = resident()
+        figures |= spread("computed", lambda pair: engine.predict_final_grade(*pair), several)
+        figures |= at_once("computed", engine, threads, pairs)
+    begin = time.perf_counter()
+    assert not engine.generate_time_series_forecast(*pairs[0]).stored
+    figures["first_forecast_computed_s"] = round(time.perf_counter() - begin, 2)
+    figures |= spread(
+        "forecast_computed", lambda pair: engine.generate_time_series_forecast(*pair), few
+    )
+    figures["rss_mb"] = resident()
     parent("promote")
     moved = time.perf_counter()
     while engine.predict_final_grade(*pairs[0]).model_version == first.model_version:
         time.sleep(0.2)
-    found["promotion_seen_s"] = round(time.perf_counter() - moved, 1)
-    found["rss_after_promotion_mb"] = resident()
+    figures["promotion_seen_s"] = round(time.perf_counter() - moved, 1)
+    figures["rss_after_promotion_mb"] = resident()
     engine.close()
-    parent(found)
+    parent(figures)
     pipe.send("done")
 
 
@@ -256,13 +277,13 @@ def people(connection: sa.Connection) -> list[tuple[str, str]]:
 
 
 def spread(
-    name: str, ask: Callable[[tuple[str, str]], Any], pairs: list[tuple[str, str]]
+    name: str, call: Callable[[tuple[str, str]], Any], pairs: list[tuple[str, str]]
 ) -> dict[str, float]:
-    """Return the median and the 95th percentile of what answers took, in milliseconds."""
+    """Return the median and the 95th percentile of the times of answers, in milliseconds."""
     walls, cpus = [], []
     for pair in pairs:
         wall, cpu = time.perf_counter(), time.process_time()
-        ask(pair)
+        call(pair)
         walls.append(1000 * (time.perf_counter() - wall))
         cpus.append(1000 * (time.process_time() - cpu))
     late = int(0.95 * len(pairs))
@@ -279,11 +300,11 @@ def at_once(
 ) -> dict[str, Any]:
     """Return how many of the callers got an error, and how long all of them took."""
     begin = time.perf_counter()
-    asked = [
+    calls = [
         threads.submit(engine.predict_final_grade, *pair)
         for pair in random.Random(1).choices(pairs, k=CALLERS)
     ]
-    errors = [str(one.exception()) for one in asked if one.exception()]
+    errors = [str(call.exception()) for call in calls if call.exception()]
     key = "errors_200_callers" if name == "stored" else f"errors_200_callers_{name}"
     return {key: len(errors), f"callers_{name}_s": round(time.perf_counter() - begin, 2)}
 
@@ -291,12 +312,12 @@ def at_once(
 def resident() -> int:
     """Return the memory of this process, in megabytes."""
     status = Path("/proc/self/status").read_text()
-    (line,) = (one for one in status.splitlines() if one.startswith("VmRSS"))
+    (line,) = (entry for entry in status.splitlines() if entry.startswith("VmRSS"))
     return int(line.split()[1]) // 1024
 
 
-def told(what: str) -> None:
-    """Say what is being done."""
+def report(what: str) -> None:
+    """Print what is being done."""
     print(f"{time.strftime('%H:%M:%S')} {what}", flush=True)
 
 

@@ -14,7 +14,6 @@ import argparse
 import json
 import multiprocessing
 import subprocess
-import sys
 import tempfile
 import time
 import venv
@@ -36,16 +35,14 @@ from grade_ml.core.process import peak_megabytes
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.settings import Settings
 from grade_ml.ensemble import pooled
-from grade_ml.ensemble.evaluation import cut_table
-from grade_ml.ensemble.rows import join, with_outcomes
+from grade_ml.ensemble.rows import with_outcomes
 from grade_ml.features.refresh import refresh
 from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_cuts
 from grade_ml.features.store import Frames
-from grade_ml.gradebook import frames, oulad, schema
+from grade_ml.gradebook import schema
 from grade_ml.gradebook.catalog import course_ids
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
-from grade_ml.gradebook.loading import load
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.registry.registry import Registry
 from grade_ml.training import course
@@ -54,17 +51,16 @@ from grade_ml.training.backtest import backtest, without_terms
 from grade_ml.training.data import TrainingData, finished
 from grade_ml.training.tuning import tune
 from installation import opening, temporary_installation
+from out_of_time import CUTS, KEYS, OULAD, PEERS, Table, at_cuts, read_oulad, say
 from quoted import QUOTED
 
-OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"
 TODAY = date(2026, 11, 24)
 NIGHT = datetime(2026, 11, 24, 3, tzinfo=UTC)
 PSEUDONYMS = Pseudonyms(b"benchmark")
-TRAIN, TEST, CUTS = ["2013B", "2013J"], ["2014B"], (0.25, 0.5, 0.75)
-PEERS = Path(__file__).resolve().parent / "peers"
+TRAIN, TEST = ["2013B", "2013J"], ["2014B"]
 #: The environment of each peer.
 KINDS = {"lightgbm": "automl", "forest": "automl", "flaml": "automl", "autogluon": "autogluon"}
-#: What the protocol gives to peers, beside all attributes, the protected ones too.
+#: What the protocol gives to peers, beside all attributes, the protected attributes too.
 PEER_COLUMNS = [
     *("course_id", "progress", "cut_day", "assignments_due", "assignments_submitted"),
     *("assignments_missed", "score_mean", "score_min", "score_max", "score_sd", "score_first"),
@@ -92,14 +88,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         arguments.environments = arguments.environments or Path(folder)
         for part in arguments.only.split(","):
-            _say(part)
+            say(part)
             figures |= PARTS[part](arguments)
     print(json.dumps(figures))
 
 
 def accuracy(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what the backtest prints."""
-    return backtest(_oulad(arguments.oulad), TRAIN, TEST, on_progress=_say).to_dict()
+    return backtest(read_oulad(arguments.oulad), TRAIN, TEST, on_progress=say).to_dict()
 
 
 def speed(_: argparse.Namespace) -> dict[str, Any]:
@@ -108,33 +104,38 @@ def speed(_: argparse.Namespace) -> dict[str, Any]:
 
 
 def scaling(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return nights of ever more courses."""
+    """Return the times of nightly runs with ever more courses."""
     return {"scaling": [_apart(_scale, number) for number in _numbers(arguments.courses)]}
 
 
 def peers(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of other programs on the same rows."""
     environments = _environments(arguments.environments)
-    table = _Table.of(_oulad(arguments.oulad))
-    found = {
-        kind: table.peer(environments[name], kind, arguments.peer_seconds)
-        for kind, name in KINDS.items()
+    table = Table.of(read_oulad(arguments.oulad), TRAIN, TEST)
+    given, seconds = _given(table), arguments.peer_seconds
+    figures = {
+        kind: table.peer(environments[name], kind, seconds, given) for kind, name in KINDS.items()
     }
-    found["lightgbm, features of the ensemble"] = table.peer(
-        environments["automl"], "lightgbm", arguments.peer_seconds, everything=True
+    figures["lightgbm, features of the ensemble"] = table.peer(
+        environments["automl"], "lightgbm", seconds, set(table.train) - KEYS
     )
-    return {"peers": found}
+    return {"peers": figures}
+
+
+def _given(table: Table) -> set[str]:
+    attributes = (name for name in table.train if name.startswith(("attribute_", "protected_")))
+    return {*PEER_COLUMNS, *attributes}
 
 
 def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the error by the seconds that were given, beside FLAML's."""
+    """Return the error by the seconds that were given, and FLAML's."""
     python = _environments(arguments.environments)["automl"]
-    gradebook = _oulad(arguments.oulad)
-    table = _Table.of(gradebook)
+    gradebook = read_oulad(arguments.oulad)
+    table = Table.of(gradebook, TRAIN, TEST)
     curve = [
         {
             **_apart(_within, gradebook, seconds, arguments.fit_seconds),
-            "flaml": table.peer(python, "flaml", seconds, ["final_grade"]),
+            "flaml": table.peer(python, "flaml", seconds, _given(table), ["final_grade"]),
         }
         for seconds in _numbers(arguments.budgets)
     ]
@@ -145,16 +146,16 @@ def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _draw(curve: list[dict[str, Any]], path: Path) -> None:
     figure, axes = canvas("OULAD 2014B", "seconds taken", "RMSE of the final grade, points")
-    ours = [(one["seconds"], one["rmse"]) for one in curve]
+    ours = [(point["seconds"], point["rmse"]) for point in curve]
     theirs = [
-        (one["flaml"]["seconds"]["final_grade"], one["flaml"]["all"]["grade"]["rmse"])
-        for one in curve
+        (point["flaml"]["seconds"]["final_grade"], point["flaml"]["all"]["grade"]["rmse"])
+        for point in curve
     ]
     axes.plot(*zip(*ours, strict=True), marker="o", label="pooled ensemble, grade and risk")
     axes.plot(*zip(*theirs, strict=True), marker="s", label="FLAML 2.7, grade only")
     axes.set_xscale("log")
-    ticks = [one["budget"] for one in curve]
-    axes.set_xticks(ticks, [str(one) for one in ticks], minor=False)
+    ticks = [point["budget"] for point in curve]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
     axes.minorticks_off()
     axes.legend()
     figure.savefig(path)
@@ -167,101 +168,28 @@ def _apart(work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(one) for one in text.split(",") if one]
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
-def _oulad(folder: Path) -> Gradebook:
-    with temporary_installation() as (_, engine):
-        load(engine, oulad.bundle(folder), loaded_at=NIGHT)
-        with engine.connect() as connection:
-            return frames.read(connection)
+    return [int(number) for number in text.split(",") if number]
 
 
 def _environments(folder: Path) -> dict[str, Path]:
-    """Return the Python of each peer's environment, which is made where it is missing."""
-    found = {}
+    """Return the Python of each peer's environment, which is created if it is missing."""
+    pythons = {}
     for name in sorted(set(KINDS.values())):
-        found[name] = folder / name / "bin" / "python"
-        if not found[name].exists():
-            _say(f"Installing {name}")
+        pythons[name] = folder / name / "bin" / "python"
+        if not pythons[name].exists():
+            say(f"Installing {name}")
             venv.create(folder / name, with_pip=True)
-            command = [found[name], "-m", "pip", "install", "-q", "-r", PEERS / f"{name}.txt"]
+            command = [pythons[name], "-m", "pip", "install", "-q", "-r", PEERS / f"{name}.txt"]
             subprocess.run(command, check=True)
-    return found
-
-
-class _Table:
-    """The rows at the cuts, from which peers learn and about which they are asked."""
-
-    def __init__(self, train: pd.DataFrame, test: pd.DataFrame, cuts: pd.DataFrame) -> None:
-        self.train, self.test, self.cuts = train, test, cuts
-
-    @classmethod
-    def of(cls, gradebook: Gradebook) -> _Table:
-        end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
-        parts = []
-        for book, terms in ((without_terms(gradebook, TEST), TRAIN), (gradebook, TEST)):
-            cuts = fraction_cuts(book.sections[book.sections["term_id"].isin(terms)], CUTS)
-            parts.append(join(grade_snapshots(book, cuts, end), outcomes(book, end, DEFAULTS)))
-        return cls(*parts, cuts)
-
-    def peer(
-        self,
-        python: Path,
-        kind: str,
-        seconds: int,
-        targets: tuple[str, ...] | list[str] = ("final_grade", "at_risk"),
-        everything: bool = False,
-    ) -> dict[str, Any]:
-        """Return a peer's figures at the cuts, and the seconds it took for each target.
-
-        With `everything` it reads all features that the ensemble reads, and the protected ones.
-        """
-        _say(f"{kind}, {seconds} s: {', '.join(targets)}")
-        given = {*PEER_COLUMNS, "final_grade", "at_risk"}
-        seen = [
-            name
-            for name in self.train.columns
-            if name in given
-            or name.startswith(("attribute_", "protected_"))
-            or (everything and name not in {"section_id", "student_id", "cut_on"})
-        ]
-        predicted, took = {"final_grade": np.nan, "at_risk": np.nan}, {}
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            self.train[seen].to_parquet(folder / "train")
-            self.test[seen].to_parquet(folder / "test")
-            for target in targets:
-                files = [folder / one for one in ("train", "test", "out")]
-                script = [python, PEERS / "automl.py", kind, *files, str(seconds), target]
-                started = time.perf_counter()
-                subprocess.run(script, check=True, stdout=sys.stderr)
-                took[target] = round(time.perf_counter() - started, 1)
-                predicted[target] = pd.read_parquet(folder / "out")["predicted"].to_numpy()
-        unknown = dict.fromkeys(("lower80", "upper80", "lower95", "upper95"), np.nan)
-        rows = self.test.assign(
-            grade=np.clip(predicted["final_grade"], 0, 100), risk=predicted["at_risk"], **unknown
-        )
-        return {"seconds": took, **_at_cuts(rows, self.cuts)}
-
-
-def _at_cuts(rows: pd.DataFrame, cuts: pd.DataFrame) -> dict[str, Any]:
-    keys = ["section_id", "cut_day"]
-    beside = rows.merge(cuts[[*keys, "fraction"]].astype({"section_id": "string"}), on=keys)
-    groups = {f"{name:g}": group for name, group in beside.groupby("fraction")} | {"all": beside}
-    return {name: cut_table(group).to_dict() for name, group in groups.items()}
+    return pythons
 
 
 def _within(gradebook: Gradebook, seconds: int, fit_seconds: int) -> dict[str, Any]:
-    """Return the figures of a fit, after a search where there is time, in so many seconds.
+    """Return the figures of a fit, after a search if there is time, in so many seconds.
 
-    With less time than a fit on all rows takes, it gets fewer rows, and what that takes is told.
+    With less time than a fit on all rows takes, it gets fewer rows, and the time is reported.
     """
-    _say(f"The ensemble, {seconds} s")
+    say(f"The ensemble, {seconds} s")
     end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
     known = without_terms(gradebook, TEST)
     train = known.sections[known.sections["term_id"].isin(TRAIN)]
@@ -280,7 +208,7 @@ def _within(gradebook: Gradebook, seconds: int, fit_seconds: int) -> dict[str, A
     rows = with_outcomes(
         model, grade_snapshots(gradebook, cuts, end), outcomes(gradebook, end, DEFAULTS)
     )
-    figures = _at_cuts(rows, cuts)
+    figures = at_cuts(rows, cuts)
     return {
         "seconds": round(took, 1),
         "budget": seconds,
@@ -318,10 +246,10 @@ def _seconds(model: pooled.PooledModel, rows: pd.DataFrame) -> float:
 
 
 def _scale(number: int) -> dict[str, Any]:
-    """Return what a night of training takes for `number` courses, and one after few changed.
+    """Return the time of a nightly training of `number` courses, and of one after few changed.
 
-    In the second night one course in a hundred has a score that was corrected. Parameters are not
-    searched in either.
+    In the second nightly run one course in a hundred has a corrected score. Parameters are not
+    searched in either run.
     """
     config = simulated.CampusConfig(students=30 * number, courses=number, terms=4)
     with temporary_installation() as (settings, engine):
@@ -330,28 +258,28 @@ def _scale(number: int) -> dict[str, Any]:
         with engine.connect() as connection:
             names = course_ids(connection)
         features, full = _refresh(engine, settings, names), _night(engine, settings, registry)
-        some = names[:: max(len(names) // 10, 1)][: max(number // 100, 1)]
+        changed = names[:: max(len(names) // 10, 1)][: max(number // 100, 1)]
         with engine.begin() as connection:
-            connection.execute(_CORRECTION, {"courses": some, "today": TODAY})
-            # What a load does not tell of is not computed anew.
+            connection.execute(_CORRECTION, {"courses": changed, "today": TODAY})
+            # Courses that a load does not report are not computed again.
             connection.execute(
                 sa.insert(schema.load).values(
                     source="simulated",
                     loaded_at=NIGHT + timedelta(days=1),
-                    rows_loaded={"result": len(some)},
+                    rows_loaded={"result": len(changed)},
                     rows_unchanged={},
                     rows_quarantined=0,
-                    courses=some,
+                    courses=changed,
                 )
             )
-        again = _refresh(engine, settings, some)
+        again = _refresh(engine, settings, changed)
         small = _night(engine, settings, registry)
     return {
         "courses": number,
         "features_s": features,
         "seconds": full,
         "seconds_per_course": round(full / number, 3),
-        "changed_courses": len(some),
+        "changed_courses": len(changed),
         "changed_features_s": again,
         "changed_s": small,
         "changed_night_share": round((small + again) / (full + features), 3),
@@ -382,9 +310,12 @@ def _night(engine: sa.Engine, settings: Settings, registry: Registry) -> float:
     with opened() as workspace:
         data, names = TrainingData.read(workspace), course_ids(workspace.connection)
     search = partial(tune, storage_url="", seconds=0, pseudonyms=PSEUDONYMS)
-    training = training_of_pooled.train(data, opened, tune=search, on_progress=_say)
-    found = list(course.train(names, opened))
-    _say(f"{training.reason}; {sum(one.fitted for one in found)} of {len(found)} courses fitted")
+    training = training_of_pooled.train(data, opened, tune=search, on_progress=say)
+    trained = list(course.train(names, opened))
+    say(
+        f"{training.reason}; {sum(result.fitted for result in trained)} of {len(trained)} courses "
+        "fitted"
+    )
     return round(time.perf_counter() - started, 1)
 
 

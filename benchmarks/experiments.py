@@ -1,4 +1,4 @@
-"""How often an experiment promotes by chance, finds what is there, and how long both take.
+"""How often an experiment promotes by chance or detects an effect, and how long both take.
 
 Usage: `python benchmarks/experiments.py [--only PART,…] [--simulations 2000] [--workers 2]
 [--oulad DIR] [--predictions DIR]`.
@@ -46,13 +46,13 @@ OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 ALPHA = 0.05
-#: Standard errors that a test without looks finds with 80%.
+#: Standard errors that a test without looks detects with 80%.
 FIXED = 2.8016
 #: The bound of a test without looks.
 SINGLE = 1.9599
 #: Courses of a student, and the share of the variance that lies between students.
 COURSES, CORRELATION = 4, 0.6
-#: The chance that a student who is at risk withdraws or fails though he or she is helped.
+#: The probability that a student who is at risk withdraws or fails though he or she is helped.
 LOST = 0.15
 #: Days on which grades come in, of 84 looks.
 BATCHES = 14
@@ -92,43 +92,43 @@ def aa(arguments: argparse.Namespace) -> dict[str, Any]:
         "skewed": partial(skewed, courses=1),
         "clustered_skewed": partial(skewed, courses=COURSES),
     }
-    found = {name: rates(draw, arguments) for name, draw in kinds.items()}
-    found["open"] = rates(partial(plain, looks=84), arguments, planned=False)
-    found["open_skewed"] = rates(partial(skewed, courses=1), arguments, planned=False)
+    rates_of = {name: rates(draw, arguments) for name, draw in kinds.items()}
+    rates_of["open"] = rates(partial(plain, looks=84), arguments, planned=False)
+    rates_of["open_skewed"] = rates(partial(skewed, courses=1), arguments, planned=False)
     return {
-        "aa": {name: one["better"] for name, one in found.items()},
-        "aa_se": {name: one["better_se"] for name, one in found.items()},
-        "aa_either": {name: one["claims"] for name, one in found.items()},
-        "aa_either_se": {name: one["claims_se"] for name, one in found.items()},
+        "aa": {name: shares["better"] for name, shares in rates_of.items()},
+        "aa_se": {name: shares["better_se"] for name, shares in rates_of.items()},
+        "aa_either": {name: shares["claims"] for name, shares in rates_of.items()},
+        "aa_either_se": {name: shares["claims_se"] for name, shares in rates_of.items()},
     }
 
 
 def power(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return how often, and how early, what a fixed test finds with 80% is found."""
-    found = {
+    """Return how often, and how early, an effect is detected that a fixed test detects with 80%."""
+    rates_of = {
         name: rates(partial(plain, looks=looks, effect=FIXED), arguments, planned=planned)
         for name, looks, planned in (("84", 84, True), ("720", 720, True), ("open", 84, False))
     }
     return {
-        "power": found["84"]["better"],
-        "power_se": found["84"]["better_se"],
-        "stop_share": found["84"]["stop"],
-        "stop_share_se": found["84"]["stop_se"],
-        "power_720": found["720"]["better"],
-        "stop_share_720": found["720"]["stop"],
-        "power_open": found["open"]["better"],
+        "power": rates_of["84"]["better"],
+        "power_se": rates_of["84"]["better_se"],
+        "stop_share": rates_of["84"]["stop"],
+        "stop_share_se": rates_of["84"]["stop_se"],
+        "power_720": rates_of["720"]["better"],
+        "stop_share_720": rates_of["720"]["stop"],
+        "power_open": rates_of["open"]["better"],
     }
 
 
 def harm(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return how often an experiment that withholds help is stopped, without harm and with it."""
-    found: dict[str, float] = {}
+    """Return how often an experiment that withholds help is stopped, without and with harm."""
+    shares: dict[str, float] = {}
     for name, withheld in (("false", LOST), ("stopped", 2 * LOST)):
-        one = partial(stopped, lost=(withheld, LOST))
+        simulated = partial(stopped, lost=(withheld, LOST))
         with ProcessPoolExecutor(arguments.workers, get_context("spawn")) as workers:
-            when = list(workers.map(one, range(arguments.simulations), chunksize=20))
-        found |= share(name, [day > 0 for day in when])
-    return {"harm": found | {"time": round(float(np.mean([day for day in when if day])), 3)}}
+            when = list(workers.map(simulated, range(arguments.simulations), chunksize=20))
+        shares |= share(name, [day > 0 for day in when])
+    return {"harm": shares | {"time": round(float(np.mean([day for day in when if day])), 3)}}
 
 
 def stopped(seed: int, lost: tuple[float, float]) -> float:
@@ -137,7 +137,7 @@ def stopped(seed: int, lost: tuple[float, float]) -> float:
     Parameters
     ----------
     lost
-        The chance to withdraw or fail by the end, without help and with it.
+        The probability to withdraw or fail by the end, without help and with it.
     """
     generator = np.random.default_rng((seed, 20))
     withheld = pd.Series(np.arange(600) % 2 == 0)
@@ -164,18 +164,18 @@ def srm(arguments: argparse.Namespace) -> dict[str, Any]:
     exact = sample_ratio({"a": 4800, "b": 5200}, {"a": 0.5, "b": 0.5})
     return {
         "srm": {**sound, "detect": float(exact.mismatch)},
-        "srm_detect_drawn": {str(size): one for size, one in drawn.items()},
+        "srm_detect_drawn": {str(size): share_of_size for size, share_of_size in drawn.items()},
     }
 
 
 def segment_fdr(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the share of false ones among the claimed segments of courses, phases and groups."""
-    found = np.array([_false_share(seed) for seed in range(arguments.simulations)])
-    none, some, power_of = found.T
+    """Return the share of false claims among the claimed segments of courses, phases and groups."""
+    figures = np.array([_false_share(seed) for seed in range(arguments.simulations)])
+    without_effects, with_effects, power_of = figures.T
     return {
-        "segment_fdr": round(float(max(none.mean(), some.mean())), 4),
-        **share("segment_fdr_without_effects", none),
-        **share("segment_fdr_with_effects", some),
+        "segment_fdr": round(float(max(without_effects.mean(), with_effects.mean())), 4),
+        **share("segment_fdr_without_effects", without_effects),
+        **share("segment_fdr_with_effects", with_effects),
         **share("segment_found", power_of),
     }
 
@@ -196,20 +196,20 @@ def _false_share(seed: int) -> tuple[float, float, float]:
 
     def claimed(shift: Floats | float) -> list[tuple[str, str]]:
         moved = rows.assign(value=rows["value"] + shift)
-        told = segments(moved, ["course", "phase", "group"], value="value", student="student")
-        return [(one.kind, one.name) for one in told.rows if one.claimed]
+        segmented = segments(moved, ["course", "phase", "group"], value="value", student="student")
+        return [(row.kind, row.name) for row in segmented.rows if row.claimed]
 
     # Two courses gain what two others lose. What phases and groups then show is no false claim:
     # there the difference depends on who is in them.
     effects = np.where(course < 2, 0.7, np.where(course < 4, -0.7, 0.0))
-    true = {("course", str(one)) for one in range(4)}
-    some = claimed(effects)
-    wrong = [one for one in some if one[0] == "course" and one not in true]
-    sure = [one for one in some if one[0] == "course"]
+    true = {("course", str(number)) for number in range(4)}
+    claims = claimed(effects)
+    wrong = [claim for claim in claims if claim[0] == "course" and claim not in true]
+    sure = [claim for claim in claims if claim[0] == "course"]
     return (
         float(bool(claimed(0.0))),
         len(wrong) / max(len(sure), 1),
-        len(true & set(some)) / len(true),
+        len(true & set(claims)) / len(true),
     )
 
 
@@ -255,12 +255,12 @@ def _analysed() -> tuple[float, float]:
         )
         since = time.perf_counter()
         if number % 2:
-            found = split(rows["value"], rows["treated"], rows["before"])
+            comparison = split(rows["value"], rows["treated"], rows["before"])
             second = int(rows["treated"].sum())
             sample_ratio({"a": students - second, "b": second}, {"a": 0.5, "b": 0.5})
         else:
-            found = paired(rows["before"], rows["value"])
-        bounds(fractions, found.information * fractions, ALPHA, Spending.OBRIEN_FLEMING)
+            comparison = paired(rows["before"], rows["value"])
+        bounds(fractions, comparison.information * fractions, ALPHA, Spending.OBRIEN_FLEMING)
         segments(
             rows,
             ["course", "phase", "group"],
@@ -317,8 +317,8 @@ def rates(
     """Return the shares of experiments that claim, that promote, and where they stop."""
     run = partial(_outcome, draw=draw, planned=planned)
     with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
-        found = np.array(list(pool.map(run, range(arguments.simulations), chunksize=20)))
-    better, worse, stop = found.T
+        results = np.array(list(pool.map(run, range(arguments.simulations), chunksize=20)))
+    better, worse, stop = results.T
     return {
         **share("claims", better + worse),
         **share("better", better),
@@ -328,9 +328,9 @@ def rates(
 
 def share(name: str, values: Iterable[float]) -> dict[str, float]:
     """Return a mean and its Monte-Carlo standard error."""
-    found = np.asarray(values, dtype=float)
-    error = found.std() / np.sqrt(found.size)
-    return {name: round(float(found.mean()), 4), f"{name}_se": round(float(error), 4)}
+    sample = np.asarray(values, dtype=float)
+    error = sample.std() / np.sqrt(sample.size)
+    return {name: round(float(sample.mean()), 4), f"{name}_se": round(float(error), 4)}
 
 
 def _outcome(seed: int, draw: Callable[[int], Labels], planned: bool) -> tuple[float, float, float]:
@@ -340,7 +340,7 @@ def _outcome(seed: int, draw: Callable[[int], Labels], planned: bool) -> tuple[f
 
 def outcome(labels: Labels, planned: bool) -> tuple[float, float, float]:
     """Look at an experiment until it claims something: better, worse, and the share of labels."""
-    # A look without new labels is none.
+    # A look without new labels does not count.
     looks, place = np.unique(labels.look, return_inverse=True)
     shape = labels.student.max() + 1, looks.size
     counts, sums = np.zeros(shape), np.zeros(shape)

@@ -1,4 +1,4 @@
-"""Explanations of the full stack on OULAD: do they add up, how fast, how faithful, how reachable.
+"""Explanations of the full stack on OULAD: additivity, speed, faithfulness, reachable goals.
 
 Usage: `python benchmarks/explain.py [--oulad DIR] [--rows 10000] [--model DIR] [--only PART,…]`.
 The ensemble is fitted on 2013B and 2013J with its default parameters (or read from `--model`, where
@@ -22,8 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import shap
-from ensemble import OULAD, TEST, TRAIN
-from ensemble import _oulad as oulad_gradebook
+from ensemble import TEST, TRAIN
 from lime.lime_tabular import LimeTabularExplainer
 from whatif import whatif
 
@@ -39,6 +38,7 @@ from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.training.backtest import without_terms
+from out_of_time import OULAD, read_oulad
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--oulad", type=Path, default=OULAD)
     parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--model", type=Path, help="where the fitted ensemble is kept")
+    parser.add_argument("--model", type=Path, help="folder that stores the fitted ensemble")
     parser.add_argument("--only", default=",".join(PARTS))
     arguments = parser.parse_args()
     figures: dict[str, Any] = {}
@@ -72,9 +72,9 @@ def main() -> None:
 
 
 def prepare(oulad: Path, rows: int, folder: Path) -> None:
-    """Fit the ensemble and keep it with the rows that it is to explain."""
+    """Fit the ensemble and store it with the rows to explain."""
     _say("Fitting the ensemble")
-    gradebook = oulad_gradebook(oulad)
+    gradebook = read_oulad(oulad)
     end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
     known = without_terms(gradebook, TEST)
     train = known.sections[known.sections["term_id"].isin(TRAIN)]
@@ -85,8 +85,8 @@ def prepare(oulad: Path, rows: int, folder: Path) -> None:
     model.save(folder / "model")
     test = gradebook.sections[gradebook.sections["term_id"].isin(TEST)]
     unseen = grade_snapshots(gradebook, weekly_cuts(test, end), end)
-    some = join(unseen.sample(rows, random_state=0), outcomes(gradebook, end, DEFAULTS))
-    some.to_parquet(folder / "rows.parquet")
+    sample = join(unseen.sample(rows, random_state=0), outcomes(gradebook, end, DEFAULTS))
+    sample.to_parquet(folder / "rows.parquet")
     numbers = snapshots.select_dtypes("number").mean().to_frame().T
     numbers.to_parquet(folder / "average.parquet")
 
@@ -103,12 +103,12 @@ def speed(folder: Path) -> dict[str, Any]:
     """Return seconds for all rows, milliseconds a row, and the largest gaps of sums."""
     model, rows = _read(folder)
     explain(model, rows.head(10))
-    taken, found = [], None
+    durations, explanations = [], None
     for _ in range(3):
         started = time.perf_counter()
-        found = explain(model, rows)
-        taken.append(time.perf_counter() - started)
-    assert found is not None
+        explanations = explain(model, rows)
+        durations.append(time.perf_counter() - started)
+    assert explanations is not None
     blocks = [
         1000 * _seconds(model, rows.iloc[first : first + BLOCK]) / BLOCK
         for first in range(0, len(rows) - BLOCK + 1, BLOCK // 2)
@@ -117,10 +117,10 @@ def speed(folder: Path) -> dict[str, Any]:
     return {
         "rows": len(rows),
         "members": {str(task): list(part.members) for task, part in model.parts.items()},
-        "additivity_max": float(found.grade.error.max()),
-        "additivity_risk_max": float(found.risk.error.max()),
-        "additivity_share": float((found.grade.error <= 1e-3).mean()),
-        "rows_10k_s": round(float(np.median(taken)) * 10_000 / len(rows), 1),
+        "additivity_max": float(explanations.grade.error.max()),
+        "additivity_risk_max": float(explanations.risk.error.max()),
+        "additivity_share": float((explanations.grade.error <= 1e-3).mean()),
+        "rows_10k_s": round(float(np.median(durations)) * 10_000 / len(rows), 1),
         "row_p95_ms": round(float(np.quantile(blocks, 0.95)), 2),
         "single_p95_ms": round(float(np.quantile(single[10:], 0.95)), 1),
         "peak_mb": round(peak_megabytes()),
@@ -136,15 +136,15 @@ def _seconds(model: PooledModel, rows: pd.DataFrame) -> float:
 def members(folder: Path) -> dict[str, Any]:
     """Return the seconds of each member for a thousand rows."""
     model, rows = _read(folder)
-    some, taken = rows.head(1000), {}
+    sample, seconds = rows.head(1000), {}
     for task, part in model.parts.items():
         for name, member in part.members.items():
-            matrix = part.encoders[member.view(task)].transform(some)
+            matrix = part.encoders[member.view(task)].transform(sample)
             member.contributions(matrix[:5])
             started = time.perf_counter()
             member.contributions(matrix)
-            taken[f"{task} {name}"] = round(time.perf_counter() - started, 2)
-    return {"member_1k_s": taken}
+            seconds[f"{task} {name}"] = round(time.perf_counter() - started, 2)
+    return {"member_1k_s": seconds}
 
 
 def generic(folder: Path) -> dict[str, Any]:
@@ -175,17 +175,19 @@ def generic(folder: Path) -> dict[str, Any]:
 def faithfulness(folder: Path) -> dict[str, Any]:
     """Return the mean R² of the grade while features are deleted in some order; less is better.
 
-    Deleted is what has the value of the average training row. Orders are those of each row's
+    A deleted feature has the value of the average training row. Orders are those of each row's
     contributions, of the weights of its LIME (on fewer rows, beside SHAP on the same), of the gain
-    in XGBoost (the same for all rows), and five random ones.
+    in XGBoost (the same for all rows), and five random features.
     """
-    model, every = _read(folder)
+    model, unseen = _read(folder)
     average = pd.read_parquet(folder / "average.parquet").iloc[0]
-    rows = every[every["final_grade"].notna()].head(FAITHFUL_ROWS).reset_index(drop=True)
-    told = explain(model, rows)
-    names = [name for name in told.features if name in average.index and name in rows]
-    places = [told.features.index(name) for name in names]
-    shap_order = np.argsort(-np.abs(told.grade.contributions[:, places]), axis=1, kind="stable")
+    rows = unseen[unseen["final_grade"].notna()].head(FAITHFUL_ROWS).reset_index(drop=True)
+    explanations = explain(model, rows)
+    names = [name for name in explanations.features if name in average.index and name in rows]
+    places = [explanations.features.index(name) for name in names]
+    shap_order = np.argsort(
+        -np.abs(explanations.grade.contributions[:, places]), axis=1, kind="stable"
+    )
     area = _area(model, rows, names, average)
     gains = _gains(model)
     by_gain = np.argsort([-gains.get(name, 0.0) for name in names], kind="stable")
@@ -210,8 +212,8 @@ def _gains(model: PooledModel) -> dict[str, float]:
     member = part.members[XGBoost.name]
     assert isinstance(member, XGBoost), "the grade of this model has no XGBoost"
     features = part.encoders[member.view(Task.GRADE)].features
-    found = member.booster.get_score(importance_type="gain")
-    return {features[int(name.removeprefix("f"))]: gain for name, gain in found.items()}
+    gains = member.booster.get_score(importance_type="gain")
+    return {features[int(name.removeprefix("f"))]: gain for name, gain in gains.items()}
 
 
 def _area(
@@ -225,8 +227,8 @@ def _area(
         fits = []
         for step in range(DELETED + 1):
             if step:
-                gone = order[:, step - 1]
-                values[np.arange(len(rows)), gone] = usual[gone]
+                replaced = order[:, step - 1]
+                values[np.arange(len(rows)), replaced] = usual[replaced]
             frame = rows.assign(**dict(zip(names, values.T, strict=True)))
             error = model.predict(frame)["grade"].to_numpy(np.float64) - truth
             fits.append(1 - np.mean(error**2) / truth.var())
@@ -253,11 +255,11 @@ def _lime_order(
         explainer = LimeTabularExplainer(
             table, mode="regression", discretize_continuous=False, random_state=0
         )
-        found = explainer.explain_instance(
+        explanation = explainer.explain_instance(
             table[place], predict, num_features=len(names), num_samples=1000
         )
-        weights = dict(next(iter(found.local_exp.values())))
-        sizes = [abs(weights.get(one, 0.0)) for one in range(len(names))]
+        weights = dict(next(iter(explanation.local_exp.values())))
+        sizes = [abs(weights.get(number, 0.0)) for number in range(len(names))]
         orders.append(np.argsort(-np.array(sizes), kind="stable"))
     return np.array(orders)
 

@@ -1,13 +1,13 @@
-"""How fast, frugal and small collecting external data is, and what each source tells of grades.
+"""Speed, requests and size of collecting external data, and the value of each source for grades.
 
-Usage: `python benchmarks/external.py [--students 600] [--oulad DIR]`. The eight sources are asked
-for 365 days on an embedded PostgreSQL of their own, once with an empty cache and once more right
+Usage: `python benchmarks/external.py [--students 600] [--oulad DIR]`. The eight sources deliver
+365 days on an embedded PostgreSQL of their own, once with an empty cache and once more right
 after. The providers are those of the simulated campus, in a process of their own, so that the
 figures are the collector's.
 
 `gain` is how much a source changes the error of a light model (RMSE of the final grade, per cent;
 negative is better) on the last term that ended, `admitted` which sources a model may therefore
-read, and `verdict` says it all with ranges and reasons (`grade_ml.training.admission`). Heat,
+read, and `verdict` gives ranges and reasons (`grade_ml.training.admission`). Heat,
 events and mood act on the simulated campus's grades; economy, jobs and page views do not. For
 OULAD, whose surroundings no simulated provider knows, there is only the difficulty of its courses.
 The last line is one JSON object.
@@ -91,16 +91,22 @@ def _collect(
     engine: Engine, external: ExternalSettings, gradebook: Gradebook, window: Window
 ) -> dict[str, Any]:
     """Collect days and describe them; return the seconds and the requests."""
-    asked = sources(external, _records(gradebook))
+    requested = sources(external, _records(gradebook))
     start = time.perf_counter()
     with Client(engine, NOW, Clock()) as client:
-        done = collect(engine, client, asked, window, external.place)
+        done = collect(engine, client, requested, window, external.place)
     with engine.begin() as connection:
         features.refresh(connection, facts(external), window, external.place, NOW)
     seconds = time.perf_counter() - start
-    for one in done.values():
-        print(f"{one.source}: {one.rows_new} rows, {one.requests} requests, {one.problem}")
-    return {"seconds": round(seconds, 2), "requests": sum(one.requests for one in done.values())}
+    for collected in done.values():
+        print(
+            f"{collected.source}: {collected.rows_new} rows, {collected.requests} requests, "
+            f"{collected.problem}"
+        )
+    return {
+        "seconds": round(seconds, 2),
+        "requests": sum(collection.requests for collection in done.values()),
+    }
 
 
 def _records(gradebook: Gradebook) -> Records:
@@ -110,7 +116,7 @@ def _records(gradebook: Gradebook) -> Records:
 
 
 def _gains(engine: Engine, gradebook: Gradebook, days: Window) -> dict[str, Any]:
-    """Return what each source is found to be worth to a model, and which ones it may read."""
+    """Return how much each source improves a model, and which sources it may read."""
     with engine.connect() as connection:
         wide = features.read_wide(connection, days)
     end = days.last + timedelta(days=1)
@@ -124,7 +130,7 @@ def _gains(engine: Engine, gradebook: Gradebook, days: Window) -> dict[str, Any]
     )
     return {
         "seconds": round(time.perf_counter() - start, 1),
-        "gain": {one.source: one.error.change for one in verdict.trials if one.error},
+        "gain": {trial.source: trial.error.change for trial in verdict.trials if trial.error},
         "admitted": verdict.sources,
         "verdict": verdict.to_dict(),
     }
@@ -163,10 +169,10 @@ def _database() -> Iterator[Engine]:
 @contextmanager
 def _providers(campus: CampusConfig) -> Iterator[str]:
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(campus, theirs), daemon=True)
+    receiver, sender = context.Pipe()
+    process = context.Process(target=_serve, args=(campus, sender), daemon=True)
     process.start()
-    yield ours.recv()
+    yield receiver.recv()
     process.terminate()
     process.join()
 

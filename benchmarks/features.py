@@ -1,9 +1,9 @@
 """How fast and how small the snapshots are: OULAD, and a simulated campus at 1x, 3x and 10x.
 
-Usage: `python benchmarks/features.py [--oulad DIR] [--students N] [--runs 3]`. What is timed is
-what the asset grade_snapshots does: read the gradebook, compute weekly cuts, validate, store. Every
-case runs in a process of its own, which finds the gradebook loaded; seconds are medians, the peak
-is that of the process. The last line is one JSON object.
+Usage: `python benchmarks/features.py [--oulad DIR] [--students N] [--runs 3]`. The
+benchmark times the work of the asset grade_snapshots: read the gradebook, compute weekly cuts,
+validate, store. Every case runs in a process of its own with a loaded gradebook; seconds are
+medians, the peak is that of the process. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def main() -> None:
 def _case(bundle: Bundle, runs: int) -> dict[str, Any]:
     with temporary_installation() as (settings, engine):
         load(engine, bundle, loaded_at=datetime.now(UTC))
-        found = [_in_own_process(settings.home) for _ in range(runs)]
+        figures = [_in_own_process(settings.home) for _ in range(runs)]
     return {
-        "rows": found[0]["rows"],
-        "seconds": round(statistics.median(one["seconds"] for one in found), 2),
-        "peak_mb": max(one["peak_mb"] for one in found),
+        "rows": figures[0]["rows"],
+        "seconds": round(statistics.median(run["seconds"] for run in figures), 2),
+        "peak_mb": max(run["peak_mb"] for run in figures),
     }
 
 
@@ -92,7 +92,7 @@ def _refresh(settings: Settings) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     engine.dispose()
     return {
-        "rows": sum(one.rows for one in counts.values()),
+        "rows": sum(refreshed.rows for refreshed in counts.values()),
         "seconds": seconds,
         "peak_mb": round(peak_megabytes()),
     }

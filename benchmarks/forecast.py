@@ -1,4 +1,4 @@
-"""Forecasts of remaining scores on OULAD beside peers, their speed, and how they scale.
+"""Forecasts of remaining scores on OULAD and of peers, their speed, and how they scale.
 
 Usage: `python benchmarks/forecast.py [--oulad DIR] [--peer-students 1500] [--sizes 10000,100000]`.
 Fits on 2013B and 2013J and forecasts every remaining score of 2014B at its cuts. The naive
@@ -14,7 +14,6 @@ import json
 import logging
 import multiprocessing
 import resource
-import sys
 import tempfile
 import time
 import warnings
@@ -38,18 +37,15 @@ from grade_ml.features.snapshots import fraction_cuts, grade_snapshots, weekly_c
 from grade_ml.forecasting.contract import Counts, Panel
 from grade_ml.forecasting.panels import panels, thinned
 from grade_ml.forecasting.trajectory import Trajectory, fit
-from grade_ml.gradebook import frames, oulad
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
-from grade_ml.gradebook.loading import load
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.training.backtest import without_terms
 from grade_ml.training.forecast_backtest import ForecastReport, backtest_forecasts, training_panels
-from installation import temporary_installation
+from out_of_time import CUTS, OULAD, read_oulad, say
 from quoted import QUOTED_FORECASTS
 
-OULAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "oulad"
-TRAIN, TEST, CUTS = ["2013B", "2013J"], ["2014B"], (0.25, 0.5, 0.75)
+TRAIN, TEST = ["2013B", "2013J"], ["2014B"]
 ATTRIBUTES = (
     *(f"protected_{name}" for name in ("gender", "age_band", "disability", "imd_band")),
     "attribute_highest_education",
@@ -67,7 +63,7 @@ def main() -> None:
     parser.add_argument("--peer-students", type=int, default=1500)
     parser.add_argument("--sizes", default="10000,100000")
     arguments = parser.parse_args()
-    gradebook = _oulad(arguments.oulad)
+    gradebook = read_oulad(arguments.oulad)
     report = backtest_forecasts(
         without_terms(gradebook, TEST),
         gradebook,
@@ -75,9 +71,9 @@ def main() -> None:
         TEST,
         fractions=CUTS,
         attributes=ATTRIBUTES,
-        on_progress=_say,
+        on_progress=say,
     )
-    _say(json.dumps(report.to_dict()))
+    say(json.dumps(report.to_dict()))
     figures: dict[str, Any] = {
         **report.to_dict(),
         "quoted_peers": QUOTED_FORECASTS,
@@ -85,32 +81,20 @@ def main() -> None:
         "weights": report.model.combination.table.to_dict("records"),
         **_early_warning(gradebook, report),
     }
-    _say("Peers")
+    say("Peers")
     figures["peers"] = _peers(gradebook, report.rows, arguments.peer_students)
-    _say("Throughput")
+    say("Throughput")
     figures["series_per_s"] = _throughput(gradebook, report.model)
     with tempfile.TemporaryDirectory() as folder:
         report.model.save(Path(folder))
         context = multiprocessing.get_context("spawn")
         with context.Pool(1, maxtasksperchild=1) as pool:
-            _say("The largest term")
+            say("The largest term")
             figures |= pool.apply(_largest_term, (gradebook, folder))
             figures["scaling"] = [
                 pool.apply(_scale, (int(size),)) for size in arguments.sizes.split(",") if size
             ]
     print(json.dumps(figures))
-
-
-def _say(message: str) -> None:
-    print(f"{datetime.now(UTC):%H:%M:%S} {message}", file=sys.stderr, flush=True)
-
-
-def _oulad(folder: Path) -> Gradebook:
-    _say("Loading OULAD")
-    with temporary_installation() as (_, engine):
-        load(engine, oulad.bundle(folder), loaded_at=NIGHT)
-        with engine.connect() as connection:
-            return frames.read(connection)
 
 
 def _end(gradebook: Gradebook) -> date:
@@ -129,9 +113,13 @@ def _at_cuts(
 def _early_warning(gradebook: Gradebook, report: ForecastReport) -> dict[str, Any]:
     """Return how many of those with the lowest tenth of forecast grades at 25% ended at risk."""
     tested, snapshots = _at_cuts(gradebook, TEST, CUTS[:1])
-    said = report.model.forecast(tested, snapshots, _end(gradebook)).forecasts
+    predicted = report.model.forecast(tested, snapshots, _end(gradebook)).forecasts
     keys = ["section_id", "student_id"]
-    to_come = (said["weight"] * said["mean"] / 100).groupby([said[key] for key in keys]).sum()
+    to_come = (
+        (predicted["weight"] * predicted["mean"] / 100)
+        .groupby([predicted[key] for key in keys])
+        .sum()
+    )
     rows = snapshots.astype(dict.fromkeys(keys, object)).merge(
         outcomes(gradebook, _end(gradebook), DEFAULTS).astype(dict.fromkeys(keys, object)),
         on=keys,
@@ -166,7 +154,7 @@ def _peers(gradebook: Gradebook, ours: pd.DataFrame, students: int) -> dict[str,
     tested, _ = _at_cuts(gradebook, TEST, CUTS)
     history = {}
     for panel in tested:
-        # As the protocol has it: what was due by the cut, scored as the truth is.
+        # As in the protocol: work that was due by the cut, scored like the truth.
         past = panel.truth[:, panel.past]
         for student, scores in zip(panel.students, past, strict=True):
             history[panel.section_id, panel.day, student] = scores[~np.isnan(scores)]
@@ -188,7 +176,7 @@ def _peers(gradebook: Gradebook, ours: pd.DataFrame, students: int) -> dict[str,
             "seconds": round(took, 1),
             "series": len(distinct),
         }
-        _say(f"{name}: {figures[name]['all']}, {took:.0f} s")
+        say(f"{name}: {figures[name]['all']}, {took:.0f} s")
     return figures
 
 
@@ -198,10 +186,10 @@ def _errors(rows: pd.DataFrame, mean: np.ndarray, median: np.ndarray) -> dict[st
     groups |= {f"{cut:g}": (rows["fraction"] == cut).to_numpy() for cut in CUTS}
     return {
         name: {
-            "mae": round(float(np.abs(median - truth)[some].mean()), 2),
-            "rmse": round(float(np.sqrt(((mean - truth) ** 2)[some].mean())), 2),
+            "mae": round(float(np.abs(median - truth)[group].mean()), 2),
+            "rmse": round(float(np.sqrt(((mean - truth) ** 2)[group].mean())), 2),
         }
-        for name, some in groups.items()
+        for name, group in groups.items()
     }
 
 
@@ -222,10 +210,10 @@ def _one_series_at_a_time() -> dict[str, Method]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 try:
-                    found = model.forecast(y=series, h=ahead)["mean"]
+                    predicted = model.forecast(y=series, h=ahead)["mean"]
                 except NotImplementedError:  # AutoETS, of series that are too short for it
                     return mean(series, ahead)
-            return np.where(np.isfinite(found), np.clip(found, 0, 100), series.mean())
+            return np.where(np.isfinite(predicted), np.clip(predicted, 0, 100), series.mean())
 
         return forecast
 
@@ -241,37 +229,39 @@ def _one_series_at_a_time() -> dict[str, Method]:
 def _throughput(gradebook: Gradebook, model: Trajectory) -> dict[str, float]:
     """Return series per second: of our forecasters on students of 2014B, of peers on long ones."""
     tested = thinned(_at_cuts(gradebook, TEST, (0.5,))[0], 20_000, seed=0)
-    number = sum(one.shape[0] for one in tested)
-    found = {}
+    number = sum(panel.shape[0] for panel in tested)
+    speeds = {}
     for method, forecaster in model.forecasters.items():
         forecaster.forecast(tested, Counts())
-        speed = sorted(_seconds(lambda one=forecaster: one.forecast(tested, Counts()), 3))
-        found[str(method)] = round(number / speed[1], 1)
+        speed = sorted(
+            _seconds(lambda candidate=forecaster: candidate.forecast(tested, Counts()), 3)
+        )
+        speeds[str(method)] = round(number / speed[1], 1)
     random = np.random.default_rng(0)
     series = np.clip(random.normal(65, 20, (40, POINTS)), 0, 100)
-    found["peer: statsmodels ARIMA(1,1,1)"] = _loop(_statsmodels, series)
-    found["peer: Prophet"] = _loop(_prophet, series[:12])
+    speeds["peer: statsmodels ARIMA(1,1,1)"] = _loop(_statsmodels, series)
+    speeds["peer: Prophet"] = _loop(_prophet, series[:12])
     peers = _one_series_at_a_time()
-    found |= {
+    speeds |= {
         f"peer: {name}": _loop(peers[name], series)
         for name in ("AutoARIMA", "AutoTheta", "AutoETS")
     }
-    return found
+    return speeds
 
 
 def _loop(method: Method, series: np.ndarray) -> float:
     method(series[0], AHEAD)
-    seconds = sorted(_seconds(lambda: [method(one, AHEAD) for one in series], 3))
+    seconds = sorted(_seconds(lambda: [method(row, AHEAD) for row in series], 3))
     return round(len(series) / seconds[1], 1)
 
 
 def _seconds(work: Callable[[], object], times: int) -> list[float]:
-    found = []
+    seconds = []
     for _ in range(times):
         started = time.perf_counter()
         work()
-        found.append(time.perf_counter() - started)
-    return found
+        seconds.append(time.perf_counter() - started)
+    return seconds
 
 
 def _statsmodels(series: np.ndarray, ahead: int) -> np.ndarray:
@@ -289,7 +279,7 @@ def _prophet(series: np.ndarray, ahead: int) -> np.ndarray:
 
 
 def _largest_term(gradebook: Gradebook, folder: str) -> dict[str, Any]:
-    """Return what it takes to forecast all enrollments of the largest term in its middle."""
+    """Return time and memory to forecast all enrollments of the largest term in its middle."""
     sections = gradebook.enrollments.merge(gradebook.sections, on="section_id")
     term = str(sections["term_id"].value_counts().index[0])
     started = time.perf_counter()
@@ -301,14 +291,14 @@ def _largest_term(gradebook: Gradebook, folder: str) -> dict[str, Any]:
     today = snapshots[snapshots["cut_on"] > middle - pd.Timedelta(days=7)]
     newest = today.groupby("section_id", observed=True)["cut_on"].transform("max")
     sequences = score_sequences(gradebook, own["course_id"].unique(), DEFAULTS)
-    found = list(panels(sequences, today[today["cut_on"] == newest]))
+    batches = list(panels(sequences, today[today["cut_on"] == newest]))
     counts = Counts()
-    model.answers(found, counts, everyone=True)
-    said = model.forecast(found, snapshots, middle.date())
+    model.answers(batches, counts, everyone=True)
+    result = model.forecast(batches, snapshots, middle.date())
     return {
         "term": term,
-        "term_enrolments": int(sum(one.shape[0] for one in found)),
-        "term_forecasts": len(said.forecasts),
+        "term_enrolments": int(sum(panel.shape[0] for panel in batches)),
+        "term_forecasts": len(result.forecasts),
         "term_s": round(time.perf_counter() - started, 1),
         "term_peak_mb": round(peak_megabytes()),
         "term_network_mb": round(_children_megabytes()),
@@ -318,11 +308,11 @@ def _largest_term(gradebook: Gradebook, folder: str) -> dict[str, Any]:
 
 def _children_megabytes() -> float:
     """Return the memory of the network's process, which still runs."""
-    return sum(one.memory_info().rss for one in psutil.Process().children()) / 2**20
+    return sum(process.memory_info().rss for process in psutil.Process().children()) / 2**20
 
 
 def _scale(size: int) -> dict[str, Any]:
-    """Return what it takes to forecast copies of a simulated campus of `size` enrollments."""
+    """Return time and memory to forecast copies of a simulated campus of `size` enrollments."""
     config = simulated.CampusConfig(students=2000, courses=20, terms=4)
     gradebook = simulated.gradebook(config, TODAY)
     snapshots = grade_snapshots(gradebook, weekly_cuts(gradebook.sections, TODAY), TODAY)
@@ -333,19 +323,21 @@ def _scale(size: int) -> dict[str, Any]:
     model = fit(
         *training_panels(without_terms(gradebook, _others(gradebook, ended)), ended), seed=0
     ).model
-    found = list(panels(sequences, snapshots[snapshots["cut_on"] == pd.Timestamp(TODAY)]))
-    own = sum(one.shape[0] for one in found)
+    batches = list(panels(sequences, snapshots[snapshots["cut_on"] == pd.Timestamp(TODAY)]))
+    own = sum(panel.shape[0] for panel in batches)
     copies = -(-size // own)
-    many = [
-        replace(one, section_id=f"{one.section_id}-{k}") for k in range(copies) for one in found
+    copied = [
+        replace(panel, section_id=f"{panel.section_id}-{k}")
+        for k in range(copies)
+        for panel in batches
     ]
     del sequences, gradebook
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
-    said = model.forecast(many, snapshots.head(0), TODAY)
+    result = model.forecast(copied, snapshots.head(0), TODAY)
     return {
         "enrolments": own * copies,
-        "forecasts": len(said.forecasts),
+        "forecasts": len(result.forecasts),
         "seconds": round(time.perf_counter() - started, 1),
         "peak_mb": round(peak_megabytes()),
         "peak_before_mb": round(before / 1024),
@@ -353,7 +345,7 @@ def _scale(size: int) -> dict[str, Any]:
 
 
 def _others(gradebook: Gradebook, terms: np.ndarray) -> list[str]:
-    return [one for one in gradebook.sections["term_id"].unique() if one not in set(terms)]
+    return [term for term in gradebook.sections["term_id"].unique() if term not in set(terms)]
 
 
 if __name__ == "__main__":

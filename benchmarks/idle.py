@@ -1,9 +1,9 @@
-"""What an installation costs that has nothing to do: processor and memory of all its processes.
+"""The cost of an idle installation: processor and memory of all its processes.
 
     python benchmarks/idle.py --minutes 360 --folder build/idle
 
-Works on the `grade-ml up` that runs on GRADE_ML_HOME; where none does, it starts one with the demo
-on a home of its own and stops it at the end. Waits until no run is in flight, then writes
+Works on the `grade-ml up` that runs on GRADE_ML_HOME; if none runs, it starts one with the demo on
+a home of its own and stops it at the end. Waits until no run is in flight, then writes
 `idle.csv` and `idle.png` and prints the figures. Minutes in which a run was in flight are shown but
 do not count as rest. Processor time is in per cent of one core.
 """
@@ -34,9 +34,9 @@ from grade_ml.core import database
 from grade_ml.core.settings import Settings
 
 SAMPLE_SECONDS = 30
-#: After the last run, what it left to do (alerts, another run that a sensor asks for) is over.
+#: After so long the consequences of the last run (alerts, runs that a sensor requests) are over.
 QUIET_SECONDS = 120
-#: What a process is, by its command line; the first that fits.
+#: The kind of a process by its command line; the first match counts.
 KINDS = {
     "PostgreSQL": "postgres",
     "runs": "execute_run|multiprocessing",
@@ -145,27 +145,27 @@ def processes(settings: Settings) -> Iterator[tuple[str, psutil.Process]]:
 
 def processor(settings: Settings) -> dict[str, float]:
     """Return the seconds of each kind, those of the children that have ended included."""
-    found: dict[str, float] = defaultdict(float)
+    seconds: dict[str, float] = defaultdict(float)
     for kind, process in processes(settings):
         try:
-            found[kind] += sum(process.cpu_times()[:4])
+            seconds[kind] += sum(process.cpu_times()[:4])
         except psutil.Error:
             continue
-    return found
+    return seconds
 
 
 def memory(settings: Settings) -> dict[str, float]:
     """Return megabytes: each kind's share of the memory in use (PSS), and the sum of all RSS."""
-    found = dict.fromkeys(["rss", "pss", *(f"pss {kind}" for kind in KINDS)], 0.0)
+    megabytes = dict.fromkeys(["rss", "pss", *(f"pss {kind}" for kind in KINDS)], 0.0)
     for kind, process in processes(settings):
         try:
             used = process.memory_full_info()
         except psutil.Error:
             continue
-        found["rss"] += used.rss / 2**20
+        megabytes["rss"] += used.rss / 2**20
         for name in ("pss", f"pss {kind}"):
-            found[name] += used.pss / 2**20
-    return found
+            megabytes[name] += used.pss / 2**20
+    return megabytes
 
 
 def save(rows: list[dict[str, float]], folder: Path) -> None:
@@ -193,8 +193,8 @@ def report(rows: list[dict[str, float]]) -> None:
     """Print the means at rest."""
     rest = [row for row in rows if not row["runs"]]
 
-    def mean(name: str, some: list[dict[str, float]]) -> float:
-        return sum(row[name] for row in some) / len(some)
+    def mean(name: str, chosen: list[dict[str, float]]) -> float:
+        return sum(row[name] for row in chosen) / len(chosen)
 
     print(f"{rows[-1]['seconds'] / 60:.0f} minutes, of which {len(rest) / len(rows):.0%} at rest")
     print("\n| | per cent of a core | PSS, MB |\n|---|---|---|")

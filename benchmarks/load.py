@@ -95,10 +95,10 @@ def _case(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _campus(results: int) -> Campus:
-    """Return a campus with about `results` results: a small one's share per student, scaled up."""
+    """Return a campus with about `results` results: a small campus's mean per student, scaled."""
     sample = Campus(CampusConfig(students=500), TODAY)
-    found = sum(len(frame) for table, frame in sample.batches() if table == "result")
-    return Campus(CampusConfig(students=results * 500 // found), TODAY)
+    drawn = sum(len(frame) for table, frame in sample.batches() if table == "result")
+    return Campus(CampusConfig(students=results * 500 // drawn), TODAY)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The part of `drift.py` about the loop: how soon a change is answered, how well, what is invented.
+"""The part of `drift.py` about the loop: answers to a change, and false alarms.
 
 Nothing is run from here; `python benchmarks/drift.py --only loop` does. Each campus has stores of
 its own (PostgreSQL, MLflow, snapshots) and goes through its newest term week by week: predictions,
@@ -29,16 +29,19 @@ from grade_ml.campus.simulated.calendar import LENGTH, newest_term
 from grade_ml.core import database
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble import pooled
-from grade_ml.ensemble.pooled import NAME, Parameters, PooledModel
+from grade_ml.ensemble.names import POOLED
+from grade_ml.ensemble.pooled import Parameters, PooledModel
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
 from grade_ml.features.store import Frames
 from grade_ml.gradebook import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.monitoring import feedback, nightly
+from grade_ml.monitoring.performance import Performance
 from grade_ml.monitoring.retraining import decided, permitted
+from grade_ml.registry.history import Stage
 from grade_ml.registry.registry import Registry
-from grade_ml.registry.transition import Evidence, Stage, Stages
+from grade_ml.registry.transition import Evidence, Stages
 from grade_ml.registry.workspace import Workspace
 from grade_ml.serving.models import Models
 from grade_ml.serving.predictions import read_predictions
@@ -64,7 +67,7 @@ class Term:
     """What happened on one campus; errors (RMSE, points) are from two weeks after the alarm on."""
 
     seed: int
-    asked: dict[date, list[str]] = field(default_factory=dict)
+    requested: dict[date, list[str]] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
     error: float = np.nan
     error_of_told: float = np.nan
@@ -72,44 +75,46 @@ class Term:
 
     @property
     def weeks(self) -> list[float]:
-        """Weeks from the change to each day on which training was asked for."""
-        return [(day - CHANGE).days / 7 for day in self.asked]
+        """Weeks from the change to each day on which training was requested."""
+        return [(day - CHANGE).days / 7 for day in self.requested]
 
 
 def loop(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return how soon a change of grading is answered on simulated campuses, and what is invented.
+    """Return how soon a change of grading is answered on simulated campuses, and the false alarms.
 
-    A campus without a change asks for training wrongly if it does so at any time of its term.
+    A campus without a change requests training wrongly if it does so at any time of its term.
     """
     jobs = [(seed, True) for seed in range(arguments.changed)]
     jobs += [(seed, False) for seed in range(arguments.campuses)]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         work = partial(_term, students=arguments.students, courses=arguments.courses)
-        found = list(pool.map(work, *zip(*jobs, strict=True)))
-    changed, same = found[: arguments.changed], found[arguments.changed :]
-    first = [min((week for week in one.weeks if week >= 0), default=np.inf) for one in changed]
-    requests = [[name for names in one.asked.values() for name in names] for one in changed]
-    invented = float(np.mean([bool(one.asked) for one in same])) if same else np.nan
-    ratios = [one.error / one.error_of_told for one in changed]
+        terms = list(pool.map(work, *zip(*jobs, strict=True)))
+    changed, same = terms[: arguments.changed], terms[arguments.changed :]
+    first = [min((week for week in term.weeks if week >= 0), default=np.inf) for term in changed]
+    requests = [[name for names in term.requested.values() for name in names] for term in changed]
+    invented = float(np.mean([bool(term.requested) for term in same])) if same else np.nan
+    ratios = [term.error / term.error_of_told for term in changed]
     return {
         "loop": {
             "weeks_to_alarm": float(np.median(first)),
-            "weeks_of_each": [round(one, 1) for one in first],
-            "false_before_change": sum(week < 0 for one in changed for week in one.weeks),
-            "courses_trained": float(np.mean([len(set(one)) for one in requests]))
+            "weeks_of_each": [round(week, 1) for week in first],
+            "false_before_change": sum(week < 0 for term in changed for week in term.weeks),
+            "courses_trained": float(np.mean([len(set(names)) for names in requests]))
             if changed
             else 0,
-            "retrainings": max((one.count(name) for one in requests for name in one), default=0),
+            "retrainings": max(
+                (names.count(name) for names in requests for name in names), default=0
+            ),
             "error_ratio": round(float(np.median(ratios)), 3) if changed else None,
-            "error_ratio_of_each": [round(one, 3) for one in ratios],
+            "error_ratio_of_each": [round(ratio, 3) for ratio in ratios],
             "error_ratio_untrained": [
-                round(one.error_untrained / one.error_of_told, 3) for one in changed
+                round(term.error_untrained / term.error_of_told, 3) for term in changed
             ],
             "false_retrain_share": invented,
             "false_retrain_share_se": round(
                 float(np.sqrt(invented * (1 - invented) / max(len(same), 1))), 3
             ),
-            "false_courses": sum(len(names) for one in same for names in one.asked.values()),
+            "false_courses": sum(len(names) for term in same for names in term.requested.values()),
         }
     }
 
@@ -124,20 +129,20 @@ def _term(seed: int, is_changed: bool, students: int, courses: int) -> Term:
         root = settings.storage_root
         _store(engine, gradebook)
         registry = Registry(database.start(settings).mlflow, root, Pseudonyms(b"benchmark"))
-        # As of the first day that is replayed: read on every later one.
+        # As of the first replayed day: every later day reads them.
         frames = Frames(root, TRAINED, registry.pseudonyms)
         for course, rows in snapshots.groupby("course_id", observed=True):
             frames.write(str(course), rows)
         _register(engine, registry, model)
-        found = Term(seed)
-        _replay(found, engine, registry, root, sorted(gradebook.courses["course_id"]))
+        term = Term(seed)
+        _replay(term, engine, registry, root, sorted(gradebook.courses["course_id"]))
         if is_changed:
-            told = _model(campus(date(2000, 1, 1)))
-            after = min((day for day in found.asked if day >= CHANGE), default=CHANGE) + 2 * WEEK
-            _judge(found, engine, gradebook, snapshots, after, told, model)
-    reasons = "; ".join(found.reasons[-2:])
-    weeks = {f"{(day - CHANGE).days / 7:.1f}": len(names) for day, names in found.asked.items()}
-    errors = f"{found.error:.2f} {found.error_of_told:.2f} {found.error_untrained:.2f}"
+            informed = _model(campus(date(2000, 1, 1)))
+            after = min((day for day in term.requested if day >= CHANGE), default=CHANGE) + 2 * WEEK
+            _judge(term, engine, gradebook, snapshots, after, informed, model)
+    reasons = "; ".join(term.reasons[-2:])
+    weeks = {f"{(day - CHANGE).days / 7:.1f}": len(names) for day, names in term.requested.items()}
+    errors = f"{term.error:.2f} {term.error_of_told:.2f} {term.error_untrained:.2f}"
     print(
         "changed" if is_changed else "same",
         seed,
@@ -147,7 +152,7 @@ def _term(seed: int, is_changed: bool, students: int, courses: int) -> Term:
         file=sys.stderr,
         flush=True,
     )
-    return found
+    return term
 
 
 def _campus(seed: int, students: int, courses: int, on: date | None) -> simulated.CampusConfig:
@@ -174,18 +179,18 @@ def _model(config: simulated.CampusConfig) -> PooledModel:
 def brief() -> Parameters:
     """Return parameters of every member with which a fit takes seconds."""
     brief = {"rounds": 40, "learning_rate": 0.15, "depth": 4, "max_depth": 4, "num_leaves": 8}
-    found = pooled.default_parameters()
-    for members in found.values():
+    parameters = pooled.default_parameters()
+    for members in parameters.values():
         for name, values in members.items():
             changes = {"epochs": 6, "units": 16} if name == "mlp" else brief
             values |= {key: changes[key] for key in values.keys() & changes.keys()}
-    return found
+    return parameters
 
 
 def _store(engine: Engine, gradebook: Gradebook) -> None:
     with engine.begin() as connection:
-        for table, one in zip(schema.TABLES, fields(gradebook), strict=True):
-            database.copy_frame(connection, table.fullname, getattr(gradebook, one.name))
+        for table, part in zip(schema.TABLES, fields(gradebook), strict=True):
+            database.copy_frame(connection, table.fullname, getattr(gradebook, part.name))
         counts: dict[str, Any] = {
             name: {} for name in ("rows_loaded", "rows_unchanged", "rows_removed")
         }
@@ -203,7 +208,7 @@ def _register(engine: Engine, registry: Registry, model: PooledModel) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))
         version = registry.register(
-            NAME,
+            POOLED,
             Path(folder),
             metrics=model.evaluation.flat(),
             parameters={},
@@ -217,7 +222,7 @@ def _register(engine: Engine, registry: Registry, model: PooledModel) -> None:
         stages.transition(version, stage, Evidence("the model of the benchmark"))
 
 
-def _replay(found: Term, engine: Engine, registry: Registry, root: str, names: list[str]) -> None:
+def _replay(term: Term, engine: Engine, registry: Registry, root: str, names: list[str]) -> None:
     requests: dict[str, Request] = {}
     day = TRAINED
     while day < ENDED:
@@ -227,32 +232,32 @@ def _replay(found: Term, engine: Engine, registry: Registry, root: str, names: l
             score_running(workspace, names)
             losses = nightly.performance(workspace, models, names)
             nightly.concept(workspace, models, names)
-            if any(getattr(one, "says", "") for one in losses.values()):
+            if any(isinstance(loss, Performance) and loss.says for loss in losses.values()):
                 nightly.drift(workspace, models, names)  # decides only together with loss
             act, _ = permitted(decided(connection, day), requests, (), day)
-            # What was told of a change is looked at anew every night.
+            # Courses with a known change are trained again in every nightly run.
             again = set(changed_since(connection)) | act.keys()
             if again:
                 changes = feedback.changes(workspace, models)
                 done = course.train(sorted(again), opening(engine, registry, root, now), changes)
-                outcomes = [f"{one.course_id}: {one.reason}" for one in done]
+                outcomes = [f"{outcome.course_id}: {outcome.reason}" for outcome in done]
             if act:
-                found.asked[day] = sorted(act)
-                found.reasons += [act[name].reason for name in sorted(act)] + outcomes
+                term.requested[day] = sorted(act)
+                term.reasons += [act[name].reason for name in sorted(act)] + outcomes
                 requests |= {name: Request(name, "", None, day, "", True) for name in act}
         day += WEEK
 
 
 def _judge(  # noqa: PLR0913, PLR0917 - three models on the same rows
-    found: Term,
+    term: Term,
     engine: Engine,
     gradebook: Gradebook,
     snapshots: pd.DataFrame,
     after: date,
-    told: PooledModel,
+    informed: PooledModel,
     untrained: PooledModel,
 ) -> None:
-    """Set the errors of what was stored, of a model that was told, and of the first one."""
+    """Set the errors of stored predictions, of a model that knows the change, and of the first."""
     running = gradebook.sections.loc[
         gradebook.sections["starts_on"] == pd.Timestamp(TERM.starts_on), "section_id"
     ]
@@ -271,10 +276,12 @@ def _judge(  # noqa: PLR0913, PLR0917 - three models on the same rows
     stored = pd.concat(parts).astype(dict.fromkeys(KEYS, str))
     stored = stored[pd.to_datetime(stored["as_of"]) == stored["cut_on"]]
     both = rows[[*KEYS, "cut_on"]].astype(dict.fromkeys(KEYS, str))
-    both = both.assign(told=told.predict(rows)["grade"], untrained=untrained.predict(rows)["grade"])
+    both = both.assign(
+        told=informed.predict(rows)["grade"], untrained=untrained.predict(rows)["grade"]
+    )
     both = both.merge(stored[[*KEYS, "cut_on", "grade"]], on=[*KEYS, "cut_on"])
     both = both.merge(outcomes[[*KEYS, "final_grade"]], on=KEYS)
-    found.error, found.error_of_told, found.error_untrained = (
+    term.error, term.error_of_told, term.error_untrained = (
         float(np.sqrt(((both[name] - both["final_grade"]) ** 2).mean()))
         for name in ("grade", "told", "untrained")
     )

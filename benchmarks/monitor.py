@@ -1,4 +1,4 @@
-"""The part `courses` of `drift.py`: what a run of monitoring takes, by the number of courses.
+"""The part `courses` of `drift.py`: the time of a monitoring run, by the number of courses.
 
 Nothing is run from here; `python benchmarks/drift.py --only courses --monitored 100,1000` does.
 """
@@ -22,7 +22,8 @@ from grade_ml.core import database
 from grade_ml.core.process import peak_megabytes
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.settings import Settings
-from grade_ml.ensemble.pooled import NAME, PooledModel
+from grade_ml.ensemble.names import POOLED
+from grade_ml.ensemble.pooled import PooledModel
 from grade_ml.features.refresh import refresh
 from grade_ml.features.store import Frames
 from grade_ml.gradebook.catalog import course_ids
@@ -46,12 +47,12 @@ WEEKS, AT_ONCE = 4, 50
 
 def courses(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the seconds of each report for so many courses, in a process of their own."""
-    found = []
+    measured = []
     for number in map(int, arguments.monitored.split(",")):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found.append(pool.submit(_monitored, number).result())
-        print(found[-1], file=sys.stderr, flush=True)
-    return {"courses": found}
+            measured.append(pool.submit(_monitored, number).result())
+        print(measured[-1], file=sys.stderr, flush=True)
+    return {"courses": measured}
 
 
 def _monitored(number: int) -> dict[str, Any]:
@@ -80,11 +81,11 @@ def prepared(engine: Engine, settings: Settings, config: simulated.CampusConfig)
     with opened() as workspace:
         data = TrainingData.read(workspace)
     training = pooled.train(data, opened, tune=lambda *_: Tuned(brief()))
-    assert registry.get(NAME, Alias.CHAMPION) == training.version
+    assert registry.get(POOLED, Alias.CHAMPION) == training.version
     with engine.begin() as connection:
         for first in range(0, len(names), AT_ONCE):
-            some = names[first : first + AT_ONCE]
-            _predict(connection, frames, some, training.model, training.version)
+            batch = names[first : first + AT_ONCE]
+            _predict(connection, frames, batch, training.model, training.version)
     return registry
 
 
@@ -97,9 +98,9 @@ def _predict(
 ) -> None:
     rows = frames.snapshots(names)
     recent = rows["cut_on"] > str(TODAY - timedelta(days=7 * WEEKS))
-    for day, some in rows[recent].groupby("cut_on"):
-        told = model.predict(some.reset_index(drop=True))
-        write_predictions(connection, told, as_of=day.date(), model=version)
+    for day, group in rows[recent].groupby("cut_on"):
+        predictions = model.predict(group.reset_index(drop=True))
+        write_predictions(connection, predictions, as_of=day.date(), model=version)
 
 
 def reports(engine: Engine, settings: Settings, registry: Registry) -> dict[str, Any]:
@@ -118,6 +119,6 @@ def reports(engine: Engine, settings: Settings, registry: Registry) -> dict[str,
         "seconds": round(total, 1),
         "seconds_by_report": seconds,
         "seconds_per_course": round(total / len(names), 3),
-        "tested": sum(one.body["status"] == "tested" for one in drifts),
-        "drifted": sum(one.body["drifted"] for one in drifts),
+        "tested": sum(report.body["status"] == "tested" for report in drifts),
+        "drifted": sum(report.body["drifted"] for report in drifts),
     }

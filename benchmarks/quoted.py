@@ -1,4 +1,4 @@
-"""What other programs reached on OULAD by the same protocols; quoted, not run again.
+"""Figures of other programs on OULAD by the same protocols; quoted, not run again.
 
 For grades they had 300 s, two cores and the protected attributes.
 """
@@ -32,7 +32,7 @@ QUOTED = {
     },
 }
 
-#: MAE and RMSE of remaining scores on 2014B over all, at .25, .50, .75, and of the next one.
+#: MAE and RMSE of remaining scores on 2014B over all, at .25, .50, .75, and of the next assignment.
 QUOTED_FORECASTS = {
     "last score": {
         "mae": [21.23, 24.79, 18.19, 17.69, 19.33],

@@ -1,7 +1,7 @@
-"""OULAD's 2014B replayed week by week: what looks decide of a baseline and an ensemble.
+"""OULAD's 2014B replayed week by week: the decisions between a baseline and an ensemble.
 
-For `experiments.py`. Both models learn from 2013B and 2013J and predict every week of 2014B; what
-they said lies in the table of shadows of an installation that has 2014B alone, the baseline as
+For `experiments.py`. Both models learn from 2013B and 2013J and predict every week of 2014B. Their
+predictions are in the table of shadows of an installation with 2014B alone, the baseline as
 version 1 and the ensemble as version 2 of one model, and each week the product's own tick looks.
 """
 
@@ -50,7 +50,7 @@ from installation import temporary_installation
 TERM = "2014B"
 TRAIN = ["2013B", "2013J"]
 PSEUDONYMS = Pseudonyms(b"benchmark")
-#: The name under which both stand: arms of an experiment are versions of one model.
+#: The name of both: arms of an experiment are versions of one model.
 NAME = "pooled"
 #: Courses that are watched, each with one more assignment in a batch, and batches of the watch.
 COURSES, BATCHES = 7, 4
@@ -59,18 +59,18 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Replayed:
-    """Both models' predictions of the term, its gradebook, and what came true.
+    """Both models' predictions of the term, its gradebook, and the final grades.
 
     Attributes
     ----------
-    told
+    predictions
         By version: section_id, student_id, as_of, `PREDICTED` and implied.
     truth
         section_id, student_id, final_grade.
     """
 
     gradebook: Gradebook
-    told: dict[int, pd.DataFrame]
+    predictions: dict[int, pd.DataFrame]
     truth: pd.DataFrame
 
 
@@ -80,25 +80,25 @@ def replayed(folder: Path, kept: Path | None) -> Replayed:
     with temporary_installation() as (_, engine):
         load(engine, oulad.bundle(folder), loaded_at=datetime(2026, 11, 24, tzinfo=UTC))
         with engine.connect() as connection:
-            everything = frames.read(connection)
-    end = (everything.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
-    others = set(everything.sections["term_id"]) - {TERM}
-    truth = outcomes(everything, end, DEFAULTS)[[*ENROLLMENT, "final_grade"]]
-    sections = everything.sections
-    test = grade_snapshots(everything, weekly_cuts(sections[sections["term_id"] == TERM], end), end)
-    told = {
-        version: _told(everything, test, version, end, kept and kept / f"{version}.parquet")
+            gradebook = frames.read(connection)
+    end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
+    others = set(gradebook.sections["term_id"]) - {TERM}
+    truth = outcomes(gradebook, end, DEFAULTS)[[*ENROLLMENT, "final_grade"]]
+    sections = gradebook.sections
+    test = grade_snapshots(gradebook, weekly_cuts(sections[sections["term_id"] == TERM], end), end)
+    predictions = {
+        version: _predicted(gradebook, test, version, end, kept and kept / f"{version}.parquet")
         for version in (1, 2)
     }
-    return Replayed(without_terms(everything, sorted(others)), told, as_text(truth))
+    return Replayed(without_terms(gradebook, sorted(others)), predictions, as_text(truth))
 
 
-def _told(
-    everything: Gradebook, test: pd.DataFrame, version: int, end: date, kept: Path | None
+def _predicted(
+    gradebook: Gradebook, test: pd.DataFrame, version: int, end: date, kept: Path | None
 ) -> pd.DataFrame:
     if kept and kept.exists():
         return pd.read_parquet(kept)
-    known = without_terms(everything, [TERM])
+    known = without_terms(gradebook, [TERM])
     sections = known.sections[known.sections["term_id"].isin(TRAIN)]
     rows = grade_snapshots(known, weekly_cuts(sections, end), end)
     truth = outcomes(known, end, DEFAULTS)
@@ -107,26 +107,26 @@ def _told(
         if version == 1
         else pooled.fit(rows, truth, 0, pseudonyms=PSEUDONYMS)
     )
-    said = model.predict(test)
-    to_come = pd.Series(test["weight_remaining"].to_numpy(float), said.index)
-    certain = pd.Series(collected(test), said.index)
-    found = as_text(said[[*ENROLLMENT, *PREDICTED]]).assign(
-        as_of=test["cut_on"].array, implied=implied(said["grade"], certain, to_come)
+    predicted = model.predict(test)
+    to_come = pd.Series(test["weight_remaining"].to_numpy(float), predicted.index)
+    certain = pd.Series(collected(test), predicted.index)
+    forecasts = as_text(predicted[[*ENROLLMENT, *PREDICTED]]).assign(
+        as_of=test["cut_on"].array, implied=implied(predicted["grade"], certain, to_come)
     )
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        found.to_parquet(kept)
-    return found
+        forecasts.to_parquet(kept)
+    return forecasts
 
 
 @contextmanager
 def _installed(world: Replayed) -> Iterator[Engine]:
-    """Yield a database that has the term and what both models said of it."""
+    """Yield a database with the term and both models' predictions of it."""
     with temporary_installation() as (_, engine):
         with engine.begin() as connection:
             for table, field in zip(schema.TABLES, fields(world.gradebook), strict=False):
                 copy_frame(connection, table.fullname, getattr(world.gradebook, field.name))
-            for version, rows in world.told.items():
+            for version, rows in world.predictions.items():
                 write_shadows(connection, rows, model=_version(version))
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(sa.text("analyze"))
@@ -165,7 +165,7 @@ def _plan(kind: Kind, arms: tuple[int, int], day: date, known: tuple[int, date] 
 
 
 def oulad_replay(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the week of promotion, and errors of what was served beside never and always."""
+    """Return the week of promotion, and the errors of both models and of the served predictions."""
     world = replayed(arguments.oulad, arguments.predictions)
     first = world.gradebook.sections["starts_on"].min().date()
     last = world.gradebook.sections["ends_on"].max().date()
@@ -186,18 +186,20 @@ def oulad_replay(arguments: argparse.Namespace) -> dict[str, Any]:
                         continue
                     plan = _plan(Kind.SHADOW, (1, 2), day, (due.labels, due.until))
                     store.create(connection, plan, now, "benchmark", "opened")
-                for one in nightly.results(workspace):
-                    assert one.look, one.says
-                    looks += one.look.decision is not Decision.SKIPPED
-                    print(week, one.experiment_id, _short(one.look), file=sys.stderr, flush=True)
-                    if one.look.decision is Decision.BETTER and plan.kind is Kind.SHADOW:
+                for result in nightly.results(workspace):
+                    assert result.look, result.text
+                    looks += result.look.decision is not Decision.SKIPPED
+                    print(
+                        week, result.experiment_id, _short(result.look), file=sys.stderr, flush=True
+                    )
+                    if result.look.decision is Decision.BETTER and plan.kind is Kind.SHADOW:
                         champion, promoted = 2, week
                         due = expected(connection, (), day, LIFECYCLE.watch)
                         plan = _plan(Kind.WATCH, (1, 2), day, due and (due.labels, due.until))
                         store.create(connection, plan, now, "benchmark", "promoted")
-                    elif one.look.decision is Decision.WORSE and plan.kind is Kind.WATCH:
+                    elif result.look.decision is Decision.WORSE and plan.kind is Kind.WATCH:
                         champion, rolled_back = 1, week
-        everything = _labels(engine, first, last)
+        all_labels = _labels(engine, first, last)
     errors = {
         name: _errors(world, {day: version for day, version in versions.items()})
         for name, versions in {
@@ -206,16 +208,16 @@ def oulad_replay(arguments: argparse.Namespace) -> dict[str, Any]:
             "challenger": dict.fromkeys(serves, 2),
         }.items()
     }
-    scores = {arm: float(np.sqrt(everything[arm].mean())) for arm in ("control", "treatment")}
+    scores = {arm: float(np.sqrt(all_labels[arm].mean())) for arm in ("control", "treatment")}
     return {
         "oulad_replay": {
             "week": promoted,
-            **{name: one["rmse"] for name, one in errors.items()},
-            "mae": {name: one["mae"] for name, one in errors.items()},
+            **{name: error["rmse"] for name, error in errors.items()},
+            "mae": {name: error["mae"] for name, error in errors.items()},
             "score_rmse": {"champion": scores["control"], "challenger": scores["treatment"]},
             "rolled_back": rolled_back,
             "looks": looks,
-            "labels": len(everything),
+            "labels": len(all_labels),
         }
     }
 
@@ -241,7 +243,9 @@ def _labels(engine: Engine, first: date, last: date) -> pd.DataFrame:
 def _errors(world: Replayed, serves: dict[date, int]) -> dict[str, float]:
     """Return RMSE and MAE (points of the final grade) of what was served, over all weeks."""
     days = {pd.Timestamp(day): version for day, version in serves.items()}
-    parts = [rows[rows["as_of"].map(days) == version] for version, rows in world.told.items()]
+    parts = [
+        rows[rows["as_of"].map(days) == version] for version, rows in world.predictions.items()
+    ]
     both = pd.concat(parts).merge(world.truth, on=ENROLLMENT)
     error = (both["grade"] - both["final_grade"]).dropna()
     return {"rmse": float(np.sqrt((error**2).mean())), "mae": float(error.abs().mean())}
@@ -250,26 +254,28 @@ def _errors(world: Replayed, serves: dict[date, int]) -> dict[str, float]:
 def by_chance(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return how often a version is promoted or rejected though neither is better.
 
-    The errors are OULAD's, the looks the product's, week by week. Who errs as which version is
-    drawn for each student, or for each assignment: a model may foresee one and not the next.
+    The errors are OULAD's, the looks the product's, week by week. The version that gets an error is
+    drawn for each student, or for each assignment: a model may predict one well and not the next.
     """
     rows = _all_labels(arguments)
     random = np.random.default_rng(0)
-    found = {}
+    shares = {}
     for unit, column in {"by_student": "student", "by_assignment": "item"}.items():
         codes = pd.factorize(rows[column])[0]
         ends = [
             _decided(rows, (random.random(codes.max() + 1) < 0.5)[codes])
             for _ in range(arguments.simulations // 10)
         ]
-        promoted = float(np.mean([one is Decision.BETTER for one in ends]))
-        claimed = float(np.mean([one in (Decision.BETTER, Decision.WORSE) for one in ends]))
-        found[unit] = {
+        promoted = float(np.mean([decision is Decision.BETTER for decision in ends]))
+        claimed = float(
+            np.mean([decision in (Decision.BETTER, Decision.WORSE) for decision in ends])
+        )
+        shares[unit] = {
             "promoted": promoted,
             "claimed": claimed,
             "claimed_se": float(np.sqrt(claimed * (1 - claimed) / len(ends))),
         }
-    return {"oulad_aa": found}
+    return {"oulad_aa": shares}
 
 
 def _decided(rows: pd.DataFrame, swapped: npt.NDArray[np.bool_]) -> Decision:
@@ -285,14 +291,14 @@ def _decided(rows: pd.DataFrame, swapped: npt.NDArray[np.bool_]) -> Decision:
 def _looked(
     plan: Plan, rows: pd.DataFrame, losses: Floats, batches: Iterable[npt.NDArray[np.bool_]]
 ) -> tuple[Decision, int]:
-    """Return the decision of the last look, and its number; each has the labels of a batch more."""
+    """Return the decision of the last look, and its number; each adds the labels of a batch."""
     earlier: list[Look] = []
     student = rows["student"].to_numpy()
     for number, known in enumerate(batches, 1):
         code = pd.factorize(student[known])[0]
         size = np.bincount(code)
         means = [np.bincount(code, losses[known, arm]) / size for arm in (0, 1)]
-        found = crossed(
+        comparison = crossed(
             paired(*means, labels=len(code)),
             losses[known, 1] - losses[known, 0],
             rows["student"][known],
@@ -300,19 +306,19 @@ def _looked(
         )
         on = plan.starts_on + timedelta(days=7 * number)
         now = datetime.combine(on, time(), UTC)
-        told = look(plan, Seen(found, len(code), str(number)), earlier, on, now)
-        if told.decision.is_final:
-            return told.decision, number
-        earlier.append(told)
+        result = look(plan, Seen(comparison, len(code), str(number)), earlier, on, now)
+        if result.decision.is_final:
+            return result.decision, number
+        earlier.append(result)
     return Decision.CONTINUE, len(earlier)
 
 
 def rollback(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return how often a tenth more error is rolled back within two batches, and none at all.
+    """Return how often a tenth more error is rolled back within two batches, and no more error.
 
     The errors are those of both models on OULAD's labels. A batch is one more assignment of each of
-    `COURSES` courses, drawn from all. Who errs as which version is drawn for each assignment, so
-    that neither is better; then the errors of the one that serves grow by 10%.
+    `COURSES` courses, drawn from all. The version that gets an error is drawn for each assignment,
+    so that neither is better; then the errors of the version that serves grow by 10%.
     """
     rows = _all_labels(arguments)
     item = pd.factorize(rows["item"])[0]
@@ -324,15 +330,15 @@ def rollback(arguments: argparse.Namespace) -> dict[str, Any]:
         place[order] = np.arange(COURSES * BATCHES) // COURSES
         chosen = place[item] < BATCHES
         swapped = random.random(item.max() + 1) < 0.5
-        some, batch = rows[chosen].reset_index(drop=True), place[item][chosen]
-        errors = some[["control_error", "treatment_error"]].to_numpy(np.float64)
+        sample, batch = rows[chosen].reset_index(drop=True), place[item][chosen]
+        errors = sample[["control_error", "treatment_error"]].to_numpy(np.float64)
         other = swapped[item][chosen]
         errors[other] = errors[other][:, ::-1]
-        day = some["arrived_on"].min().date()
-        plan = replace(_plan(Kind.WATCH, (1, 2), day, None), planned_labels=len(some))
+        day = sample["arrived_on"].min().date()
+        plan = replace(_plan(Kind.WATCH, (1, 2), day, None), planned_labels=len(sample))
         for factor, ends in ((1.1, within), (1.0, falsely)):
             known = (batch <= number for number in range(BATCHES))
-            decision, looks = _looked(plan, some, (errors * [1.0, factor]) ** 2, known)
+            decision, looks = _looked(plan, sample, (errors * [1.0, factor]) ** 2, known)
             ends.append(looks if decision is Decision.WORSE else np.inf)
     detected, false = float(np.mean(np.array(within) <= 2)), float(np.mean(np.isfinite(falsely)))
     both = rows[["control_error", "treatment_error"]]

@@ -1,4 +1,4 @@
-"""The part of `drift.py` about streams: what is missed, what is invented, how late.
+"""The part of `drift.py` about streams: missed changes, false alarms, delays.
 
 Nothing is run from here; `python benchmarks/drift.py --only streams` does.
 """
@@ -17,7 +17,7 @@ from river.naive_bayes import GaussianNB
 
 from grade_ml.monitoring import concept
 
-#: Rows: what a detector learns from, stable ones on which an alarm is false, and changed ones.
+#: Rows: what a detector learns from, stable rows on which an alarm is false, and changed rows.
 BEFORE, STABLE, CHANGED = 1000, 1000, 1000
 EVERY = 500
 
@@ -58,13 +58,15 @@ def streams(arguments: argparse.Namespace) -> dict[str, Any]:
     from 1,000 rows before. They are read in standard deviations of the next 1,000.
     """
     makers: dict[str, Callable[[int], Values]] = {"normal": _normal, **_errors_of_streams()}
-    found: dict[str, dict[str, Any]] = {}
+    by_stream: dict[str, dict[str, Any]] = {}
     for name, make in makers.items():
         samples = [make(seed) for seed in range(arguments.seeds)]
-        found[name] = {one: _judge(alarms, samples) for one, alarms in _beside().items()}
+        by_stream[name] = {
+            detector: _judge(alarms, samples) for detector, alarms in _beside().items()
+        }
     return {
-        "streams": {name: one["ours"] for name, one in found.items()},
-        "streams_beside": found,
+        "streams": {name: figures["ours"] for name, figures in by_stream.items()},
+        "streams_beside": by_stream,
         **_elec2(),
     }
 
@@ -128,7 +130,7 @@ def _errors(rows: list[Any], learned: int) -> Values:
 
 
 def _elec2() -> dict[str, Any]:
-    """Return alarms per 1,000 rows of Elec2, of which nobody knows where it changes."""
+    """Return alarms per 1,000 rows of Elec2, whose changes are unknown."""
     try:
         values = _errors(list(islice(Elec2(), 20_000)), BEFORE)
     except Exception as error:  # it is fetched from its author's site

@@ -1,4 +1,4 @@
-"""How fast a OneRoster server is read: everything at first, and a night in which 1% changed.
+"""How fast a OneRoster server is read: everything at first, and a nightly run after 1% changed.
 
 Usage: `python benchmarks/sync.py [--results N] [--days 3]`. The simulated college is served by a
 process of its own, as `grade-ml providers` serves it, some days before and then on TODAY; times
@@ -37,7 +37,9 @@ def main() -> None:
     """Sync twice and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=int, default=1_000_000)
-    parser.add_argument("--days", type=int, default=3, help="days until the changed night")
+    parser.add_argument(
+        "--days", type=int, default=3, help="days until the nightly run with changes"
+    )
     arguments = parser.parse_args()
     students = _students(arguments.results)
     with socket.socket() as free:
@@ -47,51 +49,53 @@ def main() -> None:
         done: list[tuple[Synced, float]] = []
         for day in (TODAY - timedelta(days=arguments.days), TODAY):
             with _server(port, day, students) as url:
-                said = oneroster.settings(url)
-                named = {name.removeprefix(PREFIX).lower(): value for name, value in said.items()}
+                environment = oneroster.settings(url)
+                named = {
+                    name.removeprefix(PREFIX).lower(): value for name, value in environment.items()
+                }
                 server = OneRosterSettings(_env_file=None, **named)
                 now = datetime.combine(day, clock(0, 30), UTC)
                 started = time.perf_counter()
-                found = sync(
-                    engine, settings, server, now=now, clock=Clock(), on_progress=_tell(started)
+                synced = sync(
+                    engine, settings, server, now=now, clock=Clock(), on_progress=_reporter(started)
                 )
-                done.append((found, time.perf_counter() - started))
-    (first, first_s), (night, night_s) = done
-    assert first.report and night.report
+                done.append((synced, time.perf_counter() - started))
+    (first, first_s), (second, second_s) = done
+    assert first.report and second.report
     print(
         json.dumps(
             {
                 "sync_1m_s": round(first_s, 1),
                 "results": first.rows["results"],
-                "changed_night_s": round(night_s, 1),
-                "changed_share": round(night.rows["results"] / first.rows["results"], 4),
+                "changed_night_s": round(second_s, 1),
+                "changed_share": round(second.rows["results"] / first.rows["results"], 4),
                 "peak_mb": round(peak_megabytes()),
             }
         )
     )
 
 
-def _tell(started: float):
+def _reporter(started: float):
     steps: set[str] = set()
 
-    def tell(step: str, _: int) -> None:
+    def report(step: str, _: int) -> None:
         if step not in steps:
             steps.add(step)
             print(f"{time.perf_counter() - started:7.1f} s {step}", flush=True)
 
-    return tell
+    return report
 
 
 def _students(results: int) -> int:
     """Return how many students have about so many results: a small college's share, scaled up."""
     config = CampusConfig(students=500, courses=COURSES, terms=3, seed=1)
-    found = sum(len(f) for table, f in Campus(config, TODAY).batches() if table == "result")
-    return results * 500 // found
+    drawn = sum(len(f) for table, f in Campus(config, TODAY).batches() if table == "result")
+    return results * 500 // drawn
 
 
 @contextmanager
 def _server(port: int, day: date, students: int) -> Iterator[str]:
-    """Serve the college as it is on a day, drawn before anybody asks."""
+    """Serve the college as it is on a day, drawn before the first request."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "grade_ml.cli", "providers", "--port", str(port)),
@@ -113,14 +117,14 @@ def _server(port: int, day: date, students: int) -> Iterator[str]:
 
 
 def _draw(url: str) -> None:
-    said = oneroster.settings(url)
+    environment = oneroster.settings(url)
     with httpx.Client(timeout=600) as http:
         token = http.post(
-            said[f"{PREFIX}TOKEN_URL"],
+            environment[f"{PREFIX}TOKEN_URL"],
             data={"grant_type": "client_credentials"},
             auth=(oneroster.CLIENT_ID, oneroster.CLIENT_SECRET),
         ).json()["access_token"]
-        place = f"{said[f'{PREFIX}URL']}/ims/oneroster/rostering/v1p2/orgs"
+        place = f"{environment[f'{PREFIX}URL']}/ims/oneroster/rostering/v1p2/orgs"
         http.get(place, headers={"Authorization": f"Bearer {token}"}).raise_for_status()
 
 

@@ -1,6 +1,6 @@
-"""Second opinions, what-ifs and narratives: stable, valid, in time, and true to the last digit.
+"""Second opinions, what-ifs and narratives: stability, validity, speed and exact numbers.
 
-A part of `explain.py`, whose ensemble is asked about students of OULAD's 2014B, spread evenly over
+A part of `explain.py`, whose ensemble predicts students of OULAD's 2014B, spread evenly over
 the risk, at half of each section.
 """
 
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ensemble import TEST, TRAIN
-from ensemble import _oulad as oulad_gradebook
 
 from grade_ml.core.process import peak_megabytes
 from grade_ml.ensemble.pooled import PooledModel
@@ -44,14 +43,15 @@ from grade_ml.features.validation import schema
 from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.training.backtest import without_terms
+from out_of_time import read_oulad
 
-#: Students who are asked about.
+#: Students who are explained.
 STUDENTS = 60
 
 
 def whatif(oulad: Path, folder: Path) -> dict[str, Any]:
     """Return the figures of the ensemble that `explain.prepare` keeps in `folder`."""
-    gradebook = oulad_gradebook(oulad)
+    gradebook = read_oulad(oulad)
     end = (gradebook.sections["ends_on"].max() + pd.Timedelta(days=1)).date()
     past = without_terms(gradebook, TEST)
     sections = past.sections[past.sections["term_id"].isin(TRAIN)]
@@ -59,7 +59,7 @@ def whatif(oulad: Path, folder: Path) -> dict[str, Any]:
     return measure(PooledModel.load(folder / "model"), gradebook, TEST, training, STUDENTS)
 
 
-def measure(  # noqa: PLR0913, PLR0917 - what is asked, of whom, on what grounds
+def measure(  # noqa: PLR0913, PLR0917 - model, students and data
     model: PooledModel,
     gradebook: Gradebook,
     terms: Sequence[str],
@@ -95,16 +95,16 @@ def _lime(
     model: PooledModel, rows: pd.DataFrame, training: pd.DataFrame, seed: int
 ) -> dict[str, Any]:
     known: dict[tuple[str, float], Neighbours] = {}
-    told = list(explain(model, rows).explanations())
+    explanations = list(explain(model, rows).explanations())
     pairs: list[tuple[LocalSurrogate, LocalSurrogate]] = []
     identical, signs, overlap, seconds = [], [], [], []
-    for place, exact in enumerate(told):
+    for place, exact in enumerate(explanations):
         row = rows.iloc[[place]].reset_index(drop=True)
         of_course = training[training["course_id"].astype(str) == str(row["course_id"].iloc[0])]
         progress = float(row["progress"].iloc[0])
         if (key := (str(row["course_id"].iloc[0]), progress)) not in known:
-            some = of_course if len(of_course) else training
-            known[key] = neighbours(model, some, progress, seed)
+            chosen = of_course if len(of_course) else training
+            known[key] = neighbours(model, chosen, progress, seed)
         around = known[key]
         start = time.perf_counter()
         first = surrogate(model, row, around, seed)
@@ -114,9 +114,9 @@ def _lime(
         other = surrogate(model, row, around, seed + 1)
         pairs.append((first, other))
         if not first.hidden and exact.grade is not None:
-            found = agreement(first, exact.grade, around)
-            signs.append(found.signs)
-            overlap.append(found.jaccard5)
+            agreed = agreement(first, exact.grade, around)
+            signs.append(agreed.signs)
+            overlap.append(agreed.jaccard5)
     return {
         "identical": all(identical),
         "jaccard5": float(np.mean([_jaccard5(*pair) for pair in pairs])),
@@ -129,34 +129,34 @@ def _lime(
 
 
 def _jaccard5(first: LocalSurrogate, second: LocalSurrogate) -> float:
-    one, other = ({name for name, _ in local.largest(5)} for local in (first, second))
-    return len(one & other) / len(one | other)
+    largest, other_largest = ({name for name, _ in local.largest(5)} for local in (first, second))
+    return len(largest & other_largest) / len(largest | other_largest)
 
 
 def _counterfactuals(
     model: PooledModel, rows: pd.DataFrame, gradebook: Gradebook, seed: int
 ) -> dict[str, Any]:
-    seconds, unreachable_s, asked = [], [], []
+    seconds, unreachable_s, questions = [], [], []
     for row, carried in _carried(rows, gradebook):
         goal = next_goal(float(model.predict(row)["grade"].iloc[0]), DEFAULTS.goals_of(""))
         if goal is not None:
             start = time.perf_counter()
             answer = what_ifs(model, carried, row, goal, seed)
             seconds.append(time.perf_counter() - start)
-            asked.append((row, carried, answer))
+            questions.append((row, carried, answer))
         start = time.perf_counter()
         hopeless = what_ifs(model, carried, row, 100.0, seed)
         if hopeless.status is Status.NOT_REACHABLE:
             unreachable_s.append(time.perf_counter() - start)
-    reached = [one for one in asked if one[2].status is Status.REACHED]
+    reached = [question for question in questions if question[2].status is Status.REACHED]
     judged = [
-        _judged(model, row, carried, answer, one)
+        _judged(model, row, carried, answer, what_if)
         for row, carried, answer in reached
-        for one in answer.what_ifs
+        for what_if in answer.what_ifs
     ]
-    changes = [len(one.changes) for _, _, answer in reached for one in answer.what_ifs]
+    changes = [len(what_if.changes) for _, _, answer in reached for what_if in answer.what_ifs]
     distinct = [len(answer.what_ifs) for _, _, answer in reached]
-    statuses = pd.Series([str(answer.status) for _, _, answer in asked]).value_counts()
+    statuses = pd.Series([str(answer.status) for _, _, answer in questions]).value_counts()
     return {
         "valid": float(np.mean([valid for valid, _ in judged])) if judged else None,
         "violations": sum(violations for _, violations in judged),
@@ -183,7 +183,7 @@ def _carried(
 
 
 def _judged(
-    model: PooledModel, row: pd.DataFrame, carried: Continuation, answer: Answer, one: WhatIf
+    model: PooledModel, row: pd.DataFrame, carried: Continuation, answer: Answer, what_if: WhatIf
 ) -> tuple[bool, int]:
     """Return whether a what-if reaches its goal, rebuilt from its words alone, and what it breaks.
 
@@ -192,10 +192,10 @@ def _judged(
     until = answer.until
     assert until is not None
     left = carried.open_assignments(str(row["student_id"].iloc[0]))
-    scores = np.array([[one.score for one in left]])
-    ids = [one.assignment_id for one in left]
+    scores = np.array([[assignment.score for assignment in left]])
+    ids = [assignment.assignment_id for assignment in left]
     on_time, days = False, np.nan
-    for change in one.changes:
+    for change in what_if.changes:
         on_time |= change.kind is Kind.ON_TIME
         if change.kind is Kind.ACTIVE_DAYS:
             days = change.to
@@ -214,25 +214,27 @@ def _judged(
     violations = sum(not _same(row[name].iloc[0], future[name].iloc[0]) for name in fixed)
     schema().validate(future)
     top = np.nanquantile(carried.scores, SETTINGS.score_quantile)
-    wanted = [change.to for change in one.changes if change.kind is Kind.SCORE]
-    violations += sum(score > top for score in wanted)
-    violations += any(change.first is not None and change.first > until for change in one.changes)
-    return grade >= answer.goal and abs(grade - one.grade) < 1e-6, int(violations)
+    scores_to_reach = [change.to for change in what_if.changes if change.kind is Kind.SCORE]
+    violations += sum(score > top for score in scores_to_reach)
+    violations += any(
+        change.first is not None and change.first > until for change in what_if.changes
+    )
+    return grade >= answer.goal and abs(grade - what_if.grade) < 1e-6, int(violations)
 
 
-def _same(one: object, other: object) -> bool:
-    return one == other or (pd.isna(one) and pd.isna(other))  # type: ignore[call-overload]
+def _same(before: object, after: object) -> bool:
+    return before == after or (pd.isna(before) and pd.isna(after))  # type: ignore[call-overload]
 
 
 def _narratives(model: PooledModel, rows: pd.DataFrame) -> Mapping[str, Any]:
-    found = explain(model, rows)
-    bounds = found.predictions[["lower80", "upper80"]].itertuples(index=False, name=None)
+    explanations = explain(model, rows)
+    bounds = explanations.predictions[["lower80", "upper80"]].itertuples(index=False, name=None)
     start = time.perf_counter()
     verified = [
-        verify(narrate(one, reader, language), one) == ()
-        for one in (
-            Explained(told, *interval)
-            for told, interval in zip(found.explanations(), bounds, strict=True)
+        verify(narrate(explained, reader, language), explained) == ()
+        for explained in (
+            Explained(explanation, *interval)
+            for explanation, interval in zip(explanations.explanations(), bounds, strict=True)
         )
         for reader in Reader
         for language in languages()

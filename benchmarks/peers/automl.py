@@ -1,13 +1,14 @@
 """Fit another program on a table of features and predict; runs in that program's environment.
 
-Usage: `automl.py KIND TRAIN TEST OUT SECONDS TARGET`, where KIND is flaml, autogluon, lightgbm or
-forest, the files are Parquet, and TARGET is final_grade or at_risk. OUT gets one column, predicted.
+Usage: `automl.py KIND TRAIN TEST OUT SECONDS TARGET`, where KIND is one of `FITS`, the files are
+Parquet, and TARGET is final_grade or at_risk. OUT gets one column, predicted.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from functools import partial
 
 import pandas as pd
 
@@ -25,8 +26,8 @@ def main() -> None:
         test[name] = test[name].cat.set_categories(known)
     train = train[train[target].notna()]
     known, truth = train.drop(columns=TARGETS), train[target].astype(float)
-    asked = test.drop(columns=TARGETS)
-    predicted = FITS[kind](known, truth, asked, target == "at_risk", int(seconds))
+    features = test.drop(columns=TARGETS)
+    predicted = FITS[kind](known, truth, features, target == "at_risk", int(seconds))
     pd.DataFrame({"predicted": predicted}).to_parquet(out)
 
 
@@ -36,7 +37,7 @@ def _read(file: str) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(texts, "category"))
 
 
-def _flaml(known, truth, asked, risk, seconds):
+def _flaml(known, truth, unseen, risk, seconds):
     from flaml import AutoML
 
     model = AutoML()
@@ -50,10 +51,10 @@ def _flaml(known, truth, asked, risk, seconds):
         seed=0,
         verbose=0,
     )
-    return model.predict_proba(asked)[:, 1] if risk else model.predict(asked)
+    return model.predict_proba(unseen)[:, 1] if risk else model.predict(unseen)
 
 
-def _autogluon(known, truth, asked, risk, seconds):
+def _autogluon(known, truth, unseen, risk, seconds):
     from autogluon.tabular import TabularPredictor
 
     with tempfile.TemporaryDirectory() as folder:
@@ -70,31 +71,39 @@ def _autogluon(known, truth, asked, risk, seconds):
             num_cpus=THREADS,
             dynamic_stacking=False,
         )
-        return model.predict_proba(asked)[1.0].to_numpy() if risk else model.predict(asked)
+        return model.predict_proba(unseen)[1.0].to_numpy() if risk else model.predict(unseen)
 
 
-def _lightgbm(known, truth, asked, risk, seconds):
+def _lightgbm(known, truth, unseen, risk, seconds, **parameters):
     from lightgbm import LGBMClassifier, LGBMRegressor
 
     kind = LGBMClassifier if risk else LGBMRegressor
-    model = kind(
-        n_estimators=500, learning_rate=0.03, num_leaves=31, n_jobs=THREADS, random_state=0
-    ).fit(known, truth)
-    return model.predict_proba(asked)[:, 1] if risk else model.predict(asked)
+    fixed = {"n_estimators": 500, "learning_rate": 0.03, "num_leaves": 31, "random_state": 0}
+    model = kind(**fixed | parameters, n_jobs=THREADS, verbosity=-1).fit(known, truth)
+    return model.predict_proba(unseen)[:, 1] if risk else model.predict(unseen)
 
 
-def _forest(known, truth, asked, risk, seconds):
+def _forest(known, truth, rows, risk, seconds, **parameters):
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
     kind = RandomForestClassifier if risk else RandomForestRegressor
-    both = pd.get_dummies(pd.concat([known, asked]))
-    model = kind(n_estimators=300, min_samples_leaf=5, n_jobs=THREADS, random_state=0)
+    both = pd.get_dummies(pd.concat([known, rows]))
+    fixed = {"n_estimators": 300, "min_samples_leaf": 5, "random_state": 0}
+    model = kind(**fixed | parameters, n_jobs=THREADS)
     model.fit(both[: len(known)], truth)
     unseen = both[len(known) :]
     return model.predict_proba(unseen)[:, 1] if risk else model.predict(unseen)
 
 
-FITS = {"flaml": _flaml, "autogluon": _autogluon, "lightgbm": _lightgbm, "forest": _forest}
+FITS = {
+    "flaml": _flaml,
+    "autogluon": _autogluon,
+    "lightgbm": _lightgbm,
+    "forest": _forest,
+    # For the many columns of the ensemble: each tree, or split, sees a part of them.
+    "lightgbm-half": partial(_lightgbm, n_estimators=400, colsample_bytree=0.5),
+    "forest-third": partial(_forest, max_features=1 / 3),
+}
 
 if __name__ == "__main__":
     main()
