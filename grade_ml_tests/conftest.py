@@ -100,7 +100,7 @@ def passwords() -> st.SearchStrategy[str]:
     )
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def forgetful() -> Iterator[None]:
     """Secrets of this test are not hidden in others."""
     before = set(masking._known)

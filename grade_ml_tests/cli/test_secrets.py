@@ -17,7 +17,7 @@ from grade_ml_tests.conftest import MARK, passwords
 
 __all__ = ["signals"]
 
-pytestmark = [pytest.mark.security, pytest.mark.slow, pytest.mark.usefixtures("forgetful")]
+pytestmark = [pytest.mark.security, pytest.mark.slow]
 
 PLACE = "127.0.0.1:1"
 SPELLINGS = (

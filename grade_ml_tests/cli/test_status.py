@@ -311,7 +311,6 @@ def made(
 
 
 @pytest.mark.security
-@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize(
     ("variable", "url", "behaviour"),
     [
@@ -341,7 +340,6 @@ def test_a_service_that_is_down_hides_only_what_it_knows(  # noqa: PLR0917
 
 
 @pytest.mark.security
-@pytest.mark.usefixtures("forgetful")
 def test_status_ends_though_nothing_answers(tmp_path: Path, listen: Callable[..., str]):
     """Also the process ends, although threads still wait in it."""
     place = listen(half_well)

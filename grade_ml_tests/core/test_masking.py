@@ -15,7 +15,7 @@ from grade_ml.core.errors import GradeMLError
 from grade_ml.core.masking import is_ambiguous, masked, remember_url
 from grade_ml_tests.conftest import MARK, passwords
 
-pytestmark = [pytest.mark.security, pytest.mark.usefixtures("forgetful")]
+pytestmark = pytest.mark.security
 
 
 @given(passwords(), st.sampled_from([str, repr, json.dumps, quote, quote_plus, "<{}>".format]))
