@@ -36,11 +36,14 @@ from grade_ml.gradebook.frames import Gradebook
 from grade_ml.gradebook.institution import DEFAULTS
 from grade_ml.gradebook.outcomes import outcomes
 from grade_ml.training.backtest import without_terms
+from grade_ml.training.comparison import with_baseline
+from grade_ml.training.data import TrainingData
 from grade_ml.training.forecast_backtest import backtest_forecasts
 from grade_ml.training.verdicts import of_pooled
 from out_of_time import CUTS, KEYS, OULAD, Table, at_cuts, read_oulad, say, without_intervals
 
 TODAY = date(2026, 11, 24)
+PSEUDONYMS = Pseudonyms(b"benchmark")
 PEERS = {"lightgbm": "lightgbm-half", "forest": "forest-third"}
 #: A few hundred students, which is what many schools have, and one course in the smallest. Few take
 #: a course twice, as on OULAD: sections that share students leave little to learn from in folds.
@@ -170,10 +173,11 @@ def grades(split: Split) -> dict[str, Any]:
     started = perf_counter()
     weekly = grade_snapshots(known, weekly_cuts(known.sections, end), end)
     results = outcomes(known, end, DEFAULTS)
-    ensemble = pooled.fit(weekly, results, 0, Pseudonyms(b"benchmark"), on_progress=say)
+    ensemble = pooled.fit(weekly, results, 0, PSEUDONYMS, on_progress=say)
     seconds = perf_counter() - started
     plain = baseline.fit(weekly, results, 0)
-    verdicts = of_pooled(ensemble, plain.evaluation.flat(), weekly)
+    data = TrainingData.of(weekly, results, PSEUDONYMS)
+    verdicts = of_pooled(ensemble, with_baseline(ensemble, plain, data, PSEUDONYMS), weekly)
     table = Table.of(split.gradebook, split.train, split.test)
     of_model = {
         name: with_outcomes(model, table.snapshots, table.truth)

@@ -68,6 +68,7 @@ def _megabytes(name: str, bytes_each: float = 1e-6) -> Quantity:
     return Quantity(name, "MB", 1, bytes_each)
 
 
+_RATIO = "geometric mean over sections; below 1, the ensemble is better"
 _QUANTITIES = {
     # Errors of predictions. A point is one of the 100 of a grade or score.
     "n": Quantity("predictions compared"),
@@ -121,6 +122,11 @@ _QUANTITIES = {
         "agreement on the direction",
         "features on which both explanations say alike whether they raise or lower the grade",
     ),
+    "sections_compared": Quantity("unseen sections that both predicted", "", 0),
+    "rmse_ratio": Quantity("RMSE by the baseline's", "", 3, meaning=_RATIO),
+    "brier_ratio": Quantity("Brier score by the baseline's", "", 3, meaning=_RATIO),
+    "rmse_ratio_high": Quantity("RMSE by the baseline's, plus a standard error", "", 3),
+    "brier_ratio_high": Quantity("Brier score by the baseline's, plus a standard error", "", 3),
     "estimate_ratio": Quantity(
         "estimated by realised error",
         decimals=2,
@@ -186,7 +192,6 @@ _QUANTITIES = {
 _FAMILIES = (
     (re.compile("naive_(.+)"), "{} of the naive forecast"),
     (re.compile("baseline_(rmse|brier)"), "{} of the baseline"),
-    (re.compile("pooled_(rmse|brier)"), "{} of the ensemble"),
     (re.compile("(rmse|brier)_low"), "{}, lower bound"),
     (re.compile("(rmse|brier)_high"), "{}, upper bound"),
 )

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,13 +20,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import ArtifactError
+from grade_ml.core.frames import empty, together
 from grade_ml.core.resampling import deserves_champion
 from grade_ml.core.threads import limited_threads, threads
 from grade_ml.ensemble import persistence
 from grade_ml.ensemble.binning import bin_quickly
 from grade_ml.ensemble.calibration import Calibration, cross_calibrated
 from grade_ml.ensemble.encoding import Encoder, attributes
-from grade_ml.ensemble.evaluation import Evaluation, evaluate
+from grade_ml.ensemble.evaluation import OF_SECTION, Evaluation, by_section, evaluate
 from grade_ml.ensemble.folds import validation_folds
 from grade_ml.ensemble.names import BASELINE
 from grade_ml.ensemble.rows import (
@@ -93,6 +95,9 @@ class BaselineModel:
         The sections whose outcomes it has seen.
     evaluation
         What its predictions of held-out sections were worth.
+    section_errors
+        The same by section, as `by_section` gives it; no rows if it is unknown, as for models that
+        earlier versions of the program have trained.
     held_out
         These predictions beside what came true, right after `fit`; None for a loaded model.
         Columns: the row's keys and those that `evaluate` takes.
@@ -104,6 +109,7 @@ class BaselineModel:
     sections: tuple[str, ...]
     evaluation: Evaluation
     seed: int
+    section_errors: pd.DataFrame = field(default_factory=partial(empty, OF_SECTION))
     held_out: pd.DataFrame | None = None
 
     @property
@@ -145,6 +151,7 @@ class BaselineModel:
             "encoder": self.encoder.to_dict(),
             "conformal": self.calibration.conformal.to_dict(),
             "evaluation": self.evaluation.to_dict(),
+            "section_errors": self.section_errors.to_dict("list"),
         }
         (directory / _MODEL).write_text(json.dumps(described, indent=1, sort_keys=True))
 
@@ -169,6 +176,10 @@ class BaselineModel:
                 sections=tuple(described["sections"]),
                 evaluation=Evaluation.from_dict(described["evaluation"]),
                 seed=described["seed"],
+                section_errors=together(
+                    [pd.DataFrame(described.get("section_errors", {}), columns=[*OF_SECTION])],
+                    OF_SECTION,
+                ),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
@@ -193,7 +204,7 @@ def fit(snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int) -> BaselineM
     NotReadyError
         No section has ended, or too few enrollments have an outcome.
     """
-    rows = training_rows(snapshots, outcomes, SETTINGS.max_rows, seed)
+    rows = learned(snapshots, outcomes, seed)
     numeric, texts = attributes(rows)
     numbers = dict.fromkeys(("progress", *NUMERIC_FEATURES, *numeric))
     encoder = Encoder.fit(rows, numbers, ["course_id", *texts])
@@ -208,8 +219,14 @@ def fit(snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int) -> BaselineM
             sections=tuple(sorted(rows["section_id"].astype(str).unique())),
             evaluation=evaluate(honest, seed),
             seed=seed,
+            section_errors=by_section(honest),
             held_out=honest,
         )
+
+
+def learned(snapshots: pd.DataFrame, outcomes: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the rows that `fit` learns from with these arguments, and holds out in turn."""
+    return training_rows(snapshots, outcomes, SETTINGS.max_rows, seed)
 
 
 def may_become_champion(candidate: BaselineModel, champion: BaselineModel | None) -> bool:

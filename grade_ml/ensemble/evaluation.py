@@ -17,6 +17,9 @@ PHASES = {"early": (0.0, 1 / 3), "middle": (1 / 3, 2 / 3), "late": (2 / 3, 1.0)}
 
 Metrics = dict[str, float | None]
 
+#: Columns of the errors of sections.
+OF_SECTION = {"section_id": "object", "rows": "int64", "mse": "float64", "brier": "float64"}
+
 _RESAMPLES = 200
 
 
@@ -134,6 +137,30 @@ def _phase_metrics(rows: pd.DataFrame) -> Metrics:
 def cut_table(rows: pd.DataFrame) -> Cut:
     """Return the figures of `rows` (columns as for `evaluate`)."""
     return Cut(len(rows), grade_metrics(rows), risk_metrics(rows["risk"], rows["at_risk"]))
+
+
+def by_section(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean errors of each section's rows.
+
+    Parameters
+    ----------
+    rows
+        Columns section_id, grade, risk, final_grade and at_risk.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `OF_SECTION`: section_id (text), rows, mse (points²; NaN where no grade is known) and brier.
+    """
+    errors = pd.DataFrame(
+        {
+            "section_id": rows["section_id"].astype(str),
+            "mse": (rows["grade"] - rows["final_grade"]) ** 2,
+            "brier": (rows["risk"] - rows["at_risk"].astype(float)) ** 2,
+        }
+    )
+    means = errors.groupby("section_id").mean()
+    return means.assign(rows=errors.groupby("section_id").size()).reset_index()[[*OF_SECTION]]
 
 
 def by_group(rows: pd.DataFrame, columns: Mapping[str, str], seed: int) -> pd.DataFrame:

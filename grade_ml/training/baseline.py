@@ -33,7 +33,9 @@ def train(data: TrainingData, stages: Stages, seed: int = 0) -> Training[Baselin
     of_data = data_version(data.versions)
     current, champion = _usable_champion(stages.registry)
     known = current and (current.data_version, current.code_version)
-    if current and champion and known == (of_data, program()):
+    # The ensemble is compared with it section by section.
+    measured = champion is not None and len(champion.section_errors)
+    if current and champion and measured and known == (of_data, program()):
         remove_exposed(BASELINE, stages)
         return Training(current, champion, of_baseline(champion, champion), fitted=False)
     model = baseline.fit(data.snapshots, data.results, seed)

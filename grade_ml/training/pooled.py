@@ -7,18 +7,19 @@ experiment compares its predictions of running sections with the champion's, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import perf_counter
 
 import pandas as pd
 
-from grade_ml.core.errors import ArtifactError
+from grade_ml.core.errors import ArtifactError, NotReadyError
 from grade_ml.core.process import peak_megabytes
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble import pooled
 from grade_ml.ensemble.importance import spread_between_fits
-from grade_ml.ensemble.names import BASELINE, POOLED
+from grade_ml.ensemble.names import POOLED
 from grade_ml.ensemble.pooled import Parameters, PooledModel, Progress
 from grade_ml.ensemble.rows import data_version, require_enough
 from grade_ml.external.features import read_wide
@@ -27,11 +28,12 @@ from grade_ml.features.surroundings import columns_of, with_surroundings
 from grade_ml.gradebook.frames import read_table
 from grade_ml.gradebook.schema import section
 from grade_ml.registry.history import Stage
-from grade_ml.registry.registry import Alias, ModelVersion, Registry
+from grade_ml.registry.registry import Alias, ModelVersion
 from grade_ml.registry.transition import Evidence
 from grade_ml.registry.workspace import Opening
 from grade_ml.serving.models import Models
 from grade_ml.training.admission import Admission, admission
+from grade_ml.training.comparison import Comparison, with_baseline
 from grade_ml.training.data import TrainingData
 from grade_ml.training.settings import SETTINGS
 from grade_ml.training.steps import Training, program, register, remove_exposed
@@ -40,6 +42,8 @@ from grade_ml.training.verdicts import of_pooled
 
 #: From a version's data and the last parameters to new parameters.
 Tuner = Callable[[pd.DataFrame, pd.DataFrame, Parameters | None], Tuned]
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -75,7 +79,7 @@ def train(
         model = models.pooled[current.version]
         if why := _up_to_date(current, model, data):
             reason = f"version {current.version} is kept: {why}"
-            judged = of_pooled(model, _baseline(registry), None)
+            judged = of_pooled(model, _against_baseline(model, data, models), None)
             training = Training(current, model, judged, False, reason)
             stage = stages.of(current)
             # These two were left by a process that died too early: a challenger without a champion,
@@ -102,7 +106,7 @@ def train(
         trained_at=stages.now,
         costs={"training_seconds": perf_counter() - started, "peak_megabytes": peak_megabytes()},
     )
-    judged = of_pooled(model, _baseline(registry), rows)
+    judged = of_pooled(model, _against_baseline(model, data, models), rows)
     training = Training(version, model, judged, True, studies=tuned.studies)
     if training.accepted:
         stages.transition(version, Stage.CHALLENGER, training.evidence("meets every condition"))
@@ -112,15 +116,19 @@ def train(
         else:
             reason = "became challenger: an experiment decides whether it replaces the champion"
     else:
-        failed = ", ".join(verdict.name for verdict in judged if not verdict.passed)
-        reason = f"stays a candidate: {failed} failed"
+        reason = f"stays a candidate: {training.failures}"
     remove_exposed(POOLED, stages)
     return replace(training, reason=reason)
 
 
-def _baseline(registry: Registry) -> Mapping[str, float]:
-    version = registry.get(BASELINE, Alias.CHAMPION)
-    return version.metrics if version else {}
+def _against_baseline(model: PooledModel, data: TrainingData, models: Models) -> Comparison | None:
+    """Compare with the baseline that would serve otherwise; None if none could."""
+    try:
+        _, plain = models.baseline
+    except (NotReadyError, ArtifactError) as error:
+        logger.warning("Training without regard to the baseline: %s", error)
+        return None
+    return with_baseline(model, plain, data, models.registry.pseudonyms)
 
 
 def _up_to_date(current: ModelVersion, model: PooledModel, data: TrainingData) -> str:

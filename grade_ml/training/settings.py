@@ -27,6 +27,12 @@ class TrainingSettings:
     #: What chance adds where students are few comes on top: among 100 it alone makes .15.
     most_ece: float = 0.06
 
+    #: The ensemble must be better than the baseline on so many sections: of fewer, a standard error
+    #: is chance itself.
+    min_sections: int = 4
+    #: By how much either of its errors may be larger, as a logarithm, where the other is smaller.
+    most_worse: float = 0.01
+
     #: Points and log-odds; single precision of the members lets sums differ by this much.
     additivity: float = 1e-3
 

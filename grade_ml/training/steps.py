@@ -53,6 +53,15 @@ class Training(Generic[Fitted]):
         """Whether every verdict allows this version to serve."""
         return all(verdict.passed for verdict in self.verdicts)
 
+    @property
+    def failures(self) -> str:
+        """The conditions that are not met, with their texts."""
+        return "; ".join(
+            f"{verdict.name} failed" + (f" ({verdict.text})" if verdict.text else "")
+            for verdict in self.verdicts
+            if not verdict.passed
+        )
+
     def evidence(self, reason: str) -> Evidence:
         """Return the verdicts' figures as evidence for `reason`."""
         judged = ((verdict.name, verdict.figures.items()) for verdict in self.verdicts)

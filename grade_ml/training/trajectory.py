@@ -201,8 +201,7 @@ def _let_serve(training: Training[Trajectory], workspace: Workspace) -> str:
     if champion and champion.version == version.version:
         return "is champion"
     if not training.accepted:
-        failed = ", ".join(verdict.name for verdict in training.verdicts if not verdict.passed)
-        return f"stays a candidate: {failed} failed"
+        return f"stays a candidate: {training.failures}"
     if champion and _day(champion) > workspace.as_of:
         return f"serves days before {_day(champion)}; version {champion.version} knows more"
     stage = stages.of(version)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from grade_ml.core import quantities
 from grade_ml.ensemble.baseline import BaselineModel, may_become_champion
 from grade_ml.ensemble.pooled import PooledModel
+from grade_ml.training.comparison import Comparison
 from grade_ml.training.settings import SETTINGS
 
 logger = logging.getLogger(__name__)
@@ -23,6 +25,8 @@ class Verdict:
     name: str
     passed: bool
     figures: dict[str, float]
+    #: The same as a sentence; empty if the figures speak for themselves.
+    text: str = ""
 
 
 def of_baseline(model: BaselineModel, champion: BaselineModel | None) -> tuple[Verdict, ...]:
@@ -40,40 +44,58 @@ def of_baseline(model: BaselineModel, champion: BaselineModel | None) -> tuple[V
 
 
 def of_pooled(
-    model: PooledModel, baseline: Mapping[str, float], rows: pd.DataFrame | None
+    model: PooledModel, comparison: Comparison | None, rows: pd.DataFrame | None
 ) -> tuple[Verdict, ...]:
     """Return the conditions of the pooled model; a condition whose figure is unknown is met.
 
+    Except that it has to show that it is better than the baseline, which costs less and serves
+    otherwise.
+
     Parameters
     ----------
-    baseline
-        The metrics of the baseline's champion; empty if there is none.
+    comparison
+        With the baseline's champion; None if there is none that can serve.
     rows
         Snapshots on which explanations are added up; None if they are not.
     """
     metrics = {name: value for name, value in model.evaluation.metrics["all"].items() if value}
     naive: dict[str, float] = {}
     naive |= {name: metrics[name] for name in ("rmse", "naive_rmse") if name in metrics}
-    pairs = {
-        name: (metrics[name], baseline[f"all_{name}"])
-        for name in ("rmse", "brier")
-        if name in metrics and f"all_{name}" in baseline
-    }
-    against = {
-        f"{kind}_{name}": value
-        for name, pair in pairs.items()
-        for kind, value in zip(("pooled", "baseline"), pair, strict=True)
-    }
-    ratio = np.mean([ours / theirs for ours, theirs in pairs.values()]) if pairs else 0.0
     gap = _additivity(model, rows.head(200)) if rows is not None else 0.0
     ece, most_ece = metrics.get("ece", 0.0), float(np.hypot(SETTINGS.most_ece, _chance(model)))
     return (
         Verdict("better_than_naive", len(naive) < 2 or naive["rmse"] < naive["naive_rmse"], naive),
-        Verdict("better_than_baseline", bool(ratio < 1), against),
+        better_than_baseline(comparison),
         covers(metrics),
         Verdict("calibrated", ece <= most_ece, {"ece": ece, "most": most_ece}),
         Verdict("explanations_add_up", gap <= SETTINGS.additivity, {"largest_gap": gap}),
     )
+
+
+def better_than_baseline(comparison: Comparison | None) -> Verdict:
+    """Return whether the ensemble may take the baseline's place.
+
+    One of the errors has to be smaller by a standard error over sections, and the other no larger,
+    nearly.
+    """
+    name = "better_than_baseline"
+    if comparison is None:
+        return Verdict(name, True, {}, "No baseline could serve in its place.")
+    if comparison.sections < SETTINGS.min_sections or not comparison.ratios:
+        text = (
+            f"There is too little data to tell: {comparison.sections} sections were predicted "
+            f"unseen by both, and {SETTINGS.min_sections} are needed. The baseline serves."
+        )
+        return Verdict(name, False, comparison.figures, text)
+    highs = [ratio.high for ratio in comparison.ratios.values()]
+    better = min(highs) <= 0 and max(highs) <= SETTINGS.most_worse
+    told = ", ".join(
+        f"{quantities.quantity(error).name} {np.expm1(ratio.mean):+.1%} "
+        f"(standard error {ratio.standard_error:.1%})"
+        for error, ratio in comparison.ratios.items()
+    )
+    text = f"Against the baseline, in the mean of {comparison.sections} unseen sections: {told}."
+    return Verdict(name, better, comparison.figures, text)
 
 
 def covers(figures: Mapping[str, float]) -> Verdict:

@@ -1,4 +1,5 @@
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,19 @@ def test_a_loaded_model_predicts_the_same(model, later, tmp_path: Path) -> None:
     assert loaded.features == model.features
     assert loaded.sections == model.sections
     assert loaded.evaluation.flat() == model.evaluation.flat()
+    pd.testing.assert_frame_equal(loaded.section_errors, model.section_errors)
+    whole = np.average(loaded.section_errors["brier"], weights=loaded.section_errors["rows"])
+    assert whole == pytest.approx(loaded.evaluation.metrics["all"]["brier"])
+
+
+def test_a_model_of_an_earlier_program_predicts(model, later, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    described = json.loads((tmp_path / "model.json").read_text())
+    del described["section_errors"]
+    (tmp_path / "model.json").write_text(json.dumps(described))
+    loaded = BaselineModel.load(tmp_path)
+    assert loaded.section_errors.empty
+    pd.testing.assert_frame_equal(loaded.predict(later[0]), model.predict(later[0]))
 
 
 def test_an_incomplete_folder_is_refused(model, tmp_path: Path) -> None:

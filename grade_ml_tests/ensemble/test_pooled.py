@@ -251,7 +251,7 @@ def test_a_missing_library_leaves_a_smaller_ensemble(
     for part in model.parts.values():
         assert not {member.library for member in part.members.values()} & set(missing)
     assert_predicts(model, frame)
-    assert len(of_pooled(model, {}, frame)) == 5
+    assert len(of_pooled(model, None, frame)) == 5
 
 
 def test_a_model_whose_library_has_gone_is_refused(
@@ -333,7 +333,7 @@ def test_outcomes_without_variation_train(changes: dict[str, object]) -> None:
         assert_predicts(model, frame)
     if "at_risk" in changes:
         assert (predicted["risk"] > 0.9 if changes["at_risk"] else predicted["risk"] < 0.1).all()
-    assert all(isinstance(verdict.passed, bool) for verdict in of_pooled(model, {}, frame))
+    assert all(isinstance(verdict.passed, bool) for verdict in of_pooled(model, None, frame))
 
 
 @pytest.mark.parametrize("where", ["section 0", pytest.param("s3", marks=pytest.mark.slow)])
@@ -404,7 +404,7 @@ def test_surroundings_are_read_where_there_are_any() -> None:
 
 
 def test_unequal_explanations_are_detected(model: PooledModel, data: Data) -> None:
-    judged = {check.name: check for check in of_pooled(model, {}, data[0])}
+    judged = {check.name: check for check in of_pooled(model, None, data[0])}
     assert judged["explanations_add_up"].passed
     part = model.parts[Task.GRADE]
     name, member = next(iter(part.members.items()))
@@ -415,7 +415,7 @@ def test_unequal_explanations_are_detected(model: PooledModel, data: Data) -> No
 
     wrong = Wrong(**{name: getattr(member, name) for name in member.__dataclass_fields__})
     parts = {Task.GRADE: replace(part, members={name: wrong})}
-    judged = {check.name: check for check in of_pooled(replace(model, parts=parts), {}, data[0])}
+    judged = {check.name: check for check in of_pooled(replace(model, parts=parts), None, data[0])}
     assert not judged["explanations_add_up"].passed
 
 

@@ -23,6 +23,7 @@ from grade_ml.core.settings import Settings
 from grade_ml.ensemble import baseline, pooled
 from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.course import Change, CourseModel
+from grade_ml.ensemble.evaluation import by_section
 from grade_ml.ensemble.names import POOLED, name_of
 from grade_ml.ensemble.pooled import Parameters, PooledModel
 from grade_ml.ensemble.rows import ENROLLMENT, NAIVE, as_text, section_versions
@@ -40,6 +41,7 @@ from grade_ml.serving.predictions import read_predictions, read_shadows
 from grade_ml.serving.scoring import Scored, score_running
 from grade_ml.training import course
 from grade_ml.training import pooled as training_of_pooled
+from grade_ml.training.comparison import Comparison, Ratio
 from grade_ml.training.course import CourseOutcome
 from grade_ml.training.data import TrainingData, finished
 from grade_ml.training.steps import Training
@@ -354,11 +356,11 @@ def test_a_champion_that_cannot_be_read_is_replaced(  # noqa: PLR0917
     assert promotions(connection) == [(POOLED, 1, training.version.version)]
 
 
-def test_verdicts_name_what_is_missing(model: PooledModel, plain: BaselineModel) -> None:
+def test_verdicts_name_what_is_missing(model: PooledModel) -> None:
     poor = {"rmse": 30.0, "naive_rmse": 20.0, "coverage80": 0.5, "coverage95": 0.9, "ece": 0.5}
     evaluation = replace(model.evaluation, metrics={"all": poor | {"brier": 0.3}})
-    metrics = plain.evaluation.flat()
-    judged = of_pooled(replace(model, evaluation=evaluation), metrics, None)
+    worse = Comparison(6, {"rmse": Ratio(0.0, 0.01), "brier": Ratio(0.1, 0.01)})
+    judged = of_pooled(replace(model, evaluation=evaluation), worse, None)
     assert {check.name: check.passed for check in judged} == {
         "better_than_naive": False,
         "better_than_baseline": False,
@@ -367,7 +369,35 @@ def test_verdicts_name_what_is_missing(model: PooledModel, plain: BaselineModel)
         "explanations_add_up": True,
     }
     unknown = replace(model, evaluation=replace(model.evaluation, metrics={"all": {"rmse": None}}))
-    assert all(check.passed for check in of_pooled(unknown, metrics, None))
+    assert all(check.passed for check in of_pooled(unknown, None, None))
+
+
+@pytest.mark.parametrize(("factor", "serves"), [(2.0, True), (0.5, False)])
+def test_a_baseline_that_is_better_on_the_same_rows_serves(  # noqa: PLR0917
+    world: World,
+    model: PooledModel,
+    plain: BaselineModel,
+    tmp_path: Path,
+    opened: Opening,
+    stages: Stages,
+    registry: Registry,
+    settings: Settings,
+    factor: float,
+    serves: bool,
+) -> None:
+    errors = by_section(model.held_out)
+    errors[["mse", "brier"]] *= factor
+    make_champion(settings, replace(plain, section_errors=errors), tmp_path / "plain")
+    versions = section_versions(world.ended, world.results, PSEUDONYMS)
+    version = register(stages, replace(model, section_versions=versions), Stage.CHALLENGER)
+    data = TrainingData.of(world.ended, world.results, PSEUDONYMS)
+    training = training_of_pooled.train(data, opened, tune=tuned)
+    assert (training.version, training.fitted) == (version, False)
+    judged = {verdict.name: verdict for verdict in training.verdicts}["better_than_baseline"]
+    assert judged.passed is serves
+    ratio = pytest.approx(1 / factor, rel=1e-6)
+    assert judged.figures["brier_ratio"] == judged.figures["brier_ratio_high"] == ratio
+    assert judged.figures["sections_compared"] == len(errors)
 
 
 def test_before_any_section_has_ended_the_ensemble_states_what_it_needs(

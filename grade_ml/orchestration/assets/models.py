@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTIONS = {
     "better_than_naive": "On unseen sections, it has a smaller error than the points so far.",
-    "better_than_baseline": "On unseen sections, it has a smaller error than the baseline.",
+    "better_than_baseline": "On the same rows of unseen sections, one of its errors is smaller "
+    "than the baseline's by a standard error over sections, and none is larger by more than 1%.",
     "intervals_cover": "On unseen sections, the intervals have their nominal coverage.",
     "calibrated": "On unseen sections, of those with a risk of 30% about 30% are at risk.",
     "explanations_add_up": "The contributions of the features add up to each member's prediction.",

@@ -133,6 +133,7 @@ def check_results(
             if verdict.name in blocking
             else AssetCheckSeverity.WARN,
             metadata=verdict.figures,
+            description=verdict.text or None,
         )
         for verdict in training.verdicts
     ]
