@@ -9,18 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
 
 from grade_ml.core import database
 from grade_ml.core.errors import ServiceError
 from grade_ml.core.settings import Settings
 from grade_ml.core.texts import line
 from grade_ml.core.up_record import where
-from grade_ml.orchestration import recorded
-from grade_ml.orchestration.timetable import FIRST_DAY, part_of
-
-if TYPE_CHECKING:
-    from grade_ml.orchestration.progress import Progress
+from grade_ml.orchestration import progress
+from grade_ml.orchestration.progress import Progress, State
+from grade_ml.orchestration.timetable import FIRST_DAY
 
 #: Between two looks.
 LOOK_SECONDS = 3
@@ -89,11 +86,12 @@ class Watch:
 
 def newest(settings: Settings) -> Progress | None:
     """Return how far the newest first day of an installation is; None: there was none."""
-    from grade_ml.orchestration import progress
-    from grade_ml.orchestration.instance import open_instance
-
-    with open_instance(settings) as instance:
-        return progress.newest(instance)
+    dagster = database.connect(database.start(settings).dagster)
+    try:
+        with database.reachable(dagster) as connection:
+            return progress.newest(connection)
+    finally:
+        dagster.dispose()
 
 
 def news(
@@ -104,14 +102,11 @@ def news(
     If a first day continues after an interruption, the first line states how much is done. A first
     day that was over before has no line.
     """
-    from grade_ml.orchestration.progress import State
-
     count = len(now.parts)
-    done = sum(part.state is State.DONE for part in now.parts)
     if before is None and not now.goes_on:
         return
-    if before is None and done:
-        yield f"The first day goes on: {done} of {count} parts are done."
+    if before is None and now.done:
+        yield f"The first day goes on: {now.done} of {count} parts are done."
     states = {part.job: part.state for part in before.parts} if before else {}
     for number, part in enumerate(now.parts, 1):
         was = states.get(part.job, State.WAITING)
@@ -146,22 +141,19 @@ def _coming(settings: Settings, job: str) -> str | None:
         return None
     number, count = FIRST_DAY.parts.index(job) + 1, len(FIRST_DAY.parts)
     what = f"part {number} of {count} ({BRINGS[job]})"
-    dagster = database.connect(database.start(settings).dagster)
     try:
-        with database.reachable(dagster) as connection:
-            run = recorded.last_runs(connection, [FIRST_DAY.name]).get(FIRST_DAY.name)
-            step = run and recorded.newest_step(connection, run.run_id)
+        reached = newest(settings)
     except ServiceError:  # the text without this addition states already what is wrong
         return None
-    finally:
-        dagster.dispose()
-    if run is None:
+    if reached is None:
         return f"The first day brings it with {what}." if where(settings.home) else None
-    now = FIRST_DAY.parts.index(part_of(step)) + 1 if step else 0
-    if not run.goes_on or now > number:
+    states = [part.state for part in reached.parts]
+    state = states[number - 1]
+    if not reached.goes_on or state in {State.DONE, State.FAILED}:
         return None
-    if now == number:
+    if state is State.RUNNING:
         return f"The first day makes it now, with {what}; try again in a few minutes."
+    now = states.index(State.RUNNING) + 1 if State.RUNNING in states else None
     return f"The first day brings it with {what}; {f'part {now} runs' if now else 'it waits'} now."
 
 

@@ -1,27 +1,17 @@
-"""Checks that Dagster's daemon works, for `grade-ml up` and `status`; without it no sensor runs."""
+"""Checks that Dagster's daemon works, for `grade-ml up`; without it no sensor runs."""
 
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from grade_ml.cli.supervision import Child
 from grade_ml.core import database
 from grade_ml.core.clock import Clock
 from grade_ml.core.settings import AlertSettings, Settings
-
-if TYPE_CHECKING:
-    from dagster import DagsterInstance
+from grade_ml.orchestration import recorded
 
 #: Between two checks by `grade-ml up`.
 LOOK_SECONDS = 60
-
-
-def reported_at(instance: DagsterInstance) -> datetime | None:
-    """Return when a daemon reported last, as it does every 30 seconds; None if none ever did."""
-    beats = [heartbeat.timestamp for heartbeat in instance.get_daemon_heartbeats().values()]
-    return datetime.fromtimestamp(max(beats), UTC) if beats else None
 
 
 class Watch:
@@ -49,16 +39,17 @@ class Watch:
         """Send alerts about what began or ended; kill a daemon that hangs, so that it restarts."""
         from grade_ml.alerts import decisions
         from grade_ml.alerts.notifying import notify
-        from grade_ml.orchestration.instance import open_instance
 
-        now = self._clock.now()
-        with open_instance(self._settings) as instance:
-            reported = reported_at(instance)
+        now, urls = self._clock.now(), database.start(self._settings)
+        dagster = database.connect(urls.dagster)
+        with database.reachable(dagster) as connection:
+            reported = recorded.daemon_reported_at(connection)
+        dagster.dispose()
         seen = filter(None, [reported, self._child.started_at])
         wrong = decisions.silent(max(seen, default=None), now)
         # A daemon that was restarted may hang again.
         reports = not decisions.silent(reported, now)
-        engine = database.connect(database.start(self._settings).grade_ml)
+        engine = database.connect(urls.grade_ml)
         notified = notify(
             lambda: database.reachable(engine),
             self._alerts,

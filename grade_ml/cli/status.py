@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from grade_ml.orchestration.recorded import RecordedRun
     from grade_ml.registry.registry import ModelVersion, Registry
 
-#: A course that was not judged for so many days is not spoken of.
-_JUDGED_DAYS = 3
+#: A course that was not rated for so many days is left out.
+_RATED_DAYS = 3
 #: The health is looked at every hour.
 _HEALTH_AGE = timedelta(hours=2)
 #: Lines of one kind.
@@ -224,10 +224,10 @@ def _monitoring(question: _Question) -> dict[str, Any]:
 
     as_of = question.as_of
     with database.reachable(question.grade_ml) as connection:
-        health = newest_health(connection, as_of, _JUDGED_DAYS)
+        health = newest_health(connection, as_of, _RATED_DAYS)
         newest = {
             signal.course_id: signal
-            for signal in signals(connection, as_of, days=_JUDGED_DAYS)
+            for signal in signals(connection, as_of, days=_RATED_DAYS)
             if signal.kind is Kind.DRIFT
         }
         requested = requests.newest(connection, as_of)
@@ -273,23 +273,17 @@ def _alerts(question: _Question) -> dict[str, Any]:
 
 def _first_day(question: _Question) -> dict[str, Any] | None:
     """Return how far the first day is; None where there was none, or it is over with success."""
-    from grade_ml.orchestration import recorded
+    from grade_ml.orchestration.progress import newest
 
     with database.reachable(question.dagster) as connection:
-        run = recorded.last_runs(connection, ["first_day"]).get("first_day")
-    if run is None or run.status == "success":
+        progress = newest(connection)
+    if progress is None or progress.is_complete:
         return None
-    # Events of Dagster report its parts, and importing Dagster takes longer than all else here.
-    from grade_ml.cli.first_day import newest
-
-    progress = newest(question.settings)
-    if progress is None:
-        return None
-    return {**asdict(progress), "is_complete": progress.is_complete, "says": progress.in_words()}
+    return {**asdict(progress), "says": progress.in_words()}
 
 
 def _schedules(question: _Question) -> dict[str, Any]:
-    """Return when each schedule runs next; None where it is switched off."""
+    """Return when each schedule runs next; None where it is switched off, or all are paused."""
     from grade_ml.core.up_record import DAEMON_SECONDS
     from grade_ml.orchestration import recorded
     from grade_ml.orchestration.timetable import CRONS, in_words, next_tick
@@ -298,17 +292,18 @@ def _schedules(question: _Question) -> dict[str, Any]:
         reported = recorded.daemon_reported_at(connection)
         stopped = recorded.stopped_schedules(connection)
     silent = None if reported is None else (question.now - reported).total_seconds()
+    daemon_alive = silent is not None and silent < DAEMON_SECONDS
     zone = question.settings.zone
     return {
-        "daemon_alive": silent is not None and silent < DAEMON_SECONDS,
+        "daemon_alive": daemon_alive,
         "timezone": question.settings.timezone,
         "schedules": {
             name: {
                 "is_on": name not in stopped,
                 "when": in_words(cron),
-                "next": None
-                if name in stopped
-                else next_tick(cron, question.now, zone).astimezone(zone).isoformat(),
+                "next": next_tick(cron, question.now, zone).astimezone(zone).isoformat()
+                if daemon_alive and name not in stopped
+                else None,
             }
             for name, cron in CRONS.items()
         },
@@ -327,7 +322,13 @@ def _jobs(question: _Question) -> dict[str, Any]:
 
 
 #: The statuses of Dagster that need another word.
-_STATES = {"started": "running", "canceled": "was ended", "not_started": "not started"}
+_STATES = {
+    "success": "succeeded",
+    "failure": "failed",
+    "started": "running",
+    "queued": "waits in the queue",
+    "not_started": "not started yet",
+}
 
 
 def _last_run(run: RecordedRun | None) -> dict[str, Any] | None:
@@ -425,7 +426,7 @@ def show(console: Console, report: dict[str, Any]) -> None:
     console.print(f"grade_ml, data in {report['home']}", markup=False)
     for name, (title, printer) in printers.items():
         section = report[name]
-        if name == "first_day" and (section is None or section.get("is_complete")):
+        if name == "first_day" and section is None:
             continue
         console.print(f"\n[bold]{title}[/bold]")
         if isinstance(section, dict) and "error" in section:
@@ -443,13 +444,15 @@ def _print_first_day(first_day: dict[str, Any]) -> list[str]:
 
 def _print_health(health: dict[str, Any] | None) -> list[str]:
     if health is None:
-        return ["Not yet known; `system_health` looks every hour, and last on the first day."]
+        return [
+            "Not yet known; the job `system_health` rates it every hour, and ends the first day."
+        ]
     parts, worst = health["parts"], health["worst"]
     age = timedelta(seconds=health["age_seconds"])
     score = "not yet known" if health["score"] is None else f"{health['score']:.0f} of 100"
     first = f"{score}, {_ago(age)}"
     if age > _HEALTH_AGE:
-        first += "; since then nobody has looked: start `grade-ml up`, or see the schedule"
+        first += "; it is rated every hour while `grade-ml up` runs"
     width = max(map(len, parts))
     return [
         first,
@@ -499,16 +502,18 @@ def _print_gradebook(gradebook: dict[str, Any] | None) -> list[str]:
 def _print_predictions(predictions: dict[str, Any] | None) -> list[str]:
     if predictions is None:
         return ["None yet; the first day brings them within minutes of the first load."]
-    return [f"{predictions['enrollments']:,} running enrollments as of {predictions['as_of']}"]
+    number, day = predictions["enrollments"], predictions["as_of"]
+    return [f"{number:,} enrollments in running sections, as of {day}"]
 
 
 def _print_published(published: dict[str, Any] | None) -> list[str]:
     if published is None:
         return ["None yet; they come with the first command that needs the database."]
+    role = published["role"]
     if not published["missing"]:
-        return [f"Schema published; readers are members of the role {published['role']}"]
+        return [f"The schema `published`; members of the role {role} may read it."]
     return [
-        f"The role {published['role']} does not read them. As an administrator of PostgreSQL, run:",
+        f"The role {role} may not read them yet. As an administrator of PostgreSQL, run:",
         *(f"{statement};" for statement in published["missing"]),
     ]
 
@@ -526,12 +531,17 @@ def _print_schedules(timetable: dict[str, Any] | None) -> list[str]:
     return [
         *([] if timetable["daemon_alive"] else [paused]),
         *(
-            f"{name:<{names}}  {schedules[name]['when']:<{times}}  "
-            + (f"next {_moment(at)}" if (at := schedules[name]["next"]) else "switched off")
+            f"{name:<{names}}  {schedules[name]['when']:<{times}}  {_next_run(schedules[name])}"
             for name in soonest
         ),
         f"Schedules run in the time zone {timetable['timezone']} (GRADE_ML_TIMEZONE).",
     ]
+
+
+def _next_run(schedule: dict[str, Any]) -> str:
+    if schedule["next"]:
+        return f"next {_moment(schedule['next'])}"
+    return "paused" if schedule["is_on"] else "switched off"
 
 
 def _print_jobs(jobs: dict[str, Any] | None) -> list[str]:
@@ -563,7 +573,7 @@ def _print_champions(champions: dict[str, Any] | None) -> list[str]:
     return [
         f"{name}, version {champion['version']}, trained {_moment(champion['trained_at'])}"
         + (
-            f"; REFUSED, the next in line answers: {champion['refused']}"
+            f"; REFUSED, so the next model in line predicts instead: {champion['refused']}"
             * bool(champion["refused"])
         )
         for name, champion in (champions or {}).items()
@@ -576,20 +586,20 @@ def _print_champions(champions: dict[str, Any] | None) -> list[str]:
 def _print_monitoring(monitoring: dict[str, Any] | None) -> list[str]:
     if monitoring is None or not monitoring["courses"]:
         return [
-            "Not judged lately; the job `monitor_model_performance` judges them every two hours, "
-            "and on the first day."
+            f"None was rated in the last {_RATED_DAYS} days; the job `monitor_model_performance` "
+            "rates them every two hours, and on the first day."
         ]
     need, drifted = monitoring["in_need"], monitoring["drifted"]
-    requested = monitoring["asked_to_train"]
+    requests = monitoring["asked_to_train"]
     return [
-        f"{monitoring['courses']} courses: {len(need)} in need, {len(drifted)} drifted, "
-        f"{len(requested)} asked to be trained again",
-        *_first_lines([f"in need: {name}, {text}" for name, text in need.items()]),
-        *_first_lines([f"drifted: {name}, {text}" for name, text in drifted.items()]),
+        f"Of {monitoring['courses']} courses, {len(need)} need attention, {len(drifted)} have "
+        f"drift, and {len(requests)} wait for a training.",
+        *_first_lines([f"Attention: {name}, {text}" for name, text in need.items()]),
+        *_first_lines([f"Drift: {name}, {text}" for name, text in drifted.items()]),
         *_first_lines(
             [
-                f"to train: {name}, asked on {request['asked_on']}"
-                for name, request in requested.items()
+                f"Training: {name}, requested on {asked['asked_on']}: {line(asked['reason'])}"
+                for name, asked in requests.items()
             ]
         ),
     ]

@@ -1,27 +1,24 @@
-"""The progress of the first day: which of its parts wait, run, are done or failed, and why."""
+"""The progress of the first day: which of its parts wait, run, are done or failed, and why.
+
+Dagster's tables give it; Dagster, whose import takes a second, is not needed to read them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
-from itertools import chain
 
-from dagster import (
-    DagsterEvent,
-    DagsterEventType,
-    DagsterInstance,
-    DagsterRun,
-    EventLogEntry,
-    RunsFilter,
-)
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
+from sqlalchemy import Connection
 
 from grade_ml.core.texts import line
-from grade_ml.orchestration.in_flight import IN_FLIGHT
+from grade_ml.orchestration import recorded
+from grade_ml.orchestration.recorded import StepEvent
 from grade_ml.orchestration.timetable import FIRST_DAY, part_of
+
+#: The class of the error of a step whose process was interrupted.
+INTERRUPTION = "DagsterExecutionInterruptedError"
 
 
 class State(StrEnum):
@@ -34,9 +31,9 @@ class State(StrEnum):
 
 
 _STATES = {
-    DagsterEventType.STEP_START: State.RUNNING,
-    DagsterEventType.STEP_SUCCESS: State.DONE,
-    DagsterEventType.STEP_FAILURE: State.FAILED,
+    "STEP_START": State.RUNNING,
+    "STEP_SUCCESS": State.DONE,
+    "STEP_FAILURE": State.FAILED,
 }
 
 
@@ -51,12 +48,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Progress:
-    """The newest first day; `run_id` is its newest run, of several if it was interrupted."""
+    """The newest first day; `run_id` is its newest run, of several if it was interrupted.
+
+    It goes on while a run of it waits or runs, and while it is `interrupted`: then the daemon has
+    yet to start it again.
+    """
 
     run_id: str
     requested_at: datetime
     goes_on: bool
     parts: tuple[Part, ...]
+    interrupted: bool = False
 
     @property
     def failed(self) -> list[Part]:
@@ -64,76 +66,68 @@ class Progress:
         return [part for part in self.parts if part.state is State.FAILED]
 
     @property
+    def done(self) -> int:
+        """How many parts are done."""
+        return sum(part.state is State.DONE for part in self.parts)
+
+    @property
     def is_complete(self) -> bool:
         """Whether it has ended and all parts are done."""
-        return not self.goes_on and all(part.state is State.DONE for part in self.parts)
+        return not self.goes_on and self.done == len(self.parts)
 
     def in_words(self) -> str:
         """Return the progress as a sentence."""
-        ended = sum(part.state in {State.DONE, State.FAILED} for part in self.parts)
+        done = f"{self.done} of {len(self.parts)} parts are done"
         failed = "".join(f" {part.job} failed: {part.reason}" for part in self.failed)
         if not self.goes_on:
-            words = f"Over, {ended} of {len(self.parts)} parts ended."
             remedy = " To do the rest: grade-ml run first_day" * (not self.is_complete)
-            return f"{words}{failed}{remedy}"
+            return f"It has ended; {done}.{failed}{remedy}"
+        if self.interrupted:
+            return f"It was interrupted; {done}. A running `grade-ml up` continues it.{failed}"
         for number, part in enumerate(self.parts, 1):
             if part.state is State.RUNNING:
                 return f"Part {number} of {len(self.parts)} runs: {part.job}.{failed}"
-        return f"{ended} of {len(self.parts)} parts ended, the next one waits.{failed}"
+        return f"{done}; the next one waits.{failed}"
 
 
-def newest(instance: DagsterInstance) -> Progress | None:
-    """Return the progress of the newest first day; None if there was none."""
-    for run in instance.get_runs(RunsFilter(job_name=FIRST_DAY.name), limit=1):
-        group = instance.get_run_group(run.run_id)
-        run_ids = [member.run_id for member in group[1]] if group else [run.run_id]
-        records = instance.get_run_records(RunsFilter(run_ids=run_ids), ascending=True)
-        logs = (
-            instance.all_logs(record.dagster_run.run_id, of_type={*_STATES}) for record in records
+def newest(connection: Connection) -> Progress | None:
+    """Return the progress of the newest first day; None if there was none.
+
+    A part of a first day that has ended is also done if its job had success since then.
+    """
+    runs = recorded.attempts(connection, FIRST_DAY.name)
+    if not runs:
+        return None
+    last = runs[-1]
+    goes_on = last.goes_on or last.starts_over
+    events = recorded.step_events(connection, [run.run_id for run in runs])
+    parts = parts_of(events, running=last.run_id if last.goes_on else None)
+    if not goes_on:
+        ended = last.ended_at or last.created_at
+        made_up_for = recorded.succeeded_since(connection, FIRST_DAY.parts, ended)
+        parts = tuple(
+            Part(part.job, State.DONE) if part.job in made_up_for else part for part in parts
         )
-        return Progress(
-            run.run_id,
-            records[0].create_timestamp.astimezone(UTC),
-            _goes_on(run),
-            parts_of(chain.from_iterable(logs), is_running=run.status in IN_FLIGHT),
-        )
-    return None
+    return Progress(last.run_id, runs[0].created_at, goes_on, parts, interrupted=last.starts_over)
 
 
-def _goes_on(run: DagsterRun) -> bool:
-    """Return whether the run has not ended, or ended by accident and Dagster starts it again."""
-    starts_over = run.tags.get(WILL_RETRY_TAG) == "true"
-    return run.status in IN_FLIGHT or (starts_over and AUTO_RETRY_RUN_ID_TAG not in run.tags)
-
-
-def parts_of(entries: Iterable[EventLogEntry], *, is_running: bool) -> tuple[Part, ...]:
+def parts_of(events: Iterable[StepEvent], *, running: str | None) -> tuple[Part, ...]:
     """Return the parts according to the events of their steps, of which the oldest comes first.
 
-    A part that was interrupted waits to begin again, as does a part whose run ended meanwhile.
+    A part that was interrupted waits to begin again, as does a part that began in another run than
+    `running`, and did not end.
     """
     parts = {job: Part(job) for job in FIRST_DAY.parts}
-    for entry in entries:
-        event = entry.get_dagster_event()
-        assert event.step_key
-        job = part_of(event.step_key)
-        if event.is_step_failure:
-            interrupted = is_interruption(event)
-            part = Part(job) if interrupted else Part(job, State.FAILED, _reason(event))
+    for event in events:
+        job, state = part_of(event.step), _STATES[event.kind]
+        lost = state is State.RUNNING and event.run_id != running
+        if lost or event.error == INTERRUPTION:
+            parts[job] = Part(job)
         else:
-            part = Part(job, _STATES[event.event_type])
-        parts[job] = part
-    ran = {part for part in parts.values() if part.state is State.RUNNING and not is_running}
-    return tuple(Part(part.job) if part in ran else part for part in parts.values())
+            parts[job] = Part(job, state, _reason(event) if state is State.FAILED else None)
+    return tuple(parts.values())
 
 
-def is_interruption(event: DagsterEvent) -> bool:
-    """Return whether a step failed because its process was interrupted."""
-    error = event.step_failure_data.error
-    return error is not None and error.cls_name == DagsterExecutionInterruptedError.__name__
-
-
-def _reason(event: DagsterEvent) -> str:
+def _reason(event: StepEvent) -> str:
     """Return why a step failed, as one line with a full stop; if unforeseen, where to read it."""
-    failure = event.step_failure_data.user_failure_data
-    words = line((failure and failure.description) or "See the page of its run")
-    return f"{words.rstrip('.')}."
+    return f"{line(event.reason or 'See the page of its run').rstrip('.')}."

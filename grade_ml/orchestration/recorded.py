@@ -1,7 +1,7 @@
-"""Reads Dagster's own tables: the last runs, the daemon, schedules, degraded assets.
+"""Reads Dagster's own tables: the last runs, their steps, the daemon, schedules, degraded assets.
 
-For `grade-ml status`, which answers sooner than Dagster can be imported (1.6 s of processor time);
-nothing is written. All other code uses `DagsterInstance`.
+For commands, which answer sooner than Dagster can be imported (1.6 s of processor time); nothing is
+written. All other code uses `DagsterInstance`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class RecordedRun:
     status: str
     created_at: datetime
     ended_at: datetime | None
+    #: It ended by accident, and the daemon has yet to start it again.
+    starts_over: bool = False
 
     @property
     def goes_on(self) -> bool:
@@ -45,18 +47,47 @@ def last_runs(connection: Connection, jobs: Collection[str]) -> dict[str, Record
     """
     if not _exists(connection, "runs"):
         return {}
-    rows = connection.execute(text(_LAST_RUNS), {"jobs": sorted(jobs), "tag": PROCESS_TAG})
+    rows = connection.execute(text(_LAST_RUNS), {"jobs": sorted(jobs), **_TAGS})
     return {row.job: _run(row) for row in rows}
 
 
-def newest_step(connection: Connection, run_id: str) -> str | None:
-    """Return the step that a run started last; None: it has started none."""
-    query = text(
-        "select step_key from event_logs where run_id = :run_id "
-        "and dagster_event_type = 'STEP_START' order by id desc limit 1"
-    )
-    step: str | None = connection.execute(query, {"run_id": run_id}).scalar()
-    return step
+@dataclass(frozen=True)
+class StepEvent:
+    """A step of a run began, succeeded or failed; a failure has the class of its error.
+
+    `reason` is what the step gave as the reason, without the message of an unforeseen error.
+    """
+
+    run_id: str
+    step: str
+    kind: str
+    error: str | None = None
+    reason: str | None = None
+
+
+def attempts(connection: Connection, job: str) -> list[RecordedRun]:
+    """Return the newest run of a job and, before it, the runs that it continues."""
+    if not _exists(connection, "runs"):
+        return []
+    return [_run(row) for row in connection.execute(text(_ATTEMPTS), {"job": job, **_TAGS})]
+
+
+def step_events(connection: Connection, runs: Collection[str]) -> list[StepEvent]:
+    """Return how the steps of these runs began and ended, in the order of the events."""
+    rows = connection.execute(text(_STEP_EVENTS), {"runs": list(runs)})
+    return [
+        StepEvent(run_id, step, kind, *(_failure(failure) if failure else ()))
+        for run_id, step, kind, failure in rows
+    ]
+
+
+def succeeded_since(
+    connection: Connection, jobs: Collection[str], since: datetime
+) -> frozenset[str]:
+    """Return which of `jobs` have a run with success that was launched after a moment."""
+    since = since.astimezone(UTC).replace(tzinfo=None)
+    rows = connection.execute(text(_SUCCEEDED), {"jobs": list(jobs), "since": since})
+    return frozenset(rows.scalars())
 
 
 def daemon_reported_at(connection: Connection) -> datetime | None:
@@ -107,18 +138,59 @@ def _run(row: Row[Any]) -> RecordedRun:
         "failure" if is_dead else row.status.lower(),
         row.create_timestamp.replace(tzinfo=UTC),
         None if row.end_time is None else datetime.fromtimestamp(row.end_time, UTC),
+        starts_over=is_dead or row.starts_over,
     )
+
+
+def _failure(event: str) -> tuple[str | None, str | None]:
+    data = json.loads(event)["dagster_event"]["event_specific_data"]
+    error, given = data["error"], data["user_failure_data"]
+    return error and error["cls_name"], given and given["description"]
 
 
 _STOPPED = """
 select instigator_body from instigators where instigator_type = 'SCHEDULE' and status = 'STOPPED'
 """
 _ENDED = ("SUCCESS", "FAILURE", "CANCELED")
-_LAST_RUNS = """
-select distinct on (pipeline_name) pipeline_name as job, run_id, status, create_timestamp, end_time,
-    (select value from run_tags where run_tags.run_id = runs.run_id and key = :tag) as process
+_TAGS = {
+    "process": PROCESS_TAG,
+    "will_retry": "dagster/will_retry",
+    "retry": "dagster/auto_retry_run_id",
+    "root": "dagster/root_run_id",
+}
+_RUN = """run_id, status, create_timestamp, end_time,
+    (select value from run_tags where run_tags.run_id = runs.run_id and key = :process) as process,
+    status = 'FAILURE'
+    and exists (select from run_tags
+        where run_tags.run_id = runs.run_id and key = :will_retry and value = 'true')
+    and not exists (select from run_tags
+        where run_tags.run_id = runs.run_id and key = :retry) as starts_over"""
+_LAST_RUNS = f"""
+select distinct on (pipeline_name) pipeline_name as job, {_RUN}
 from runs where pipeline_name = any(:jobs)
 order by pipeline_name, id desc
+"""
+_ATTEMPTS = f"""
+with newest as (
+    select coalesce((select value from run_tags
+        where run_tags.run_id = runs.run_id and key = :root), run_id) as root
+    from runs where pipeline_name = :job order by id desc limit 1
+)
+select {_RUN} from runs, newest
+where run_id = root or exists (select from run_tags
+    where run_tags.run_id = runs.run_id and key = :root and value = root)
+order by id
+"""
+_STEP_EVENTS = """
+select run_id, step_key, dagster_event_type,
+    case dagster_event_type when 'STEP_FAILURE' then event end
+from event_logs where run_id = any(:runs)
+and dagster_event_type in ('STEP_START', 'STEP_SUCCESS', 'STEP_FAILURE')
+order by id
+"""
+_SUCCEEDED = """
+select distinct pipeline_name from runs
+where pipeline_name = any(:jobs) and status = 'SUCCESS' and create_timestamp > :since
 """
 #: A run that has begun has no result yet, and may never have one.
 _ANSWERS = """

@@ -18,6 +18,7 @@ from typing import Any
 
 from dagster import (
     AssetKey,
+    DagsterEvent,
     DagsterEventType,
     DagsterInstance,
     DagsterRun,
@@ -43,7 +44,7 @@ from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.courses import is_partial
 from grade_ml.orchestration.instance import end_dead_runs, process_tag
 from grade_ml.orchestration.job_descriptions import require_job
-from grade_ml.orchestration.progress import is_interruption
+from grade_ml.orchestration.progress import INTERRUPTION
 from grade_ml.orchestration.queue import time_limit
 from grade_ml.orchestration.ranges import range_tags, ranges
 from grade_ml.orchestration.reading import UNREADABLE
@@ -253,7 +254,7 @@ def _execute(
         event = entry.dagster_event
         if event and event.step_key and event.event_type in _STATES:
             on_step(event.step_key, _STATES[event.event_type])
-        if event and event.is_step_failure and is_interruption(event):
+        if event and event.is_step_failure and _is_interruption(event):
             # Otherwise Dagster takes it for a failure, and an alert would be sent.
             run = instance.get_run_by_id(run_id)
             assert run
@@ -273,6 +274,11 @@ def _execute(
             **tags,
         },
     )
+
+
+def _is_interruption(event: DagsterEvent) -> bool:
+    error = event.step_failure_data.error
+    return error is not None and error.cls_name == INTERRUPTION
 
 
 def _keep(platform: Platform, instance: DagsterInstance, run_id: str) -> None:

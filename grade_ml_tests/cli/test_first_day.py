@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 import sqlalchemy as sa
-from dagster import DagsterEvent, DagsterRunStatus, EventLogEntry
+from dagster import DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import Engine
 
@@ -19,7 +19,7 @@ from grade_ml.orchestration.instance import open_instance
 from grade_ml.orchestration.progress import Progress, State
 from grade_ml.orchestration.timetable import FIRST_DAY
 from grade_ml_tests.ensemble.campus import store
-from grade_ml_tests.orchestration.test_progress import progress
+from grade_ml_tests.orchestration.test_progress import START, SUCCESS, progress, record
 
 URL = "http://127.0.0.1:3000"
 EXAMPLE = ("sim-1", "SIM-X")
@@ -112,10 +112,7 @@ def test_advice_to_run_a_job_names_the_part_of_the_first_day_that_brings_it(
         run = create_run_for_test(instance, FIRST_DAY.name, status=DagsterRunStatus.STARTED)
 
         def begin(part: str) -> str:
-            event = DagsterEvent("STEP_START", FIRST_DAY.name, step_key=FIRST_DAY.step(part))
-            instance.handle_new_event(
-                EventLogEntry(None, 10, "", run.run_id, 1.0, event.step_key, dagster_event=event)
-            )
+            record(instance, run.run_id, START, part)
             return advised(ADVICE, settings)
 
         assert "it waits now" in advised(ADVICE, settings)
@@ -123,5 +120,6 @@ def test_advice_to_run_a_job_names_the_part_of_the_first_day_that_brings_it(
         assert f"brings it with part {number} of {COUNT} (forecasts); part 2 runs now." in early
         assert early.startswith("Nothing is there. The first day")
         assert "makes it now" in begin("generate_time_series_forecasts")
+        record(instance, run.run_id, SUCCESS, "generate_time_series_forecasts")
         assert begin("system_health") == ADVICE
         assert "part" not in advised("Run grade-ml run refresh_gradebook.", settings)

@@ -12,7 +12,14 @@ from threading import Thread
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
-from dagster import AssetCheckEvaluation, AssetKey, AssetMaterialization, MetadataValue
+from dagster import (
+    AssetCheckEvaluation,
+    AssetKey,
+    AssetMaterialization,
+    DagsterInstance,
+    DagsterRunStatus,
+    MetadataValue,
+)
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import (
@@ -20,6 +27,7 @@ from dagster._core.scheduler.instigation import (
     InstigatorStatus,
     ScheduleInstigatorData,
 )
+from dagster._core.test_utils import create_run_for_test
 from dagster._daemon.types import DaemonHeartbeat
 from rich.console import Console
 from sqlalchemy import Engine
@@ -37,7 +45,7 @@ from grade_ml.monitoring.store import Kind
 from grade_ml.orchestration.instance import open_instance
 from grade_ml.orchestration.jobs import JOBS
 from grade_ml.orchestration.resources import Platform
-from grade_ml.orchestration.timetable import CRONS
+from grade_ml.orchestration.timetable import CRONS, FIRST_DAY
 from grade_ml.registry.registry import Registry
 from grade_ml.training import requests
 from grade_ml.training.requests import Request
@@ -47,6 +55,7 @@ from grade_ml_tests.factories import PSEUDONYMS, let_serve
 from grade_ml_tests.imports import HEAVY, call
 from grade_ml_tests.launch import Installation
 from grade_ml_tests.maintenance.test_health import WORSE
+from grade_ml_tests.orchestration.test_progress import FAILURE, START, record, step_error
 
 pytestmark = pytest.mark.slow
 
@@ -94,8 +103,11 @@ def test_an_empty_gradebook_without_runs(installation: Settings):
     assert report["jobs"]["last_runs"]["train_traditional_models"] is None
     assert report["schedules"]["daemon_alive"] is False
     assert report["champions"] == {} and report["health"] is None
-    assert "Not yet known; `system_health` looks every hour" in printed(report)
-    assert "The daemon is not running; schedules and sensors are paused." in printed(report)
+    shown = printed(report)
+    assert "Not yet known; the job `system_health` rates it every hour" in shown
+    schedules = shown.partition("Schedules\n")[2].partition("\n\n")[0]
+    assert "The daemon is not running; schedules and sensors are paused." in schedules
+    assert schedules.count("  paused\n") == len(CRONS) and "next" not in schedules
     assert report["services"]["postgresql"] == "elsewhere"
     for width in (80, 120):
         lines = printed(report, width).partition("Last runs\n")[2].partition("\n\n")[0].splitlines()
@@ -169,6 +181,13 @@ def test_a_database_that_does_not_answer_is_reported_and_not_raised(
     assert "cannot be read" in printed(report)
 
 
+def fail_first_day(instance: DagsterInstance) -> None:
+    status = DagsterRunStatus.FAILURE
+    run = create_run_for_test(instance, FIRST_DAY.name, status=status).run_id
+    record(instance, run, START, "sync_gradebook")
+    record(instance, run, FAILURE, "sync_gradebook", step_error(ValueError))
+
+
 def test_what_is_wrong_is_reported(installation: Settings, engine: Engine, tmp_path: Path):
     today, now = datetime.now(UTC).date(), datetime.now(UTC)
     with engine.begin() as connection:
@@ -187,6 +206,7 @@ def test_what_is_wrong_is_reported(installation: Settings, engine: Engine, tmp_p
 
     outbox.deliver(engine.begin, {"pager": down}, now)
     with open_instance(installation) as instance:
+        fail_first_day(instance)
         reason = "xgboost is not installed"
         evaluation = AssetCheckEvaluation(
             asset_key=AssetKey("pooled_ensemble"),
@@ -230,10 +250,17 @@ def test_what_is_wrong_is_reported(installation: Settings, engine: Engine, tmp_p
     shown = printed(report)
     assert shown.index("Health\n") < shown.index("Services\n")
     assert max(map(len, shown.splitlines())) <= 80
+    assert "sync_gradebook failed: See the page of its run." in report["first_day"]["says"]
     shown = " ".join(shown.split())
-    assert "3 hours ago; since then" in shown
+    assert "3 hours ago; it is rated every hour while `grade-ml up` runs" in shown
+    assert "Training: A, requested on" in shown and "scores are lower" in shown
     assert f"What to do first (runs): {parts['runs']['remedy']}" in shown
-    for words in ("job night", "Not sent by pager", "1 in need, 1 drifted, 1 asked", reason):
+    for words in (
+        "job night",
+        "Not sent by pager",
+        "1 need attention, 1 have drift, and 1 wait",
+        reason,
+    ):
         assert words in shown
     assert "REFUSED" in shown.partition("odd, version")[2].partition("fine, version")[0]
 

@@ -102,7 +102,10 @@ def trained(server, small_campus, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def test_the_first_day_fills_every_asset_and_partition_of_the_graph(trained: Trained):
-    reached = progress.newest(trained.instance)
+    dagster = database.connect(str(trained.settings.dagster_postgres_url))
+    with dagster.connect() as connection:
+        reached = progress.newest(connection)
+    dagster.dispose()
     assert trained.first_day.success and reached and reached.is_complete, reached
     with trained.engine.connect() as connection:
         first = first_day_of_teaching(connection)
