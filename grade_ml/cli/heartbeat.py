@@ -15,12 +15,16 @@ LOOK_SECONDS = 60
 
 
 class Watch:
-    """Checks the daemon `child` at intervals; reports a daemon that hangs, and restarts it."""
+    """Checks the daemon `child` at intervals; reports a daemon that hangs, and restarts it.
+
+    It hangs if it is silent in two checks: in the first after the machine was suspended, it is.
+    """
 
     def __init__(self, settings: Settings, child: Child, clock: Clock) -> None:
         self._settings, self._child, self._clock = settings, child, clock
         self._alerts = AlertSettings.from_environment()
         self._due = time.monotonic() + LOOK_SECONDS
+        self._suspects = False
 
     def tend(self) -> None:
         """Check the daemon if a check is due.
@@ -47,6 +51,9 @@ class Watch:
         dagster.dispose()
         seen = filter(None, [reported, self._child.started_at])
         wrong = decisions.silent(max(seen, default=None), now)
+        suspected, self._suspects = self._suspects, bool(wrong)
+        if wrong and not suspected:
+            return
         # A daemon that was restarted may hang again.
         reports = not decisions.silent(reported, now)
         engine = database.connect(urls.grade_ml)

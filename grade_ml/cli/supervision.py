@@ -38,7 +38,8 @@ class Child:
 
     `say` is called with each message for the user; the process's output goes to `log`. The last
     process is `identity`; `earlier` are dead processes whose groups live on, as runs outlive the
-    daemon.
+    daemon. If a process `has_worker`, a child of its own does its work: it starts again, too, once
+    that has ended.
     """
 
     name: str
@@ -47,9 +48,11 @@ class Child:
     folder: Path
     log: Path
     say: Callable[[str], None]
+    has_worker: bool = False
     identity: Identity | None = None
     earlier: list[Identity] = field(default_factory=list)
     _process: subprocess.Popen[bytes] | None = None
+    _worker: Identity | None = None
     _deaths: int = 0
     _started: float = 0.0
     _due: float = field(default=0.0)
@@ -69,7 +72,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.identity = Identity.of(self._process.pid)
+        self.identity, self._worker = Identity.of(self._process.pid), None
         self._started = time.monotonic()
 
     def tend(self) -> bool:
@@ -85,6 +88,7 @@ class Child:
             self._bury(self._process.returncode)
         if self._process is not None:
             self._limit_memory()
+            self._require_worker()
         elif time.monotonic() >= self._due:
             self.start()
         return (self.identity, self.earlier) != before
@@ -120,6 +124,20 @@ class Child:
             if psutil.Process(self._process.pid).memory_info().rss > MEMORY_LIMIT_BYTES:
                 self.say(f"{self.name} has grown beyond {MEMORY_LIMIT_BYTES >> 20} MB.")
                 self._process.terminate()
+
+    def _require_worker(self) -> None:
+        assert self._process is not None
+        if not self.has_worker or (self._worker and self._worker.is_alive()):
+            return
+        lost, self._worker = self._worker, None
+        with suppress(psutil.NoSuchProcess):  # one of them has ended in this moment
+            workers = [
+                Identity.of(child.pid) for child in psutil.Process(self._process.pid).children()
+            ]
+            self._worker = next((worker for worker in workers if worker.is_alive()), None)
+        if lost and not self._worker:
+            self.say(f"The process in which {self.name} works has ended.")
+            self.kill()
 
     def last_lines(self, count: int = 15) -> str:
         """Return the end of the log."""

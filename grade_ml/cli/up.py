@@ -204,6 +204,9 @@ class _Launch:
         self._code_server = self._child(
             "dagster", environment, *code_server.arguments(self._socket)
         )
+        # It loads the code in a child that ends after 30 s without a sign of life from it, as on a
+        # machine that was suspended, and it does not start another one.
+        self._code_server.has_worker = True
         self._children = [self._ui, self._daemon, self._code_server]
         self._watch = Watch(settings, self._daemon, clock)
         self._first_day: first_day.Watch | None = None

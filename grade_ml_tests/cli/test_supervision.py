@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,31 @@ def kill(parent: Child) -> Identity:
     process.kill()
     wait_until(lambda: not parent.identity.is_alive(), "the end of the process")
     return Identity.of(left.pid)
+
+
+WORKS_BY_CHILD = """
+import subprocess, threading
+print(subprocess.Popen(("sleep", "1000")).pid, flush=True)
+threading.Event().wait()
+"""
+
+
+def test_a_process_whose_worker_has_ended_starts_again(tmp_path: Path, capsys):
+    command, log = (sys.executable, "-c", WORKS_BY_CHILD), tmp_path / "log"
+    child = Child("server", command, os.environ, tmp_path, log, say=print, has_worker=True)
+    child.start()
+    first = child.identity
+    worker = int(wait_until(log.read_text, "a worker"))
+    assert not child.tend() and child.identity == first
+    os.kill(worker, signal.SIGKILL)
+    wait_until(child.tend, "a new process")
+    assert "The process in which server works has ended." in capsys.readouterr().out
+    assert child.identity != first and not first.is_alive()
+    # One that has no worker yet is left alone.
+    assert not child.tend()
+    wait_until(lambda: len(log.read_text().split()) == 2, "its worker")
+    assert not child.tend() and child.identity.is_alive()
+    stop(leaders(child))
 
 
 @pytest.mark.security
