@@ -146,13 +146,15 @@ def choose(
     Parameters
     ----------
     scores
-        Held-out prediction of each member per row.
+        Held-out prediction of each member per row. A member that equals one before it in every row
+        is left out: nothing tells how far it may be trusted where it does not. So it is with the
+        mean of the course's earlier sections while only one term has ended.
     target
         Points still to come, or 0 and 1.
     rows
         Columns progress (0-1), fold and student_id.
     """
-    names = tuple(scores)
+    names = tuple(_distinct(scores))
     values = np.column_stack([scores[name] for name in names])
     progress = rows["progress"].to_numpy(np.float64)
     weight = late_weight(rows) if task is Task.GRADE else np.ones(len(rows))
@@ -197,6 +199,14 @@ def choose(
         {option: float(values.mean()) for option, values in losses.items()},
         reason,
     )
+
+
+def _distinct(scores: Mapping[str, Floats]) -> Iterator[str]:
+    kept: list[Floats] = []
+    for name, values in scores.items():
+        if not any(np.array_equal(values, other) for other in kept):
+            kept.append(values)
+            yield name
 
 
 def _splits(folds: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[np.bool_], ...]]:

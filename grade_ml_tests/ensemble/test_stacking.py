@@ -166,6 +166,18 @@ def test_the_naive_forecast_ships_alone_where_the_target_equals_it() -> None:
     np.testing.assert_allclose(choice.held_out, naive["points_so_far"], atol=1e-3)
 
 
+def test_what_was_never_known_in_training_counts_nothing_later() -> None:
+    """Where one term has ended, no row knows the mean of its course's earlier sections."""
+    made = world(Task.GRADE)
+    frame = made.rows.assign(grade_rate_so_far=made.member(5), course_grade_mean=np.nan)
+    scores = naive_scores(frame, np.zeros(len(frame)), Task.GRADE) | {"member": made.member(5, 1)}
+    stack = chosen(made, scores).stack
+    assert set(stack.used) == {"points_so_far", "member"}
+    later = naive_scores(frame.assign(course_grade_mean=5.0), np.zeros(len(frame)), Task.GRADE)
+    combined = stack.combine({**scores, **later}, made.rows["progress"].to_numpy())
+    np.testing.assert_allclose(combined, made.truth, atol=25)
+
+
 def test_naive_forecasts_are_what_is_still_to_come() -> None:
     frame = pd.DataFrame(
         {
