@@ -8,7 +8,7 @@ her own rows. Nothing here holds a connection while it computes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -205,8 +205,15 @@ def predicted(
     served: Served,
     rows: pd.DataFrame,
     figures: pd.DataFrame,
+    redesigned: Mapping[str, str],
 ) -> list[GradePrediction]:
-    """Return the enrollments, in order, with the model's predictions for those that have a row."""
+    """Return the enrollments, in order, with the model's predictions for those that have a row.
+
+    Parameters
+    ----------
+    redesigned
+        As `Frames.redesigned` returns it.
+    """
     place = {str(name): number for number, name in enumerate(rows["student_id"])}
     return [
         _with(
@@ -214,6 +221,7 @@ def predicted(
             served,
             rows.iloc[place[enrollment.student_id]],
             figures.iloc[place[enrollment.student_id]],
+            redesigned,
         )
         if enrollment.student_id in place
         else replace(enrollment, degraded=(_NOT_ALLOWED,))
@@ -222,10 +230,14 @@ def predicted(
 
 
 def _with(
-    enrollment: GradePrediction, served: Served, row: pd.Series[Any], figures: pd.Series[Any]
+    enrollment: GradePrediction,
+    served: Served,
+    row: pd.Series[Any],
+    figures: pd.Series[Any],
+    redesigned: Mapping[str, str],
 ) -> GradePrediction:
     numbers: dict[str, Any] = {name: number(figures[name]) for name in PREDICTED}
-    reasons = reservations(served.model, enrollment.section_id, figures["grade"])
+    reasons = reservations(served.model, enrollment.section_id, figures["grade"], redesigned)
     return replace(
         enrollment,
         **numbers,

@@ -450,7 +450,8 @@ class PredictiveAnalyticsEngine:
             known = self._classes.rows(self._reading, enrollments, served.model.features)
             rows = known.rows
             figures = served.model.predict(rows) if len(rows) else rows
-            predictions = predicted(enrollments, served, rows, figures)
+            redesigned = self._redesigned(enrollments[0])
+            predictions = predicted(enrollments, served, rows, figures, redesigned)
         return [self._dated(prediction, known.loads) for prediction in predictions]
 
     def _by_mean(self, enrollments: Sequence[GradePrediction], why: str) -> list[GradePrediction]:
@@ -478,13 +479,14 @@ class PredictiveAnalyticsEngine:
             )
             row = known.rows
             if row.empty:
-                (nothing,) = predicted([enrollment], served, row, row)
+                (nothing,) = predicted([enrollment], served, row, row, {})
                 return ModelExplanation(nothing, request.reader, request.language)
             with self._opened() as connection:
                 state = state_of_row(served, row, self._registry.pseudonyms)
                 texts = stored.narratives(connection, state)
             parts = attributed(served.model, row)
-            (prediction,) = predicted([enrollment], served, row, parts.predictions)
+            redesigned = self._redesigned(enrollment)
+            (prediction,) = predicted([enrollment], served, row, parts.predictions, redesigned)
             return explained(
                 self._dated(prediction, known.loads),
                 served,
@@ -507,6 +509,13 @@ class PredictiveAnalyticsEngine:
                 self._dated(student_forecast(known, rules, seed=0), loads)
                 for known, loads in self._forecasting.of(self._reading, enrollments, today=today)
             ]
+
+    def _redesigned(self, enrollment: GradePrediction) -> dict[str, str]:
+        """Return what redesigned sections of the course have other than before."""
+        from grade_ml.features.store import Frames
+
+        root, pseudonyms = self._settings.storage_root, self._registry.pseudonyms
+        return Frames(root, enrollment.as_of, pseudonyms).redesigned([enrollment.course_id])
 
     def _serving(self, course: str) -> Served | str:
         """Return the model that serves a course, or the reason why there is none."""

@@ -30,6 +30,7 @@ from grade_ml.serving.forecasts import (
     ServedTrajectory,
     candidates,
     first_readable,
+    redesign_reasons,
     sound_forecasts,
 )
 
@@ -136,6 +137,8 @@ class Forecasting:
     ) -> tuple[list[Answer], list[str]]:
         """Return the forecasts computed now, and what they lack compared to a nightly run."""
         first = enrollments[0]
+        frames = Frames(self._root, first.as_of, self._registry.pseudonyms)
+        redesigned = redesign_reasons(frames.redesigned([first.course_id]))
         with reading() as (connection, _):
             line = candidates(connection, first.as_of)
             plans = {
@@ -148,7 +151,7 @@ class Forecasting:
         model = served.model
         predicted = model.forecast([] if panel is None else [panel], pd.DataFrame(), first.as_of)
         forecasts, left_out = sound_forecasts(predicted)
-        degraded = (*served.degraded, *predicted.degraded, *left_out, *risk.degraded)
+        degraded = (*served.degraded, *predicted.degraded, *left_out, *redesigned, *risk.degraded)
         answers = []
         for other in enrollments:
             of_student = forecasts[forecasts["student_id"] == other.student_id]

@@ -7,7 +7,8 @@ that they are as new as the records, and after a load in between compute them ag
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -22,7 +23,8 @@ from grade_ml.gradebook import frames
 from grade_ml.gradebook.attributes import SOURCES, Declarations
 from grade_ml.gradebook.catalog import newest_load
 from grade_ml.gradebook.institution import Institution
-from grade_ml.gradebook.schema import enrollment, section
+from grade_ml.gradebook.redesign import redesigns
+from grade_ml.gradebook.schema import assignment, enrollment, section
 
 #: Enrollments whose snapshots are in memory at once, about 30 kB each; a course is never divided.
 AT_ONCE = 20_000
@@ -32,11 +34,13 @@ AT_ONCE = 20_000
 class Refreshed:
     """What is stored of a course: rows, and how many enrollments were left out, by reason.
 
-    `unchanged` if an earlier run of the day had computed it from the same records.
+    `redesigned` states by running section what it has other than its course's past. `unchanged`
+    if an earlier run of the day had computed it from the same records.
     """
 
     rows: int
     left_out: Mapping[str, int]
+    redesigned: Mapping[str, str] = field(default_factory=dict)
     unchanged: bool = False
 
 
@@ -53,7 +57,9 @@ def refresh(
     """
     origin = _origin(connection, declared)
     refreshed = _unchanged(stored, SNAPSHOTS, courses, origin)
-    for group in _groups(connection, [name for name in courses if name not in refreshed]):
+    remaining = [name for name in courses if name not in refreshed]
+    designed = _redesigned(connection, stored.as_of) if remaining else {}
+    for group in _groups(connection, remaining):
         gradebook = frames.read(connection, group)
         chosen = gradebook.sections[gradebook.sections["course_id"].isin(group)]
         made = grade_snapshots(gradebook, weekly_cuts(chosen, stored.as_of), stored.as_of, declared)
@@ -62,8 +68,10 @@ def refresh(
         for course in group:
             rows = snapshots[course_of_row == course]
             left_out = reasons(odd[odd["course_id"] == course])
-            stored.write(course, rows, SNAPSHOTS, {"origin": origin, "left_out": left_out})
-            refreshed[course] = Refreshed(len(rows), left_out)
+            own = designed.get(course, {})
+            notes = {"origin": origin, "left_out": left_out, "redesigned": own}
+            stored.write(course, rows, SNAPSHOTS, notes)
+            refreshed[course] = Refreshed(len(rows), left_out, own)
     return refreshed
 
 
@@ -110,8 +118,19 @@ def _unchanged(
         known = stored.computed(course, kind)
         if known and known[1].get("origin") == origin:
             rows, notes = known
-            unchanged[course] = Refreshed(rows, notes["left_out"], unchanged=True)
+            redesigned = notes.get("redesigned", {})
+            unchanged[course] = Refreshed(rows, notes["left_out"], redesigned, unchanged=True)
     return unchanged
+
+
+def _redesigned(connection: Connection, as_of: date) -> dict[str, dict[str, str]]:
+    """Return by course what its redesigned running sections have other than before."""
+    by_course: dict[str, dict[str, str]] = {}
+    sections = frames.read_table(connection, section)
+    assignments = frames.read_table(connection, assignment)
+    for name, redesign in redesigns(sections, assignments, as_of).items():
+        by_course.setdefault(redesign.course_id, {})[name] = str(redesign)
+    return by_course
 
 
 def _groups(connection: Connection, courses: Collection[str]) -> Iterator[list[str]]:

@@ -130,12 +130,24 @@ class Frames:
         if not path.exists():
             return None
         described = _described(path)
-        return described.num_rows, json.loads(described.metadata.get(_NOTES, b"{}"))
+        return described.num_rows, _notes(described)
 
     def origin(self, course: str) -> str | None:
         """Return what the snapshots of the very day were made from (`origin.origin_of`)."""
         known = self.computed(course)
         return known[1].get("origin") if known else None
+
+    def redesigned(self, courses: Collection[str]) -> dict[str, str]:
+        """Return by section of `courses` what it has other than its course's past, in words.
+
+        Sections whose assignments are as usual are left out.
+        """
+        told: dict[str, str] = {}
+        for name in courses:
+            path = self._newest(dict(_stored(self._folder(SNAPSHOTS), name)))
+            if path is not None:
+                told |= _notes(_described(path)).get("redesigned", {})
+        return told
 
     def write(
         self,
@@ -297,6 +309,11 @@ def _described(path: UPath) -> FileMetaData:
 
     with path.open("rb") as file:
         return parquet.read_metadata(file)
+
+
+def _notes(described: FileMetaData) -> dict[str, Any]:
+    notes: dict[str, Any] = json.loads(described.metadata.get(_NOTES, b"{}"))
+    return notes
 
 
 def _drawn(table: pa.Table, share: float, seed: int) -> pa.Table:

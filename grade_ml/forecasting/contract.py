@@ -218,6 +218,8 @@ class Forecasts:
         Why there is nothing to forecast, by section or course.
     degraded
         Why the answer is less than it could be; empty if it is not.
+    degraded_of
+        The same for single courses.
     """
 
     forecasts: pd.DataFrame
@@ -225,6 +227,7 @@ class Forecasts:
     fallbacks: Mapping[str, int]
     nothing: Mapping[str, str]
     degraded: tuple[str, ...]
+    degraded_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 #: Columns of the forecasts: type, lowest and highest value. `mean` to `high95` are points of 100;

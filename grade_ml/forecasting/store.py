@@ -64,8 +64,8 @@ def write(  # noqa: PLR0913, PLR0917
         [
             {"course_id": course, "as_of": as_of, "model_version": version}
             | {"forecasts": int(sizes.get(course, 0)), "nothing": forecasts.nothing.get(course, "")}
-            | {"fallbacks": dict(forecasts.fallbacks), "degraded": list(forecasts.degraded)}
-            | {"origin": origins[course]}
+            | {"fallbacks": dict(forecasts.fallbacks), "origin": origins[course]}
+            | {"degraded": [*forecasts.degraded, *forecasts.degraded_of.get(course, ())]}
             for course in sorted(courses)
         ],
     )

@@ -21,13 +21,17 @@ COLUMNS = ("section_id", "student_id", "cut_on", COLLECTED, "weight_remaining")
 
 @dataclass(frozen=True)
 class Course:
-    """One course with the inputs of its reports; `reason` is why no report can be computed."""
+    """One course with the inputs of its reports; `reason` is why no report can be computed.
+
+    `redesigned` states what its redesigned sections have other than before.
+    """
 
     course_id: str
     champion: Champion
     records: Records
     snapshots: pd.DataFrame
     reason: str = ""
+    redesigned: tuple[str, ...] = ()
 
     @property
     def known_from(self) -> pd.Timestamp:

@@ -41,6 +41,8 @@ class Drift:
         "tested" or "not tested"; `reason` is why not.
     says
         Description of the drift; empty if there is none.
+    redesigned
+        What redesigned sections have other than before; it explains drift, and is none itself.
     """
 
     model: str
@@ -49,6 +51,7 @@ class Drift:
     reason: str = ""
     drifted: bool = False
     says: str = ""
+    redesigned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +105,7 @@ class Comparing:
 def comparing(course: Course) -> Comparing:
     """Compare the course's running sections with past sections; `judged` evaluates it."""
     about: dict[str, Any] = {"model": course.champion.name, "degraded": course.champion.degraded}
+    about |= {"redesigned": course.redesigned}
     if course.reason:
         return Comparing(Drift(**about, reason=course.reason), {})
     compared = windows(course.snapshots, course.champion, course.records)

@@ -41,7 +41,9 @@ def courses(
                 snapshots, reason = workspace.frames.snapshots([name], columns=columns), ""
             except NotReadyError as error:
                 snapshots, reason = pd.DataFrame(), error.message
-            yield Course(name, champions.of(name, served[name]), own, snapshots, reason)
+            redesigned = tuple(workspace.frames.redesigned([name]).values())
+            champion = champions.of(name, served[name])
+            yield Course(name, champion, own, snapshots, reason, redesigned)
 
 
 def scored(

@@ -79,6 +79,7 @@ def html(course: str, reports: Sequence[Stored], figures: Mapping[str, Picture])
     ]
     summary = [
         ("Drift", drift.get("says") or drift.get("reason") or "nothing drifted"),
+        ("Assignments", "; ".join(drift.get("redesigned") or ["no redesign noticed"])),
         ("Error", performance.get("says") or performance.get("reason") or "not risen"),
         ("Labels", concept.get("says") or concept.get("reason") or "as predictions imply"),
         (

@@ -5,7 +5,7 @@ The next candidate replaces a model that cannot be read, and the forecasts give 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -124,6 +124,9 @@ def forecast_running(
         forecasts=forecasts,
         activity=activity,
         nothing=_nothing(courses, now.sections, forecasts),
+        degraded_of={
+            course: redesign_reasons(workspace.frames.redesigned([course])) for course in courses
+        },
         degraded=(
             *served.degraded,
             *predicted.degraded,
@@ -134,6 +137,17 @@ def forecast_running(
     )
     store.write(workspace.connection, courses, workspace.as_of, predicted, served.version, origins)
     return predicted
+
+
+def redesign_reasons(redesigned: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the reasons why forecasts of a course with redesigned sections are degraded.
+
+    Parameters
+    ----------
+    redesigned
+        As `Frames.redesigned` returns it.
+    """
+    return tuple(map(expected, redesigned.values()))
 
 
 def sound_forecasts(predicted: Forecasts) -> tuple[pd.DataFrame, list[str]]:

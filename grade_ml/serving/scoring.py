@@ -12,6 +12,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from grade_ml.core.degradation import expected
 from grade_ml.core.errors import ArtifactError
 from grade_ml.core.settling import place
 from grade_ml.ensemble.rows import NAIVE, Model, collected
@@ -83,9 +84,12 @@ def score_running(
     models = Models(workspace.registry)
     # Before they are read: a frame that is replaced in between is newer than it looks.
     origins = {course: workspace.frames.origin(course) for course in courses}
+    redesigned = workspace.frames.redesigned(courses)
     snapshots = current_snapshots(workspace, courses)
     answering = list(by_model(models, snapshots, courses))
-    parts = [_store(connection, served, rows, as_of, origins) for served, rows in answering]
+    parts = [
+        _store(connection, served, rows, as_of, origins, redesigned) for served, rows in answering
+    ]
     problems = [reason for served, _ in answering for reason in served.degraded]
     old = sorted({day for day in snapshots["cut_on"].dt.date if day != as_of})
     failures = {
@@ -160,12 +164,13 @@ def by_model(
         yield model, snapshots[of_course.isin(chosen)]
 
 
-def _store(
+def _store(  # noqa: PLR0913, PLR0917
     connection: Connection,
     served: Served,
     snapshots: pd.DataFrame,
     as_of: date,
     origins: Mapping[str, str | None],
+    redesigned: Mapping[str, str],
 ) -> pd.DataFrame:
     predictions = served.model.predict(beside(connection, snapshots, served.model.features))
     predictions["course_id"] = snapshots["course_id"].astype("string[pyarrow]").to_numpy()
@@ -176,7 +181,7 @@ def _store(
         for course, day in zip(predictions["course_id"], days, strict=True)
     ]
     marks = [
-        (day, reservations(served.model, section, grade))
+        (day, reservations(served.model, section, grade, redesigned))
         for day, section, grade in zip(
             days, predictions["section_id"], predictions["grade"], strict=True
         )
@@ -196,9 +201,17 @@ def _store(
     return named
 
 
-def reservations(model: Model, section: str, grade: float) -> tuple[str, ...]:
-    """Return why a prediction of an enrollment in a section is degraded."""
-    reasons = []
+def reservations(
+    model: Model, section: str, grade: float, redesigned: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return why a prediction of an enrollment in a section is degraded.
+
+    Parameters
+    ----------
+    redesigned
+        As `Frames.redesigned` returns it.
+    """
+    reasons = [expected(redesigned[section])] if section in redesigned else []
     if section in model.sections:
         reasons.append(
             "the model was trained after this section had ended and knows its outcome, so this "

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from grade_ml.core.clock import Clock
+from grade_ml.core.degradation import faults
 from grade_ml.core.settings import Settings
 from grade_ml.engine import (
     Answers,
@@ -33,7 +34,7 @@ from grade_ml.serving.predictions import grade_prediction
 from grade_ml.serving.scoring import score_running
 from grade_ml_tests.conftest import as_environment
 from grade_ml_tests.engine.schemas import require_valid
-from grade_ml_tests.ensemble.campus import TODAY, make_champion, small, store
+from grade_ml_tests.ensemble.campus import TODAY, make_champion, redesigned, small, store
 from grade_ml_tests.imports import HEAVY, call
 
 NOW = datetime(2025, 11, 10, 14, tzinfo=UTC)
@@ -48,7 +49,8 @@ class At(Clock):
 
 @pytest.fixture(scope="module")
 def gradebook() -> Gradebook:
-    return small()
+    """Return a campus whose first course was redesigned in its running term."""
+    return redesigned(small(), small().courses["course_id"].iloc[0])
 
 
 _numbers = count()
@@ -137,6 +139,9 @@ def test_what_is_stored_answers_until_a_load_changes_a_course_of_the_student(
     )
     assert json.loads(printed)["stored"] and modules.isdisjoint(HEAVY)
     everybody = analytics.predict_final_grades().answers
+    for answer in everybody:
+        told = [why for why in answer.degraded if "was redesigned: all" in why]
+        assert len(told) == (answer.course_id == courses[0]) and not faults(told)
     assert published(engine, stored_prediction) == {
         (a.section_id, a.student_id): a for a in everybody
     }

@@ -1,10 +1,11 @@
 """A small simulated campus in the database, and a model fitted on its finished terms."""
 
 import fcntl
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pandas as pd
 from sqlalchemy import Engine
 
 from grade_ml.campus import simulated
@@ -31,6 +32,17 @@ def campus(students: int = 100, terms: int = 4) -> Gradebook:
 def small() -> Gradebook:
     """Return the campus of `fitted_once`."""
     return campus(students=60, terms=2)
+
+
+def redesigned(gradebook: Gradebook, course: str) -> Gradebook:
+    """Return the gradebook with other kinds of assignments in the course's running sections."""
+    sections, assignments = gradebook.sections, gradebook.assignments
+    running = sections["ends_on"] >= pd.Timestamp(TODAY)
+    chosen = sections.loc[running & (sections["course_id"] == course), "section_id"]
+    assert len(chosen)
+    other = assignments["section_id"].isin(chosen)
+    kinds = assignments["category"].mask(other, "Project")
+    return replace(gradebook, assignments=assignments.assign(category=kinds))
 
 
 def store(engine: Engine, gradebook: Gradebook) -> None:

@@ -17,7 +17,7 @@ from grade_ml.features.validation import schema
 from grade_ml.gradebook.attributes import declarations
 from grade_ml.gradebook.institution import DEFAULTS, Institution
 from grade_ml.gradebook.schema import load as load_table
-from grade_ml_tests.ensemble.campus import store
+from grade_ml_tests.ensemble.campus import redesigned, store
 from grade_ml_tests.factories import PSEUDONYMS
 
 TODAY = date(2025, 11, 10)
@@ -26,8 +26,8 @@ TODAY = date(2025, 11, 10)
 def test_a_course_does_not_depend_on_those_beside_it(engine: Engine, tmp_path: Path) -> None:
     config = simulated.CampusConfig(students=60, courses=3, terms=3, seed=3)
     campus = simulated.gradebook(config, TODAY)
-    store(engine, campus)
     courses = campus.courses["course_id"].tolist()
+    store(engine, redesigned(campus, courses[1]))
     together, alone = (
         Frames(str(tmp_path / name), TODAY, PSEUDONYMS) for name in ("together", "alone")
     )
@@ -37,6 +37,10 @@ def test_a_course_does_not_depend_on_those_beside_it(engine: Engine, tmp_path: P
     assert only == {courses[1]: counts[courses[1]]}
     assert all(count.rows and not count.left_out for count in counts.values())
     pd.testing.assert_frame_equal(alone.snapshots(courses[1:2]), together.snapshots(courses[1:2]))
+    assert [len(count.redesigned) for count in counts.values()] == [0, 1, 0]
+    tomorrow = Frames(str(tmp_path / "together"), TODAY + timedelta(days=1), PSEUDONYMS)
+    assert tomorrow.redesigned(courses) == counts[courses[1]].redesigned
+    assert together.redesigned(["unknown"]) == {}
 
 
 @pytest.mark.slow

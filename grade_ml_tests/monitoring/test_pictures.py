@@ -67,6 +67,8 @@ def test_a_picture_that_shows_something_is_drawn(drawn):
 
 
 def test_a_reason_is_shown_once_on_a_page():
-    reports = [Stored("c", DAYS[0], Kind.DRIFT, {"reason": "too few rows"})]
+    body = {"reason": "too few rows", "redesigned": ["c1 was redesigned: 1 <Exam> is new"]}
+    reports = [Stored("c", DAYS[0], Kind.DRIFT, body)]
     page = report.html("c", reports, report.drawn(reports))
+    assert "c1 was redesigned: 1 &lt;Exam&gt; is new" in page
     assert page.count("No feature was tested: too few rows.") == 1

@@ -1,5 +1,6 @@
 """Which rows of a course are compared with which."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from types import SimpleNamespace
 
@@ -97,7 +98,9 @@ def test_a_term_that_has_ended_becomes_a_reference():
 
 def test_where_every_feature_is_the_same_for_a_class_drift_is_unknown():
     """So it is in classes of one student."""
-    alike = comparing(course(date(2025, 5, 12), features=("teacher",)))
+    same = replace(course(date(2025, 5, 12), features=("teacher",)), redesigned=("new: other",))
+    alike = comparing(same)
     report = judged(alike, usual([alike]), seed=0)
     assert report.status == "not tested" and report.reason and not report.drifted
     assert report.quality.tested and report.quality.violations == ()
+    assert report.redesigned == ("new: other",)

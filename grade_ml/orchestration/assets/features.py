@@ -12,6 +12,7 @@ from dagster import (
 from grade_ml.features.catalogue import ATTRIBUTES, FEATURES, KEYS, SEQUENCE_COLUMNS
 from grade_ml.orchestration.assets.reads import OUTCOMES, RECORDS
 from grade_ml.orchestration.courses import Courses, course_asset
+from grade_ml.orchestration.plots import ROWS
 from grade_ml.orchestration.resources import Platform
 
 if TYPE_CHECKING:
@@ -69,15 +70,19 @@ def score_sequences(courses: Courses, platform: Platform) -> MaterializeResult[N
 def _reported(
     courses: Courses, platform: Platform, refreshed: "Mapping[str, Refreshed]"
 ) -> MaterializeResult[None]:
-    """Report how many rows of each course are stored, and whether an earlier run made them."""
+    """Report how many rows of each course are stored, and what stands out."""
     for key, course in refreshed.items():
         figures = {"dagster/row_count": course.rows, "unchanged": course.unchanged}
         left_out = {"left_out": dict(course.left_out)} if course.left_out else {}
-        courses.add_asset_metadata(figures | left_out, partition_key=key)
+        redesigned = {"redesigned": [*course.redesigned.values()]} if course.redesigned else {}
+        courses.add_asset_metadata(figures | left_out | redesigned, partition_key=key)
+    texts = [text for course in refreshed.values() for text in course.redesigned.values()]
     return MaterializeResult(
         metadata={
             "as_of": platform.as_of.isoformat(),
             "computed": sum(not course.unchanged for course in refreshed.values()),
+            "redesigned_sections": len(texts),
+            **({"first_redesigned": texts[:ROWS]} if texts else {}),
         }
     )
 

@@ -49,6 +49,7 @@ def drift_figures(report: Drift) -> dict[str, Any]:
     from grade_ml.monitoring.drift import Judged
 
     figures: dict[str, Any] = {"drifted": report.drifted, "degraded": list(report.degraded)}
+    figures |= {"redesigned": list(report.redesigned)} if report.redesigned else {}
     if isinstance(report, Judged):
         figures |= {
             "drifted_features": int(report.features["drifted"].sum()),
