@@ -98,7 +98,7 @@ class Difference:
         from scipy.optimize import linear_sum_assignment
 
         matched, moved, distances = 0, 0.0, [0.0]
-        for category in set(one.category) & set(other.category):
+        for category in sorted({*one.category} & {*other.category}):
             own, theirs = (np.flatnonzero(plan.category == category) for plan in (one, other))
             gaps = np.abs(one.due[own][:, None] - other.due[theirs])
             rows, columns = linear_sum_assignment(gaps)
