@@ -154,10 +154,20 @@ class Models:
         """The baseline's champion."""
         version = self.registry.get(BASELINE, Alias.CHAMPION)
         if version is None:
-            raise NotReadyError(
+            raise self._no_baseline()
+        return version, BaselineModel.load(self.registry.fetch(version))
+
+    def _no_baseline(self) -> NotReadyError:
+        newest = self.registry.newest(BASELINE)
+        if newest is None:
+            return NotReadyError(
                 "No model has been trained yet.", "Run grade-ml run train_traditional_models."
             )
-        return version, BaselineModel.load(self.registry.fetch(version))
+        return NotReadyError(
+            f"No model is good enough to predict: {BASELINE} version {newest.version} stays a "
+            "candidate, as the checks of the asset baseline_model show.",
+            "Load more finished terms.",
+        )
 
     def _load(self, version: ModelVersion) -> PooledModel | CourseModel:
         if version.name == POOLED:

@@ -6,6 +6,7 @@ Nothing is fitted where neither the data nor the program changed since the champ
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from grade_ml.core.errors import ArtifactError
 from grade_ml.ensemble import baseline
@@ -50,6 +51,8 @@ def train(data: TrainingData, stages: Stages, seed: int = 0) -> Training[Baselin
     training = Training(version, model, of_baseline(model, champion), fitted=True)
     if training.accepted:
         promote(stages, version, training.evidence("meets every condition"))
+    else:
+        training = replace(training, reason=f"stays a candidate: {training.failures}")
     remove_exposed(BASELINE, stages)
     return training
 

@@ -109,6 +109,7 @@ def test_a_model_that_carrying_on_beats_does_not_become_champion(
     oracle["grade_if_nothing_more"] = 0.0
     training = train(TrainingData.of(oracle, truth, PSEUDONYMS), stages)
     assert not passed(training)["better_than_naive"]
+    assert training.reason.startswith("stays a candidate: better_than_naive failed")
     assert training.version.version == champion.version.version + 1
     assert registry.get(BASELINE, Alias.CHAMPION) == champion.version
     assert stages.of(training.version) is Stage.CANDIDATE

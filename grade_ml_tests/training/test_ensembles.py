@@ -24,7 +24,7 @@ from grade_ml.ensemble import baseline, pooled
 from grade_ml.ensemble.baseline import BaselineModel
 from grade_ml.ensemble.course import Change, CourseModel
 from grade_ml.ensemble.evaluation import by_section
-from grade_ml.ensemble.names import POOLED, name_of
+from grade_ml.ensemble.names import BASELINE, POOLED, name_of
 from grade_ml.ensemble.pooled import Parameters, PooledModel
 from grade_ml.ensemble.rows import ENROLLMENT, NAIVE, as_text, section_versions
 from grade_ml.features.snapshots import grade_snapshots, weekly_cuts
@@ -51,6 +51,7 @@ from grade_ml_tests.ensemble.campus import TODAY, campus, make_champion, store
 from grade_ml_tests.ensemble.quick import quick
 from grade_ml_tests.ensemble.snapshots import snapshots
 from grade_ml_tests.factories import PSEUDONYMS
+from grade_ml_tests.registry.versions import register as register_any
 
 pytestmark = pytest.mark.slow
 
@@ -421,6 +422,9 @@ def test_the_next_in_line_serves_and_reports_it(  # noqa: PLR0917
 ) -> None:
     with pytest.raises(NotReadyError, match="No model has been trained"):
         Models(registry).serving(MATHS)
+    refused = register_any(stages, BASELINE, tmp_path)
+    with pytest.raises(NotReadyError, match=f"version {refused.version}.*Load more finished terms"):
+        Models(registry).serving(MATHS)
     make_champion(settings, plain, tmp_path / "plain")
     served = Models(registry).serving(MATHS)
     assert (served.version.name, served.degraded) == ("baseline", ())
@@ -441,7 +445,7 @@ def test_the_next_in_line_serves_and_reports_it(  # noqa: PLR0917
     assert "pooled version 1 cannot serve" in served.degraded[0]
     assert "model.json" in served.degraded[0]
     scored = score(opened, MATHS)
-    assert scored.models == ("baseline 1",)
+    assert scored.models == (f"baseline {served.version.version}",)
     assert scored.degraded == served.degraded
     rows = read_predictions(connection, as_of=TODAY)
     assert rows["degraded"].str.contains("cannot serve").all()

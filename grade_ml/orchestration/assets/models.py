@@ -36,39 +36,30 @@ _DESCRIPTIONS = {
 }
 
 
-def _conditions(model: str, *names: str, blocking: bool) -> list[AssetCheckSpec]:
-    return [
-        AssetCheckSpec(name, asset=model, blocking=blocking, description=_DESCRIPTIONS[name])
-        for name in names
-    ]
+def _conditions(model: str, *names: str) -> list[AssetCheckSpec]:
+    return [AssetCheckSpec(name, asset=model, description=_DESCRIPTIONS[name]) for name in names]
 
 
-#: A version that fails one of these is registered but does not serve. If it is not blocking,
-#: the run continues with the earlier champion; if it is, the run stops, and champion and
-#: predictions stay as they were.
-_BASELINE = [
-    *_conditions("baseline_model", "better_than_naive", "intervals_cover", blocking=True),
-    *_conditions("baseline_model", "keeps_up_with_champion", blocking=False),
-]
-_POOLED = [
-    *_conditions(
-        "pooled_ensemble",
-        "better_than_naive",
-        "intervals_cover",
-        "calibrated",
-        "explanations_add_up",
-        blocking=True,
-    ),
-    *_conditions("pooled_ensemble", "better_than_baseline", blocking=False),
-]
-#: Not blocking: if one fails, the earlier model continues to serve.
+#: A version that fails one of these stays a candidate. The run continues: the earlier champion, or
+#: the next model in line, predicts.
+_BASELINE = _conditions(
+    "baseline_model", "better_than_naive", "intervals_cover", "keeps_up_with_champion"
+)
+_POOLED = _conditions(
+    "pooled_ensemble",
+    "better_than_naive",
+    "better_than_baseline",
+    "intervals_cover",
+    "calibrated",
+    "explanations_add_up",
+)
 _TRAJECTORY = [
     AssetCheckSpec(
         "better_than_naive",
         asset="trajectory_model",
         description="On unseen sections, it has a smaller error than the best naive forecaster.",
     ),
-    *_conditions("trajectory_model", "intervals_cover", blocking=False),
+    *_conditions("trajectory_model", "intervals_cover"),
 ]
 
 
@@ -93,7 +84,7 @@ def baseline_model(platform: ResourceParam[Platform]) -> MaterializeResult:  # t
     training = baseline.train(data, workspace.stages, workspace.seed)
     return MaterializeResult(
         metadata=models.of_training(training, perf_counter() - started),
-        check_results=models.check_results(training, _BASELINE),
+        check_results=models.check_results(training),
         data_version=_data_version(training.version),
     )
 
@@ -134,7 +125,7 @@ def pooled_ensemble(
     return MaterializeResult(
         metadata=models.of_ensemble(training, perf_counter() - started),
         check_results=[
-            *models.check_results(training, _POOLED),
+            *models.check_results(training),
             is_complete(training.model.degraded),
         ],
         data_version=_data_version(training.version),
@@ -223,7 +214,7 @@ def trajectory_model(
     return MaterializeResult(
         metadata={"as_of": platform.as_of.isoformat(), **forecasts.of_model(training)},
         check_results=[
-            *models.check_results(training, _TRAJECTORY),
+            *models.check_results(training),
             is_complete(training.model.degraded),
         ],
         data_version=_data_version(training.version),

@@ -1,9 +1,9 @@
 """Metadata of the trainings of grade and risk, and of their predictions."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, MetadataValue
+from dagster import AssetCheckResult, AssetCheckSeverity, MetadataValue
 
 from grade_ml.core import quantities
 from grade_ml.core.process import peak_megabytes
@@ -120,18 +120,13 @@ def _searches(studies: "Sequence[Study]") -> dict[str, Any]:
     }
 
 
-def check_results(
-    training: "Training[Any]", conditions: Collection[AssetCheckSpec]
-) -> list[AssetCheckResult]:
-    """Return a training's verdicts; a failed verdict is an error if its condition is blocking."""
-    blocking = {spec.name for spec in conditions if spec.blocking}
+def check_results(training: "Training[Any]") -> list[AssetCheckResult]:
+    """Return a training's verdicts; one that is not passed warns, for another model predicts."""
     return [
         AssetCheckResult(
             check_name=verdict.name,
             passed=verdict.passed,
-            severity=AssetCheckSeverity.ERROR
-            if verdict.name in blocking
-            else AssetCheckSeverity.WARN,
+            severity=AssetCheckSeverity.WARN,
             metadata=verdict.figures,
             description=verdict.text or None,
         )
