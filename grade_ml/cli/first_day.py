@@ -107,6 +107,8 @@ def news(
         return
     if before is None and now.done:
         yield f"The first day goes on: {now.done} of {count} parts are done."
+    if before and now.interrupted and not before.interrupted:
+        yield "  The first day was interrupted; it goes on within a minute."
     states = {part.job: part.state for part in before.parts} if before else {}
     for number, part in enumerate(now.parts, 1):
         was = states.get(part.job, State.WAITING)

@@ -251,7 +251,9 @@ class _Launch:
         with _step("Tables of grade_ml"):
             gradebook = database.migrated(urls.grade_ml)
         with _step("Tables of Dagster"):
-            self._prepare_dagster()
+            killed = self._prepare_dagster()
+        if killed:
+            click.echo(f"Runs that had been killed, and are marked as failed now: {killed}")
         if demo and _is_demo(gradebook):
             self._add_providers()
             self._shorten_tuning()
@@ -300,16 +302,16 @@ class _Launch:
         )
         click.echo(f"{subject} simulated, at {url}")
 
-    def _prepare_dagster(self) -> None:
+    def _prepare_dagster(self) -> int:
+        """Bring Dagster's tables up to date; return how many runs had been killed."""
         from grade_ml.orchestration.instance import end_dead_runs, open_instance
 
         with open_instance(self._settings) as instance:
             instance.upgrade()
-            dead = end_dead_runs(instance)
-        if dead:
-            click.echo(f"{dead} runs had been killed; they are marked as failed.")
+            killed = end_dead_runs(instance)
         if REPOSITORY and not {"GRADE_ML_HOME", "DAGSTER_HOME"} & set(os.environ):
             remember_dagster_home(REPOSITORY / ".env", self._dagster_home)
+        return killed
 
     def _prepare_registry(self, url: str, gradebook: Engine) -> None:
         from grade_ml.registry.registry import Registry
@@ -372,18 +374,21 @@ class _Launch:
     def _greet(self, gradebook: Engine) -> None:
         click.echo(f"\ngrade_ml is up: {self._record.url}\n")
         predicted, progress = _has_predictions(gradebook), first_day.newest(self._settings)
+        goes_on = progress.goes_on if progress else not predicted
         if _is_empty(gradebook):
             click.echo("The gradebook is empty; fill it with `grade-ml load` (see --help).")
-        elif predicted and (example := self._example()):
+        elif not goes_on and predicted and (example := self._example()):
             click.echo(f"Try: {first_day.trial(example)}")
-        elif not predicted and progress is None:
+        elif goes_on and not (progress and progress.done):
             click.echo(
                 "The first day begins: it fills the whole graph, usually within 15 minutes."
                 "\nProgress is shown here; the job `first_day` under Runs shows more."
             )
+        if progress and not goes_on and not progress.is_complete:
+            click.echo(first_day.ending(progress))
         click.echo("`grade-ml status` shows the state of everything. Ctrl-C stops everything.")
 
-        if progress.goes_on if progress else not predicted:
+        if goes_on:
             self._first_day = first_day.Watch(
                 self._settings, self._record.url, self._example, self._say
             )

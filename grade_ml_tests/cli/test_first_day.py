@@ -65,6 +65,14 @@ def test_a_failed_part_states_why_and_where_its_run_is():
     assert "run first_day" in progress_messages(now, over)
 
 
+def test_an_interruption_is_told_once_and_the_part_that_it_hit_begins_again():
+    running = progress(State.DONE, State.RUNNING, goes_on=True)
+    killed = progress(State.DONE, goes_on=True, interrupted=True)
+    assert "interrupted; it goes on" in progress_messages(running, killed)
+    assert not progress_messages(killed, killed)
+    assert progress_messages(killed, running).startswith("First day, part 2")
+
+
 def test_a_continuing_first_day_lists_what_is_done_and_may_be_tried_and_a_finished_day_nothing():
     words = progress_messages(None, progress(State.DONE, State.DONE, State.RUNNING, goes_on=True))
     assert f"2 of {COUNT} parts are done" in words and trial(EXAMPLE) in words
