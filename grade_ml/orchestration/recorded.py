@@ -138,7 +138,7 @@ def _run(row: Row[Any]) -> RecordedRun:
         "failure" if is_dead else row.status.lower(),
         row.create_timestamp.replace(tzinfo=UTC),
         None if row.end_time is None else datetime.fromtimestamp(row.end_time, UTC),
-        starts_over=is_dead or row.starts_over,
+        starts_over=(is_dead and not row.not_again) or row.starts_over,
     )
 
 
@@ -157,8 +157,11 @@ _TAGS = {
     "will_retry": "dagster/will_retry",
     "retry": "dagster/auto_retry_run_id",
     "root": "dagster/root_run_id",
+    "max_retries": "dagster/max_retries",
 }
 _RUN = """run_id, status, create_timestamp, end_time,
+    exists (select from run_tags
+        where run_tags.run_id = runs.run_id and key = :max_retries and value = '0') as not_again,
     (select value from run_tags where run_tags.run_id = runs.run_id and key = :process) as process,
     status = 'FAILURE'
     and exists (select from run_tags

@@ -38,14 +38,14 @@ from grade_ml.core.errors import AlreadyRunningError, NotReadyError
 from grade_ml.core.process import variables
 from grade_ml.core.settings import Settings
 from grade_ml.gradebook.catalog import course_ids, require_courses
-from grade_ml.maintenance.results import LAUNCHED_BY_TAG, LaunchedBy
+from grade_ml.maintenance.results import LAUNCHED_BY_TAG, PART_OF, LaunchedBy
 from grade_ml.orchestration import catalog
 from grade_ml.orchestration.build import build_defs
 from grade_ml.orchestration.courses import is_partial
 from grade_ml.orchestration.instance import end_dead_runs, process_tag
 from grade_ml.orchestration.job_descriptions import require_job
 from grade_ml.orchestration.progress import INTERRUPTION
-from grade_ml.orchestration.queue import time_limit
+from grade_ml.orchestration.queue import NOT_AGAIN, time_limit
 from grade_ml.orchestration.ranges import range_tags, ranges
 from grade_ml.orchestration.reading import UNREADABLE
 from grade_ml.orchestration.resources import Platform
@@ -271,6 +271,8 @@ def _execute(
             LAUNCHED_BY_TAG: LaunchedBy.COMMAND.value,
             **(range_tags(*phase.span) if phase.span else {}),
             **process_tag(),
+            # Dagster cannot start it again; a part starts again with the whole.
+            **({} if PART_OF in tags else NOT_AGAIN),
             **tags,
         },
     )

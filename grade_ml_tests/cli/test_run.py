@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._core.storage.dagster_run import RunOpConcurrency
+from dagster._core.storage.tags import WILL_RETRY_TAG
 from sqlalchemy import Engine
 
 from grade_ml.campus import simulated
@@ -305,6 +306,8 @@ def test_what_ends_the_weekly_job_ends_its_part_and_the_next_begins_again(
     end_dead_runs(instance)
     ended = DagsterRunStatus.FAILURE if number is signal.SIGKILL else DagsterRunStatus.CANCELED
     assert status(instance, child.tags[PART_OF]) is status(instance, child.run_id) is ended
+    weekly = instance.get_run_by_id(child.tags[PART_OF])
+    assert weekly and weekly.tags.get(WILL_RETRY_TAG) != "true"
     assert all(entry.is_finished for entry in instance.get_runs())
     again = start(WEEKLY.name)
     wait_until(

@@ -21,6 +21,7 @@ from grade_ml.core.process import Identity
 from grade_ml.core.settings import Settings
 from grade_ml.orchestration.instance import end_dead_runs, process_tag
 from grade_ml.orchestration.progress import INTERRUPTION, Part, Progress, State, parts_of
+from grade_ml.orchestration.queue import NOT_AGAIN
 from grade_ml.orchestration.recorded import StepEvent
 from grade_ml.orchestration.timetable import FIRST_DAY
 
@@ -103,6 +104,17 @@ def killed_process() -> Identity:
     process.kill()
     process.communicate()
     return identity
+
+
+def test_a_first_day_that_was_started_by_hand_and_killed_does_not_go_on(
+    settings: Settings, opened: DagsterInstance
+):
+    tags = process_tag(killed_process()) | NOT_AGAIN
+    create_run_for_test(opened, FIRST_DAY.name, status=DagsterRunStatus.STARTED, tags=tags)
+    progress, _ = reached(settings)
+    assert not progress.goes_on and "grade-ml run first_day" in progress.in_words()
+    end_dead_runs(opened)
+    assert reached(settings)[0] == progress
 
 
 def reached(settings: Settings) -> tuple[Progress, list[State]]:
