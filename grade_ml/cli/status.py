@@ -592,8 +592,8 @@ def _print_monitoring(monitoring: dict[str, Any] | None) -> list[str]:
     need, drifted = monitoring["in_need"], monitoring["drifted"]
     requests = monitoring["asked_to_train"]
     return [
-        f"Of {monitoring['courses']} courses, {len(need)} need attention, {len(drifted)} have "
-        f"drift, and {len(requests)} wait for a training.",
+        f"Courses: {monitoring['courses']}, of which {len(need)} need attention, "
+        f"{len(drifted)} have drift, and {len(requests)} wait for a training.",
         *_first_lines([f"Attention: {name}, {text}" for name, text in need.items()]),
         *_first_lines([f"Drift: {name}, {text}" for name, text in drifted.items()]),
         *_first_lines(

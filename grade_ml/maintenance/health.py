@@ -251,7 +251,7 @@ def _models(facts: Facts) -> Part:
     if not known:
         return Part(None, SETTINGS.models, "no course's model was judged lately")
     need = sorted(name for name, course in facts.courses.items() if course.needs)
-    text = f"{len(need)} of {len(known)} courses in need"
+    text = f"{len(need)} of {len(known)} courses need attention"
     text += f": {_first_names(need)}" if need else ""
     remedy = "Open the asset model_health in the UI: its page of each course gives the reason."
     return Part(average(known), SETTINGS.models, text, remedy)

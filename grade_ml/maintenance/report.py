@@ -46,7 +46,7 @@ def html(facts: Facts, health: SystemHealth, figures: Mapping[str, Picture]) -> 
         pages.table(list(_parts(health))),
         *(f"<p>{pages.image(picture, title)}</p>" for title, picture in figures.items()),
         *_section("Jobs in the last week", _jobs(facts)),
-        *_section("Courses in need", _courses(facts)),
+        *_section("Courses that need attention", _courses(facts)),
         *_section("Degraded assets", _degraded(facts)),
         *_section("Machine", _machine(facts)),
     ]

@@ -301,8 +301,7 @@ def result_of(
         courses=len(covered(known, run.tags)) or None,
         task=run.tags.get(TASK_TAG),
         part_of=run.tags.get(PART_OF),
-        # A run of a command has no origin, without which Dagster cannot run it again.
-        retried=run.tags.get(WILL_RETRY_TAG) == "true" and run.remote_job_origin is not None,
+        retried=run.tags.get(WILL_RETRY_TAG) == "true",
         seconds=(ended - started).total_seconds() if started else None,
         counts=summary.counts,
         degraded=tuple(summary.degraded[:_REASONS]),

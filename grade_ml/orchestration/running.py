@@ -271,7 +271,7 @@ def _execute(
             LAUNCHED_BY_TAG: LaunchedBy.COMMAND.value,
             **(range_tags(*phase.span) if phase.span else {}),
             **process_tag(),
-            # Dagster cannot start it again; a part starts again with the whole.
+            # Dagster cannot start it again; a part starts again with the whole run.
             **({} if PART_OF in tags else NOT_AGAIN),
             **tags,
         },

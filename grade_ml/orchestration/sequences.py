@@ -175,12 +175,17 @@ def _run(  # noqa: PLR0913, PLR0917 - one for each thing that differs
                 days=_days(context.instance, platform) if sequence.looks_back else None,
                 definitions=definitions,
                 clock=platform.clock,
-                tags={PART_OF: context.run.run_id, **tags},
+                tags={PART_OF: context.run.run_id, **_retries(context.run), **tags},
             )
     except KeyboardInterrupt as interrupt:
         raise DagsterExecutionInterruptedError from interrupt
     except GradeMLError as error:
         raise Failure(str(error), allow_retries=False) from error
+
+
+def _retries(run: "DagsterRun") -> dict[str, str]:
+    """Return the tag by which the part of a killed run starts again as often as the run does."""
+    return {key: value for key, value in run.tags.items() if key == MAX_RETRIES_TAG}
 
 
 def _days(instance: DagsterInstance, platform: Platform) -> tuple[date, date]:

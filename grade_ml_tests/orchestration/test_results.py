@@ -25,11 +25,6 @@ from dagster import (
     materialize,
     resource,
 )
-from dagster._core.remote_origin import (
-    GrpcServerCodeLocationOrigin,
-    RemoteJobOrigin,
-    RemoteRepositoryOrigin,
-)
 from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import Engine
@@ -185,23 +180,12 @@ def test_a_result_outlives_its_run_and_names_no_student(run, tick, instance, eng
 def test_runs_that_never_started_or_will_start_over_have_results(tick, instance, engine):
     canceled = create_run_for_test(instance, "nightly", status=DagsterRunStatus.NOT_STARTED)
     instance.report_run_canceled(canceled, "Nobody wants it.")
-    place = GrpcServerCodeLocationOrigin(host="localhost", port=1)
-    origin = RemoteJobOrigin(RemoteRepositoryOrigin(place, "__repository__"), "nightly")
-    died, died_here = (
-        create_run_for_test(
-            instance,
-            "nightly",
-            status=DagsterRunStatus.STARTED,
-            tags={WILL_RETRY_TAG: "true"},
-            remote_job_origin=origin_or_none,
-        )
-        for origin_or_none in (origin, None)
+    died = create_run_for_test(
+        instance, "nightly", status=DagsterRunStatus.STARTED, tags={WILL_RETRY_TAG: "true"}
     )
-    for run in (died, died_here):
-        instance.report_run_failed(run, "The process of this run was killed.")
+    instance.report_run_failed(died, "The process of this run was killed.")
     going = create_run_for_test(instance, "nightly", status=DagsterRunStatus.STARTED)
-    assert tick() == "Recorded the results of 3 runs."
-    assert not kept(engine, died_here.run_id).retried
+    assert tick() == "Recorded the results of 2 runs."
     first, other = kept(engine, canceled.run_id), kept(engine, died.run_id)
     assert (first.status, first.started_at, first.seconds) == (Status.CANCELED, None, None)
     assert first.error == "Nobody wants it."
