@@ -578,7 +578,7 @@ def _print_champions(champions: dict[str, Any] | None) -> list[str]:
         )
         for name, champion in (champions or {}).items()
     ] or [
-        "None yet; the first day brings them. To train at once: "
+        "None yet; the first day brings those that pass their checks. To train at once: "
         "grade-ml run train_traditional_models"
     ]
 
