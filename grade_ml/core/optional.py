@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -89,6 +90,30 @@ def left_out(module: str, total_mb: float | None = None) -> str:
     )
 
 
+#: How a reason that an output is degraded names a library that is not installed.
+_ABSENCE = re.compile(r"\b(\w+) is not installed \(extra \w+\)")
+
+
+def absence(module: str) -> str:
+    """Return as a part of a reason that a library is not installed.
+
+    >>> absence("lime")
+    'lime is not installed (extra explain)'
+    """
+    extra = next(libraries.extra for libraries in FAMILIES if module in libraries.modules)
+    return f"{module} is not installed (extra {extra})"
+
+
+def absent_in(reason: str) -> str | None:
+    """Return the library of whose absence a reason speaks; None if of none.
+
+    >>> absent_in("lime is not installed (extra explain): no second opinions")
+    'lime'
+    """
+    found = _ABSENCE.search(reason)
+    return found and found[1]
+
+
 def family(extra: str) -> Family:
     """Return the libraries of an extra."""
     return next(libraries for libraries in FAMILIES if libraries.extra == extra)
@@ -107,7 +132,7 @@ def needed(extra: str) -> None:
     requested = family(extra)
     for module in requested.missing():
         raise MissingLibraryError(
-            f"{module} is not installed; without it, {requested.libraries[module]}.", remedy(extra)
+            f"{absence(module)}; without it, {requested.libraries[module]}.", remedy(extra)
         )
 
 

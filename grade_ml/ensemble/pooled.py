@@ -21,7 +21,7 @@ import pandas as pd
 
 from grade_ml.core.errors import ArtifactError, NotReadyError
 from grade_ml.core.frames import empty, together
-from grade_ml.core.optional import remedy
+from grade_ml.core.optional import absence, remedy
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.threads import limited_threads, threads
 from grade_ml.ensemble import persistence
@@ -493,7 +493,7 @@ def _fit_task(
 
     for kind in MEMBERS:
         if not kind.available():
-            problems.append(f"{kind.name} is not installed; the ensemble goes without it")
+            problems.append(f"{absence(kind.library)}; the ensemble goes without it")
             continue
         on_progress(f"{load.task}: {kind.name} on {len(folds)} folds")
         own = parameters[kind.name]

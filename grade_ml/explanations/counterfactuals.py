@@ -26,7 +26,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import ConfigurationError
-from grade_ml.core.optional import family
+from grade_ml.core.optional import absence, family
 from grade_ml.ensemble.rows import Model
 from grade_ml.explanations.messages import catalogue, languages
 from grade_ml.features.continuations import CYCLE, Continuation, Doing, OpenAssignment
@@ -429,7 +429,7 @@ def _answer(futures: _Futures, goal: float, now: float, seed: int) -> Answer:
 
 
 EXPLAIN = family("explain")
-_WITHOUT_DICE = "dice_ml is not installed (extra explain); fewer kinds of change were tried"
+_WITHOUT_DICE = f"{absence('dice_ml')}; fewer kinds of change were tried"
 
 
 def _corners(most: Future) -> list[Future]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
-from grade_ml.core.optional import installed, remedy
+from grade_ml.core.optional import absence, installed, remedy
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.ensemble.groups import Bands, grouped
 from grade_ml.explanations.settings import SETTINGS
@@ -117,7 +117,7 @@ def lacks() -> str:
     """Return the reason if the library of the comparison is not installed, else an empty text."""
     if installed("fairlearn"):
         return ""
-    return "fairlearn is not installed (extra explain); groups are not compared"
+    return f"{absence('fairlearn')}; groups are not compared"
 
 
 def _metrics() -> Mapping[str, Callable[[Floats, Floats], float]]:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from grade_ml.core.errors import NotReadyError
 from grade_ml.core.frames import empty, reasons, together
-from grade_ml.core.optional import family
+from grade_ml.core.optional import absence, family
 from grade_ml.core.settling import settle
 from grade_ml.core.types import pandas_types
 from grade_ml.ensemble.groups import Bands, grouped
@@ -364,7 +364,7 @@ def second_opinions(
     In dispute are predictions from which the challenger's differs.
     """
     if "lime" in _EXPLAIN.missing():
-        why = "lime is not installed (extra explain): no second opinions"
+        why = f"{absence('lime')}: no second opinions"
         return dict.fromkeys(courses, Advice(degraded=(why,)))
     version = workspace.registry.get(POOLED, Alias.CHALLENGER)
     challenger = (

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from grade_ml.core.optional import installed, left_out
+from grade_ml.core.degradation import expected
+from grade_ml.core.optional import absence, installed, left_out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,10 +179,11 @@ class Forecaster(ABC):
         """Return why its library is not used; "" if it is, or if it needs none."""
         if not cls.library:
             return ""
-        absent = "" if installed(cls.library) else f"{cls.library} is not installed"
-        reason = absent or left_out(cls.library)
         instead = cls.instead and f"; {cls.instead}"
-        return reason and f"{cls.method}: {reason}{instead}"
+        if not installed(cls.library):
+            return f"{cls.method}: {absence(cls.library)}{instead}"
+        reason = left_out(cls.library)
+        return reason and expected(f"{cls.method}: {reason}{instead}")
 
     @classmethod
     @abstractmethod

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from grade_ml.core.optional import installed
+from grade_ml.core.optional import absence, installed
 from grade_ml.forecasting.contract import Floats, Panel
 from grade_ml.forecasting.forecasters.seasonal import weekly_forecast
 from grade_ml.forecasting.settings import SETTINGS
@@ -46,7 +46,7 @@ def alone(panel: Panel) -> Alone:
         if len(scores) < SETTINGS.least_local:
             reasons[name] = f"fewer than {SETTINGS.least_local} results"
         elif name == "prophet" and not installed(name):
-            reasons[name] = "prophet is not installed"
+            reasons[name] = absence(name)
         else:
             forecast = method()
             if forecast is None:

@@ -120,7 +120,8 @@ class Facts:
     refused
         Deliveries refused in the last week.
     completeness
-        The reasons why each asset is degraded, by asset; empty if it is not.
+        The reasons why each asset is degraded that can be repaired, by asset; empty if there is
+        none.
     memory_bytes
         Memory of the machine.
     databases

@@ -15,7 +15,7 @@ def every_table() -> list[sa.Table]:
     from grade_ml.forecasting import tables as forecasting
     from grade_ml.gradebook import schema as gradebook
     from grade_ml.gradebook.oneroster import tables as oneroster
-    from grade_ml.maintenance import history, results, usage
+    from grade_ml.maintenance import history, libraries, results, usage
     from grade_ml.monitoring import store as monitoring
     from grade_ml.registry import history as registry
     from grade_ml.serving import predictions
@@ -32,6 +32,7 @@ def every_table() -> list[sa.Table]:
             course,
             requests,
             history,
+            libraries,
             results,
             usage,
         ),

@@ -12,6 +12,7 @@ from datetime import date
 from typing import Any
 
 from grade_ml.core.degradation import faults
+from grade_ml.core.optional import absent_in
 from grade_ml.core.scores import Part, between, mean, worst
 from grade_ml.monitoring.retraining import Decision
 
@@ -149,7 +150,8 @@ def _serving(serving: Serving) -> Part:
         return Part(None, SETTINGS.serving, "no section runs")
     share = min(serving.predicted / serving.enrolled, 1.0)
     text = f"{share:.0%} of those enrolled have a prediction"
-    if problems := faults(serving.degraded):
+    # A missing library concerns the installation, whose health and alerts name it once.
+    if problems := [why for why in faults(serving.degraded) if not absent_in(why)]:
         text += f"; {problems[0]}"
     return Part(100 * share * (0.5 if problems else 1.0), SETTINGS.serving, text)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from dagster import (
@@ -19,7 +19,7 @@ from dagster._core.storage.asset_check_execution_record import (
 )
 
 from grade_ml.core.degradation import faults
-from grade_ml.core.optional import remedy
+from grade_ml.core.optional import absent_in, remedy
 from grade_ml.orchestration.recorded import COMPLETE, REASONS
 
 if TYPE_CHECKING:
@@ -63,6 +63,14 @@ def completeness(instance: DagsterInstance) -> dict[str, tuple[str, ...]]:
         name: tuple(map(str, cast(Sequence[str], result.metadata[REASONS].value)))
         for name, result in sorted(results.items())
         if result
+    }
+
+
+def repairable(instance: DagsterInstance, lost: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return `completeness`, of missing libraries only those that the installation has `lost`."""
+    return {
+        name: tuple(why for why in reasons if (module := absent_in(why)) is None or module in lost)
+        for name, reasons in completeness(instance).items()
     }
 
 

@@ -21,7 +21,7 @@ from grade_ml.orchestration.assets.features import FEATURE_ASSETS
 from grade_ml.orchestration.assets.forecasts import FORECAST_ASSETS
 from grade_ml.orchestration.assets.models import MODEL_ASSETS
 from grade_ml.orchestration.assets.monitoring import MONITORING_ASSETS
-from grade_ml.orchestration.degradation import completeness
+from grade_ml.orchestration.degradation import repairable
 from grade_ml.orchestration.in_flight import IN_FLIGHT
 from grade_ml.orchestration.resources import Platform
 
@@ -56,7 +56,7 @@ def facts(platform: Platform, instance: DagsterInstance, run: str) -> Facts:
     """
     import psutil
 
-    from grade_ml.maintenance import gathering
+    from grade_ml.maintenance import gathering, libraries
     from grade_ml.maintenance.facts import Facts
 
     at, as_of, settings = platform.clock.now(), platform.as_of, platform.settings
@@ -66,6 +66,7 @@ def facts(platform: Platform, instance: DagsterInstance, run: str) -> Facts:
         jobs = gathering.jobs(connection, at)
         steps = gathering.steps(connection, at)
         courses = gathering.courses(connection, as_of)
+        lost = libraries.lost(connection)
     return Facts(
         at=at,
         records=records,
@@ -75,7 +76,7 @@ def facts(platform: Platform, instance: DagsterInstance, run: str) -> Facts:
         stale=gathering.stale(assets, records.loaded_at, at),
         refused=refused(instance, at),
         courses=courses,
-        completeness=completeness(instance),
+        completeness=repairable(instance, lost),
         disks=gathering.disks({"home": str(settings.home), "storage": settings.storage_root}),
         steps=steps,
         memory_bytes=psutil.virtual_memory().total,

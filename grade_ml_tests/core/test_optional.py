@@ -7,6 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from grade_ml.core import optional
+from grade_ml.core.degradation import faults
 from grade_ml.forecasting.forecasters import FORECASTERS
 from grade_ml_tests import REPOSITORY
 
@@ -80,3 +81,4 @@ def test_a_library_that_takes_more_memory_than_there_is_is_left_out_and_so_is_it
         if forecaster.lacks()
     }
     assert lacking.keys() == {"tensorflow"} and "is left out" in lacking["tensorflow"]
+    assert not faults(lacking.values())

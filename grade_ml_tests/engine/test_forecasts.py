@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
+from grade_ml.core.optional import absence
 from grade_ml.core.settings import Settings
 from grade_ml.early_warning.student import StudentForecast
 from grade_ml.engine import PredictiveAnalyticsEngine
@@ -130,7 +131,7 @@ def test_a_forecast_from_newer_records_equals_that_of_the_nightly_run(
         own = comparable(mine)["degraded"]
         assert lacking.stored and comparable(lacking) | {"degraded": own} == comparable(mine)
         assert lacking.degraded[1:] == (
-            "a newer forecast cannot be computed: boosted: lightgbm is not installed",
+            f"a newer forecast cannot be computed: boosted: {absence('lightgbm')}",
             *own,
         )
 

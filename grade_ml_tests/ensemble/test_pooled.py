@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from grade_ml.core.errors import ArtifactError, NotReadyError
+from grade_ml.core.optional import absence
 from grade_ml.ensemble import pooled
 from grade_ml.ensemble.evaluation import cut_table
 from grade_ml.ensemble.importance import spread_between_fits
@@ -244,7 +245,7 @@ def test_a_missing_library_leaves_a_smaller_ensemble(
     frame, truth = small()
     model = fit(frame, truth)
     assert model.degraded == tuple(
-        f"{kind.name} is not installed; the ensemble goes without it"
+        f"{absence(kind.library)}; the ensemble goes without it"
         for kind in MEMBERS
         if kind.library in missing
     )

@@ -4,6 +4,7 @@ from datetime import date
 
 import pytest
 
+from grade_ml.core.optional import absence
 from grade_ml.monitoring.health import Health, Serving, by_need, health
 from grade_ml.monitoring.retraining import Decision
 
@@ -63,6 +64,11 @@ def test_what_is_unknown_counts_neither_way():
     assert state.parts["performance"].says == "no model"
     nothing = judge({}, {}, Serving(0, 0, None, ()))
     assert nothing.score is None and not nothing.needs
+
+
+def test_a_library_that_is_missing_costs_no_course_any_points():
+    why = f"{absence('xgboost')}; the ensemble goes without it"
+    assert judge(serving=Serving(80, 80, TODAY, (why,))).score == 100
 
 
 def test_courses_are_ordered_by_need():

@@ -33,9 +33,12 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster._core.test_utils import create_run_for_test
 from dagster_shared.error import SerializableErrorInfo
 
+from grade_ml.core import optional
 from grade_ml.core.degradation import expected
+from grade_ml.core.optional import absence
+from grade_ml.core.policy import outdated
 from grade_ml.core.settings import Settings
-from grade_ml.maintenance import history
+from grade_ml.maintenance import history, libraries
 from grade_ml.maintenance.health import SETTINGS, Part, SystemHealth
 from grade_ml.monitoring import store
 from grade_ml.monitoring.store import Kind
@@ -315,8 +318,11 @@ def test_a_schedule_that_sleeps_is_alerted_and_so_is_what_grows_stale(
     assert "Open problems: 0. New notices: 2" in tick("health_alerts")
 
 
-def test_a_fault_sends_an_alert_and_what_is_expected_sends_none(tick, instance, caplog):
-    def answer(*reasons: str) -> None:
+@pytest.fixture
+def answer(instance: DagsterInstance) -> Callable[..., None]:
+    """Write down why the second opinions are degraded."""
+
+    def write(*reasons: str) -> None:
         check = is_complete(reasons)
         instance.report_runless_asset_event(AssetMaterialization("lime_explanations"))
         instance.report_runless_asset_event(
@@ -329,14 +335,45 @@ def test_a_fault_sends_an_alert_and_what_is_expected_sends_none(tick, instance, 
             )
         )
 
+    return write
+
+
+def test_a_fault_sends_an_alert_and_what_is_expected_sends_none(tick, answer, caplog):
     as_expected = expected("contributions of the baseline are sampled")
     answer(as_expected)
     assert "Open problems: 0. New notices: 0" in tick("health_alerts")
-    answer(as_expected, "lime is not installed.")
+    answer(as_expected, "The model cannot be read.")
     assert "Open problems: 1. New notices: 1" in tick("health_alerts")
-    assert "Alert: degraded lime_explanations. lime is not installed." in caplog.text
+    assert "Alert: degraded lime_explanations. The model cannot be read." in caplog.text
     answer()
     assert "Open problems: 0. New notices: 1" in tick("health_alerts")
+
+
+def test_a_library_that_was_lost_sends_an_alert_and_one_that_was_never_there_sends_none(
+    tick, answer, engine, monkeypatch, caplog
+):
+    why, now, find_spec = f"{absence('lime')}: none", datetime.now(UTC), optional.find_spec
+    answer(why)
+    assert not is_complete([why]).passed
+
+    def alerts(*missing: str, recording: bool = False) -> str:
+        monkeypatch.setattr(
+            optional, "find_spec", lambda name: None if name in missing else find_spec(name)
+        )
+        if recording:
+            with engine.begin() as connection:
+                libraries.record(connection, now)
+        return tick("health_alerts")
+
+    assert "Open problems: 0. New notices: 0" in alerts("lime", recording=True)
+    # It was installed since, and its asset was not materialized again.
+    assert "Open problems: 0. New notices: 0" in alerts(recording=True)
+    assert "Open problems: 1. New notices: 1" in alerts("lime", recording=True)
+    assert f"Alert: degraded lime_explanations. {why}" in caplog.text
+    with engine.begin() as connection:
+        month = outdated(libraries.library, now.date() + timedelta(days=31))
+        connection.execute(sa.delete(libraries.library).where(month))
+    assert "Open problems: 0. New notices: 1" in alerts("lime", recording=True)
 
 
 def test_the_installation_is_alerted_below_its_score_and_not_at_it(tick, engine, clock, caplog):

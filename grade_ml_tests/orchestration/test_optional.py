@@ -64,7 +64,7 @@ REASONS: Mapping[str, Mapping[str, str]] = {
     "deep": dict.fromkeys(
         ("trajectory_model", "trajectory_forecasts"), "tensorflow is not installed"
     ),
-    "tuning": {"pooled_ensemble": "optuna (extra tuning) is not installed"},
+    "tuning": {"pooled_ensemble": "optuna is not installed"},
     "explain": {
         "lime_explanations": "lime is not installed",
         "counterfactuals": "dice_ml is not installed",

@@ -28,14 +28,15 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.test_utils import create_run_for_test
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
+from grade_ml.core.optional import absence
 from grade_ml.core.settings import Settings
-from grade_ml.maintenance import history
+from grade_ml.maintenance import history, libraries
 from grade_ml.maintenance.facts import Queue
 from grade_ml.orchestration import standing
 from grade_ml.orchestration.build import build_defs
-from grade_ml.orchestration.degradation import completeness
+from grade_ml.orchestration.degradation import completeness, repairable
 from grade_ml.orchestration.results import Summary
 from grade_ml.orchestration.running import QUIET
 
@@ -58,6 +59,7 @@ def test_a_run_stores_what_it_measured_and_writes_a_page_and_figures(
     ]
     with engine.begin() as connection:
         stored = history.newest(connection)
+        assert "lime" in connection.execute(select(libraries.library.c.name)).scalars().all()
     # Of an empty installation too little is known for a score.
     assert stored and stored.score is None and "score (of 100)" not in materialization.metadata
     assert {"runs", "freshness", "records", "models"} <= set(stored.unknown)
@@ -135,6 +137,28 @@ def test_assets_are_as_old_and_as_whole_as_in_dagster(instance: DagsterInstance)
         )
         instance.report_dagster_event(planned, run.run_id)
     assert completeness(instance) == whole
+
+
+def test_of_missing_libraries_only_a_lost_one_makes_an_asset_degraded(instance: DagsterInstance):
+    why = {
+        "pooled_ensemble": f"{absence('xgboost')}; the ensemble goes without it",
+        "lime_explanations": f"{absence('lime')}: no second opinions",
+        "grade_predictions": "pooled 3 cannot be read: The library xgboost is not installed",
+    }
+    for name, reason in why.items():
+        evaluation = AssetCheckEvaluation(
+            asset_key=AssetKey(name),
+            check_name="complete",
+            passed=False,
+            metadata={"degraded": [reason]},
+        )
+        instance.report_runless_asset_event(AssetMaterialization(name))
+        instance.report_runless_asset_event(evaluation)
+    assert repairable(instance, {"lime"}) == {
+        "grade_predictions": (why["grade_predictions"],),
+        "lime_explanations": (why["lime_explanations"],),
+        "pooled_ensemble": (),
+    }
 
 
 def test_refused_deliveries_are_those_of_the_last_week(instance: DagsterInstance):

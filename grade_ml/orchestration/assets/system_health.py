@@ -47,13 +47,14 @@ def system_health_asset(*, has_inbox: bool) -> AssetsDefinition:
         context: AssetExecutionContext, platform: ResourceParam[Platform]
     ) -> MaterializeResult[None]:
         """Examine jobs, queue, records, models, disk, memory and databases."""
-        from grade_ml.maintenance import exposition, history, report
+        from grade_ml.maintenance import exposition, history, libraries, report
         from grade_ml.maintenance.health import health
 
         facts = standing.facts(platform, context.instance, context.run.run_id)
         rated = health(facts)
         with platform.connection() as connection:
             history.record(connection, rated)
+            libraries.record(connection, rated.as_of)
             scores = history.scores(connection, rated.as_of, HISTORY_DAYS)
         figures = report.drawn(facts, rated, scores)
         page = report.write(platform.settings.storage_root, report.html(facts, rated, figures))

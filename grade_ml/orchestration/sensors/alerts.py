@@ -19,7 +19,7 @@ from dagster import (
 from grade_ml.alerts import decisions
 from grade_ml.core import texts
 from grade_ml.core.settings import AlertSettings
-from grade_ml.orchestration.degradation import completeness
+from grade_ml.orchestration.degradation import repairable
 from grade_ml.orchestration.reading import UNREADABLE, unreadable
 from grade_ml.orchestration.resources import Platform
 from grade_ml.orchestration.sensors import facts
@@ -44,23 +44,23 @@ def alert_sensors(settings: AlertSettings) -> list[SensorDefinition]:
         context: SensorEvaluationContext, platform: ResourceParam[Platform]
     ) -> SkipReason:
         """Send alerts of poor health, degraded or stale assets, missed ticks, and of their end."""
-        from grade_ml.maintenance import history
+        from grade_ml.maintenance import history, libraries
         from grade_ml.monitoring.store import newest_health
 
         now = platform.clock.now()
         schedules = [*facts.schedule_records(context.instance, _repository(context), now)]
-        incomplete = completeness(context.instance)
         try:
             with platform.connection() as connection:
                 health = newest_health(connection, platform.as_of)
                 system = history.newest(connection)
+                lost = libraries.lost(connection)
             courses = {f"{HEALTH_OF}{name}": course for name, course in health.items()}
             wrong = {
                 **{subject: course.says for subject, course in courses.items() if course.needs},
                 **({SYSTEM: system.says} if system and system.needs else {}),
                 **{
                     f"{DEGRADED}{name}": texts.readable(" ".join(reasons), _REASONS)
-                    for name, reasons in incomplete.items()
+                    for name, reasons in repairable(context.instance, lost).items()
                     if reasons
                 },
                 **decisions.missed(schedules, now),

@@ -22,7 +22,7 @@ from time import monotonic
 import pandas as pd
 
 from grade_ml.core.degradation import expected
-from grade_ml.core.optional import family
+from grade_ml.core.optional import absence, installed
 from grade_ml.core.pseudonyms import Pseudonyms
 from grade_ml.core.threads import limited_threads
 from grade_ml.ensemble import pooled
@@ -98,8 +98,9 @@ def tune(  # noqa: PLR0913 - one search and its bounds
     start = _complete(previous)
     if seconds <= 0 or trials == 0:
         return Tuned(start)
-    if missing := _missing():
-        return Tuned(start, degraded=(missing,))
+    if not installed("optuna"):
+        why = f"{absence('optuna')}: members keep last night's parameters, or their defaults"
+        return Tuned(start, degraded=(why,))
     deadline = monotonic() + seconds
     rows = training_rows(snapshots, results, pooled.SETTINGS.max_rows, seed)
     data = data_version(section_versions(snapshots, results, pseudonyms))
@@ -113,8 +114,7 @@ def tune(  # noqa: PLR0913 - one search and its bounds
                 degraded.append(expected(problem))
                 continue
             for kind in MEMBERS:
-                if not kind.available():
-                    degraded.append(f"{kind.name} is not installed and not tuned ({task})")
+                if not kind.available():  # the model that is trained without it says so
                     continue
                 search = studies.study_of(
                     storage, data, contest, kind, start[task][kind.name], seed
@@ -127,16 +127,6 @@ def tune(  # noqa: PLR0913 - one search and its bounds
         searched = tuple(search.summary() for search in searches)
         studies.forget(storage, {search.study.study_name for search in searches})
     return Tuned(parameters, searched, tuple(dict.fromkeys(degraded)))
-
-
-def _missing() -> str:
-    """Return that the library of the search is not installed, or an empty text."""
-    if absent := family("tuning").missing():
-        return (
-            f"{', '.join(absent)} (extra tuning) is not installed: "
-            "members keep last night's parameters, or their defaults"
-        )
-    return ""
 
 
 def _complete(previous: Parameters | None) -> dict[Task, dict[str, dict[str, float]]]:
