@@ -18,8 +18,8 @@ JOB_DESCRIPTIONS = {
         "clean-up and health one after the other; a job that fails does not stop the others."
     ),
     "data_cleanup": (
-        "Removes what is older than its retention policy allows; with `dry_run` it only lists what "
-        "would be removed, and how many bytes."
+        "Removes what is older than its retention policy allows; with the option dry_run it only "
+        "lists what would be removed, and how many bytes."
     ),
     "first_day": (
         "Fills everything from the gradebook, one job after the other: records of the OneRoster "
@@ -59,7 +59,7 @@ JOB_DESCRIPTIONS = {
     ),
     "sync_gradebook": (
         "Loads what changed on the OneRoster server of GRADE_ML_ONEROSTER_URL since the last "
-        "sync; once a week, or with `full`, everything."
+        "sync; once a week, or with the option full, everything."
     ),
     "system_health": (
         "Rates the health of the installation in one number, gives the reasons and what to do "

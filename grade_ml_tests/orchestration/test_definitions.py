@@ -201,6 +201,9 @@ def test_whatever_the_ui_shows_is_described(definitions: Definitions):
     assert [
         name for name, text in described if not re.match(r"[A-Z][^ ]* .+[.:]", text or "")
     ] == []
+    # The pages of schedules and sensors show Markdown as it is written.
+    automated = [*definitions.schedules, *definitions.sensors]
+    assert [one.name for one in automated if "`" in str(one.description)] == []
 
 
 def test_the_page_of_an_asset_states_what_fills_it_and_when(definitions: Definitions):

@@ -41,7 +41,7 @@ _TRAINED = AssetKey("baseline_model")
 def course_catalog(
     context: SensorEvaluationContext, platform: ResourceParam[Platform]
 ) -> SensorResult | SkipReason:
-    """Keep the partitions `course` equal to the gradebook's courses."""
+    """Keep one partition for each course of the gradebook."""
     try:
         with platform.connection() as connection:
             courses = gradebook_catalog.course_ids(connection)
