@@ -32,7 +32,7 @@ def complete(asset: str) -> AssetCheckSpec:
         COMPLETE,
         asset=asset,
         description="Nothing is degraded by a fault: neither a library nor a model is missing. "
-        f"If a library is missing: {remedy('all')}",
+        f"A library that was never installed raises no alert and can stay out. {remedy('all')}",
     )
 
 
