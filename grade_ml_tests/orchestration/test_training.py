@@ -43,7 +43,7 @@ from grade_ml.orchestration.timetable import FIRST_DAY
 from grade_ml.registry.registry import Alias
 from grade_ml.training import requests
 from grade_ml.training.requests import Request
-from grade_ml_tests.conftest import TABLES, installation, new_database
+from grade_ml_tests.conftest import TABLES, as_environment, installation, new_database
 from grade_ml_tests.orchestration.conftest import TODAY, fill
 from grade_ml_tests.orchestration.test_plots import png
 
@@ -75,16 +75,25 @@ class Trained:
         return [record.asset_materialization for record in records if record.run_id in parts]
 
 
+def opened_for(settings: Settings, patch: pytest.MonkeyPatch) -> DagsterInstance:
+    """Open the instance of `settings`, which takes its database from the environment.
+
+    In SQLite, the events of all days of external data take minutes.
+    """
+    for name, value in as_environment(settings).items():
+        patch.setenv(name, value)
+    return open_instance(settings)
+
+
 @pytest.fixture(scope="module")
 def trained(server, small_campus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     folder = tmp_path_factory.mktemp("trained")
     with (
         new_database(server, "grade_ml_trained", TABLES) as url,
         installation(server, url, folder) as fresh,
-        # In SQLite, the events of all days of external data take minutes.
-        open_instance(fresh) as instance,
-        serve(CampusConfig(students=150, courses=3, terms=4), TODAY) as providers,
         pytest.MonkeyPatch.context() as patch,
+        opened_for(fresh, patch) as instance,
+        serve(CampusConfig(students=150, courses=3, terms=4), TODAY) as providers,
     ):
         for name in SLOW:
             patch.setitem(sys.modules, name, None)
