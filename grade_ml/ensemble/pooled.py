@@ -1,4 +1,4 @@
-"""The ensemble of all courses: five members and the naive forecasts, stacked, for grade and risk.
+"""The ensemble of all courses: five members, stacked, for grade and risk.
 
 Members learn on folds that separate sections and students. The stack learns from their predictions
 of rows that they had not seen, calibration and intervals from stacked predictions of unseen folds.
@@ -48,7 +48,7 @@ from grade_ml.ensemble.rows import (
     section_versions,
     training_rows,
 )
-from grade_ml.ensemble.stacking import Chosen, Stack, choose, naive_scores
+from grade_ml.ensemble.stacking import Stack, Stacked, naive_scores, stacked
 from grade_ml.features.attributes import protected_columns
 from grade_ml.features.catalogue import COMPARED
 from grade_ml.features.snapshots import NUMERIC_FEATURES
@@ -444,7 +444,7 @@ class Workload:
 @dataclass(frozen=True)
 class _Fitted:
     part: Part
-    chosen: Chosen
+    chosen: Stacked
     #: Which rows were held out and have a known target.
     held: npt.NDArray[np.bool_]
 
@@ -476,8 +476,7 @@ def _fit_task(
     """
     fold = _fold_numbers(folds)
     held = (fold >= 0) & load.usable
-    naive = naive_scores(load.rows, collected(load.rows), load.task)
-    scores = {name: values[held] for name, values in naive.items()}
+    scores: dict[str, Floats] = {}
     fitting: dict[str, type[Member]] = {}
     problems = []
 
@@ -504,18 +503,17 @@ def _fit_task(
     rows = load.rows[held].assign(fold=fold[held])
     all_rows = np.ones(len(load.rows), bool)
     while scores:
-        chosen = choose(scores, load.target[held], rows, load.task, seed)
+        chosen = stacked(scores, load.target[held], rows, load.task)
         on_progress(f"{load.task}: {chosen.reason}")
         tried = {
             name: attempt(name, partial(load.fit, fitting[name], all_rows, parameters[name], seed))
             for name in chosen.stack.used
-            if name in fitting
         }
         used = {name: member for name, member in tried.items() if member is not None}
         if len(used) == len(tried):
             part = Part(load.task, load.encoders, used, chosen.stack)
             return _Fitted(part, chosen, held), problems
-        # Some failed on all rows: the stack is chosen again without them.
+        # Some failed on all rows: the others are stacked without them.
         scores = {
             name: score for name, score in scores.items() if name in used or name not in tried
         }

@@ -1,9 +1,8 @@
-"""The meta-learner: how much each member's number counts, and whether a stack is worth having.
+"""The meta-learner: how much each member's number counts.
 
 Stacked generalisation (Wolpert 1992) with non-negative weights (Breiman 1996) on predictions of
 rows that no member had seen. It is linear, so what explains the members explains the stack. Weights
-may change along the section, between three knots; they do only if that is better on folds that the
-weights had not seen, and any stack must likewise be better than its best single member.
+are pulled towards equal ones: which member is best differs between terms, and terms are few.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from grade_ml.core.resampling import improvement
 from grade_ml.ensemble.members import Task
 from grade_ml.ensemble.rows import NAIVE, late_weight
 
@@ -24,6 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 #: Early, middle and late: shares of the section (0-1); in between, weights are interpolated.
 PHASED = (1 / 6, 1 / 2, 5 / 6)
+#: The weights are the same along the section.
 FLAT = (0.5,)
 
 
@@ -34,9 +33,11 @@ class StackSettings:
     #: Points. Errors beyond count linearly (Huber 1964), which puts the stack between mean and
     #: median, since both kinds of error are judged.
     huber: float = 30.0
-    #: Pull of the weights of the risk towards equal weights: members agree, and their differences
-    #: on a few sections are chance.
-    ridge: float = 1e-2
+    #: Pull of the weights towards equal weights, as a share of the mean squared points to come.
+    #: The weights of the grade sum to 1, so that no term's level enters them.
+    grade_pull: float = 0.03
+    #: The same for the risk, in log loss.
+    risk_pull: float = 0.1
 
 
 SETTINGS = StackSettings()
@@ -102,7 +103,7 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Stacked:
     """A stack fitted on all rows, and what each row got from one that had not seen its fold.
 
     Attributes
@@ -110,22 +111,29 @@ class Chosen:
     held_out
         Score per row.
     losses
-        Mean loss on unseen folds of each single member, "flat" and "phased" weights.
-    reason
-        Why this stack, as text.
+        Mean loss on unseen folds of the "stack" and of each member, such as "xgboost alone".
     """
 
     stack: Stack
     held_out: Floats
     losses: Mapping[str, float]
-    reason: str
+
+    @property
+    def reason(self) -> str:
+        """What the stack is worth, as text."""
+        alone = {name: loss for name, loss in self.losses.items() if name != "stack"}
+        best = min(alone, key=alone.__getitem__)
+        return (
+            f"the stack has a loss of {self.losses['stack']:.4g} on unseen folds, "
+            f"{best} {alone[best]:.4g}"
+        )
 
 
 def naive_scores(rows: pd.DataFrame, collected: Floats, task: Task) -> dict[str, Floats]:
-    """Return the forecasts that need no model, on the scale of the members of `task`.
+    """Return the forecasts that need no model, which earlier versions stacked with the members.
 
     The grade's: the rate of points so far, and the mean of the course's earlier sections, less the
-    points collected. The risk's is the base rate, which is the intercept.
+    points collected.
     """
     if task is Task.RISK:
         return {}
@@ -138,75 +146,35 @@ def naive_scores(rows: pd.DataFrame, collected: Floats, task: Task) -> dict[str,
     }
 
 
-def choose(
-    scores: Mapping[str, Floats], target: Floats, rows: pd.DataFrame, task: Task, seed: int
-) -> Chosen:
-    """Fit and choose the stack.
+def stacked(
+    scores: Mapping[str, Floats], target: Floats, rows: pd.DataFrame, task: Task
+) -> Stacked:
+    """Fit the stack.
 
     Parameters
     ----------
     scores
-        Held-out prediction of each member per row. A member that equals one before it in every row
-        is left out: nothing tells how far it may be trusted where it does not. So it is with the
-        mean of the course's earlier sections while only one term has ended.
+        Held-out prediction of each member per row.
     target
         Points still to come, or 0 and 1.
     rows
-        Columns progress (0-1), fold and student_id.
+        Columns progress (0-1) and fold.
     """
-    names = tuple(_distinct(scores))
-    values = np.column_stack([scores[name] for name in names])
-    progress = rows["progress"].to_numpy(np.float64)
     weight = late_weight(rows) if task is Task.GRADE else np.ones(len(rows))
-    folds = rows["fold"].to_numpy()
-    students = pd.factorize(rows["student_id"].astype("object"))[0]
-    options: dict[str, tuple[tuple[str, ...], tuple[float, ...]]]
-    options = {f"{name} alone": ((name,), FLAT) for name in names}
-    options |= {"flat": (names, FLAT), "phased": (names, PHASED)}
-    held_out, losses = {}, {}
-    for option, (members, knots) in options.items():
-        columns = [names.index(name) for name in members]
-        held_out[option] = np.zeros(len(rows))
+    folds, progress = rows["fold"].to_numpy(), rows["progress"].to_numpy(np.float64)
+
+    def cross_fitted(members: Mapping[str, Floats]) -> tuple[Floats, float]:
+        score = np.zeros(len(rows))
         for train, held in _splits(folds):
-            fitted = _fit(
-                values[train][:, columns],
-                target[train],
-                progress[train],
-                weight[train],
-                members,
-                knots,
-                task,
-            )
-            part = dict(zip(members, values[held][:, columns].T, strict=True))
-            held_out[option][held] = fitted.combine(part, progress[held])
-        losses[option] = weight * loss(held_out[option], target, task)
-    best = min(
-        (option for option in options if option.endswith(" alone")),
-        key=lambda option: losses[option].mean(),
-    )
-    reason = f"{best} has the least loss of the single members"
-    for option in ("flat", "phased"):
-        if improvement(losses[best], losses[option], students, seed).is_sure:
-            gain = 100 * (1 - losses[option].mean() / losses[best].mean())
-            reason = f"{option} weights lower the loss of {best} by {gain:.2f} % on unseen folds"
-            best = option
-    members, knots = options[best]
-    columns = [names.index(name) for name in members]
-    stack = _fit(values[:, columns], target, progress, weight, members, knots, task)
-    return Chosen(
-        stack,
-        held_out[best],
-        {option: float(values.mean()) for option, values in losses.items()},
-        reason,
-    )
+            learned = {name: values[train] for name, values in members.items()}
+            stack = _fit(learned, target[train], weight[train], task)
+            unseen = {name: values[held] for name, values in members.items()}
+            score[held] = stack.combine(unseen, progress[held])
+        return score, float((weight * loss(score, target, task)).mean())
 
-
-def _distinct(scores: Mapping[str, Floats]) -> Iterator[str]:
-    kept: list[Floats] = []
-    for name, values in scores.items():
-        if not any(np.array_equal(values, other) for other in kept):
-            kept.append(values)
-            yield name
+    held_out, losses = cross_fitted(scores)
+    alone = {f"{name} alone": cross_fitted({name: scores[name]})[1] for name in scores}
+    return Stacked(_fit(scores, target, weight, task), held_out, {"stack": losses} | alone)
 
 
 def _splits(folds: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[np.bool_], ...]]:
@@ -221,64 +189,53 @@ def basis(progress: Floats, knots: Sequence[float]) -> Floats:
     return np.column_stack([np.interp(progress, knots, hat) for hat in hats])
 
 
-def _fit(  # noqa: PLR0913, PLR0917
-    values: Floats,
-    target: Floats,
-    progress: Floats,
-    weight: Floats,
-    names: tuple[str, ...],
-    knots: tuple[float, ...],
-    task: Task,
-) -> Stack:
-    hats = basis(progress, knots)
-    design = (values[:, :, None] * hats[:, None, :]).reshape(len(values), -1)
+def _fit(scores: Mapping[str, Floats], target: Floats, weight: Floats, task: Task) -> Stack:
+    values = np.column_stack([*scores.values()])
     if task is Task.GRADE:
-        weights = _huber_weights(design, target, weight)
-        intercept = np.zeros(len(knots))
+        weights, intercept = _huber_weights(values, target, weight), 0.0
     else:
-        weights, intercept = _logistic_weights(design, hats, target, len(names))
-    return Stack(names, knots, weights.reshape(len(names), -1), intercept)
+        weights, intercept = _logistic_weights(values, target)
+    return Stack(tuple(scores), FLAT, weights[:, None], np.array([intercept]))
 
 
-def _huber_weights(design: Floats, target: Floats, weight: Floats) -> Floats:
-    """Return non-negative least squares, reweighted until large errors count linearly."""
+def _huber_weights(values: Floats, target: Floats, weight: Floats) -> Floats:
+    """Return non-negative weights that sum to 1, reweighted until large errors count linearly."""
     from scipy.optimize import nnls
 
-    current, weights = weight, np.zeros(design.shape[1])
+    members = values.shape[1]
+    scale = float(np.average(target**2, weights=weight)) or 1.0
+    pull, whole = SETTINGS.grade_pull * scale, 1e4 * scale
+    current, weights = weight, np.full(members, 1 / members)
     for _ in range(8):
-        root = np.sqrt(current)
         # The normal equations: members are few and rows many.
-        gram = (design * current[:, None]).T @ design
-        gram[np.diag_indices_from(gram)] += 1e-9 * max(float(np.trace(gram)), 1e-9)
+        share = current / current.sum()
+        gram = (values * share[:, None]).T @ values + pull * np.eye(members) + whole
+        moment = values.T @ (share * target) + pull / members + whole
         factor = np.linalg.cholesky(gram).T
-        moment = np.linalg.solve(factor.T, (design * root[:, None]).T @ (root * target))
-        weights, _ = nnls(factor, moment)
-        error = np.abs(target - design @ weights)
+        weights, _ = nnls(factor, np.linalg.solve(factor.T, moment))
+        error = np.abs(target - values @ weights)
         current = weight * np.minimum(1, SETTINGS.huber / np.maximum(error, 1e-9))
-    return np.asarray(weights)
+    return np.asarray(weights / weights.sum())
 
 
-def _logistic_weights(
-    design: Floats, basis: Floats, target: Floats, members: int
-) -> tuple[Floats, Floats]:
-    """Return non-negative weights and free intercepts of the least logistic loss."""
+def _logistic_weights(values: Floats, target: Floats) -> tuple[Floats, float]:
+    """Return non-negative weights and a free intercept of the least logistic loss."""
     from scipy.optimize import minimize
     from scipy.special import expit
 
-    both = np.hstack([design, basis])
-    knots = basis.shape[1]
-    prior = np.concatenate([np.full(design.shape[1], 1 / members), np.zeros(knots)])
+    both = np.column_stack([values, np.ones(len(values))])
+    prior = np.array([*np.full(values.shape[1], 1 / values.shape[1]), 0])
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         score = both @ weights
         value = np.mean(np.logaddexp(0, score) - target * score)
         slope = both.T @ (expit(score) - target) / len(target)
         pull = weights - prior
-        return value + SETTINGS.ridge * (pull @ pull), slope + 2 * SETTINGS.ridge * pull
+        return value + SETTINGS.risk_pull * (pull @ pull), slope + 2 * SETTINGS.risk_pull * pull
 
-    bounds = [(0, None)] * design.shape[1] + [(None, None)] * knots
+    bounds = [(0, None)] * values.shape[1] + [(None, None)]
     best = minimize(loss, prior, jac=True, bounds=bounds, method="L-BFGS-B").x
-    return best[:-knots], best[-knots:]
+    return best[:-1], float(best[-1])
 
 
 def loss(score: Floats, target: Floats, task: Task) -> Floats:

@@ -3,7 +3,7 @@
 from grade_ml.ensemble.pooled import Parameters, default_parameters
 
 QUICK = {
-    "rounds": 60,
+    "rounds": 240,
     "learning_rate": 0.12,
     "depth": 4,
     "max_depth": 4,

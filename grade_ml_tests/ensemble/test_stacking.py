@@ -1,4 +1,4 @@
-"""Members with known faults, stacked: who counts, where, and when a stack is not worth having."""
+"""Members with known faults, stacked: who counts, and how much."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from grade_ml.ensemble.members import Task
-from grade_ml.ensemble.stacking import FLAT, PHASED, Floats, Stack, choose, naive_scores
+from grade_ml.ensemble.stacking import PHASED, Floats, Stack, naive_scores, stacked
 
 STUDENTS, WEEKS, FOLDS = 150, 12, 3
 BOTH = pytest.mark.parametrize("task", list(Task), ids=str)
@@ -51,12 +51,12 @@ def world(task: Task) -> World:
     return World(task, rows, truth, target, random)
 
 
-def weights(stack: Stack) -> dict[str, Floats]:
-    return dict(zip(stack.names, stack.weights, strict=True))
+def weights(stack: Stack) -> dict[str, float]:
+    return dict(zip(stack.names, stack.weights[:, 0].tolist(), strict=True))
 
 
 def chosen(made: World, scores: Mapping[str, Floats]):
-    return choose(scores, made.target, made.rows, made.task, seed=0)
+    return stacked(scores, made.target, made.rows, made.task)
 
 
 @BOTH
@@ -68,23 +68,21 @@ def test_members_with_errors_of_their_own_share_and_none_is_negative(task: Task)
         "opposite": -made.member(10, seed=3),
     }
     choice = chosen(made, scores)
-    assert "lower the loss" in choice.reason
+    assert choice.losses["stack"] < choice.losses["one alone"] < choice.losses["opposite alone"]
     assert (choice.stack.weights >= 0).all()
     assert {"one", "two"} <= set(choice.stack.used)
+    assert weights(choice.stack)["opposite"] < 0.05
     if task is Task.GRADE:
-        total = sum(choice.stack.at(made.rows["progress"].to_numpy()).values())
-        np.testing.assert_allclose(total, 1, atol=0.1)
-        assert "opposite" not in choice.stack.used
+        assert choice.stack.weights.sum() == pytest.approx(1)
 
 
 @BOTH
 def test_what_a_row_got_came_from_other_folds(task: Task) -> None:
     made = world(task)
     scores = {"one": made.member(10, seed=1), "two": made.member(10, seed=2)}
-    # Of one student: the choice between stack and member, which all folds make, stays as it is.
     first, changes = made.rows["fold"] == 0, made.rows["student_id"] == "s0"
     changed = np.where(changes, made.target.max() - made.target, made.target)
-    choice, other = chosen(made, scores), choose(scores, changed, made.rows, task, seed=0)
+    choice, other = chosen(made, scores), stacked(scores, changed, made.rows, task)
     np.testing.assert_array_equal(choice.held_out[first], other.held_out[first])
     assert (choice.held_out[~first] != other.held_out[~first]).any()
 
@@ -106,76 +104,39 @@ def test_a_useless_member_hardly_counts(task: Task) -> None:
     noise = made.truth.mean() + made.random.normal(0, made.truth.std(), len(made.rows))
     scores = {"one": made.member(10, seed=1), "two": made.member(10, seed=2), "noise": noise}
     stack = chosen(made, scores).stack
-    weight_of = {name: row.max() for name, row in weights(stack).items()}
+    weight_of = weights(stack)
     # Not quite nothing: it draws the noisy others to the mean.
-    assert weight_of["noise"] < 0.1
+    assert weight_of["noise"] < 0.15
     assert min(weight_of["one"], weight_of["two"]) > 0.3
 
 
 @BOTH
-def test_equal_members_are_not_stacked(task: Task) -> None:
+def test_equal_members_count_the_same(task: Task) -> None:
     made = world(task)
     choice = chosen(made, dict.fromkeys(["a", "b", "c"], made.member(5)))
-    assert choice.stack.names == choice.stack.used == ("a",)
-    assert choice.stack.knots == FLAT
-    assert "least loss of the single members" in choice.reason
+    np.testing.assert_allclose(choice.stack.weights, choice.stack.weights[0, 0], rtol=1e-3)
 
 
 @BOTH
-def test_the_better_of_two_ships_alone_where_the_other_adds_nothing(task: Task) -> None:
+def test_the_better_of_two_counts_more(task: Task) -> None:
     made = world(task)
-    poor = made.member(3, seed=1) + made.member(30, seed=2) - made.truth
-    choice = chosen(made, {"poor": poor, "good": made.member(3, seed=1)})
-    assert choice.stack.used == ("good",)
+    choice = chosen(made, {"poor": made.member(25, seed=2), "good": made.member(5, seed=1)})
+    weight_of = weights(choice.stack)
+    assert weight_of["good"] > 1.2 * weight_of["poor"]
     assert choice.losses["good alone"] < choice.losses["poor alone"]
+    assert "good alone" in choice.reason
 
 
-@BOTH
-def test_weights_change_along_the_section_where_the_best_member_does(task: Task) -> None:
-    made = world(task)
-    progress = made.rows["progress"].to_numpy()
-    early = made.member(40 * progress, seed=1)
-    late = made.member(40 * (1 - progress), seed=2)
-    choice = chosen(made, {"early": early, "late": late})
-    assert choice.stack.knots == PHASED
-    assert choice.losses["phased"] < choice.losses["flat"] < choice.losses["early alone"]
-    first, _, last = np.column_stack([weights(choice.stack)[name] for name in ("early", "late")])
-    assert first[0] > first[1] and last[0] < last[1]
-
-
-@BOTH
-def test_weights_stay_the_same_where_the_members_do(task: Task) -> None:
-    made = world(task)
-    choice = chosen(made, {"one": made.member(10, seed=1), "two": made.member(10, seed=2)})
-    assert choice.stack.knots == FLAT
+def test_no_level_enters_the_weights_of_the_grade() -> None:
+    made = world(Task.GRADE)
+    scores = {"one": made.member(10, seed=1) * 0.8, "two": made.member(10, seed=2) * 0.8}
+    assert chosen(made, scores).stack.weights.sum() == pytest.approx(1)
 
 
 def test_weights_are_interpolated_between_knots() -> None:
     stack = Stack(("one",), PHASED, np.array([[0.0, 1.0, 3.0]]), np.array([5.0, 5.0, 5.0]))
     combined = stack.combine({"one": np.full(5, 10.0)}, np.array([0, 1 / 3, 1 / 2, 2 / 3, 1]))
     np.testing.assert_allclose(combined, [5, 10, 15, 25, 35])
-
-
-def test_the_naive_forecast_ships_alone_where_the_target_equals_it() -> None:
-    made = world(Task.GRADE)
-    frame = made.rows.assign(grade_rate_so_far=made.truth, course_grade_mean=np.nan)
-    naive = naive_scores(frame, np.zeros(len(frame)), Task.GRADE)
-    scores = naive | {"member": made.member(8)}
-    choice = choose(scores, naive["points_so_far"], made.rows, Task.GRADE, seed=0)
-    assert choice.stack.used == ("points_so_far",)
-    np.testing.assert_allclose(choice.held_out, naive["points_so_far"], atol=1e-3)
-
-
-def test_what_was_never_known_in_training_counts_nothing_later() -> None:
-    """Where one term has ended, no row knows the mean of its course's earlier sections."""
-    made = world(Task.GRADE)
-    frame = made.rows.assign(grade_rate_so_far=made.member(5), course_grade_mean=np.nan)
-    scores = naive_scores(frame, np.zeros(len(frame)), Task.GRADE) | {"member": made.member(5, 1)}
-    stack = chosen(made, scores).stack
-    assert set(stack.used) == {"points_so_far", "member"}
-    later = naive_scores(frame.assign(course_grade_mean=5.0), np.zeros(len(frame)), Task.GRADE)
-    combined = stack.combine({**scores, **later}, made.rows["progress"].to_numpy())
-    np.testing.assert_allclose(combined, made.truth, atol=25)
 
 
 def test_naive_forecasts_are_what_is_still_to_come() -> None:
@@ -207,13 +168,13 @@ def test_one_fold_and_one_student_are_enough(task: Task) -> None:
     made = world(task)
     rows = made.rows["student_id"] == "s0"
     scores = {"one": made.member(5, seed=1)[rows], "two": made.member(5, seed=2)[rows]}
-    choice = choose(scores, made.target[rows], made.rows[rows], task, seed=0)
+    choice = stacked(scores, made.target[rows], made.rows[rows], task)
     assert np.isfinite(choice.held_out).all()
 
 
 def test_members_of_nothing_but_zeros_have_finite_weights() -> None:
     made = world(Task.GRADE)
     zeros = np.zeros(len(made.rows))
-    choice = choose({"one": zeros, "two": zeros}, zeros, made.rows, Task.GRADE, seed=0)
+    choice = stacked({"one": zeros, "two": zeros}, zeros, made.rows, Task.GRADE)
     assert np.isfinite(choice.stack.weights).all()
     assert (choice.held_out == 0).all()

@@ -96,7 +96,7 @@ def test_what_drives_the_grade_is_named_first(ensemble: PooledModel, unseen: pd.
 
 def test_the_baseline_is_one_number_near_the_average(ensemble: PooledModel, data):
     attributions = explain(ensemble, data[0])
-    assert attributions.grade.baseline == pytest.approx(attributions.grade.predicted.mean(), abs=6)
+    assert attributions.grade.baseline == pytest.approx(attributions.grade.predicted.mean(), abs=8)
     assert attributions.risk.baseline == pytest.approx(attributions.risk.predicted.mean(), abs=1)
 
 

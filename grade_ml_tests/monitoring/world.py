@@ -70,7 +70,7 @@ def _model() -> PooledModel:
         finished(gradebook, TRAINED, DEFAULTS),
         seed=0,
         pseudonyms=PSEUDONYMS,
-        parameters=quick(rounds=30),
+        parameters=quick(rounds=120),
     )
 
 

@@ -14,6 +14,7 @@ from grade_ml.ensemble.members.contract import (
     Range,
     Task,
     as_matrix,
+    rounds,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class CatBoost(Member):
         model = catboost.CatBoost(
             {
                 "loss_function": _LOSSES[task],
-                "iterations": int(parameters["rounds"]),
+                "iterations": rounds(parameters, len(matrix)),
                 "learning_rate": parameters["learning_rate"],
                 "depth": int(parameters["depth"]),
                 "rsm": parameters["rsm"],

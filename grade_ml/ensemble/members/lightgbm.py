@@ -18,6 +18,7 @@ from grade_ml.ensemble.members.contract import (
     Range,
     Task,
     as_matrix,
+    rounds,
     scaled,
 )
 
@@ -90,7 +91,7 @@ class LightGBM(Member):
         }
         weighs = None if task is Task.GRADE else weight
         data = lightgbm.Dataset(matrix, target, weight=weighs, params={"verbosity": -1})
-        booster = lightgbm.train(settings, data, num_boost_round=int(parameters["rounds"]))
+        booster = lightgbm.train(settings, data, num_boost_round=rounds(parameters, len(matrix)))
         return cls(task, booster)
 
     def predict(self, matrix: Matrix) -> Floats:

@@ -14,6 +14,7 @@ from grade_ml.ensemble.members.contract import (
     Range,
     Task,
     as_matrix,
+    rounds,
     scaled,
 )
 
@@ -83,7 +84,7 @@ class XGBoost(Member):
             "verbosity": 0,
         }
         data = xgboost.QuantileDMatrix(matrix, target, weight=weight, nthread=threads)
-        booster = xgboost.train(settings, data, num_boost_round=int(parameters["rounds"]))
+        booster = xgboost.train(settings, data, num_boost_round=rounds(parameters, len(matrix)))
         return cls(task, booster)
 
     def predict(self, matrix: Matrix) -> Floats:

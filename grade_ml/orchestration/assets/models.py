@@ -106,7 +106,7 @@ def _data_version(version: "ModelVersion") -> DataVersion:
 def pooled_ensemble(
     context: AssetExecutionContext, platform: ResourceParam[Platform]
 ) -> MaterializeResult:  # type: ignore[type-arg]
-    """Train the ensemble of all courses: five tuned members and the naive forecasts, stacked."""
+    """Train the ensemble of all courses: five tuned members, stacked."""
     from grade_ml.training import pooled
     from grade_ml.training.data import TrainingData
     from grade_ml.training.tuning import tune
