@@ -198,6 +198,8 @@ def _walk(tree: Any, row: Matrix, known: Matrix, encoder: Encoder) -> Iterator[S
 
 def _step(encoder: Encoder, place: int, threshold: float, value: float, below: bool) -> Step:
     feature = encoder.features[place]
+    if np.isinf(value):
+        raise ValueError(f"{feature} is infinite")  # a forest reads it, and JSON cannot hold it
     missing = bool(np.isnan(value))
     if feature in encoder.categories:
         texts = encoder.categories[feature]

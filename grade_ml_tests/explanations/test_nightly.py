@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from grade_ml.core import database
-from grade_ml.core.errors import ConfigurationError, NotReadyError
+from grade_ml.core.errors import ConfigurationError
 from grade_ml.core.plain import plain
 from grade_ml.core.settings import Settings
 from grade_ml.engine import Narratives, PredictiveAnalyticsEngine
@@ -247,7 +248,13 @@ def test_an_enrollment_that_cannot_be_explained_costs_only_itself(
         odd = change(workspace, course, places, score)
         connection.execute(sa.delete(tables.attribution))
         attributed = nightly.attributions(workspace, models, world().courses)
-        assert stored(connection, course) == [row for row in before if row["student_id"] not in odd]
+        others = [row for row in before if row["student_id"] not in odd]
+        for row, was in zip(stored(connection, course), others, strict=True):
+            assert row["student_id"] == was["student_id"]
+            # A network's sums differ in the last digit by how many rows it reads at once.
+            for task in ("grade", "risk"):
+                now, then = row[task]["contributions"], was[task]["contributions"]
+                assert now == pytest.approx(then, abs=1e-5)
         assert [
             why.startswith(f"no explanation of {len(odd)} enrollments: ")
             for why in attributed[course].degraded
@@ -256,13 +263,14 @@ def test_an_enrollment_that_cannot_be_explained_costs_only_itself(
             result for name, result in attributed.items() if result.degraded and name != course
         ]
         ways = nightly.paths(workspace, models, world().courses)[course]
-        others = {str(row["student_id"]) for row in before} - {*odd}
-        assert others and others <= {student for _, student, _ in ways.paths}
+        assert others
+        students = {str(row["student_id"]) for row in others}
+        assert students <= {student for _, student, _ in ways.paths}
         (opinions,) = nightly.second_opinions(workspace, models, [course]).values()
         assert opinions.bodies and not opinions.degraded
 
 
-def stored(connection: sa.Connection, course: str) -> list[dict[str, object]]:
+def stored(connection: sa.Connection, course: str) -> list[dict[str, Any]]:
     query = sa.select(tables.attribution).where(tables.attribution.c.course_id == course)
     ordered = query.order_by(tables.attribution.c.section_id, tables.attribution.c.student_id)
     return [dict(row) for row in connection.execute(ordered).mappings()]
@@ -346,9 +354,8 @@ def test_stored_narratives_are_returned_until_something_changes(campus: Campus) 
         assert doubtful.narratives == Narratives(body["texts"], stored=False)
         with pytest.raises(ConfigurationError, match="no goal"):
             engine.get_model_explanations(student, course, as_of=TODAY, goal=101.0)
-        # The stack of so small a campus has no trees, which alone give pairs.
-        with pytest.raises(NotReadyError, match="No interactions"):
-            engine.get_model_explanations(student, course, as_of=TODAY, pairs=3)
+        with_pairs = engine.get_model_explanations(student, course, as_of=TODAY, pairs=3)
+        assert len(with_pairs.interactions) == 3
     finally:
         engine.close()
 
