@@ -95,7 +95,7 @@ def test_a_backfill_over_many_days_is_one_run(
     instance: DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    days = [str(TODAY - timedelta(days=number)) for number in range(90)]
+    days = [str(TODAY - timedelta(days=number)) for number in range(30)]
     with serve(CampusConfig(students=150, courses=3, terms=4), TODAY) as providers:
         given = {"GRADE_ML_AS_OF": str(TODAY), f"{PREFIX}PROVIDERS_URL": providers.url}
         for name, value in (environment | given).items():
