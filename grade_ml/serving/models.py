@@ -131,7 +131,8 @@ class Models:
             if version is None:
                 continue
             try:
-                return Served(version, self._load(version), (*problems, *self._lacks(version)))
+                model = self._load(version)
+                return Served(version, model, (*problems, *model.degraded))
             except ArtifactError as error:
                 problems.append(f"{version.name} version {version.version} cannot serve: {error}")
         return Served(*self.baseline, tuple(problems))
@@ -173,9 +174,6 @@ class Models:
         if version.name == POOLED:
             return self.pooled[version.version]
         return CourseModel.load(self.registry.fetch(version), self.pooled)
-
-    def _lacks(self, version: ModelVersion) -> tuple[str, ...]:
-        return self._load(version).degraded if version.name == POOLED else ()
 
     def _readable(self, version: ModelVersion) -> bool:
         try:
