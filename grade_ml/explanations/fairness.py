@@ -144,6 +144,7 @@ def _pairs(rows: pd.DataFrame) -> Iterator[tuple[str, Floats, Floats, Ratio]]:
     risk, at_risk = rows["risk"].to_numpy(np.float64), rows["at_risk"].to_numpy(np.float64)
     selected = (risk >= SETTINGS.selected_risk).astype(np.float64)
     known = (~np.isnan(grade) & ~np.isnan(actual)).astype(np.float64)
+    # Rows of an unknown grade weigh 0 by `known`; NaN times 0 would be NaN.
     error, ones = np.nan_to_num(grade - actual), np.ones(len(rows))
     yield "mae", actual, grade, (np.abs(error), known)
     yield "bias", actual, grade, (error, known)

@@ -108,6 +108,7 @@ def _own_grades(
         counts = column >= 0
         cell = row[counts], column[counts]
         points, exempt = np.zeros((2, len(seats), len(work)))
+        # Work without a score earns no points; exempt work does not count (`exempt`, below).
         points[cell] = np.where(of_section["scored"], of_section["score"].fillna(0.0), 0.0)[counts]
         exempt[cell] = of_section["exempt"][counts]
         own = shares(work, weights, str(policies[section])).of(exempt > 0)

@@ -143,6 +143,7 @@ def plans(sections: pd.DataFrame, assignments: pd.DataFrame) -> dict[str, Plan]:
         {
             "section_id": rows["section_id"].astype(object),
             "category": category.groupby(category.str.casefold()).transform("first"),
+            # An assignment that does not count in the grade weighs 0; that is known.
             "weight": rows["assignment_id"].map(shares).fillna(0.0).to_numpy(np.float64) / 100,
             "due": (due / days).to_numpy(np.float64),
             "days": days.to_numpy(np.float64),
